@@ -1,0 +1,79 @@
+"""The one interface of all bodies: parameters in, mesh out."""
+
+import dataclasses
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from i2l_meshnet.geometry.rotations import mirror_rotations
+from i2l_meshnet.skeletons import Skeleton
+from i2l_meshnet.tensors import TensorDataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyParams(TensorDataclass):
+    """Parameters of a body model.
+
+    pose: rotation of each bone against its parent (the first: against the camera or world), in axes that
+    are parallel to the frame when the body is at rest. shape: the model's shape values. translation: metres.
+    """
+
+    pose: Float[Tensor, "*b k 3 3"]
+    shape: Float[Tensor, "*b s"]
+    translation: Float[Tensor, "*b 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyMesh(TensorDataclass):
+    """A posed mesh, metres: vertices and the body's joints in the order of its skeleton."""
+
+    vertices: Float[Tensor, "*b v 3"]
+    joints: Float[Tensor, "*b j 3"]
+
+
+class Body(nn.Module):
+    """A parametric body: SMPL, MANO, Anny or the toy.
+
+    Constant tensors are non-persistent buffers: a body's data never enter a checkpoint.
+    """
+
+    name: str
+    licence: str
+    skeleton: Skeleton
+    bones: tuple[str, ...]
+    """Names of the K posed bones."""
+    parents: tuple[int, ...]
+    """Parent of each bone, -1 for the root; parents come before children."""
+    shape_names: tuple[str, ...]
+    faces: Int[Tensor, "f 3"]
+    joint_regressor: Float[Tensor, "j v"]
+    """Joints as weighted sums of vertices, rows summing to 1."""
+    bone_mirror: tuple[int, ...] | None
+    """Permutation of the bones that swaps left and right; None for one-sided bodies (a hand)."""
+
+    @abstractmethod
+    def forward(self, params: BodyParams) -> BodyMesh:
+        """Poses the body. Differentiable; float32 or float64 (see `Module.to`); any batch axes."""
+
+    def rest_params(self, *batch: int) -> BodyParams:
+        """The neutral shape at rest, on the body's device and in its dtype."""
+        like = self.joint_regressor
+        pose = torch.eye(3, dtype=like.dtype, device=like.device).expand(*batch, len(self.bones), 3, 3)
+        return BodyParams(pose, self.mean_shape.expand(*batch, -1), like.new_zeros(*batch, 3))
+
+    @property
+    def mean_shape(self) -> Float[Tensor, "s"]:
+        """Shape values of the average body."""
+        return self.joint_regressor.new_zeros(len(self.shape_names))
+
+    def mirror(self, params: BodyParams) -> BodyParams:
+        """Parameters of the mirror image across x = 0 (translation included).
+
+        A one-sided body (a hand) keeps its bones in place: the result poses the same-sided mesh so that it
+        mirrors the motion, as SMPL's and MANO's published augmentation does.
+        """
+        pose = params.pose if self.bone_mirror is None else params.pose[..., list(self.bone_mirror), :, :]
+        sign = params.translation.new_tensor([-1.0, 1.0, 1.0])
+        return BodyParams(mirror_rotations(pose), params.shape, params.translation * sign)

@@ -1,0 +1,37 @@
+"""Pinhole cameras. Frame: x right, y down, z forward, metres; pixels (x, y), integers at pixel centres."""
+
+import dataclasses
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from i2l_meshnet.tensors import TensorDataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera(TensorDataclass):
+    """Intrinsics of a pinhole camera: focal lengths and principal point, pixels."""
+
+    focal: Float[Tensor, "*b 2"]
+    center: Float[Tensor, "*b 2"]
+
+    def project(self, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 2"]:
+        """Camera-frame points (metres, z > 0) to pixels."""
+        return points[..., :2] / points[..., 2:] * self.focal[..., None, :] + self.center[..., None, :]
+
+    def backproject(
+        self, pixels: Float[Tensor, "*b n 2"], depth: Float[Tensor, "*b n"]
+    ) -> Float[Tensor, "*b n 3"]:
+        """Pixels and depths along z (metres) to camera-frame points (metres)."""
+        xy = (pixels - self.center[..., None, :]) / self.focal[..., None, :] * depth[..., None]
+        return torch.cat([xy, depth[..., None]], -1)
+
+    @staticmethod
+    def from_field_of_view(width: int, height: int, degrees: float) -> "Camera":
+        """A camera whose longer side spans `degrees`, principal point at the image centre."""
+        if not 0 < degrees < 180:
+            raise ValueError(f"a field of view lies between 0 and 180 degrees, not {degrees}")
+        focal = max(width, height) / 2 / math.tan(math.radians(degrees) / 2)
+        return Camera(torch.tensor([focal, focal]), torch.tensor([(width - 1) / 2, (height - 1) / 2]))

@@ -1,0 +1,25 @@
+"""What every network returns."""
+
+import dataclasses
+
+from jaxtyping import Float
+from torch import Tensor
+
+from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.tensors import TensorDataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class LixelOutput(TensorDataclass):
+    """A network's answer for a batch of crops; lixels are (x, y, z) on the network's `LixelGrid`.
+
+    joints: from the pose stage. vertices: the lixel mesh. mesh_joints: joint regressor applied to it.
+    params: from the parameter regressor (root-relative: zero translation), None if the network has none.
+    keypoints: the pose net's 2D keypoints (x, y in crop pixels, confidence in [0, 1]), None if it has none.
+    """
+
+    joints: Float[Tensor, "b j 3"]
+    vertices: Float[Tensor, "b v 3"]
+    mesh_joints: Float[Tensor, "b j 3"]
+    params: BodyParams | None = None
+    keypoints: Float[Tensor, "b k 3"] | None = None

@@ -1,0 +1,70 @@
+"""Frozen dataclasses of tensors: the types that travel between the parts of the package."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorDataclass:
+    """Base of dataclasses whose fields are tensors, other `TensorDataclass`es or None.
+
+    Every tensor field starts with the same batch axes, so indexing and collating act on all fields at
+    once. Fields that are none of these (a name, a tuple) are carried along unchanged.
+    """
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """A copy with `function` applied to every tensor, nested ones included."""
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changes[field.name] = function(value)
+            elif isinstance(value, TensorDataclass):
+                changes[field.name] = value.map(function)
+        return dataclasses.replace(self, **changes)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Moves every tensor to `device`; `dtype` is applied to floating-point tensors only."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+        return self.map(move)
+
+    def detach(self) -> Self:
+        """A copy whose tensors are cut from the autograd graph."""
+        return self.map(Tensor.detach)
+
+    def __getitem__(self, index: Any) -> Self:
+        """Indexes the leading batch axes of every tensor."""
+        return self.map(lambda tensor: tensor[index])
+
+    @classmethod
+    def stack(cls, items: Sequence[Self]) -> Self:
+        """Collates items along a new first axis. Fields must be present in all items or in none."""
+        return cls._merge(items, torch.stack)
+
+    @classmethod
+    def concatenate(cls, items: Sequence[Self]) -> Self:
+        """Joins batches along their first axis."""
+        return cls._merge(items, torch.cat)
+
+    @classmethod
+    def _merge(cls, items: Sequence[Self], join: Callable[[list[Tensor]], Tensor]) -> Self:
+        if not items:
+            raise ValueError(f"cannot collate an empty list of {cls.__name__}")
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            values = [getattr(item, field.name) for item in items]
+            first = values[0]
+            if isinstance(first, Tensor):
+                changes[field.name] = join(values)
+            elif isinstance(first, TensorDataclass):
+                changes[field.name] = type(first)._merge(values, join)
+            elif any(value != first for value in values):
+                raise ValueError(f"{cls.__name__}.{field.name} differs between the items to collate")
+        return dataclasses.replace(items[0], **changes)
