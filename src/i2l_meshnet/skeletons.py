@@ -1,6 +1,7 @@
 """Joint sets of the data sets and bodies, and the maps between them, derived from joint names."""
 
 import dataclasses
+import itertools
 
 LEFT, RIGHT = "L_", "R_"
 
@@ -72,7 +73,7 @@ def _chains(*chains: str) -> tuple[tuple[str, str], ...]:
     bones: list[tuple[str, str]] = []
     for chain in chains:
         joints = chain.split()
-        bones += [bone for bone in zip(joints, joints[1:], strict=False) if bone not in bones]
+        bones += [bone for bone in itertools.pairwise(joints) if bone not in bones]
     return tuple(bones)
 
 
@@ -148,8 +149,10 @@ COCO = Skeleton(
 
 MANO = Skeleton(
     name="mano",
-    joints=("Wrist",)
-    + tuple(f"{finger}_{i}" for finger in ("Thumb", "Index", "Middle", "Ring", "Pinky") for i in range(1, 5)),
+    joints=(
+        "Wrist",
+        *(f"{finger}_{i}" for finger in ("Thumb", "Index", "Middle", "Ring", "Pinky") for i in range(1, 5)),
+    ),
     bones=_chains(
         *(
             "Wrist " + " ".join(f"{finger}_{i}" for i in range(1, 5))

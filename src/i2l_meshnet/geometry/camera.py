@@ -21,9 +21,7 @@ class Camera(TensorDataclass):
         """Camera-frame points (metres, z > 0) to pixels."""
         return points[..., :2] / points[..., 2:] * self.focal[..., None, :] + self.center[..., None, :]
 
-    def backproject(
-        self, pixels: Float[Tensor, "*b n 2"], depth: Float[Tensor, "*b n"]
-    ) -> Float[Tensor, "*b n 3"]:
+    def backproject(self, pixels: Float[Tensor, "*b n 2"], depth: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n 3"]:
         """Pixels and depths along z (metres) to camera-frame points (metres)."""
         xy = (pixels - self.center[..., None, :]) / self.focal[..., None, :] * depth[..., None]
         return torch.cat([xy, depth[..., None]], -1)

@@ -43,9 +43,7 @@ def invert_affine(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
     return torch.cat([linear, -linear @ affine[..., 2:]], -1)
 
 
-def box_from_points(
-    points: Float[Tensor, "n 2"], valid: Bool[Tensor, "n"], margin: float = 1.2
-) -> Float[Tensor, "4"]:
+def box_from_points(points: Float[Tensor, "n 2"], valid: Bool[Tensor, "n"], margin: float = 1.2) -> Float[Tensor, "4"]:
     """Box (x, y, width, height) around the valid points, sides x `margin` about its centre, pixels.
 
     Raises ValueError if no point is valid.

@@ -12,7 +12,7 @@ def sixd_to_matrix(sixd: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     The result's columns are b1 = a1/|a1|, b2 = the part of a2 normal to b1, normalised, and b1 x b2
     (Zhou et al., CVPR 2019, in the element order of the published I2L-MeshNet).
     """
-    return roma.special_gramschmidt(sixd.unflatten(-1, (3, 2)), epsilon=1e-12)
+    return roma.special_gramschmidt(sixd.unflatten(-1, (3, 2)))
 
 
 def matrix_to_sixd(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
