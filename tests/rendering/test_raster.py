@@ -85,7 +85,7 @@ def test_vertices_are_seen_at_their_projection():
     vertices = np.asarray(sphere.vertices) * 0.5 + [0.1, -0.2, 3]
     points = np.concatenate([vertices[:, :2] / vertices[:, 2:] * 400 + 127.5, vertices[:, 2:]], 1).astype(np.float32)
     buffers = rasterize(points, np.asarray(sphere.faces), (256, 256))
-    facing = np.nonzero((np.asarray(sphere.vertices) * vertices).sum(1) < -0.3)[0]
+    facing = np.nonzero((np.asarray(sphere.vertices) * vertices).sum(1) < -1.5)[0]
     assert len(facing) > 100
     for vertex in facing:
         x, y = np.rint(points[vertex, :2]).astype(int)
