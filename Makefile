@@ -1,0 +1,41 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer, make and git; both make .venv if it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := output/demo
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow check format clean
+
+demo: $(STAMP)
+	$(BIN)/i2l-meshnet assets detector
+	$(BIN)/i2l-meshnet predict examples/standing_phone.jpg --out $(OUT) --overwrite
+	@echo
+	@echo "The results lie in $(OUT): overlays (*.jpg), meshes (*.obj, *.glb), parameters (*.npz, *.json)."
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not licensed"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -q -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) output
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
