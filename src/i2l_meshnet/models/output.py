@@ -1,4 +1,4 @@
-"""What every network returns."""
+"""What networks and their pose nets return."""
 
 import dataclasses
 
@@ -7,6 +7,20 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.tensors import TensorDataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseOutput(TensorDataclass):
+    """A pose net's answer for a batch of crops.
+
+    joints: lixels (x, y, z). feature: whatever the assembly's pose-to-feature part builds on, of any shape; in the
+    published network the (b, 64, 64, 64) map after the stem. keypoints: the pose net's 2D keypoints
+    (x, y in crop pixels, confidence in [0, 1]), None if it has none.
+    """
+
+    joints: Float[Tensor, "b j 3"]
+    feature: Float[Tensor, "b *feature"]
+    keypoints: Float[Tensor, "b k 3"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

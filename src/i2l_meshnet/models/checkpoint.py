@@ -1,0 +1,141 @@
+"""Our checkpoint format: one safetensors file whose header carries the network's description as JSON.
+
+Header entries: `format`, `version` and `i2l_meshnet`, a JSON object with `network` (a NetworkConfig: kind, backbone,
+body, joints, grid and so on), `licence`, `source` and whatever `extra` the writer added. Only parameters and
+persistent buffers are written: nothing of a licensed body model ever is.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from i2l_meshnet import bodies
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.models import assembly
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.meshnet import MeshNet
+
+FORMAT, VERSION = "i2l-meshnet", 1
+_HEADER = "i2l_meshnet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says about itself."""
+
+    network: NetworkConfig
+    licence: str
+    source: str
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def save(
+    network: MeshNet,
+    path: Path,
+    extra: dict[str, Any] | None = None,
+    *,
+    licence: str = "",
+    source: str = "",
+    half: bool = False,
+) -> None:
+    """Writes `network` to `path` (conventionally .safetensors); `extra` holds JSON values to keep with it.
+
+    licence: terms of the weights. source: where they come from. half: store floats in 16 bits, which `load`
+    turns back to 32; BatchNorm statistics and scalars stay in 32.
+    Raises ValueError for a network without description, FileError where the file cannot be written.
+    """
+    if network.config is None:
+        raise ValueError("a network put together by hand has no description to save; use assembly.build")
+    write(network.state_dict(), Metadata(network.config, licence, source, extra or {}), path, half=half)
+
+
+def write(state: dict[str, Tensor], metadata: Metadata, path: Path, *, half: bool = False) -> None:
+    """Writes a state dict with its description; see `save`."""
+
+    def stored(key: str, value: Tensor) -> Tensor:
+        value = value.detach().cpu().contiguous()
+        is_weight = value.dtype == torch.float32 and "running_" not in key
+        return value.half() if half and is_weight else value
+
+    tensors = {key: stored(key, value) for key, value in state.items()}
+    content = {
+        "network": metadata.network.to_json(),
+        "licence": metadata.licence,
+        "source": metadata.source,
+        "extra": metadata.extra,
+    }
+    header = {"format": FORMAT, "version": str(VERSION), _HEADER: json.dumps(content)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """The description in a checkpoint's header. Raises FileError for a file that is none."""
+    return _open(path)[0]
+
+
+def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu") -> MeshNet:
+    """The network in a checkpoint, in eval mode, float32, on `device`.
+
+    `body` defaults to the one that the checkpoint names, found as `bodies.load_body` finds it. Loading is strict:
+    raises FileError, in one line, for a file that is missing, no checkpoint, of a newer version, or whose
+    tensors are not those of its description, and InputError for a body of another shape.
+    """
+    metadata, state = _open(path)
+    network = assembly.build(metadata.network, body or bodies.load_body(metadata.network.body))
+    load_state(network, state, path)
+    return network.eval().to(device)
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Copies tensors into `network`, strictly. Raises FileError that names `path` and the first thing amiss."""
+    own = network.state_dict()
+    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    for keys, what in ((missing, "lacks"), (strange, "has the unknown")):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise FileError(f"{path} {what} tensor {keys[0]!r}{more}: it is not a checkpoint of this network")
+    for key, value in own.items():
+        if state[key].shape != value.shape:
+            raise FileError(
+                f"{path}: tensor {key!r} is {tuple(state[key].shape)}, the network's is {tuple(value.shape)}: "
+                "it is not a checkpoint of this network"
+            )
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(state[key])
+
+
+def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise FileError(f"no checkpoint at {path}") from error
+    except (OSError, SafetensorError) as error:
+        raise FileError(
+            f"{path} is not an I2L-MeshNet checkpoint (no readable safetensors file); "
+            "a published snapshot is converted by `i2l-meshnet convert`"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise FileError(f"{path} is a safetensors file, but not an I2L-MeshNet checkpoint: give one written by us")
+    if header.get("version") != str(VERSION):
+        raise FileError(
+            f"{path} is of checkpoint version {header.get('version')}, this software reads {VERSION}: update it"
+        )
+    try:
+        content = json.loads(header[_HEADER])
+        network = NetworkConfig.from_json(content["network"])
+        metadata = Metadata(network, content["licence"], content["source"], content["extra"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: the description in its header is damaged: fetch or convert it again") from error
+    return metadata, state

@@ -1,0 +1,69 @@
+"""What a network is made of, as plain values: enough to build it again beside its weights."""
+
+import dataclasses
+from typing import Any, Self
+
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.lixel import LixelGrid
+
+Option = int | float | str | bool
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """A network's description.
+
+    kind: the assembly ("published", "keypoint"). backbone: its image network. body: name of the body whose mesh
+    it predicts. joints: joint names, in output order. vertices, bones, shape_values: counts. grid: what the
+    lixels span. regresses_parameters: whether there is a parameter regressor. options: sizes that only this kind
+    of assembly knows.
+    """
+
+    kind: str
+    backbone: str
+    body: str
+    joints: tuple[str, ...]
+    vertices: int
+    bones: int
+    shape_values: int
+    grid: LixelGrid = dataclasses.field(default_factory=LixelGrid)
+    regresses_parameters: bool = True
+    options: dict[str, Option] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def for_body(cls, body: Body, kind: str, backbone: str, grid: LixelGrid, **options: Option) -> Self:
+        """The description of a network for `body`."""
+        return cls(
+            kind=kind,
+            backbone=backbone,
+            body=body.name,
+            joints=body.skeleton.joints,
+            vertices=body.joint_regressor.shape[1],
+            bones=len(body.bones),
+            shape_values=len(body.shape_names),
+            grid=grid,
+            options=options,
+        )
+
+    def check_body(self, body: Body) -> None:
+        """Raises InputError where `body` is not the one that the network predicts."""
+        wanted = (self.joints, self.vertices, self.bones, self.shape_values)
+        found = (body.skeleton.joints, body.joint_regressor.shape[1], len(body.bones), len(body.shape_names))
+        if wanted != found:
+            raise InputError(
+                f"the network predicts the body {self.body!r} ({len(self.joints)} joints, {self.vertices} vertices, "
+                f"{self.bones} bones), but was given {body.name!r} ({len(found[0])}, {found[1]}, {found[2]}): "
+                f"use the body {self.body!r}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises TypeError or ValueError for values that describe no network."""
+        grid = dict(values["grid"])
+        grid = LixelGrid(**{**grid, "shape": tuple(grid["shape"]), "crop_size": tuple(grid["crop_size"])})
+        return cls(**{**values, "joints": tuple(values["joints"]), "grid": grid})

@@ -1,0 +1,110 @@
+"""The lixel head: one 1D heatmap per point and axis, read by soft-argmax, for joints and vertices alike."""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+UNUSED_KEYS = ("conv_x.0.bias", "conv_y.0.bias", "conv_z_2.0.bias")
+"""Keys of the published head that cannot change its output: a bias shifts a whole 1D heatmap, and softmax is blind
+to that. Their gradient is zero, but for rounding."""
+
+
+class LixelHead(nn.Module):
+    """Deep feature map → lixels (x, y, z) of `points` points.
+
+    Three stride-2 transposed convolutions widen the map eightfold; its mean over rows (columns) carries the x (y)
+    heatmaps, one bin a column (row). The z heatmaps come from the map's global mean, through a layer that spreads
+    it over `depth_bins`.
+    """
+
+    def __init__(self, in_channels: int, points: int, depth_bins: int = 64, channels: int = 256) -> None:
+        super().__init__()
+        self.channels = channels
+        self.depth_bins = depth_bins
+        layers: list[nn.Module] = []
+        for width in (in_channels, channels, channels):
+            layers += [
+                nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            ]
+        self.deconv = nn.Sequential(*layers)
+        # Sequences of one: the published key names.
+        self.conv_x = nn.Sequential(nn.Conv1d(channels, points, 1, bias=False))
+        self.conv_y = nn.Sequential(nn.Conv1d(channels, points, 1, bias=False))
+        self.conv_z_1 = nn.Sequential(
+            nn.Conv1d(in_channels, channels * depth_bins, 1), nn.BatchNorm1d(channels * depth_bins), nn.ReLU()
+        )
+        self.conv_z_2 = nn.Sequential(nn.Conv1d(channels, points, 1, bias=False))
+
+    def forward(self, deep: Float[Tensor, "b c h w"]) -> Float[Tensor, "b points 3"]:
+        """Lixels, from 0 to the number of bins - 1 on each axis."""
+        feature_x, feature_y, feature_z = self.features(deep)
+        x = linear_soft_argmax(feature_x, _rows(self.conv_x))
+        y = linear_soft_argmax(feature_y, _rows(self.conv_y))
+        z = linear_soft_argmax(feature_z, _rows(self.conv_z_2))
+        return torch.stack([x, y, z], -1)
+
+    def features(
+        self, deep: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b d x"], Float[Tensor, "b d y"], Float[Tensor, "b d z"]]:
+        """What the x, y and z heatmaps are linear in: one column a bin."""
+        wide = self.deconv(deep)
+        spread = self.conv_z_1(deep.mean((2, 3))[..., None])
+        return wide.mean(2), wide.mean(3), spread.view(-1, self.channels, self.depth_bins)
+
+
+def _rows(layer: nn.Sequential) -> Float[Tensor, "p d"]:
+    """The weight of a 1x1 convolution as a matrix."""
+    return cast(nn.Conv1d, layer[0]).weight.squeeze(-1)
+
+
+def linear_soft_argmax(features: Float[Tensor, "b d n"], weight: Float[Tensor, "p d"]) -> Float[Tensor, "b p"]:
+    """Soft-argmax of the 1D heatmaps `weight @ features`, none of which is kept: exact, in little memory.
+
+    It is attention with the rows of `weight` as queries, the n columns of `features` as keys and the bin index as
+    value. Only the two factors and the result are saved for the backward pass, which makes the heatmaps anew.
+    Always float32 or float64: half the bits of a logit are not enough (see docs/parity.md).
+    """
+    if features.dtype in (torch.float16, torch.bfloat16):
+        features = features.float()
+    weight = weight.to(features.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
+            return _LinearSoftArgmax.apply(features, weight)
+        return torch.stack([_probabilities(sample, weight) @ _index(sample) for sample in features])
+
+
+class _LinearSoftArgmax(torch.autograd.Function):
+    """One sample at a time, so that its heatmaps stay in the processor's cache."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor) -> Tensor:
+        center = torch.stack([_probabilities(sample, weight) @ _index(sample) for sample in features])
+        ctx.save_for_backward(features, weight, center)
+        return center
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grad_outputs
+        features, weight, center = ctx.saved_tensors
+        grad_features = torch.empty_like(features)
+        grad_weight = torch.zeros_like(weight)
+        for i, sample in enumerate(features):
+            # d center / d logit[n] = p[n] (n - center)
+            grad_logits = _probabilities(sample, weight)
+            grad_logits *= _index(sample) - center[i][:, None]
+            grad_logits *= grad[i][:, None]
+            grad_features[i] = weight.T @ grad_logits
+            grad_weight.addmm_(grad_logits, sample.T)
+        return grad_features, grad_weight
+
+
+def _probabilities(features: Tensor, weight: Tensor) -> Tensor:
+    return (weight @ features).softmax(-1)
+
+
+def _index(features: Tensor) -> Tensor:
+    return torch.arange(features.shape[-1], dtype=features.dtype, device=features.device)

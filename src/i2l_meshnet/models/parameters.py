@@ -1,0 +1,33 @@
+"""The parameter regressor: body parameters from the joints of the lixel mesh."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.geometry.rotations import sixd_to_matrix
+
+
+class ParameterRegressor(nn.Module):
+    """Lixel joints of the mesh → rotation of every bone and shape values. No gradient reaches the joints."""
+
+    def __init__(self, joints: int, bones: int, shape_values: int) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Linear(joints * 3, 1024),
+            nn.BatchNorm1d(1024),
+            nn.ReLU(inplace=True),
+            nn.Linear(1024, 512),
+            nn.BatchNorm1d(512),
+            nn.ReLU(inplace=True),
+        )
+        # Sequences of one: the published key names.
+        self.fc_pose = nn.Sequential(nn.Linear(512, bones * 6))
+        self.fc_shape = nn.Sequential(nn.Linear(512, shape_values))
+
+    def forward(self, mesh_joints: Float[Tensor, "b j 3"], feature: Tensor) -> BodyParams:
+        """`mesh_joints`: lixels. `feature` is not used: this regressor sees the joints alone."""
+        hidden = self.fc(mesh_joints.detach().flatten(1))
+        pose = sixd_to_matrix(self.fc_pose(hidden).float().unflatten(-1, (-1, 6)))
+        shape = self.fc_shape(hidden).float()
+        return BodyParams(pose, shape, torch.zeros_like(shape[:, :3]))

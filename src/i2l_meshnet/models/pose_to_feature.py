@@ -1,0 +1,57 @@
+"""Pose to feature: the joints as 3D Gaussians, convolved together with the early feature map."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i2l_meshnet.geometry.lixel import gaussian
+from i2l_meshnet.models.output import PoseOutput
+
+
+class PoseToFeature(nn.Module):
+    """Early map and lixel joints → the map that the mesh branch starts from.
+
+    The published formulation draws every joint as a Gaussian in a (z, y, x) volume, takes the volumes' planes as
+    `joints * depth_bins` channels beside the early map's, and applies a 3x3 convolution, BatchNorm and ReLU. Since
+    exp(-(dx^2 + dy^2 + dz^2) / 2 sigma^2) = g(x) g(y) g(z), the kernel can be contracted with g(z) first, then with
+    the three row-shifted copies of g(y), and what is left is one product with the column-shifted copies of g(x):
+    exact, at 1/200 of the work, and no volume is ever made. No gradient reaches the joints.
+    """
+
+    def __init__(self, joints: int, depth_bins: int = 64, channels: int = 64, sigma: float = 2.5) -> None:
+        super().__init__()
+        self.joints = joints
+        self.channels = channels
+        self.depth_bins = depth_bins
+        self.sigma = sigma
+        # Key names and weight shape of the published network.
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels + joints * depth_bins, channels, 3, 1, 1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, pose: PoseOutput) -> Float[Tensor, "b c h w"]:
+        """`pose.feature`: the early map, whose rows and columns are the y and x bins."""
+        convolution = cast(nn.Conv2d, self.conv[0])
+        early_weight = convolution.weight[:, : self.channels]
+        early = F.conv2d(pose.feature, early_weight, convolution.bias, padding=1)
+        height, width = early.shape[2:]
+        return self.conv[1:](early + self.convolve_joints(pose.joints, height, width))
+
+    def convolve_joints(self, joints: Float[Tensor, "b j 3"], height: int, width: int) -> Float[Tensor, "b c h w"]:
+        """The 3x3 convolution (no bias) of the joints' Gaussian volumes, zero outside the grid."""
+        x, y, z = joints.detach().unbind(-1)
+        kernel = cast(nn.Conv2d, self.conv[0]).weight[:, self.channels :].unflatten(1, (self.joints, self.depth_bins))
+        planes = torch.einsum("cjzuv,bjz->bcjuv", kernel, gaussian(z, self.depth_bins, self.sigma))
+        rows = torch.einsum("bcjuv,bjuy->bcyjv", planes, _shifted(gaussian(y, height, self.sigma)))
+        columns = _shifted(gaussian(x, width, self.sigma))
+        return rows.flatten(3) @ columns.flatten(1, 2)[:, None]
+
+
+def _shifted(line: Float[Tensor, "b j n"]) -> Float[Tensor, "b j 3 n"]:
+    """The line as the three taps of a convolution of padding 1 see it: entries i - 1, i and i + 1."""
+    return F.pad(line, (1, 1)).unfold(-1, line.shape[-1], 1)

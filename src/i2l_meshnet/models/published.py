@@ -1,0 +1,35 @@
+"""The parts of the published network that join its modules: pose net and mesh branch on ResNets."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i2l_meshnet.models.backbone import ResNet, ResNetStages
+from i2l_meshnet.models.lixel_head import LixelHead
+from i2l_meshnet.models.output import PoseOutput
+
+
+class ResNetPoseNet(nn.Module):
+    """A ResNet and a lixel head for the joints; its feature is the early map."""
+
+    def __init__(self, backbone: ResNet, head: LixelHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> PoseOutput:
+        """`image`: RGB in [0, 1], not normalised further."""
+        early, deep = self.backbone(image)
+        return PoseOutput(self.head(deep), early)
+
+
+class ResNetMeshBranch(nn.Module):
+    """A ResNet's stages and a lixel head for the vertices."""
+
+    def __init__(self, backbone: ResNetStages, head: LixelHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, feature: Float[Tensor, "b 64 h w"]) -> Float[Tensor, "b v 3"]:
+        """Vertices in lixels from the map that pose-to-feature made."""
+        return self.head(self.backbone(feature))
