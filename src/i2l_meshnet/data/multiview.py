@@ -1,0 +1,247 @@
+"""Real people filmed by four calibrated cameras: the demo clips of Pose2Sim as a 3D benchmark.
+
+The clips (one man; several people in the same hall) come without 3D truth: the reference is triangulated from
+2D detections in all views, so it shares the detector's idea of where a joint lies.
+"""
+
+import dataclasses
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from i2l_meshnet.data.triangulation import PosedCamera, associate, triangulate, triangulate_best_views
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import Crop, invert_affine, make_crop, prepare_box, transform_points, warp_image
+from i2l_meshnet.skeletons import HALPE26
+from i2l_meshnet.tensors import TensorDataclass
+
+JOINTS = tuple(
+    f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in ("L", "R")
+)
+"""The scored joints: those of the detector's that a body and a detector agree on best."""
+HIPS = (JOINTS.index("L_Hip"), JOINTS.index("R_Hip"))
+KEYPOINT_ROWS = tuple(HALPE26.index(joint) for joint in JOINTS)
+SUBPIXEL = 64
+"""The calibration file gives focal lengths and centres in 64ths of a pixel."""
+
+Detect = Callable[[UInt8[np.ndarray, "h w 3"]], tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n"]]]
+"""RGB image to boxes (x, y, width, height; pixels) and scores."""
+Estimate = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b 26 3"]]
+"""RGB crops in [0, 1] to keypoints (x, y in crop pixels, confidence)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiviewClip:
+    """Synchronous videos of calibrated cameras (batch axis: view)."""
+
+    name: str
+    cameras: PosedCamera
+    videos: tuple[Path, ...]
+
+    def frames(self, every: int) -> Iterator[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
+        """Every `every`-th frame's number and the RGB pictures of all views. Stops with the shortest video."""
+        streams = [cv2.VideoCapture(str(video)) for video in self.videos]
+        try:
+            number = 0
+            while all([stream.grab() for stream in streams]):
+                if number % every == 0:
+                    yield number, [cv2.cvtColor(stream.retrieve()[1], cv2.COLOR_BGR2RGB) for stream in streams]
+                number += 1
+        finally:
+            for stream in streams:
+                stream.release()
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiviewSamples(TensorDataclass):
+    """One person in one view of one frame, with the reference in that camera's frame (metres).
+
+    box: x, y, width, height, pixels. keypoints: x, y in image pixels, confidence. joints: from all views;
+    joints_without: from the other views only. error: median reprojection error of the person's joints, pixels.
+    """
+
+    view: Int[Tensor, "*b"]
+    frame: Int[Tensor, "*b"]
+    person: Int[Tensor, "*b"]
+    box: Float[Tensor, "*b 4"]
+    camera: Camera
+    keypoints: Float[Tensor, "*b 26 3"]
+    joints: Float[Tensor, "*b 12 3"]
+    joints_without: Float[Tensor, "*b 12 3"]
+    error: Float[Tensor, "*b"]
+
+    def crop(self, crop_size: tuple[int, int]) -> Crop:
+        """Where each sample's crop of (height, width) lies."""
+        return _crop(self.box, crop_size)
+
+    @property
+    def root_depth(self) -> Float[Tensor, "*b"]:
+        """Reference depth of the mean of the hips, metres."""
+        return self.joints[..., HIPS, 2].mean(-1)
+
+
+def open_clip(folder: Path) -> MultiviewClip:
+    """A clip of Pose2Sim's demo layout: `calibration/Calib.qca.txt` and `videos/cam0N.mp4`."""
+    calibration = folder / "calibration" / "Calib.qca.txt"
+    try:
+        root = ElementTree.parse(calibration).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise FileError(f"{calibration} is no readable calibration: {error}") from error
+    focal, center, rotation, translation, videos = [], [], [], [], []
+    for entry in root.iter("camera"):
+        video = folder / "videos" / f"{entry.attrib['serial']}.mp4"
+        stream = cv2.VideoCapture(str(video))
+        width = stream.get(cv2.CAP_PROP_FRAME_WIDTH)
+        stream.release()
+        if width == 0:
+            raise FileError(f"{video} is missing or no readable video")
+        intrinsic, pose, view = (_attributes(entry, tag) for tag in ("intrinsic", "transform", "fov_video"))
+        # Two videos are a few columns narrower than their calibration: cut evenly on both sides.
+        cut = (view["right"] - view["left"] + 1 - width) / 2
+        focal.append([intrinsic["focalLengthU"] / SUBPIXEL, intrinsic["focalLengthV"] / SUBPIXEL])
+        center.append([intrinsic["centerPointU"] / SUBPIXEL - cut, intrinsic["centerPointV"] / SUBPIXEL])
+        # Qualisys' cameras look along -z with y up: half a turn about x gives ours. The place is in millimetres.
+        turn = np.diag([1.0, -1.0, -1.0]) @ [[pose[f"r{row}{column}"] for column in (1, 2, 3)] for row in (1, 2, 3)]
+        rotation.append(turn)
+        translation.append(-turn @ [pose[axis] / 1000 for axis in "xyz"])
+        videos.append(video)
+    if not videos:
+        raise FileError(f"{calibration} names no camera")
+    cameras = PosedCamera(
+        Camera(torch.tensor(focal), torch.tensor(center)),
+        torch.from_numpy(np.stack(rotation)),
+        torch.from_numpy(np.stack(translation)),
+    )
+    return MultiviewClip(folder.name, cameras.to(dtype=torch.float64), tuple(videos))
+
+
+def build_samples(
+    clip: MultiviewClip, detect: Detect, estimate: Estimate, every: int = 4, smallest_score: float = 0.5
+) -> MultiviewSamples:
+    """Detects the people in each view, tells who is who by geometry, and triangulates their joints.
+
+    `estimate` gets crops of 256x192 pixels (height x width). People seen in fewer than three views are left out.
+    """
+    samples: list[MultiviewSamples] = []
+    for number, images in clip.frames(every):
+        boxes, keypoints = [], []
+        for image in images:
+            found, score = detect(image)
+            box = torch.from_numpy(np.asarray(found, np.float32).reshape(-1, 4)[np.asarray(score) >= smallest_score])
+            boxes.append(box)
+            keypoints.append(_estimate_keypoints(image, box, estimate))
+        for person, member in enumerate(associate(clip.cameras, [points.double() for points in keypoints])):
+            samples.append(_person_samples(clip.cameras, number, person, member, boxes, keypoints))
+    if not samples:
+        raise FileError(f"no person was found in three views of {clip.name}")
+    return MultiviewSamples.concatenate(samples)
+
+
+def read_crops(
+    clip: MultiviewClip, samples: MultiviewSamples, crop_size: tuple[int, int], every: int = 4
+) -> UInt8[Tensor, "b 3 h w"]:
+    """The samples' RGB crops, cut from the videos again (`every` as the samples were built)."""
+    affine = samples.crop(crop_size).affine
+    crops = torch.zeros(len(affine), 3, *crop_size, dtype=torch.uint8)
+    for number, images in clip.frames(every):
+        for index in torch.nonzero(samples.frame == number)[:, 0].tolist():
+            crop = warp_image(images[int(samples.view[index])], affine[index], crop_size)
+            crops[index] = torch.from_numpy(crop).permute(2, 0, 1)
+    return crops
+
+
+def save_samples(samples: MultiviewSamples, path: Path) -> None:
+    """Writes samples as .npz."""
+    arrays: dict[str, np.ndarray] = {
+        field.name: getattr(samples, field.name).numpy()
+        for field in dataclasses.fields(samples)
+        if field.name != "camera"
+    }
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **arrays, focal=samples.camera.focal.numpy(), center=samples.camera.center.numpy())  # type: ignore[arg-type]
+
+
+def load_samples(path: Path) -> MultiviewSamples:
+    """Reads what `save_samples` wrote."""
+    try:
+        with np.load(path) as file:
+            tensors = {name: torch.from_numpy(file[name]) for name in file.files}
+        camera = Camera(tensors.pop("focal"), tensors.pop("center"))
+        return MultiviewSamples(camera=camera, **tensors)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path} holds no multi-view samples ({error}); delete it to have it made again") from error
+
+
+def _attributes(entry: ElementTree.Element, tag: str) -> dict[str, float]:
+    element = entry.find(tag)
+    if element is None:
+        raise FileError(f"the calibration's camera {entry.attrib.get('serial')} has no {tag}")
+    values: dict[str, float] = {}
+    for name, text in element.attrib.items():
+        try:
+            values[name] = float(text)
+        except ValueError:
+            continue
+    return values
+
+
+def _crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int]) -> Crop:
+    # The people stand clear of the borders, so that the box needs no clipping: only aspect and margin.
+    flat = box.reshape(-1, 4)
+    prepared = [prepare_box(row, 1 << 20, 1 << 20, crop_size) for row in flat]
+    kept = torch.stack([row if ready is None else ready for row, ready in zip(flat, prepared, strict=True)])
+    return make_crop(kept.reshape(box.shape), 0.0, crop_size)
+
+
+def _estimate_keypoints(
+    image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "p 4"], estimate: Estimate
+) -> Float[Tensor, "p 26 3"]:
+    """Keypoints in image pixels of the people in `boxes`."""
+    if len(boxes) == 0:
+        return torch.zeros(0, 26, 3)
+    affine = _crop(boxes, (256, 192)).affine
+    crops = np.stack([warp_image(image, row, (256, 192)) for row in affine])
+    with torch.inference_mode():
+        found = estimate(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255)
+    return torch.cat([transform_points(invert_affine(affine), found[..., :2]), found[..., 2:]], -1)
+
+
+def _person_samples(
+    cameras: PosedCamera,
+    frame: int,
+    person: int,
+    member: Int[Tensor, "v"],
+    boxes: list[Tensor],
+    keypoints: list[Tensor],
+) -> MultiviewSamples:
+    present = member >= 0
+    views = torch.nonzero(present)[:, 0].tolist()
+    blank = torch.zeros(26, 3)
+    seen = torch.stack([keypoints[v][member[v]] if present[v] else blank for v in range(len(member))]).double()
+    pixels, confidence = seen[:, KEYPOINT_ROWS, :2], seen[:, KEYPOINT_ROWS, 2]
+    points, errors = triangulate_best_views(cameras, pixels, confidence, present)
+    without = []
+    for view in views:
+        others = [other for other in views if other != view]
+        without.append(triangulate(cameras[others], pixels[others], confidence[others]))
+    count = len(views)
+    seen_from = cameras[views]
+    return MultiviewSamples(
+        view=torch.tensor(views),
+        frame=torch.full((count,), frame),
+        person=torch.full((count,), person),
+        box=torch.stack([boxes[v][member[v]] for v in views]),
+        camera=seen_from.intrinsics.to(dtype=torch.float32),
+        keypoints=seen[views].float(),
+        joints=seen_from.to_camera(points.expand(count, -1, -1)).float(),
+        joints_without=seen_from.to_camera(torch.stack(without)).float(),
+        error=errors.nanmedian().expand(count).float(),
+    )
