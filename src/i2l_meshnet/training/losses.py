@@ -1,0 +1,150 @@
+"""The losses of I2L-MeshNet. Every term is the mean over all its elements, those of weight 0 included."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.tensors import TensorDataclass
+
+NORMAL_WEIGHT = 0.1
+"""Factor of the normal loss in the published sum."""
+PUBLISHED_HAND_UNIT = 1000.0
+"""`joint_unit` of the published hand, whose camera joints are in millimetres."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PointTarget(TensorDataclass):
+    """Points to be met and how much each of their coordinates counts.
+
+    A missing depth has z-weight 0, a point outside the crop or of a rejected fit weight 0 on all axes: there are no
+    other flags.
+    """
+
+    points: Float[Tensor, "*b n 3"]
+    weight: Float[Tensor, "*b n 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LixelTarget(TensorDataclass):
+    """What the lixel stage is trained towards, lixels.
+
+    joint_fit, mesh_fit: of the body fitted to the picture. joint_orig: the data set's own joints.
+    """
+
+    joint_fit: PointTarget
+    joint_orig: PointTarget
+    mesh_fit: PointTarget
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterTarget(TensorDataclass):
+    """What the parameter stage is trained towards.
+
+    pose: axis-angle vectors of the bones (radians), not reduced to angles below pi. shape: shape values.
+    weight: 1 where the fit is to be trusted, else 0, for pose and shape. joint_orig, joint_fit: root-relative camera
+    joints, metres.
+    """
+
+    pose: Float[Tensor, "*b k 3"]
+    shape: Float[Tensor, "*b s"]
+    weight: Float[Tensor, "*b"]
+    joint_orig: PointTarget
+    joint_fit: PointTarget
+
+
+def lixel_losses(output: LixelOutput, target: LixelTarget, faces: Int[Tensor, "f 3"]) -> dict[str, Float[Tensor, ""]]:
+    """The terms of the lixel stage; their sum is the loss. The recipe for smooth meshes leaves out the `_orig` ones."""
+    return {
+        "joint_fit": point_loss(output.joints, target.joint_fit),
+        "joint_orig": point_loss(output.joints, target.joint_orig),
+        "mesh_fit": point_loss(output.vertices, target.mesh_fit),
+        "mesh_joint_orig": point_loss(output.mesh_joints, target.joint_orig),
+        "mesh_joint_fit": point_loss(output.mesh_joints, target.joint_fit),
+        "mesh_normal": NORMAL_WEIGHT * normal_loss(output.vertices, target.mesh_fit, faces),
+        "mesh_edge": edge_loss(output.vertices, target.mesh_fit, faces),
+    }
+
+
+def parameter_losses(
+    pose: Float[Tensor, "*b k 3"],
+    shape: Float[Tensor, "*b s"],
+    joints: Float[Tensor, "*b j 3"],
+    target: ParameterTarget,
+    joint_unit: float = 1.0,
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms of the parameter stage; their sum is the loss.
+
+    pose: axis-angle, radians. joints: root-relative, metres. joint_unit: how many of the units that the joint terms
+    are counted in make a metre; the published code counts the body's in metres and the hand's in millimetres
+    (PUBLISHED_HAND_UNIT).
+    """
+    weight = target.weight[..., None]
+    return {
+        "pose_param": ((pose - target.pose).abs() * weight[..., None]).mean(),
+        "shape_param": ((shape - target.shape).abs() * weight).mean(),
+        "joint_orig_cam": joint_unit * point_loss(joints, target.joint_orig),
+        "joint_fit_cam": joint_unit * point_loss(joints, target.joint_fit),
+    }
+
+
+def point_loss(points: Float[Tensor, "*b n 3"], target: PointTarget) -> Float[Tensor, ""]:
+    """Weighted L1 distance."""
+    return ((points - target.points).abs() * target.weight).mean()
+
+
+def normal_loss(vertices: Float[Tensor, "*b v 3"], target: PointTarget, faces: Int[Tensor, "f 3"]) -> Float[Tensor, ""]:
+    """|cosine| between each edge of a predicted face and the target face's normal.
+
+    A face counts by the product of its vertices' weights (the least of their axes).
+    """
+    a, b, c = _corners(vertices, faces)
+    target_a, target_b, target_c = _corners(target.points, faces)
+    weight_a, weight_b, weight_c = _corners(target.weight.amin(-1, keepdim=True), faces)
+    normal = _unit(torch.linalg.cross(_unit(target_b - target_a), _unit(target_c - target_a)))
+    edges = torch.stack([_unit(b - a), _unit(c - a), _unit(c - b)])
+    cosines = (edges * normal).sum(-1, keepdim=True).abs()
+    return (cosines * (weight_a * weight_b * weight_c)).mean()
+
+
+def edge_loss(vertices: Float[Tensor, "*b v 3"], target: PointTarget, faces: Int[Tensor, "f 3"]) -> Float[Tensor, ""]:
+    """|difference| between the lengths of each predicted and target edge; each face brings its three.
+
+    An edge counts by the product of its vertices' weights (the least of their axes).
+    """
+    a, b, c = _edge_lengths(vertices, faces)
+    target_a, target_b, target_c = _edge_lengths(target.points, faces)
+    weight_a, weight_b, weight_c = _corners(target.weight.amin(-1, keepdim=True), faces)
+    differences = torch.cat(
+        [
+            (a - target_a).abs() * (weight_a * weight_b).squeeze(-1),
+            (b - target_b).abs() * (weight_a * weight_c).squeeze(-1),
+            (c - target_c).abs() * (weight_b * weight_c).squeeze(-1),
+        ],
+        -1,
+    )
+    return differences.mean()
+
+
+def _corners(values: Float[Tensor, "*b v d"], faces: Int[Tensor, "f 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (values.index_select(-2, faces[:, i]) for i in range(3))
+    return first, second, third
+
+
+def _edge_lengths(points: Float[Tensor, "*b v 3"], faces: Int[Tensor, "f 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Lengths of the edges first-second, first-third and second-third of each face.
+
+    `vector_norm` has gradient 0 for vertices that coincide, where the square root's would be infinite, and then NaN
+    even in masked samples.
+    """
+    a, b, c = _corners(points, faces)
+    first, second, third = (torch.linalg.vector_norm(edge, dim=-1) for edge in (b - a, c - a, c - b))
+    return first, second, third
+
+
+def _unit(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """Vectors of length 1; the zero vector stays, with gradient 0."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, torch.inf)
