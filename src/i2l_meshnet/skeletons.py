@@ -95,6 +95,13 @@ SMPL = Skeleton(
     root="Pelvis",
 )
 
+ANNY = Skeleton(
+    name="anny",
+    joints=(*SMPL.joints, "Head_top", "L_Heel", "R_Heel"),
+    bones=(*SMPL.bones, ("Head", "Head_top"), ("L_Ankle", "L_Heel"), ("R_Ankle", "R_Heel")),
+    root="Pelvis",
+)
+
 HUMAN36M = Skeleton(
     name="human36m",
     joints=tuple(
@@ -185,4 +192,4 @@ HALPE26 = Skeleton(
     root="Pelvis",
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (SMPL, HUMAN36M, MUCO, COCO, MANO, HALPE26)}
+SKELETONS = {skeleton.name: skeleton for skeleton in (SMPL, ANNY, HUMAN36M, MUCO, COCO, MANO, HALPE26)}

@@ -1,0 +1,61 @@
+"""Linear blend skinning, shared by all bodies. Any batch axes, differentiable, any device and dtype."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class KinematicTree:
+    """Bones sorted by depth, so that each depth is posed with one batched product."""
+
+    def __init__(self, parents: Sequence[int]) -> None:
+        """parents: parent of each bone, -1 for the root, which is bone 0; parents come before children."""
+        if parents[0] != -1 or any(not 0 <= parent < bone for bone, parent in enumerate(parents) if bone > 0):
+            raise ValueError("parents must be -1 for bone 0 and come before their children otherwise")
+        depth = [0]
+        for parent in parents[1:]:
+            depth.append(depth[parent] + 1)
+        self.parents = tuple(parents)
+        levels = [[bone for bone, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+        order = [bone for level in levels for bone in level]
+        place = {bone: i for level in levels for i, bone in enumerate(level)}
+        self._levels = [(level, [place[parents[bone]] for bone in level]) for level in levels[1:]]
+        self._inverse = [order.index(bone) for bone in range(len(parents))]
+
+    def pose(
+        self, rotations: Float[Tensor, "*b k 3 3"], offsets: Float[Tensor, "*#b k 3"], root: Float[Tensor, "*b 3"]
+    ) -> tuple[Float[Tensor, "*b k 3 3"], Float[Tensor, "*b k 3"]]:
+        """Forward kinematics.
+
+        rotations: of each bone against its parent, in axes parallel to the frame's at rest. offsets: from the
+        start of the parent to that of the bone at rest, metres (row 0 is not used). root: where the root bone
+        is. Returns the bones' rotations against the frame and where they start when posed.
+        """
+        turns, places = [rotations[..., :1, :, :]], [root[..., None, :]]
+        for bones, above in self._levels:
+            turn, place = turns[-1][..., above, :, :], places[-1][..., above, :]
+            places.append(place + (turn * offsets[..., bones, None, :]).sum(-1))
+            turns.append(turn @ rotations[..., bones, :, :])
+        return torch.cat(turns, -3)[..., self._inverse, :, :], torch.cat(places, -2)[..., self._inverse, :]
+
+
+def blend(
+    points: Float[Tensor, "*#b v 3"],
+    weights: Float[Tensor, "v k"],
+    linear: Float[Tensor, "*b k 3 3"],
+    offsets: Float[Tensor, "*b k 3"],
+) -> Float[Tensor, "*b v 3"]:
+    """Moves each point by the weighted mean of the bones' affine maps x -> linear x + offset.
+
+    The maps are blended by one matrix product with the vertices as the last, contiguous axis, and applied
+    as three fused multiply-adds; on a CPU that is several times faster than blending a matrix per vertex.
+    """
+    maps = torch.cat([linear, offsets[..., None]], -1).flatten(-2).transpose(-1, -2)
+    blended = (maps @ weights.T).unflatten(-2, (3, 4))
+    x = points.transpose(-1, -2)[..., None, :, :]
+    moved = torch.addcmul(blended[..., 3, :], blended[..., 0, :], x[..., 0, :])
+    moved = torch.addcmul(moved, blended[..., 1, :], x[..., 1, :])
+    moved = torch.addcmul(moved, blended[..., 2, :], x[..., 2, :])
+    return moved.transpose(-1, -2)
