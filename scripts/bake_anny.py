@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
 from i2l_meshnet.bodies.anny import LEVELS, MEAN_SHAPE, SHAPE_NAMES, corner_weights, nearest_rotation
@@ -37,7 +36,7 @@ COVARIANCE_SCALE = 0.1
 
 @dataclasses.dataclass
 class Rig:
-    """One topology of Anny, float64: `vertices` (c, V, 3), `heads` (c, K, 3), `covariances` (c, K, 3, 3) at the corners."""
+    """One topology of Anny, float64; vertices (c, V, 3), heads (c, K, 3), covariances (c, K, 3, 3) at the corners."""
 
     names: list[str]
     parents: list[int]
@@ -213,21 +212,23 @@ def fit_upsampler(points: np.ndarray, targets: np.ndarray, count: int = 16) -> t
     return index, weight
 
 
-def fit_joint(points: np.ndarray, target: np.ndarray, count: int = 48) -> np.ndarray:
-    """Non-negative weights over all vertices, summing to 1, that give target (n, 3) from points (n, V, 3)."""
+def fit_joint(points: np.ndarray, target: np.ndarray, count: int = 150) -> np.ndarray:
+    """Weights over all vertices, `count` of them not 0, summing to 1, that give target (n, 3) from points (n, V, 3).
+
+    Ridge least squares. Weights may be negative: flesh folds at a bent knee, and no mean of its vertices stays
+    at the joint. The ridge keeps their norm below 1, so that noise of the vertices averages out.
+    """
     index = nearest_sets(points, target[:, None], count)[0]
-    near = (points[:, index] - target[:, None]).transpose(0, 2, 1).reshape(-1, count) / np.sqrt(len(points))
-    # Sum 1 by a heavy row; a light ridge spreads the weight, so that the joint averages out noise.
-    rows = np.concatenate([near, np.eye(count) * 4e-3, np.full((1, count), 10.0)])
-    solved, _ = nnls(rows, np.concatenate([np.zeros(len(rows) - 1), [10.0]]), maxiter=50 * count)
+    near = (points[:, index] - target[:, None]).transpose(0, 2, 1).reshape(-1, count)
+    solved = np.linalg.solve(near.T @ near / len(points) + np.eye(count) * 1e-2**2, np.ones(count))
     weight = np.zeros(points.shape[1])
     weight[index] = solved / solved.sum()
     return weight
 
 
 def sparse_rows(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` heaviest entries of each row, by falling weight: indices and weights."""
-    index = np.argsort(-matrix, 1, kind="stable")[:, :count]
+    """The `count` entries of each row that are furthest from 0, by falling size: indices and weights."""
+    index = np.argsort(-np.abs(matrix), 1, kind="stable")[:, :count]
     return index.astype(np.uint16), np.take_along_axis(matrix, index, 1).astype(np.float32)
 
 
@@ -280,14 +281,13 @@ def common(rig: Rig, tolerance: float) -> dict[str, np.ndarray]:
 
 def report(title: str, error: np.ndarray) -> None:
     length = 1000 * np.linalg.norm(error, axis=-1)
-    print(
-        f"{title}: mean {length.mean():.2f} mm, 95 % below {np.percentile(length, 95):.2f} mm, worst {length.max():.1f} mm"
-    )
+    most = np.percentile(length, 95)
+    print(f"{title}: mean {length.mean():.2f} mm, 95 % below {most:.2f} mm, worst {length.max():.1f} mm")
 
 
 BONE_JOINTS = {
     "Pelvis": "root", "L_Hip": "upperleg01.L", "L_Knee": "lowerleg01.L", "L_Ankle": "foot.L", "L_Toe": "toe2-1.L",
-    "Torso": "spine04", "Spine": "spine03", "Chest": "spine02", "Neck": "neck01", "Head": "head",
+    "Torso": "spine04", "Spine": "spine02", "Chest": "spine01", "Neck": "neck01", "Head": "head",
     "L_Thorax": "clavicle.L", "L_Shoulder": "upperarm01.L", "L_Elbow": "lowerarm01.L", "L_Wrist": "wrist.L",
     "L_Hand": "finger3-1.L",
 }  # fmt: skip
@@ -361,12 +361,12 @@ def bake_body() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     truth = held_heads[:, [rig.names.index(BONE_JOINTS[joint]) for joint in bones]]
     got = np.einsum("jv,nvd->njd", matrix[[ANNY.index(joint) for joint in bones]], held)
     report("joints against the bones' starts, held out", got - truth)
-    joint_index, joint_weight = sparse_rows(matrix, int((matrix > 0).sum(1).max()))
+    joint_index, joint_weight = sparse_rows(matrix, int((matrix != 0).sum(1).max()))
 
     rows["Neck"] = (2 * rows["Neck"] + rows["L_Shoulder"] + rows["R_Shoulder"]) / 4
     rows["Pelvis"] = (rows["L_Hip"] + rows["R_Hip"]) / 2
     keypoints = np.stack([rows[joint] for joint in HALPE26.joints])
-    keypoint_index, keypoint_weight = sparse_rows(keypoints, int((keypoints > 0).sum(1).max()))
+    keypoint_index, keypoint_weight = sparse_rows(keypoints, int((keypoints != 0).sum(1).max()))
     body = common(rig, 2e-5) | {
         "vertex_mirror": mirror.astype(np.uint16),
         "joint_index": joint_index,
@@ -406,7 +406,7 @@ def bake_hand() -> dict[str, np.ndarray]:
         truths.append(truth)
     matrix = np.stack(rows)
     report("hand joints, held out", np.einsum("jv,nvd->njd", matrix, held) - np.stack(truths, 1))
-    joint_index, joint_weight = sparse_rows(matrix, int((matrix > 0).sum(1).max()))
+    joint_index, joint_weight = sparse_rows(matrix, int((matrix != 0).sum(1).max()))
     used, face_uv = np.unique(rig.face_uv, return_inverse=True)
     own = np.arange(len(points[0]), dtype=np.uint16)[:, None]
     return common(rig, 1e-5) | {

@@ -52,10 +52,15 @@ class AnnyBody(Body):
     state_basis: Float[Tensor, "r d"]
     reference: Float[Tensor, "n 3 3"]
     weights: Float[Tensor, "v n"]
+    upsample_index: Int[Tensor, "w n"]
+    upsample_weight: Float[Tensor, "w n"]
+    full_faces: Int[Tensor, "g 3"]
+    full_uv: Float[Tensor, "u 2"]
+    full_face_uv: Int[Tensor, "g 3"]
     vertex_mirror: Int[Tensor, "m"]
     """Permutation of the vertices that swaps left and right; empty for a hand."""
     keypoint_regressor: Float[Tensor, "p v"]
-    """The points of `skeletons.HALPE26`, where a 2D detector sees them, as weighted sums of vertices; no rows for a hand."""
+    """The points of `skeletons.HALPE26`, where a 2D detector sees them, from the vertices; no rows for a hand."""
 
     def __init__(
         self, name: str, skeleton: Skeleton, data: Mapping[str, np.ndarray], bones: Sequence[str] | None = None
