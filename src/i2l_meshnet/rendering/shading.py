@@ -1,0 +1,226 @@
+"""Light on rasterised meshes: smooth normals, textures, ambient and directional lights, antialiasing."""
+
+import dataclasses
+import math
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int32
+from numba import njit
+
+from i2l_meshnet.rendering.raster import RasterBuffers, rasterize
+
+
+@dataclasses.dataclass(frozen=True)
+class Lighting:
+    """Lights in the camera's frame (x right, y down, z forward), strengths per colour channel, 1 = full.
+
+    ambient: light from everywhere. directions: unit vectors from the scene towards each light. colours: strength
+    of each directional light where it falls on squarely.
+    """
+
+    ambient: Float32[np.ndarray, "3"]
+    directions: Float32[np.ndarray, "l 3"]
+    colours: Float32[np.ndarray, "l 3"]
+
+    @staticmethod
+    def studio() -> "Lighting":
+        """A key light from above left behind the camera, a fill light from the right: for overlays."""
+        directions = np.array([[-0.5, -0.6, -0.8], [0.8, -0.1, -0.6]], np.float32)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        colours = np.array([[0.62] * 3, [0.25] * 3], np.float32)
+        return Lighting(np.full(3, 0.32, np.float32), directions, colours)
+
+
+def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float32[np.ndarray, "v 3"]:
+    """Unit normals: the area-weighted mean of the adjacent triangles'; zero for a vertex without area."""
+    return _normals(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32))
+
+
+def interpolate(
+    buffers: RasterBuffers, faces: Int[np.ndarray, "f 3"], values: Float[np.ndarray, "v c"]
+) -> Float32[np.ndarray, "h w c"]:
+    """Values at the vertices (colours, positions), interpolated over the visible surface; 0 where nothing is."""
+    result = np.zeros((*buffers.face.shape, values.shape[1]), np.float32)
+    mask = buffers.mask
+    corners = values[faces[buffers.face[mask]]]
+    result[mask] = (corners * buffers.barycentric[mask][..., None]).sum(1)
+    return result
+
+
+def sample_textures(
+    buffers: RasterBuffers,
+    textures: Float32[np.ndarray, "t th tw 3"],
+    uv: Float32[np.ndarray, "f 3 2"],
+    texture: Int32[np.ndarray, "f"],
+) -> Float32[np.ndarray, "h w 3"]:
+    """Colours of textures over the visible surface, bilinear; 0 where nothing is.
+
+    textures: all of one size, row 0 at the top (v = 1), repeated outside [0, 1]. uv: texture coordinates of each
+    triangle's corners. texture: which texture a triangle wears.
+    """
+    result = np.zeros((*buffers.face.shape, 3), np.float32)
+    _sample(buffers.face, buffers.barycentric, np.ascontiguousarray(textures), uv, texture, result)
+    return result
+
+
+def shade(
+    buffers: RasterBuffers,
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    normals: Float32[np.ndarray, "v 3"],
+    albedo: Float32[np.ndarray, "h w 3"],
+    lighting: Lighting,
+) -> Float32[np.ndarray, "h w 3"]:
+    """Colour of each pixel: albedo times the light that falls on it, not clipped; 0 where nothing is.
+
+    vertices: in the camera's frame, metres, as they were projected for `rasterize`. normals: see `vertex_normals`.
+    albedo: from `interpolate` or `sample_textures`, or one colour broadcast. Triangles seen from behind (the
+    inside of a sleeve) are lit as their back.
+    """
+    result = np.zeros((*buffers.face.shape, 3), np.float32)
+    _shade(
+        buffers.face,
+        buffers.barycentric,
+        np.ascontiguousarray(vertices, np.float32),
+        np.ascontiguousarray(faces, np.int32),
+        normals,
+        albedo,
+        lighting.ambient,
+        lighting.directions,
+        lighting.colours,
+        result,
+    )
+    return result
+
+
+def render_meshes(
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    focal: tuple[float, float],
+    center: tuple[float, float],
+    size: tuple[int, int],
+    colours: Float[np.ndarray, "v 3"],
+    lighting: Lighting | None = None,
+    supersample: int = 2,
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Renders meshes with plain vertex colours: picture in [0, 1] and coverage in [0, 1].
+
+    vertices: in the camera's frame, metres; several people are concatenated (with their faces shifted) and
+    occlude each other rightly. focal, center: pixels of the picture. size: (height, width). colours: RGB in
+    [0, 1]. The picture is premultiplied by the coverage: lay it over a photo as `photo * (1 - coverage) + picture`.
+    """
+    height, width = size
+    points = project(vertices, focal, center, supersample)
+    buffers = rasterize(points, faces, (height * supersample, width * supersample))
+    normals = vertex_normals(vertices, faces)
+    albedo = interpolate(buffers, faces, colours)
+    picture = shade(buffers, vertices, faces, normals, albedo, lighting or Lighting.studio())
+    coverage = buffers.mask.astype(np.float32)[..., None]
+    return reduce(np.minimum(picture, 1), supersample), reduce(coverage, supersample)[..., 0]
+
+
+def project(
+    vertices: Float[np.ndarray, "v 3"],
+    focal: tuple[float, float],
+    center: tuple[float, float],
+    supersample: int = 1,
+) -> Float32[np.ndarray, "v 3"]:
+    """Points for `rasterize` (x px, y px, z metres) of camera-frame vertices (metres).
+
+    With `supersample` s, in a picture whose pixels are s times smaller: the centre of pixel 0 of the plain
+    picture lies at (s - 1) / 2. Vertices behind the camera keep their z and are not drawn.
+    """
+    z = vertices[:, 2:].astype(np.float64)
+    depth = np.where(z > 1e-6, z, 1.0)
+    xy = vertices[:, :2] / depth * np.asarray(focal) + np.asarray(center)
+    xy = (xy + 0.5) * supersample - 0.5
+    return np.concatenate([xy, z], 1).astype(np.float32)
+
+
+def reduce(picture: Float32[np.ndarray, "h w c"], factor: int) -> Float32[np.ndarray, "h2 w2 c"]:
+    """The mean of each block of `factor` × `factor` pixels; both sides are multiples of it."""
+    height, width, channels = picture.shape
+    blocks = picture.reshape(height // factor, factor, width // factor, factor, channels)
+    return blocks.mean((1, 3), dtype=np.float32)
+
+
+@njit(cache=True)
+@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+def _normals(vertices, faces):
+    result = np.zeros(vertices.shape, np.float32)
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for corner in (a, b, c):
+            result[corner, 0] += nx
+            result[corner, 1] += ny
+            result[corner, 2] += nz
+    for v in range(result.shape[0]):
+        length = math.sqrt(result[v, 0] ** 2 + result[v, 1] ** 2 + result[v, 2] ** 2)
+        if length > 0.0:
+            for k in range(3):
+                result[v, k] /= length
+    return result
+
+
+@njit(cache=True)
+@no_type_check
+def _sample(face, barycentric, textures, uv, texture, result):
+    rows, columns = textures.shape[1], textures.shape[2]
+    for y in range(face.shape[0]):
+        for x in range(face.shape[1]):
+            f = face[y, x]
+            if f < 0:
+                continue
+            u, v = 0.0, 0.0
+            for k in range(3):
+                u += barycentric[y, x, k] * uv[f, k, 0]
+                v += barycentric[y, x, k] * uv[f, k, 1]
+            column, row = u * columns - 0.5, (1.0 - v) * rows - 0.5
+            left, top = math.floor(column), math.floor(row)
+            right_part, bottom_part = column - left, row - top
+            # Python's remainder of a negative number is positive: coordinates repeat.
+            c0, r0 = int(left) % columns, int(top) % rows
+            c1, r1 = (c0 + 1) % columns, (r0 + 1) % rows
+            t = texture[f]
+            for k in range(3):
+                upper = textures[t, r0, c0, k] * (1 - right_part) + textures[t, r0, c1, k] * right_part
+                lower = textures[t, r1, c0, k] * (1 - right_part) + textures[t, r1, c1, k] * right_part
+                result[y, x, k] = upper * (1 - bottom_part) + lower * bottom_part
+
+
+@njit(cache=True)
+@no_type_check
+def _shade(face, barycentric, vertices, faces, normals, albedo, ambient, directions, colours, result):
+    for y in range(face.shape[0]):
+        for x in range(face.shape[1]):
+            f = face[y, x]
+            if f < 0:
+                continue
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            nx, ny, nz = 0.0, 0.0, 0.0
+            for k in range(3):
+                corner, weight = faces[f, k], barycentric[y, x, k]
+                nx += weight * normals[corner, 0]
+                ny += weight * normals[corner, 1]
+                nz += weight * normals[corner, 2]
+            length = math.sqrt(nx * nx + ny * ny + nz * nz)
+            if length > 0.0:
+                nx, ny, nz = nx / length, ny / length, nz / length
+            # The triangle's own normal against the ray to it tells which side is seen.
+            ax, ay, az = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+            ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
+            vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
+            seen = ax * (uy * vz - uz * vy) + ay * (uz * vx - ux * vz) + az * (ux * vy - uy * vx)
+            if seen > 0.0:
+                nx, ny, nz = -nx, -ny, -nz
+            for k in range(3):
+                light = ambient[k]
+                for i in range(directions.shape[0]):
+                    cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
+                    if cosine > 0.0:
+                        light += cosine * colours[i, k]
+                result[y, x, k] = albedo[y, x, k] * light
