@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T", bound="TensorDataclass")
+"""Stands for `Self`, which beartype cannot check on single methods."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +19,7 @@ class TensorDataclass:
     once. Fields that are none of these (a name, a tuple) are carried along unchanged.
     """
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: T, function: Callable[[Tensor], Tensor]) -> T:
         """A copy with `function` applied to every tensor, nested ones included."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self):
@@ -27,7 +30,7 @@ class TensorDataclass:
                 changes[field.name] = value.map(function)
         return dataclasses.replace(self, **changes)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(self: T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> T:
         """Moves every tensor to `device`; `dtype` is applied to floating-point tensors only."""
 
         def move(tensor: Tensor) -> Tensor:
@@ -35,26 +38,26 @@ class TensorDataclass:
 
         return self.map(move)
 
-    def detach(self) -> Self:
+    def detach(self: T) -> T:
         """A copy whose tensors are cut from the autograd graph."""
         return self.map(Tensor.detach)
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self: T, index: Any) -> T:
         """Indexes the leading batch axes of every tensor."""
         return self.map(lambda tensor: tensor[index])
 
     @classmethod
-    def stack(cls, items: Sequence[Self]) -> Self:
+    def stack(cls: type[T], items: Sequence[T]) -> T:
         """Collates items along a new first axis. Fields must be present in all items or in none."""
         return cls._merge(items, torch.stack)
 
     @classmethod
-    def concatenate(cls, items: Sequence[Self]) -> Self:
+    def concatenate(cls: type[T], items: Sequence[T]) -> T:
         """Joins batches along their first axis."""
         return cls._merge(items, torch.cat)
 
     @classmethod
-    def _merge(cls, items: Sequence[Self], join: Callable[[list[Tensor]], Tensor]) -> Self:
+    def _merge(cls: type[T], items: Sequence[T], join: Callable[[list[Tensor]], Tensor]) -> T:
         if not items:
             raise ValueError(f"cannot collate an empty list of {cls.__name__}")
         changes: dict[str, Any] = {}
