@@ -1,0 +1,129 @@
+"""Boxes that the user gives, in place of the detector's."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from i2l_meshnet.errors import FileError, InputError
+
+MILLIMETRES_FROM = 100.0
+"""RootNet files give the root in millimetres, 3DPW's in metres; no person is read as 100 m away or more."""
+
+_FORMATS = '[[x, y, width, height], …], {"photo.jpg": [[x, y, width, height], …]} or RootNet\'s list of results'
+
+
+@dataclasses.dataclass(frozen=True)
+class PersonBox:
+    """Where a person is.
+
+    box: (x, y, width, height), pixels. score: the detector's, 1 for a box that a user gave. root_depth: distance of
+    the root joint along z, metres, None if not known. prepared: the box has the crop's shape and margin already and
+    is used as it is (the boxes of RootNet files are).
+    """
+
+    box: tuple[float, float, float, float]
+    score: float = 1.0
+    root_depth: float | None = None
+    prepared: bool = False
+
+
+class BoxFile:
+    """The boxes of a JSON file, by picture.
+
+    Three forms: a list of boxes for the only picture of a run; an object {file name: list of boxes}; and the list
+    that RootNet writes, one object per person with `bbox`, `root_cam` (millimetres, or metres as for 3DPW),
+    optionally `score`, and `file_name` or `image_id` (which is compared with the digits of the file's name).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the file. Raises FileError in one line for whatever is not one of the three forms."""
+        self.path = path
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileError(f"cannot read boxes {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise FileError(f"cannot read boxes {path}: not JSON ({error})") from error
+        self._only: list[PersonBox] | None = None
+        self._by_name: dict[str, list[PersonBox]] = {}
+        self._by_id: dict[str, list[PersonBox]] = {}
+        if isinstance(content, dict):
+            for name, boxes in content.items():
+                if not isinstance(boxes, list):
+                    raise self._unreadable(f"{name!r} has no list of boxes")
+                self._by_name[name] = [self._box(box) for box in boxes]
+        elif isinstance(content, list) and content and isinstance(content[0], dict):
+            for entry in content:
+                self._add_rootnet(entry)
+        elif isinstance(content, list):
+            self._only = [self._box(box) for box in content]
+        else:
+            raise self._unreadable("it is a single value")
+
+    @property
+    def for_one_picture(self) -> bool:
+        """Whether the file is a plain list, which names no picture."""
+        return self._only is not None
+
+    def of(self, picture: Path, place: Path | None = None) -> list[PersonBox] | None:
+        """The boxes of a picture; None if the file does not name it.
+
+        Names are tried from the longest: the path as given, its place below the input folder, the file's name, the
+        name without its ending; then the image id.
+        """
+        if self._only is not None:
+            return self._only
+        names = [str(picture), picture.as_posix(), (place or picture).as_posix(), picture.name, picture.stem]
+        for name in names:
+            if name in self._by_name:
+                return self._by_name[name]
+        digits = picture.stem.rsplit("_", 1)[-1]
+        identity = str(int(digits)) if digits.isascii() and digits.isdigit() else picture.stem
+        return self._by_id.get(identity)
+
+    def _add_rootnet(self, entry: Any) -> None:
+        if not isinstance(entry, dict) or "bbox" not in entry:
+            raise self._unreadable("an entry has no 'bbox'")
+        box = self._box(entry["bbox"])
+        depth = None
+        if "root_cam" in entry:
+            (depth,) = self._numbers(entry["root_cam"], 3, "root_cam")[2:]
+            depth = depth / 1000 if depth >= MILLIMETRES_FROM else depth
+            if depth <= 0:
+                raise self._unreadable(f"root_cam {entry['root_cam']} is not in front of the camera")
+        score = entry.get("score", 1.0)
+        score = float(score) if isinstance(score, int | float) else 1.0
+        person = PersonBox(box.box, score, depth, prepared=True)
+        if "file_name" in entry:
+            self._by_name.setdefault(str(entry["file_name"]), []).append(person)
+        elif "image_id" in entry:
+            self._by_id.setdefault(str(entry["image_id"]), []).append(person)
+        else:
+            raise self._unreadable("an entry has neither 'file_name' nor 'image_id'")
+
+    def _box(self, value: Any) -> PersonBox:
+        x, y, width, height = self._numbers(value, 4, "a box (x, y, width, height)")
+        if width <= 0 or height <= 0:
+            raise self._unreadable(f"box {value} has no area; boxes are x, y, width, height")
+        return PersonBox((x, y, width, height))
+
+    def _numbers(self, value: Any, count: int, what: str) -> list[float]:
+        right = isinstance(value, list) and len(value) == count
+        if not right or not all(isinstance(number, int | float) and math.isfinite(number) for number in value):
+            raise self._unreadable(f"{what} is {count} numbers, not {json.dumps(value)[:80]}")
+        return [float(number) for number in value]
+
+    def _unreadable(self, reason: str) -> FileError:
+        return FileError(f"cannot read boxes {self.path}: {reason}; expected {_FORMATS}")
+
+
+def require_inside(person: PersonBox, width: int, height: int, picture: str) -> None:
+    """Raises InputError if a box does not touch a picture of the given size."""
+    x, y, w, h = person.box
+    if not (w > 0 and h > 0 and x < width - 1 and y < height - 1 and x + w > 1 and y + h > 1):
+        shown = ", ".join(f"{value:g}" for value in person.box)
+        raise InputError(
+            f"box ({shown}) lies outside {picture} ({width}x{height}); boxes are x, y, width, height in pixels"
+        )

@@ -1,0 +1,162 @@
+"""The root's place in space, in closed form, so that a metric mesh projects onto its lixels. No RootNet."""
+
+import dataclasses
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.tensors import TensorDataclass
+
+MIN_DEPTH = 0.1
+"""No point of a mesh is placed nearer to the camera than this, metres."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement(TensorDataclass):
+    """Where a root-relative mesh was placed, and how well it then projects.
+
+    translation: of the root, camera frame, metres. median_error, mean_error: distance between projected and given
+    points over the points that had a weight, pixels.
+    """
+
+    translation: Float[Tensor, "*b 3"]
+    median_error: Float[Tensor, "*b"]
+    mean_error: Float[Tensor, "*b"]
+
+
+def solve_translation(
+    points: Float[Tensor, "*b n 3"],
+    pixels: Float[Tensor, "*b n 2"],
+    camera: Camera,
+    weights: Float[Tensor, "*b n"] | None = None,
+    root_depth: Float[Tensor, "*b"] | None = None,
+    huber: float | Float[Tensor, "*b"] = 3.0,
+    iterations: int = 10,
+) -> Placement:
+    """The translation T for which root-relative `points` X (metres) project nearest to `pixels` u.
+
+    u = f (X + T)_xy / (X + T)_z + c, multiplied by the depth, is linear in T:
+    f T_x - (u - c) T_z = (u - c) X_z - f X_x, and the same in y: two rows for each point, three unknowns. The
+    first solution weighs all rows alike; the next ones divide each row by its depth, so that residuals are pixels,
+    and reduce those beyond `huber` pixels or beyond 1.5 times the median residual, whichever is more (iteratively
+    reweighted least squares): so a share of wrong points, whole limbs included, does not pull the mesh away.
+
+    weights: 0 leaves a point out (truncated joints); all points count where fewer than three would. root_depth:
+    T_z where it is known, metres. Where the depth cannot be told (a flat, tiny or reversed mesh) it is held so that
+    every point is at least `MIN_DEPTH` in front of the camera. Computed in float64; the given dtype is returned.
+    """
+    dtype = points.dtype
+    points, pixels, camera = points.double(), pixels.double(), camera.to(dtype=torch.float64)
+    given = torch.ones_like(points[..., 0]) if weights is None else weights.double().clamp_min(0)
+    given = torch.where((given > 0).sum(-1, keepdim=True) < 3, torch.ones_like(given), given)
+    rays = (pixels - camera.center[..., None, :]) / camera.focal[..., None, :]
+    nearest = MIN_DEPTH - points[..., 2].amin(-1)
+    known = None if root_depth is None else torch.maximum(root_depth.double(), nearest)
+    limit = torch.as_tensor(huber, dtype=torch.float64, device=points.device)[..., None]
+    used = given > 0
+
+    row_weight = given / given.mean(-1, keepdim=True)
+    translation = _least_squares(points, rays, camera.focal, row_weight, known, nearest)
+    for _ in range(iterations):
+        error = _pixel_error(points, translation, pixels, camera)
+        scale = torch.maximum(1.5 * _masked_median(error, used)[..., None], limit)
+        robust = scale / torch.maximum(error, scale)
+        depth = points[..., 2] + translation[..., 2:]
+        row_weight = given * robust.square() / depth.square()
+        translation = _least_squares(points, rays, camera.focal, row_weight, known, nearest)
+
+    error = _pixel_error(points, translation, pixels, camera)
+    mean = (error * used).sum(-1) / used.sum(-1)
+    return Placement(translation.to(dtype), _masked_median(error, used).to(dtype), mean.to(dtype))
+
+
+def _least_squares(
+    points: Float[Tensor, "*b n 3"],
+    rays: Float[Tensor, "*b n 2"],
+    focal: Float[Tensor, "*b 2"],
+    weight: Float[Tensor, "*b n"],
+    root_depth: Float[Tensor, "*b"] | None,
+    nearest: Float[Tensor, "*b"],
+) -> Float[Tensor, "*b 3"]:
+    """Minimises the sum of weight · |focal · (X_xy + T_xy - ray (X_z + T_z))|² over T.
+
+    Eliminating T_xy (a weighted mean for any T_z) leaves one linear equation in T_z.
+    """
+    share = (weight / weight.sum(-1, keepdim=True))[..., None]
+    offset = rays * points[..., 2:] - points[..., :2]
+    mean_ray, mean_offset = (share * rays).sum(-2), (share * offset).sum(-2)
+    if root_depth is None:
+        ray, rest = focal[..., None, :] * (rays - mean_ray[..., None, :]), offset - mean_offset[..., None, :]
+        top = -(share * ray * focal[..., None, :] * rest).sum((-1, -2))
+        bottom = (share * ray.square()).sum((-1, -2))
+        root_depth = torch.maximum(top / bottom.clamp_min(1e-12), nearest)
+    lateral = mean_ray * root_depth[..., None] + mean_offset
+    return torch.cat([lateral, root_depth[..., None]], -1)
+
+
+def _pixel_error(
+    points: Float[Tensor, "*b n 3"],
+    translation: Float[Tensor, "*b 3"],
+    pixels: Float[Tensor, "*b n 2"],
+    camera: Camera,
+) -> Float[Tensor, "*b n"]:
+    return (camera.project(points + translation[..., None, :]) - pixels).norm(dim=-1)
+
+
+def _masked_median(values: Float[Tensor, "*b n"], mask: Bool[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
+    hidden = torch.where(mask, values, torch.full_like(values, math.nan))
+    return hidden.nanmedian(-1).values
+
+
+def solve_root_depth(
+    pixels: Float[Tensor, "*b n 2"],
+    relative_depth: Float[Tensor, "*b n"],
+    camera: Camera,
+    pairs: Int[Tensor, "p 2"],
+    lengths: Float[Tensor, "p"],
+    weights: Float[Tensor, "*b n"] | None = None,
+) -> Float[Tensor, "*b"]:
+    """Root depth Z (metres) at which back-projected points have the body's own lengths. For networks without params.
+
+    A point with ray a = (u - c) / f and root-relative depth d lies at (a (d + Z), d + Z), so the squared distance of
+    a pair is quadratic in Z: |Δa|² Z² + 2 Δa·Δ(a d) Z + |Δ(a d)|² + Δd². The sum over `pairs` equals the sum of
+    squared `lengths` (metres) at its larger root; pairs off by more than half their length are then left out and the
+    sum is solved again. weights: a pair counts by the smaller weight of its ends. Where no real root exists, the
+    depth of least misfit is returned; never nearer than `MIN_DEPTH` before the nearest point.
+    """
+    dtype = pixels.dtype
+    pixels, relative, camera = pixels.double(), relative_depth.double(), camera.to(dtype=torch.float64)
+    rays = (pixels - camera.center[..., None, :]) / camera.focal[..., None, :]
+    start, end = pairs[:, 0], pairs[:, 1]
+    flat = rays * relative[..., None]
+    slope = rays[..., start, :] - rays[..., end, :]
+    shift = flat[..., start, :] - flat[..., end, :]
+    a = slope.square().sum(-1)
+    b = 2 * (slope * shift).sum(-1)
+    c = shift.square().sum(-1) + (relative[..., start] - relative[..., end]).square() - lengths.double().square()
+    weight = torch.ones_like(a)
+    if weights is not None:
+        both = torch.minimum(weights[..., start], weights[..., end]).double()
+        weight = torch.where((both > 0).any(-1, keepdim=True), both, weight)
+    nearest = MIN_DEPTH - relative.amin(-1)
+    depth = torch.maximum(_larger_root(a, b, c, weight), nearest)
+    for _ in range(3):
+        z = depth[..., None]
+        squared = lengths.double().square()
+        reached = (a * z + b) * z + c + squared
+        fits = (reached.clamp_min(0).sqrt() - lengths.double()).abs() <= 0.5 * lengths.double()
+        kept = weight * fits
+        kept = torch.where((kept > 0).any(-1, keepdim=True), kept, weight)
+        depth = torch.maximum(_larger_root(a, b, c, kept), nearest)
+    return depth.to(dtype)
+
+
+def _larger_root(
+    a: Float[Tensor, "*b p"], b: Float[Tensor, "*b p"], c: Float[Tensor, "*b p"], weight: Float[Tensor, "*b p"]
+) -> Float[Tensor, "*b"]:
+    a, b, c = ((weight * term).sum(-1) for term in (a, b, c))
+    root = (b.square() - 4 * a * c).clamp_min(0).sqrt()
+    return (-b + root) / (2 * a).clamp_min(1e-12)

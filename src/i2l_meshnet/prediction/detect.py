@@ -1,0 +1,68 @@
+"""People in a picture, as boxes."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+from jaxtyping import Float, Float32, UInt8
+
+from i2l_meshnet.errors import FileError
+
+DEFAULT_THRESHOLD = 0.35
+"""Score from which a box counts; people half hidden in a group score about 0.4."""
+
+PAD_VALUE = 114
+"""Grey of YOLOX's letterbox."""
+
+
+class PersonDetector:
+    """YOLOX (Ge et al. 2021) as exported by MMDeploy, run with onnxruntime on the CPU.
+
+    The network takes BGR values from 0 to 255, letterboxed from the top left corner, and returns boxes after
+    non-maximum suppression: `dets` (1, n, 5) = x1, y1, x2, y2, score in letterbox pixels.
+    """
+
+    def __init__(self, path: Path, threshold: float = DEFAULT_THRESHOLD, threads: int | None = None) -> None:
+        """Loads the network. `threads`: as many as onnxruntime likes if None. Raises FileError."""
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            entry = self._session.get_inputs()[0]
+            self._size = (int(entry.shape[2]), int(entry.shape[3]))
+        except Exception as error:  # onnxruntime's errors share no narrower base class
+            raise FileError(f"cannot load the person detector {path}: {str(error).splitlines()[0]}") from error
+        self._input = entry.name
+        self.threshold = threshold
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "h w 3"]
+    ) -> tuple[Float32[np.ndarray, "n 4"], Float32[np.ndarray, "n"]]:
+        """Boxes (x, y, width, height; pixels, inside the picture) and scores of people, best first.
+
+        `image` is RGB. Boxes that are cut down to less than two pixels by the picture's border are left out.
+        """
+        height, width = image.shape[:2]
+        blob, scale = self._letterbox(image)
+        found = self._session.run(["dets"], {self._input: blob})[0]
+        dets = np.asarray(found, dtype=np.float32)[0]
+        dets = dets[dets[:, 4] >= self.threshold]
+        dets = dets[np.argsort(-dets[:, 4], kind="stable")]
+        corners = dets[:, :4] / scale
+        corners[:, 0::2] = corners[:, 0::2].clip(0, width)
+        corners[:, 1::2] = corners[:, 1::2].clip(0, height)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+        seen = (boxes[:, 2:] >= 2).all(1)
+        return boxes[seen], dets[seen, 4]
+
+    def _letterbox(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "1 3 ih iw"], float]:
+        height, width = image.shape[:2]
+        scale = min(self._size[0] / height, self._size[1] / width)
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR)
+        canvas = np.full((*self._size, 3), PAD_VALUE, np.float32)
+        canvas[: size[1], : size[0]] = shrunk[..., ::-1]
+        return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]), scale

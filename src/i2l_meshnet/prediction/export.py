@@ -1,0 +1,102 @@
+"""Mesh files: OBJ, PLY and GLB."""
+
+import dataclasses
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from jaxtyping import Float, Int
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.files import atomic_path
+
+CAMERA_TO_GLTF = np.array([1.0, -1.0, -1.0])
+"""Camera frame (x right, y down, z forward) to glTF's (y up, z towards the viewer): half a turn about x."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """A triangle mesh in the camera frame, metres; faces are counter-clockwise seen from outside.
+
+    uv: texture coordinates, v upwards, and face_uv: the three of each face; None where the mesh has none.
+    """
+
+    vertices: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    uv: Float[np.ndarray, "t 2"] | None = None
+    face_uv: Int[np.ndarray, "f 3"] | None = None
+
+    @property
+    def normals(self) -> Float[np.ndarray, "v 3"]:
+        """Unit vertex normals, outward: the sum of the face normals weighted by area; 0 for a vertex without area."""
+        a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
+        faces = np.cross(b - a, c - a)
+        sums = np.zeros(self.vertices.shape)
+        for corner in range(3):
+            np.add.at(sums, self.faces[:, corner], faces)
+        return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def write_surface(surface: Surface, path: Path) -> None:
+    """Writes a mesh in the format of the path's ending: .obj or .ply in the camera frame, .glb in glTF's frame.
+
+    Raises InputError for another ending, FileError if the file cannot be written.
+    """
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(f"cannot write a mesh as {path.name}; known endings: {', '.join(_WRITERS)}")
+    data = writer(surface)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _obj(surface: Surface) -> bytes:
+    lines = [
+        f"# i2l-meshnet {version('i2l-meshnet')}; metres; camera frame: x right, y down, z forward",
+        *(f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in surface.vertices.tolist()),
+    ]
+    faces = (surface.faces + 1).tolist()
+    if surface.uv is None or surface.face_uv is None:
+        lines += [f"f {a} {b} {c}" for a, b, c in faces]
+    else:
+        lines += [f"vt {u:.6f} {v:.6f}" for u, v in surface.uv.tolist()]
+        corners = zip(faces, (surface.face_uv + 1).tolist(), strict=True)
+        lines += [f"f {a}/{ta} {b}/{tb} {c}/{tc}" for (a, b, c), (ta, tb, tc) in corners]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _ply(surface: Surface) -> bytes:
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
+    return _bytes(mesh.export(file_type="ply", vertex_normal=True))
+
+
+def _glb(surface: Surface) -> bytes:
+    vertices, normals = surface.vertices * CAMERA_TO_GLTF, surface.normals * CAMERA_TO_GLTF
+    faces, visual = surface.faces, None
+    if surface.uv is not None and surface.face_uv is not None:
+        # glTF has one index for both: a vertex on a seam is repeated for each of its texture coordinates.
+        pairs = np.stack([surface.faces.ravel(), surface.face_uv.ravel()], 1)
+        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+        vertices, normals = vertices[unique[:, 0]], normals[unique[:, 0]]
+        faces = inverse.reshape(-1, 3)
+        visual = TextureVisuals(
+            uv=surface.uv[unique[:, 1]],
+            material=PBRMaterial(
+                name="skin", baseColorFactor=[215, 190, 170, 255], metallicFactor=0.0, roughnessFactor=0.8
+            ),
+        )
+    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
+    return _bytes(trimesh.Scene(mesh).export(file_type="glb", include_normals=True))
+
+
+def _bytes(exported: object) -> bytes:
+    if not isinstance(exported, bytes):
+        raise TypeError(f"expected bytes from the mesh writer, got {type(exported).__name__}")
+    return exported
+
+
+_WRITERS: dict[str, Callable[[Surface], bytes]] = {".obj": _obj, ".ply": _ply, ".glb": _glb}

@@ -1,0 +1,220 @@
+"""Pictures from files: found, decoded, turned upright, and brought to 8-bit RGB."""
+
+import contextlib
+import dataclasses
+import glob
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from i2l_meshnet.errors import FileError
+
+SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
+"""Endings by which pictures are found in folders; a file that is named outright may have any ending."""
+
+HEIF_SUFFIXES = (".heic", ".heif")
+MAX_PIXELS = 200_000_000
+DIAGONAL_35MM = math.hypot(36.0, 24.0)
+MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+"""EXIF FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
+
+_pillow_limit = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A decoded picture: upright 8-bit RGB, and the focal length that its EXIF data tell, pixels (None: not told)."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    exif_focal: float | None = None
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture to read: its file, and its place below the folder that was asked for (its name if it was named)."""
+
+    path: Path
+    place: Path
+
+
+def find_pictures(inputs: Sequence[str], recursive: bool = False, exclude: Path | None = None) -> list[Picture]:
+    """The pictures that files, folders and glob patterns stand for, each file once, folders in sorted order.
+
+    Pictures below the folder `exclude` (where results go) are left out of folders and patterns, unless it is the
+    input folder itself. Raises FileError for a file that does not exist, a folder without pictures or a pattern
+    without a match.
+    """
+    found: dict[Path, Picture] = {}
+
+    def add(path: Path, place: Path) -> None:
+        found.setdefault(path.resolve(), Picture(path, place))
+
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            for file in _pictures_in(path, recursive, exclude):
+                add(file, file.relative_to(path))
+        elif path.exists():
+            add(path, Path(path.name))
+        elif glob.has_magic(text):
+            matches = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (absolute too)
+            files = [file for file in matches if file.is_file() and _is_picture(file) and not _below(file, exclude)]
+            if not files:
+                raise FileError(f"no picture matches {text}; put the pattern in quotes and check its folder")
+            for file in files:
+                add(file, Path(file.name))
+        else:
+            raise FileError(f"no such file or folder: {path}")
+    return list(found.values())
+
+
+def _pictures_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
+    try:
+        entries = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    except OSError as error:
+        raise FileError(f"cannot read folder {folder}: {error.strerror}") from error
+    inside = exclude if exclude is not None and exclude.resolve() != folder.resolve() else None
+    files = [file for file in entries if _is_picture(file) and file.is_file() and not _below(file, inside)]
+    if not files:
+        hint = "" if recursive else "; --recursive looks into its subfolders too"
+        raise FileError(f"no pictures ({', '.join(ending[1:] for ending in SUFFIXES)}) in folder {folder}{hint}")
+    return files
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+
+
+def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Reads a picture of any format that Pillow knows, and HEIC where pillow-heif is installed.
+
+    The EXIF orientation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and floating-point
+    pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read and for
+    a picture of more than `max_pixels`.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise FileError(f"cannot read {path}: the file is empty; copy or download it again")
+        with _opened(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise FileError(
+                    f"cannot read {path}: {width}x{height} is more than {max_pixels / 1e6:g} million pixels; "
+                    "make it smaller, or allow more with --max-pixels"
+                )
+            focal = focal_from_exif(image)
+            pixels = to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise FileError(f"cannot read {path}: it is not a picture in a format that can be read here") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # Pillow's decoders report broken data as any of these.
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
+        raise FileError(f"cannot read {path}: {reason}; copy or download it again") from error
+    except MemoryError as error:
+        raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
+    if min(pixels.shape[:2]) < 2:
+        raise FileError(f"cannot use {path}: {width}x{height} pixels are too few to see a person")
+    return Photo(pixels, focal)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    if path.suffix.lower() in HEIF_SUFFIXES:
+        yield _pillow_heif(path).open_heif(path, convert_hdr_to_8bit=True).to_pillow()
+        return
+    # Pillow's own limit is a module variable, checked while the header is read; the caller's limit takes its place.
+    with _pillow_limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+def _pillow_heif(path: Path) -> ModuleType:
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports] (an extra)
+    except ImportError as error:
+        raise FileError(f"cannot read {path}: HEIC needs one more package; pip install 'i2l-meshnet[heic]'") from error
+    return pillow_heif
+
+
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """A Pillow image as upright 8-bit RGB: orientation applied, transparency over white, the first of many frames.
+
+    Values of 16 bits are divided by 257, floating-point values are taken as 0 to 1 (or 0 to 255 where they exceed
+    1); 32-bit integers are scaled by 257 up to 65535, else by their maximum.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        top = float(np.nanmax(values)) if values.size else 0.0
+        if image.mode == "F":
+            scale = 255.0 if top <= 1 else 1.0
+        elif top <= 65535:
+            scale = 1 / 257
+        else:
+            scale = 255 / top
+        grey = np.clip(np.nan_to_num(values) * scale + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        paper = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(paper, layered)
+    return np.array(image.convert("RGB"))
+
+
+def focal_from_exif(image: Image.Image) -> float | None:
+    """Focal length in pixels from EXIF data: the 35 mm equivalent, else the sensor's resolution; None if not told.
+
+    The 35 mm equivalent is read by the picture's diagonal (43.27 mm), so it survives a resize. The sensor's
+    resolution (FocalPlaneXResolution) holds for the recorded size, PixelXDimension. A value outside 0.2 to 50 times
+    the longer side is taken as a recording error.
+    """
+    try:
+        tags = dict(image.getexif().get_ifd(ExifTags.IFD.Exif))
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+        return None  # broken EXIF data: the picture itself may be whole
+    width, height = image.size
+    candidates = []
+    equivalent = _number(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))
+    candidates.append(equivalent * math.hypot(width, height) / DIAGONAL_35MM)
+    unit = MILLIMETRES_PER_UNIT.get(int(_number(tags.get(ExifTags.Base.FocalPlaneResolutionUnit))) or 2, 0.0)
+    resolution = _number(tags.get(ExifTags.Base.FocalPlaneXResolution))
+    if unit:
+        recorded = _number(tags.get(ExifTags.Base.ExifImageWidth)) or width
+        millimetres = _number(tags.get(ExifTags.Base.FocalLength))
+        candidates.append(millimetres * resolution / unit * width / recorded)
+    longer = max(width, height)
+    return next((focal for focal in candidates if 0.2 * longer < focal < 50 * longer), None)
+
+
+def _number(value: object) -> float:
+    """An EXIF rational or integer as a float; 0 for anything else, such as a division by zero."""
+    try:
+        number = float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0

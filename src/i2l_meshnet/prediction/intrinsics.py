@@ -1,0 +1,48 @@
+"""Which camera a picture was taken with, as far as anyone tells."""
+
+import dataclasses
+
+import torch
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.camera import Camera
+
+DEFAULT_FIELD_OF_VIEW = 55.0
+"""Degrees that the longer side spans where nothing is known: about a 35 mm lens on 35 mm film."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Intrinsics:
+    """What is known about the camera, each None where it is not.
+
+    focal: focal length, pixels. matrix: (fx, fy, cx, cy), pixels. field_of_view: degrees along the longer side.
+    """
+
+    focal: float | None = None
+    matrix: tuple[float, float, float, float] | None = None
+    field_of_view: float | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.focal, self.matrix, self.field_of_view)) > 1:
+            raise InputError("give only one of --focal, --intrinsics and --fov")
+        lengths = [self.focal] if self.matrix is None else list(self.matrix[:2])
+        if any(length is not None and not 0 < length < float("inf") for length in lengths):
+            raise InputError("focal lengths are pixels greater than 0")
+        if self.field_of_view is not None and not 0 < self.field_of_view < 180:
+            raise InputError(f"--fov is an angle between 0 and 180 degrees, not {self.field_of_view:g}")
+
+    def camera(self, width: int, height: int, exif_focal: float | None = None) -> tuple[Camera, str]:
+        """The camera of a picture and where it comes from: "given", "exif" or "default".
+
+        The principal point is the picture's centre, ((width - 1) / 2, (height - 1) / 2), unless `matrix` gives it.
+        """
+        if self.matrix is not None:
+            values = torch.tensor(self.matrix)
+            return Camera(values[:2], values[2:]), "given"
+        if self.field_of_view is not None:
+            return Camera.from_field_of_view(width, height, self.field_of_view), "given"
+        focal = exif_focal if self.focal is None else self.focal
+        if focal is None:
+            return Camera.from_field_of_view(width, height, DEFAULT_FIELD_OF_VIEW), "default"
+        center = torch.tensor([(width - 1) / 2, (height - 1) / 2])
+        return Camera(torch.tensor([focal, focal]), center), "exif" if self.focal is None else "given"

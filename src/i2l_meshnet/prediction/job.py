@@ -1,0 +1,343 @@
+"""The `predict` command: pictures in, result files out, one line at the end."""
+
+import dataclasses
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional
+
+from i2l_meshnet import assets
+from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.prediction.boxes import BoxFile, PersonBox
+from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
+from i2l_meshnet.prediction.images import MAX_PIXELS, Picture, find_pictures, read_photo
+from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
+from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
+
+PIXELS_HELD = 60_000_000
+"""A batch is closed when its pictures together have so many pixels, however few people they show."""
+READ_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """Turn photos of people into 3D meshes."""
+
+    inputs: Positional[tuple[str, ...]]
+    """Pictures, folders of pictures, or patterns in quotes such as "photos/*.jpg"."""
+    out: Path = Path("results")
+    """Folder for the results; it is made if it is missing."""
+    weights: Path | None = None
+    """Checkpoint of another network; the one that ships with the package if not given."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; auto takes a CUDA device where there is one."""
+    recursive: bool = False
+    """Look into the subfolders of folders too."""
+    boxes: Path | None = None
+    """JSON file with people's boxes (x, y, width, height; pixels), in place of the detector; see docs/predict.md."""
+    detect: bool = True
+    """Find people with the detector; --no-detect takes each whole picture as one person."""
+    score: float = DEFAULT_THRESHOLD
+    """Least score of a detected person, 0 to 1."""
+    focal: float | None = None
+    """Focal length in pixels, the principal point being the centre; else the photo's EXIF data, else --fov."""
+    intrinsics: tuple[float, float, float, float] | None = None
+    """Camera matrix as fx fy cx cy, pixels."""
+    fov: float | None = None
+    """Angle that the photo's longer side spans, degrees; 55 where nothing is known."""
+    root_depth: float | None = None
+    """Distance of each person's root joint along the optical axis, metres; solved from the mesh if not given."""
+    formats: tuple[MeshFormat, ...] = ("obj", "ply", "glb")
+    """Mesh formats."""
+    meshes: tuple[MeshKind, ...] = ("lixel", "param")
+    """Which meshes to write: the network's own (lixel), the body model's (param)."""
+    show: Literal["auto", "lixel", "param"] = "auto"
+    """Which mesh the pictures show; auto takes the body model's where the network has one."""
+    pictures: bool = True
+    """Draw overlay, side view, top view and joints."""
+    max_side: int = 2048
+    """Longer side of the drawn pictures, pixels; 0 keeps the photo's."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse pictures of more pixels than this."""
+    batch_size: int = 16
+    """Most people in one pass of the network."""
+    overwrite: bool = False
+    """Replace results that are there already; else their pictures are skipped."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise InputError("nothing to do: name at least one picture, folder or pattern")
+        if self.root_depth is not None and not 0 < self.root_depth < float("inf"):
+            raise InputError(f"--root-depth is a distance greater than 0 metres, not {self.root_depth:g}")
+        if not 0 < self.score <= 1:
+            raise InputError(f"--score lies between 0 and 1, not {self.score:g}")
+        if self.batch_size < 1 or self.max_pixels < 1 or self.max_side < 0:
+            raise InputError("--batch-size and --max-pixels are at least 1, --max-side at least 0")
+
+    @property
+    def camera(self) -> Intrinsics:
+        """What the options say about the camera."""
+        return Intrinsics(self.focal, self.intrinsics, self.fov)
+
+    @property
+    def saving(self) -> SaveOptions:
+        """What the options say about the files to write."""
+        shown = None if self.show == "auto" else self.show
+        return SaveOptions(self.formats, self.meshes, self.pictures, shown, self.max_side, self.overwrite)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A picture and the name of its results, relative to the output folder."""
+
+    picture: Picture
+    name: Path
+
+
+class _Tally:
+    """What has happened so far, and the summary of it."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.errors: list[float] = []
+        self.start = time.perf_counter()
+
+    def add(self, prediction: PicturePrediction) -> None:
+        self.counts["pictures"] += 1
+        self.counts["people"] += len(prediction)
+        self.counts["unreliable"] += sum(not person.reliable for person in prediction)
+        self.errors += [person.reprojection_error[0] for person in prediction if person.reprojection_error]
+
+    def summary(self, out: Path) -> str:
+        counts = self.counts
+        parts = [
+            f"{_count(counts['pictures'], 'picture')}, {_count(counts['people'], 'person', 'people')}, "
+            f"{time.perf_counter() - self.start:.1f} s",
+        ]
+        if self.errors:
+            parts.append(f"reprojection error {np.median(self.errors):.1f} px (median)")
+        if counts["unreliable"]:
+            people = _count(counts["unreliable"], "person", "people")
+            parts.append(f"{people} unreliable (mean keypoint confidence below {CONFIDENCE_GATE:g})")
+        if counts["empty"]:
+            parts.append(f"no person in {_count(counts['empty'], 'picture')}")
+        if counts["skipped"]:
+            parts.append(f"{_count(counts['skipped'], 'picture')} skipped")
+        if counts["failed"]:
+            parts.append(f"{_count(counts['failed'], 'picture')} failed")
+        if counts["pictures"]:
+            parts.append(f"results in {out}")
+        return "; ".join(parts)
+
+
+def run(options: PredictOptions) -> int:
+    """Does the job and returns the exit code: 0, or 1 if a picture could not be read or written.
+
+    A picture that fails is reported in one line and the others go on. Raises UserError for what concerns all
+    pictures: options that do not fit, no input, no network, an output folder that cannot be written.
+    """
+    tally, console = _Tally(), Console(stderr=True, highlight=False)
+    intrinsics = options.camera
+    pictures = find_pictures(options.inputs, options.recursive, options.out)
+    boxes = None if options.boxes is None else _boxes_for(options.boxes, pictures)
+    require_writable(options.out)
+    tasks = []
+    for picture, name in zip(pictures, result_names(pictures), strict=True):
+        record = options.out / name.with_name(name.name + ".json")
+        if record.exists() and not options.overwrite:
+            _say(console, f"skipped {picture.path}: {record} is there already; --overwrite replaces it")
+            tally.counts["skipped"] += 1
+        elif boxes is not None and boxes.of(picture.path, picture.place) is None:
+            _say(console, f"skipped {picture.path}: {boxes.path} has no boxes for it")
+            tally.counts["skipped"] += 1
+        else:
+            tasks.append(_Task(picture, name))
+    if tasks:
+        predictor = _load(options, boxes, console)
+        progress = Progress(
+            TextColumn("predicting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=len(tasks) < 2,
+        )
+        with progress:
+            bar = progress.add_task("predict", total=len(tasks))
+            for batch in _batches(_loaded(tasks, predictor, options, boxes, intrinsics), options.batch_size):
+                _finish(batch, predictor, options, tally, console)
+                progress.update(bar, advance=len(batch))
+    Console(highlight=False).print(tally.summary(options.out), markup=False, soft_wrap=True)
+    return 1 if tally.counts["failed"] else 0
+
+
+def _load(options: PredictOptions, boxes: BoxFile | None, console: Console) -> MeshPredictor:
+    detect = options.detect and boxes is None
+    if detect and assets.find("detector") is None:
+        _say(console, f"warning: {NO_DETECTOR}")
+        detect = False
+    return MeshPredictor.load(
+        options.weights, options.device, options.body_dir, detect, options.batch_size, options.score
+    )
+
+
+def _boxes_for(path: Path, pictures: Sequence[Picture]) -> BoxFile:
+    boxes = BoxFile(path)
+    if boxes.for_one_picture and len(pictures) > 1:
+        raise InputError(
+            f"{path} is a list of boxes for one picture, but there are {len(pictures)}; name the pictures in it"
+        )
+    if all(boxes.of(picture.path, picture.place) is None for picture in pictures):
+        raise InputError(f"{path} names none of the pictures, such as {pictures[0].path.name}; check its file names")
+    return boxes
+
+
+def _loaded(
+    tasks: Sequence[_Task],
+    predictor: MeshPredictor,
+    options: PredictOptions,
+    boxes: BoxFile | None,
+    intrinsics: Intrinsics,
+) -> Iterator[tuple[_Task, Subject | UserError]]:
+    """Pictures in order, decoded and searched for people in a thread while the network is at work on others."""
+
+    def load(task: _Task) -> Subject | UserError:
+        path = task.picture.path
+        given: list[PersonBox] | None = None if boxes is None else boxes.of(path, task.picture.place)
+        try:
+            photo = read_photo(path, options.max_pixels)
+            return predictor.prepare(photo, path.name, task.name.name, given, intrinsics)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[_Task, Future[Subject | UserError]]] = deque()
+        try:
+            for task in tasks:
+                waiting.append((task, pool.submit(load, task)))
+                if len(waiting) > READ_AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _batches(
+    items: Iterator[tuple[_Task, Subject | UserError]], batch_size: int
+) -> Iterator[list[tuple[_Task, Subject | UserError]]]:
+    """Groups of pictures with about `batch_size` people, or as many as memory should hold."""
+    batch: list[tuple[_Task, Subject | UserError]] = []
+    people = pixels = 0
+    for item in items:
+        batch.append(item)
+        if isinstance(item[1], Subject):
+            people += len(item[1].people)
+            pixels += item[1].photo.width * item[1].photo.height
+        if people >= batch_size or pixels >= PIXELS_HELD or len(batch) >= batch_size:
+            yield batch
+            batch, people, pixels = [], 0, 0
+    if batch:
+        yield batch
+
+
+def _finish(
+    batch: Sequence[tuple[_Task, Subject | UserError]],
+    predictor: MeshPredictor,
+    options: PredictOptions,
+    tally: _Tally,
+    console: Console,
+) -> None:
+    """Runs the network on a batch and writes its results; what fails is reported and counted."""
+    tasks = [task for task, subject in batch if isinstance(subject, Subject)]
+    subjects = [subject for _, subject in batch if isinstance(subject, Subject)]
+    failures = [(task, error) for task, error in batch if isinstance(error, UserError)]
+    done: list[tuple[_Task, PicturePrediction]] = []
+    try:
+        done = list(zip(tasks, predictor.predict(subjects, options.root_depth), strict=True))
+    except UserError:
+        # One picture's fault must not cost the others theirs.
+        for task, subject in zip(tasks, subjects, strict=True):
+            try:
+                done.append((task, predictor.predict([subject], options.root_depth)[0]))
+            except UserError as error:
+                failures.append((task, error))
+    for task, prediction in done:
+        try:
+            prediction.save((options.out / task.name).parent, options.saving)
+        except UserError as error:
+            failures.append((task, error))
+            continue
+        tally.add(prediction)
+        if not prediction.people:
+            tally.counts["empty"] += 1
+            _say(console, f"no person found in {task.picture.path}; --no-detect takes the whole picture, --boxes a box")
+    for task, error in failures:
+        tally.counts["failed"] += 1
+        shown = str(error) if str(task.picture.path) in str(error) else f"{task.picture.path}: {error}"
+        _say(console, f"failed: {shown}")
+
+
+def require_writable(folder: Path) -> None:
+    """Makes the folder if it is missing. Raises FileError, in one line, if nothing can be written there."""
+    probe = folder / ".i2l-meshnet"
+    with atomic_path(probe) as temporary:
+        temporary.write_bytes(b"")
+    try:
+        probe.unlink()
+    except OSError as error:
+        raise FileError(f"cannot write in {folder}: {error.strerror}; choose another folder with --out") from error
+
+
+def result_names(pictures: Sequence[Picture]) -> list[Path]:
+    """A name for each picture's results, relative to the output folder, without ending; no two are the same.
+
+    The name is the picture's own, below the same subfolder that it had in an input folder. Pictures that would share
+    one get their format added (`x_jpg`, `x_png`), then the names of the folders they lie in (`a_x_jpg`), then a
+    number. Letter case does not keep names apart: it does not on every file system.
+    """
+    level = [0] * len(pictures)
+    while True:
+        names = [_name_at(picture, step) for picture, step in zip(pictures, level, strict=True)]
+        shared = Counter(os.fspath(name).casefold() for name in names)
+        clash = [shared[os.fspath(name).casefold()] > 1 for name in names]
+        if not any(clash):
+            return names
+        deepest = max(len(picture.path.resolve().parts) for picture in pictures) + 1
+        if max(level) > deepest:
+            return [
+                name.with_name(f"{name.name}_{index}") if shared_name else name
+                for index, (name, shared_name) in enumerate(zip(names, clash, strict=True))
+            ]
+        level = [step + shared_name for step, shared_name in zip(level, clash, strict=True)]
+
+
+def _name_at(picture: Picture, level: int) -> Path:
+    stem, ending = picture.place.stem, picture.place.suffix[1:].lower()
+    if level == 0:
+        return picture.place.with_name(stem)
+    parts = [*([] if level < 2 else picture.path.resolve().parent.parts[1:][-(level - 1) :]), stem, ending]
+    return picture.place.with_name("_".join(part for part in parts if part))
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

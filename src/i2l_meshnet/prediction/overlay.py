@@ -1,0 +1,211 @@
+"""Pictures of predictions: meshes on the photo, seen from the side and from above, and 2D joints."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from i2l_meshnet.prediction.export import Surface
+from i2l_meshnet.rendering.raster import rasterize
+from i2l_meshnet.skeletons import LEFT, RIGHT, Skeleton
+
+COLORS = np.array(
+    [
+        *((122, 172, 224), (238, 140, 112), (146, 196, 130), (180, 152, 222)),
+        *((232, 194, 98), (92, 186, 184), (228, 142, 180), (202, 176, 148)),
+    ],
+    np.float32,
+)
+"""RGB of the first, second, ... person, repeated."""
+
+LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (64, 156, 255), (255, 136, 48), (236, 236, 236)
+LIGHTS = ((0.45, (-0.5, -0.75, -0.6)), (0.2, (0.8, -0.1, -0.5)), (0.12, (0.0, 0.0, -1.0)))
+"""Strength and direction towards each light, in the frame of the view."""
+AMBIENT = 0.34
+OPACITY = 0.94
+SAMPLES_MAX = 6_000_000
+"""Supersampling is lowered until a drawing needs no more samples than this."""
+VIEW_SIDE = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A drawing to be laid over a picture at column `left` and row `top`.
+
+    color: RGB from 0 to 255, multiplied by alpha. alpha: share of each pixel that is covered.
+    """
+
+    color: Float32[np.ndarray, "h w 3"]
+    alpha: Float32[np.ndarray, "h w"]
+    left: int
+    top: int
+
+    def over(self, picture: UInt8[np.ndarray, "h w 3"], opacity: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
+        """A copy of `picture` with this layer on it."""
+        result = picture.copy()
+        height, width = self.alpha.shape
+        part = result[self.top : self.top + height, self.left : self.left + width]
+        mixed = part * (1 - opacity * self.alpha[..., None]) + opacity * self.color
+        part[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+        return result
+
+
+def fit_to_side(
+    pixels: UInt8[np.ndarray, "h w 3"], max_side: int
+) -> tuple[UInt8[np.ndarray, "oh ow 3"], Float[np.ndarray, "2"]]:
+    """The picture shrunk so that its longer side is at most `max_side` (0: as it is), and the scale of (x, y).
+
+    A point p moves to (p + 0.5) · scale - 0.5.
+    """
+    height, width = pixels.shape[:2]
+    if max_side <= 0 or max(height, width) <= max_side:
+        return pixels, np.ones(2)
+    scale = max_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.array([size[0] / width, size[1] / height])
+
+
+def draw_overlay(
+    photo: UInt8[np.ndarray, "h w 3"],
+    surfaces: Sequence[Surface],
+    focal: Float[np.ndarray, "2"],
+    center: Float[np.ndarray, "2"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Meshes on the photo as the camera (focal and centre in pixels of `photo`) sees them, nearer before farther."""
+    points = []
+    for surface in surfaces:
+        depth = surface.vertices[:, 2:]
+        flat = surface.vertices[:, :2] / np.maximum(depth, 1e-6) * focal + center
+        points.append(np.concatenate([flat, depth], 1))
+    layer = draw_layer(surfaces, points, [surface.normals for surface in surfaces], photo.shape[:2])
+    return photo if layer is None else layer.over(photo, OPACITY)
+
+
+def draw_view(surfaces: Sequence[Surface], view: Literal["side", "top"]) -> UInt8[np.ndarray, "h w 3"]:
+    """All meshes without perspective on a plain background, with a scale bar.
+
+    "side": from the camera's right, so that the camera is to the left of the picture. "top": from above, the camera
+    at the bottom.
+    """
+    # Rows: which way of the camera frame is right, down and away from the viewer.
+    axes = {
+        "side": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
+        "top": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    }[view]
+    turned = [surface.vertices @ axes.T for surface in surfaces]
+    low, high = (np.min([t.min(0) for t in turned], 0), np.max([t.max(0) for t in turned], 0))
+    extent = np.maximum(high - low, 0.2)
+    scale = VIEW_SIDE * 0.86 / extent[:2].max()
+    width, height = (max(VIEW_SIDE // 3, math.ceil(side * scale + VIEW_SIDE * 0.14)) for side in extent[:2])
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    points = []
+    for t in turned:
+        flat = (t[:, :2] - (low + high)[:2] / 2) * scale + middle
+        points.append(np.concatenate([flat, t[:, 2:] - low[2] + 1.0], 1))
+    paper = np.linspace(250, 226, height)[:, None, None].repeat(width, 1).repeat(3, 2).astype(np.uint8)
+    normals = [surface.normals @ axes.T for surface in surfaces]
+    layer = draw_layer(surfaces, points, normals, (height, width))
+    picture = paper if layer is None else layer.over(paper)
+    return _with_scale_bar(picture, scale)
+
+
+def draw_layer(
+    surfaces: Sequence[Surface],
+    points: Sequence[Float[np.ndarray, "_ 3"]],
+    normals: Sequence[Float[np.ndarray, "_ 3"]],
+    size: tuple[int, int],
+) -> Layer | None:
+    """Shades meshes, each in its colour, in the part of a picture of `size` (height, width) that they cover.
+
+    points: x, y in pixels and depth in metres of each mesh's vertices; normals: in the same frame. Supersampled, so
+    edges are smooth. None if nothing is to be seen.
+    """
+    corners = np.concatenate(points)
+    seen = corners[(corners[:, 2] > 0) & np.isfinite(corners).all(1)]
+    if not len(seen):
+        return None
+    left, top = np.maximum(np.floor(seen[:, :2].min(0)), 0).astype(int) - np.array([1, 1])
+    left, top = max(int(left), 0), max(int(top), 0)
+    right = int(min(np.ceil(seen[:, 0].max()) + 2, size[1]))
+    bottom = int(min(np.ceil(seen[:, 1].max()) + 2, size[0]))
+    if right <= left or bottom <= top:
+        return None
+    width, height = right - left, bottom - top
+    samples = max(1, min(3, math.isqrt(SAMPLES_MAX // (width * height))))
+
+    offsets = np.cumsum([0, *(len(p) for p in points[:-1])])
+    faces = np.concatenate([s.faces + offset for s, offset in zip(surfaces, offsets, strict=True)])
+    person = np.concatenate([np.full(len(s.faces), i % len(COLORS)) for i, s in enumerate(surfaces)])
+    moved = corners.copy()
+    moved[:, :2] = (moved[:, :2] - (left, top) + 0.5) * samples - 0.5
+    raster = rasterize(moved.astype(np.float32), faces, (height * samples, width * samples))
+
+    mask = raster.face >= 0
+    hit, weights = raster.face[mask], raster.barycentric[mask]
+    all_normals = np.concatenate(normals).astype(np.float32)
+    normal = np.einsum("nc,ncd->nd", weights, all_normals[faces[hit]])
+    fine = np.zeros((*mask.shape, 4), np.float32)
+    fine[mask, :3] = COLORS[person[hit]] * _light(normal)[:, None]
+    fine[mask, 3] = 1
+    mean = fine.reshape(height, samples, width, samples, 4).mean((1, 3))
+    return Layer(mean[..., :3], mean[..., 3], left, top)
+
+
+def _light(normal: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n"]:
+    """Brightness of points by their normals (any length): soft lights, darker where the surface turns away."""
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    normal = np.where(normal[:, 2:] > 0, -normal, normal)  # the inside of an open mesh is lit like its outside
+    total = np.full(len(normal), AMBIENT, np.float32)
+    for strength, towards in LIGHTS:
+        direction = np.array(towards, np.float32) / np.float32(np.linalg.norm(towards))
+        total += strength * np.clip(normal @ direction, 0, None)
+    return total * (0.72 + 0.42 * np.clip(-normal[:, 2], 0, 1))
+
+
+def _with_scale_bar(picture: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[np.ndarray, "h w 3"]:
+    """`picture` with a bar of a round length at the lower left; `scale` is pixels a metre."""
+    length = next(
+        (metres for metres in (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1) if metres * scale <= 0.25 * VIEW_SIDE), 0.05
+    )
+    y, x = picture.shape[0] - 24, 24
+    end = x + round(length * scale)
+    cv2.line(picture, (x, y), (end, y), (90, 90, 90), 3, cv2.LINE_AA)
+    cv2.putText(picture, f"{length:g} m", (x, y - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (90, 90, 90), 1, cv2.LINE_AA)
+    return picture
+
+
+def draw_joints(
+    photo: UInt8[np.ndarray, "h w 3"], people: Sequence[Float[np.ndarray, "j 2"]], skeleton: Skeleton
+) -> UInt8[np.ndarray, "h w 3"]:
+    """2D joints (pixels of `photo`) with the skeleton's bones: left blue, right orange, the middle light."""
+    picture = photo.copy()
+    reach = 8 * max(photo.shape)
+    for joints in people:
+        points = np.clip(np.nan_to_num(joints), -reach, reach)
+        extent = float(np.ptp(points, axis=0).max())
+        thick = max(1, round(extent / 110))
+        for shade in (True, False):  # a dark rim first, so that bones stand out from any photo
+            for start, end in skeleton.bone_indices:
+                color = (24, 24, 24) if shade else _side_color(skeleton.joints[start], skeleton.joints[end])
+                ends = (_subpixel(points[start]), _subpixel(points[end]))
+                cv2.line(picture, *ends, color, thick + 2 * shade, cv2.LINE_AA, 4)
+            for index, name in enumerate(skeleton.joints):
+                color = (24, 24, 24) if shade else _side_color(name, name)
+                radius = round((thick * 1.3 + shade) * 16)
+                cv2.circle(picture, _subpixel(points[index]), radius, color, -1, cv2.LINE_AA, 4)
+    return picture
+
+
+def _subpixel(point: Float[np.ndarray, "2"]) -> tuple[int, int]:
+    return round(float(point[0]) * 16), round(float(point[1]) * 16)
+
+
+def _side_color(start: str, end: str) -> tuple[int, int, int]:
+    names = (start, end)
+    if any(name.startswith(LEFT) for name in names):
+        return LEFT_COLOR
+    return RIGHT_COLOR if any(name.startswith(RIGHT) for name in names) else MIDDLE_COLOR

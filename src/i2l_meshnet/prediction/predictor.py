@@ -1,0 +1,468 @@
+"""From pictures to people: boxes, crops, one network pass for many people, and meshes placed in space."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, Self, overload, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from i2l_meshnet import assets
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.bodies.base import Body, BodyMesh
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, transform_points, warp_image
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.prediction.boxes import PersonBox, require_inside
+from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
+from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD, PersonDetector
+from i2l_meshnet.prediction.images import Photo, read_photo, to_rgb
+from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.results import PicturePrediction, Prediction
+
+CONFIDENCE_GATE = 0.45
+"""Mean keypoint confidence below which a prediction is called unreliable (docs/default-model.md)."""
+
+DEFAULT_WEIGHTS = "default.safetensors"
+"""The network that ships with the package, in i2l_meshnet/models/data."""
+
+NO_DETECTOR = (
+    "the person detector has not been fetched, so each whole picture is taken as one person; "
+    "fetch it with `i2l-meshnet assets detector`, or give boxes"
+)
+
+Picture = Path | str | np.ndarray | Image.Image
+
+
+@runtime_checkable
+class LixelNetwork(Protocol):
+    """What the predictor needs of a network; `MeshNet` is one."""
+
+    grid: LixelGrid
+
+    def __call__(self, image: Tensor) -> LixelOutput:
+        """RGB crops (b, 3, h, w) in [0, 1], of the grid's crop size, to lixels."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A picture ready for the network: who is to be looked at, and through which camera.
+
+    boxes_source: "given", "detector" or "whole picture". camera_source: "given", "exif" or "default".
+    """
+
+    photo: Photo
+    file: str | None
+    name: str
+    people: tuple[PersonBox, ...]
+    boxes_source: str
+    camera: Camera
+    camera_source: str
+
+
+class MeshPredictor:
+    """Finds people in pictures and gives each a mesh in space.
+
+    The three lines: `predictor = MeshPredictor.load()`, `people = predictor("photo.jpg")`, `people.save("results")`.
+    The same input gives the same numbers on the same machine; nothing is random.
+    """
+
+    def __init__(
+        self,
+        network: LixelNetwork,
+        body: Body,
+        detector: PersonDetector | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 16,
+        network_facts: dict[str, Any] | None = None,
+    ) -> None:
+        """network: on `device` and in evaluation mode. body: the one that it predicts; it is kept on the CPU.
+
+        detector: without one, a picture that comes without boxes is taken as one person. batch_size: most people in
+        one pass. network_facts: recorded with every result.
+        """
+        self.network, self.body, self.detector = network, body.cpu().eval(), detector
+        self.device, self.batch_size = torch.device(device), batch_size
+        self.network_facts = network_facts or {}
+        rest = body(body.rest_params())
+        self._area = _vertex_areas(rest.vertices, body.faces)
+        self._bones = torch.tensor(body.skeleton.bone_indices)
+        joints = body.joint_regressor @ rest.vertices
+        self._bone_lengths = (joints[self._bones[:, 0]] - joints[self._bones[:, 1]]).norm(dim=-1)
+
+    @classmethod
+    def load(
+        cls,
+        weights: Path | str | None = None,
+        device: str = "auto",
+        body_directory: Path | str | None = None,
+        detect: bool = True,
+        batch_size: int = 16,
+        score_threshold: float = DEFAULT_THRESHOLD,
+    ) -> Self:
+        """A predictor with the network of a checkpoint of ours, or with the one that ships with the package (None).
+
+        device: "cpu", "cuda", or "auto": a CUDA device where there is one. body_directory: where the licensed files
+        of SMPL and MANO are, for networks that predict them. detect: whether to find people; warns (UserWarning) if
+        the detector has not been fetched. Raises UserError for whatever cannot be loaded.
+        """
+        chosen = choose_device(device)
+        path = default_weights() if weights is None else Path(weights)
+        metadata = checkpoint.read_metadata(path)
+        body = load_body(metadata.network.body, None if body_directory is None else Path(body_directory))
+        network = checkpoint.load(path, body, chosen)
+        detector = None
+        if detect:
+            found = assets.find("detector")
+            if found is None:
+                warnings.warn(NO_DETECTOR, stacklevel=2)
+            else:
+                detector = PersonDetector(found, score_threshold)
+        facts = {
+            "weights": path.name if weights is not None else "default",
+            "kind": metadata.network.kind,
+            "backbone": metadata.network.backbone,
+            "parameters": metadata.network.regresses_parameters,
+            "licence": metadata.licence,
+            "source": metadata.source,
+        }
+        return cls(network, body, detector, chosen, batch_size, facts)
+
+    @overload
+    def __call__(
+        self,
+        picture: Picture,
+        *,
+        boxes: Sequence[Sequence[float] | PersonBox] | None = None,
+        intrinsics: Intrinsics | None = None,
+        root_depth: float | None = None,
+        name: str | None = None,
+    ) -> PicturePrediction: ...
+    @overload
+    def __call__(
+        self,
+        picture: Sequence[Picture],
+        *,
+        boxes: None = None,
+        intrinsics: Intrinsics | None = None,
+        root_depth: float | None = None,
+        name: None = None,
+    ) -> list[PicturePrediction]: ...
+    def __call__(
+        self,
+        picture: Picture | Sequence[Picture],
+        *,
+        boxes: Sequence[Sequence[float] | PersonBox] | None = None,
+        intrinsics: Intrinsics | None = None,
+        root_depth: float | None = None,
+        name: str | None = None,
+    ) -> PicturePrediction | list[PicturePrediction]:
+        """The people of a picture (a file, an RGB array uint8 (h, w, 3) or a Pillow image), or of each of a list.
+
+        boxes: (x, y, width, height) in pixels of the upright picture, in place of the detector's. intrinsics: of the
+        camera, where EXIF data or the default are not wanted. root_depth: metres, for every person of the picture.
+        name: what results are named after; the file's name without its ending, or "picture". Raises UserError.
+        """
+        if isinstance(picture, Path | str | np.ndarray | Image.Image):
+            subject = self.prepare(as_photo(picture), _file_name(picture), name, boxes, intrinsics)
+            return self.predict([subject], root_depth)[0]
+        if boxes is not None or name is not None:
+            raise InputError("boxes and a name belong to one picture; call the predictor once for each")
+        subjects = [
+            self.prepare(
+                as_photo(item), _file_name(item), None if _file_name(item) else f"picture_{index}", None, intrinsics
+            )
+            for index, item in enumerate(picture)
+        ]
+        return self.predict(subjects, root_depth)
+
+    def prepare(
+        self,
+        photo: Photo,
+        file: str | None = None,
+        name: str | None = None,
+        boxes: Sequence[Sequence[float] | PersonBox] | None = None,
+        intrinsics: Intrinsics | None = None,
+    ) -> Subject:
+        """Decides a picture's camera and people, without the network; safe to run in another thread.
+
+        file: the picture's file name, for the record. name: what results are named after; the file's name without its
+        ending if None. boxes: as in a call. Raises InputError for a box that is none or lies outside the picture.
+        """
+        name = name or (Path(file).stem if file else "picture")
+        camera, camera_source = (intrinsics or Intrinsics()).camera(photo.width, photo.height, photo.exif_focal)
+        if boxes is not None:
+            people, source = tuple(_as_box(box) for box in boxes), "given"
+            for person in people:
+                require_inside(person, photo.width, photo.height, file or name)
+        elif self.detector is None:
+            people, source = (PersonBox((0.0, 0.0, float(photo.width), float(photo.height))),), "whole picture"
+        else:
+            found, scores = self.detector(photo.pixels)
+            people = tuple(
+                PersonBox((float(x), float(y), float(w), float(h)), float(score))
+                for (x, y, w, h), score in zip(found, scores, strict=True)
+            )
+            source = "detector"
+        return Subject(photo, file, name, people, source, camera, camera_source)
+
+    def predict(self, subjects: Sequence[Subject], root_depth: float | None = None) -> list[PicturePrediction]:
+        """The people of several prepared pictures, who share the network's batches. root_depth: metres, of all."""
+        people = self.predict_batch(
+            [subject.photo.pixels for subject in subjects],
+            [subject.people for subject in subjects],
+            [subject.camera for subject in subjects],
+            root_depth,
+        )
+        return [
+            PicturePrediction(
+                name=subject.name,
+                file=subject.file,
+                pixels=subject.photo.pixels,
+                camera=subject.camera,
+                camera_source=subject.camera_source,
+                boxes_source=subject.boxes_source,
+                body=self.body,
+                people=tuple(found),
+                network=self.network_facts,
+            )
+            for subject, found in zip(subjects, people, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def predict_batch(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        people: Sequence[Sequence[PersonBox]],
+        cameras: Sequence[Camera],
+        root_depth: float | None = None,
+    ) -> list[list[Prediction]]:
+        """The people (boxes) of several RGB pictures, `batch_size` at a time whatever picture they are in.
+
+        root_depth: metres; a box's own comes first. Raises InputError for a box without area inside its picture.
+        """
+        places = [(index, person) for index, boxes in enumerate(people) for person in boxes]
+        results: list[list[Prediction]] = [[] for _ in images]
+        for start in range(0, len(places), self.batch_size):
+            batch = places[start : start + self.batch_size]
+            crops = [self._crop(images[index], person) for index, person in batch]
+            pixels = np.stack(
+                [
+                    cut_crop(images[index], crop.affine, self.network.grid.crop_size)
+                    for (index, _), crop in zip(batch, crops, strict=True)
+                ]
+            )
+            image = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+            output = self.network(image).to("cpu")
+            if not (output.vertices.isfinite().all() and output.joints.isfinite().all()):
+                raise InputError("the network returned numbers that are not finite; its weights are damaged")
+            depths = [person.root_depth if person.root_depth is not None else root_depth for _, person in batch]
+            sizes = [(images[index].shape[1], images[index].shape[0]) for index, _ in batch]
+            camera = Camera.stack([cameras[index] for index, _ in batch])
+            placed = self._place(output, Crop.stack(crops), camera, sizes, depths, [person for _, person in batch])
+            for (index, _), prediction in zip(batch, placed, strict=True):
+                results[index].append(prediction)
+        return results
+
+    def _crop(self, image: UInt8[np.ndarray, "h w 3"], person: PersonBox) -> Crop:
+        height, width = image.shape[:2]
+        size = self.network.grid.crop_size
+        box = torch.tensor(person.box)
+        ready = _with_aspect(box, size) if person.prepared else prepare_box(box, width, height, size)
+        if ready is None or not bool((ready[2:] > 0).all()):
+            shown = ", ".join(f"{value:g}" for value in person.box)
+            raise InputError(f"box ({shown}) has no area inside the picture ({width}x{height})")
+        return make_crop(ready, float(width), size)
+
+    def _place(
+        self,
+        output: LixelOutput,
+        crop: Crop,
+        camera: Camera,
+        sizes: Sequence[tuple[int, int]],
+        depths: Sequence[float | None],
+        people: Sequence[PersonBox],
+    ) -> list[Prediction]:
+        """Meshes of a batch in the camera frame; everything on the CPU."""
+        grid, root = self.network.grid, self.body.skeleton.root_index
+        crop_pixels, relative = grid.decode(output.vertices)
+        pixels = crop.to_image(crop_pixels)
+        weights = self._area * _visible(crop_pixels, grid.crop_size) * _inside(pixels, sizes)
+        # Where hardly anything of a person is inside, what is outside is all there is to go by.
+        weights = torch.where(weights.sum(-1, keepdim=True) < 0.1 * self._area.sum(), self._area, weights)
+        joints_image = crop.to_image(grid.decode(output.joints)[0])
+        keypoints = output.keypoints
+        if keypoints is not None:
+            keypoints = torch.cat([crop.to_image(keypoints[..., :2]), keypoints[..., 2:]], -1)
+
+        known = torch.tensor([torch.nan if depth is None else depth for depth in depths], dtype=relative.dtype)
+        parametric = placement = params = None
+        if output.params is None:
+            root_depth = torch.where(known.isnan(), self._depth_from_bones(output, crop, camera), known)
+        else:
+            posed = self.body(output.params).vertices
+            at_root = self.body.joint_regressor[root] @ posed
+            rooted = posed - at_root[..., None, :]
+            free = solve_translation(rooted, pixels, camera, weights).translation[..., 2]
+            root_depth = torch.where(known.isnan(), free, known)
+            placement = solve_translation(rooted, pixels, camera, weights, root_depth)
+            root_depth = placement.translation[..., 2]
+            vertices = rooted + placement.translation[..., None, :]
+            parametric = BodyMesh(vertices, self.body.joint_regressor @ vertices)
+            translation = output.params.translation + placement.translation - at_root
+            params = dataclasses.replace(output.params, translation=translation)
+        root_depth = torch.maximum(root_depth, MIN_DEPTH - relative.amin(-1))
+        vertices = grid.to_camera(output.vertices, crop, camera, root_depth)
+        lixel_mesh = BodyMesh(vertices, self.body.joint_regressor @ vertices)
+
+        predictions = []
+        for i, person in enumerate(people):
+            confidence = None if keypoints is None else float(keypoints[i, :, 2].mean())
+            predictions.append(
+                Prediction(
+                    body=self.body,
+                    box=torch.tensor(person.box),
+                    score=person.score,
+                    camera=camera[i],
+                    crop=crop[i],
+                    lixels=output.vertices[i],
+                    joints_image=joints_image[i],
+                    lixel_mesh=lixel_mesh[i],
+                    root_depth=float(root_depth[i]),
+                    root_depth_source="solved" if depths[i] is None else "given",
+                    params=None if params is None else params[i],
+                    parametric_mesh=None if parametric is None else parametric[i],
+                    reprojection_error=None
+                    if placement is None
+                    else (float(placement.median_error[i]), float(placement.mean_error[i])),
+                    keypoints=None if keypoints is None else keypoints[i],
+                    confidence=confidence,
+                    reliable=confidence is None or confidence >= CONFIDENCE_GATE,
+                )
+            )
+        return predictions
+
+    def _depth_from_bones(self, output: LixelOutput, crop: Crop, camera: Camera) -> Float[Tensor, "b"]:
+        """Root depths at which the lixel mesh's joints have the rest body's bone lengths."""
+        crop_pixels, relative = self.network.grid.decode(output.mesh_joints)
+        visible = _visible(crop_pixels, self.network.grid.crop_size)
+        return solve_root_depth(crop.to_image(crop_pixels), relative, camera, self._bones, self._bone_lengths, visible)
+
+
+def default_weights() -> Path:
+    """The checkpoint that ships with the package. Raises InputError if this installation lacks it."""
+    path = Path(str(resources.files("i2l_meshnet.models") / "data" / DEFAULT_WEIGHTS))
+    if not path.is_file():
+        raise InputError("this installation has no default network; reinstall i2l-meshnet, or give --weights")
+    return path
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" (a CUDA device where there is one), "cpu" or "cuda". Raises InputError where there is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("no CUDA device can be used here; choose --device cpu, or install a CUDA build of PyTorch")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def as_photo(picture: Picture) -> Photo:
+    """A file, an RGB or grey array of bytes, or a Pillow image as a `Photo`. Raises UserError."""
+    if isinstance(picture, Path | str):
+        return read_photo(Path(picture))
+    if isinstance(picture, Image.Image):
+        return Photo(to_rgb(picture))
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+        raise InputError(
+            f"a picture array is uint8 RGB of shape (height, width, 3), not {picture.dtype} {picture.shape}"
+        )
+    if min(picture.shape[:2]) < 2:
+        raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels are too few to see a person")
+    pixels = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
+    return Photo(np.ascontiguousarray(pixels))
+
+
+def cut_crop(
+    image: UInt8[np.ndarray, "h w 3"], affine: Float[Tensor, "2 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "ch cw 3"]:
+    """Cuts a crop of (height, width) `size`, bilinear, black outside; large people are shrunk by area first.
+
+    Bilinear sampling alone skips pixels where the crop is less than half as fine as the picture.
+    """
+    zoom = float(torch.linalg.det(affine[:, :2].double()).abs().sqrt())
+    factor = int(1 / max(zoom, 1e-6))
+    if factor < 2:
+        return warp_image(image, affine, size)
+    corners = torch.tensor([[0.0, 0], [size[1], 0], [0, size[0]], [size[1], size[0]]], dtype=torch.float64)
+    linear = torch.linalg.inv(affine[:, :2].double())
+    inverse = torch.cat([linear, -linear @ affine[:, 2:].double()], -1)
+    region = transform_points(inverse, corners)
+    height, width = image.shape[:2]
+    left, top = (int(v) for v in (region.amin(0).floor() - factor).clamp_min(0))
+    right = min(width, int(region[:, 0].max()) + 2 * factor)
+    bottom = min(height, int(region[:, 1].max()) + 2 * factor)
+    columns, rows = (right - left) // factor, (bottom - top) // factor
+    if columns < 1 or rows < 1:
+        return warp_image(image, affine, size)
+    part = image[top : top + rows * factor, left : left + columns * factor]
+    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+    # Pixel q of the small picture covers pixels factor·q + offset + (0 .. factor - 1) of the whole one.
+    offset = torch.tensor([left, top], dtype=torch.float64) + (factor - 1) / 2
+    shift = affine[:, :2].double() @ offset + affine[:, 2].double()
+    moved = torch.cat([affine[:, :2].double() * factor, shift[:, None]], -1)
+    return warp_image(small, moved, size)
+
+
+def _file_name(picture: Picture) -> str | None:
+    return Path(picture).name if isinstance(picture, Path | str) else None
+
+
+def _as_box(box: Sequence[float] | PersonBox) -> PersonBox:
+    if isinstance(box, PersonBox):
+        return box
+    values = [float(value) for value in box]
+    if len(values) != 4:
+        raise InputError(f"a box is x, y, width, height; got {len(values)} numbers")
+    return PersonBox((values[0], values[1], values[2], values[3]))
+
+
+def _with_aspect(box: Float[Tensor, "4"], size: tuple[int, int]) -> Float[Tensor, "4"]:
+    """A box that is ready, widened about its centre only if it has not the crop's aspect."""
+    aspect = size[1] / size[0]
+    wide = torch.maximum(box[2], box[3] * aspect)
+    sides = torch.stack([wide, wide / aspect])
+    return torch.cat([box[:2] + (box[2:] - sides) / 2, sides])
+
+
+def _vertex_areas(vertices: Float[Tensor, "v 3"], faces: Tensor) -> Float[Tensor, "v"]:
+    """Each vertex's share of the surface, so that finely meshed fingers and faces do not outweigh limbs."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 6
+    total = torch.zeros_like(vertices[:, 0])
+    for corner in range(3):
+        total = total.index_add(0, faces[:, corner], area)
+    return total
+
+
+def _visible(crop_pixels: Float[Tensor, "b n 2"], size: tuple[int, int]) -> Float[Tensor, "b n"]:
+    """1 for points inside the crop, 0 for those beyond its border, which the network can only guess."""
+    limit = torch.tensor([size[1] - 1.0, size[0] - 1.0])
+    return ((crop_pixels >= 0) & (crop_pixels <= limit)).all(-1).to(crop_pixels.dtype)
+
+
+def _inside(pixels: Float[Tensor, "b n 2"], sizes: Sequence[tuple[int, int]]) -> Float[Tensor, "b n"]:
+    """1 for points inside their picture of (width, height), 0 for those that it cuts off."""
+    limit = torch.tensor(sizes, dtype=pixels.dtype)[:, None] - 1
+    return ((pixels >= 0) & (pixels <= limit)).all(-1).to(pixels.dtype)

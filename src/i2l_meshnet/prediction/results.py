@@ -1,0 +1,384 @@
+"""What a prediction is, and the files that it is written to (described in docs/outputs.md)."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol, overload, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import Crop
+from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
+from i2l_meshnet.prediction.export import Surface, write_surface
+from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view, fit_to_side
+
+FORMAT_VERSION = 1
+MeshKind = Literal["lixel", "param"]
+MeshFormat = Literal["obj", "ply", "glb"]
+UNITS = {
+    "lengths": "metres",
+    "frame": "camera: x right, y down, z forward; .glb: x right, y up, z towards the viewer",
+    "image": "pixels (x, y), integers at pixel centres; boxes x, y, width, height",
+    "lixels": "bins (x, y, z) of the network's grid",
+    "pose": "rotation of each bone against its parent, the first against the camera; radians where axis-angle",
+}
+
+
+@runtime_checkable
+class HasFullMesh(Protocol):
+    """A body whose network mesh can be refined to a fuller one with texture coordinates."""
+
+    full_faces: Int[Tensor, "f 3"]
+    full_uv: Float[Tensor, "t 2"]
+    full_face_uv: Int[Tensor, "f 3"]
+
+    def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
+        """The fuller mesh of the same pose."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One person of one picture. Camera frame, metres; pixels of the picture, upright.
+
+    box: (x, y, width, height). score: of the box. confidence: mean of the pose net's keypoint confidences, None if
+    it has none. reliable: False where that mean is below the gate. lixels: the network's mesh. joints_image: 2D
+    joints of the pose stage, in the order of the body's skeleton. keypoints: (x, y, confidence), or None.
+    root_depth: distance of the root along z, and whether it was solved or given. lixel_mesh: the lixels in space.
+    params, parametric_mesh: the body model's, None for a network without parameters. reprojection_error: median and
+    mean distance between the projected parametric mesh and the lixels within the picture and crop, pixels.
+    """
+
+    body: Body
+    box: Float[Tensor, "4"]
+    score: float
+    camera: Camera
+    crop: Crop
+    lixels: Float[Tensor, "v 3"]
+    joints_image: Float[Tensor, "j 2"]
+    lixel_mesh: BodyMesh
+    root_depth: float
+    root_depth_source: Literal["solved", "given"]
+    params: BodyParams | None = None
+    parametric_mesh: BodyMesh | None = None
+    reprojection_error: tuple[float, float] | None = None
+    keypoints: Float[Tensor, "k 3"] | None = None
+    confidence: float | None = None
+    reliable: bool = True
+
+    @property
+    def faces(self) -> Int[Tensor, "f 3"]:
+        """Triangles of the meshes, counter-clockwise seen from outside."""
+        return self.body.faces
+
+    def surface(self, kind: MeshKind) -> Surface:
+        """The lixel mesh as the network gives it, or the parametric mesh, full-resolution where the body has that.
+
+        Raises InputError for the parametric mesh of a network without parameters.
+        """
+        if kind == "lixel":
+            return Surface(self.lixel_mesh.vertices.double().numpy(), self.faces.numpy())
+        if self.parametric_mesh is None:
+            raise InputError("this network predicts no body parameters, so there is no parametric mesh")
+        vertices = self.parametric_mesh.vertices
+        if isinstance(self.body, HasFullMesh):
+            full = self.body.full_mesh(vertices).double().numpy()
+            uv, face_uv = self.body.full_uv.double().numpy(), self.body.full_face_uv.numpy()
+            return Surface(full, self.body.full_faces.numpy(), uv, face_uv)
+        return Surface(vertices.double().numpy(), self.faces.numpy())
+
+    @property
+    def best_kind(self) -> MeshKind:
+        """The mesh to show: the parametric one where there is one."""
+        return "lixel" if self.parametric_mesh is None else "param"
+
+    def save(self, path: Path | str, kind: MeshKind | None = None) -> Path:
+        """Writes one mesh (`best_kind` if None) as .obj, .ply or .glb and returns its path. Replaces a file."""
+        path = Path(path)
+        write_surface(self.surface(kind or self.best_kind), path)
+        return path
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveOptions:
+    """What is written for a picture.
+
+    formats: of the meshes. meshes: which of them. pictures: whether overlay, views and joints are drawn.
+    shown: which mesh they show; the parametric one where there is one if None. max_side: longer side of the drawn
+    pictures, pixels; 0 keeps the photo's. overwrite: whether results that are there already are replaced.
+    """
+
+    formats: tuple[MeshFormat, ...] = ("obj", "ply", "glb")
+    meshes: tuple[MeshKind, ...] = ("lixel", "param")
+    pictures: bool = True
+    shown: MeshKind | None = None
+    max_side: int = 2048
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PicturePrediction(Sequence[Prediction]):
+    """The people of one picture, best box first: a sequence of `Prediction`.
+
+    name: what results are named after. file: the picture's file name, None if it came from memory. pixels: the
+    upright RGB picture. camera_source: "given", "exif" or "default". boxes_source: "detector", "given" or "whole
+    picture". network: facts about the network, for the record.
+    """
+
+    name: str
+    file: str | None
+    pixels: UInt8[np.ndarray, "h w 3"]
+    camera: Camera
+    camera_source: str
+    boxes_source: str
+    body: Body
+    people: tuple[Prediction, ...]
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.people)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Sequence[Prediction]:
+        return self.people[index]
+
+    def save(self, folder: Path | str, options: SaveOptions | None = None, name: str | None = None) -> list[Path]:
+        """Writes the results into `folder` under `name` (this picture's own if None) and returns their paths.
+
+        Raises FileError if results of that name are there already (unless `options.overwrite`) or the folder cannot
+        be written. The .json file comes last: where it is, the results are whole.
+        """
+        options = options or SaveOptions()
+        base = Path(folder) / (name or self.name)
+        names = self._file_names(options)
+        _clear_the_way(base, [*names["pictures"].values(), *_mesh_names(names), names["arrays"]], options.overwrite)
+        if options.pictures:
+            self._draw(base, names["pictures"], options)
+        for person, files in zip(self.people, names["people"], strict=True):
+            for kind, by_format in files.items():
+                surface = person.surface(kind)
+                for ending in by_format.values():
+                    write_surface(surface, _beside(base, ending))
+        _write_npz(_beside(base, names["arrays"]), self.arrays())
+        record = self.record()
+        for person, files in zip(record["people"], names["people"], strict=True):
+            person["files"] = {
+                kind: {form: base.name + ending for form, ending in by_format.items()}
+                for kind, by_format in files.items()
+            }
+        record["files"] = {what: base.name + ending for what, ending in names["pictures"].items()}
+        record["files"]["arrays"] = base.name + names["arrays"]
+        with atomic_path(_beside(base, ".json")) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        endings = [*names["pictures"].values(), *_mesh_names(names), names["arrays"], ".json"]
+        return [_beside(base, ending) for ending in endings]
+
+    def _file_names(self, options: SaveOptions) -> dict[str, Any]:
+        """Endings of all files that `save` writes, beside the .json."""
+        people = []
+        for index, person in enumerate(self.people):
+            kinds = [kind for kind in options.meshes if kind == "lixel" or person.parametric_mesh is not None]
+            people.append({kind: {form: f"_{index}_{kind}.{form}" for form in options.formats} for kind in kinds})
+        shown = ("overlay", "joints", "side", "top") if options.pictures and self.people else ()
+        return {"pictures": {what: f"_{what}.jpg" for what in shown}, "people": people, "arrays": ".npz"}
+
+    def _draw(self, base: Path, names: dict[str, str], options: SaveOptions) -> None:
+        if not self.people:
+            return
+        photo, scale = fit_to_side(self.pixels, options.max_side)
+        surfaces = [person.surface(options.shown or person.best_kind) for person in self.people]
+        focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
+        drawn = {
+            "overlay": draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5),
+            "side": draw_view(surfaces, "side"),
+            "top": draw_view(surfaces, "top"),
+            "joints": draw_joints(
+                photo,
+                [(person.joints_image.double().numpy() + 0.5) * scale - 0.5 for person in self.people],
+                self.body.skeleton,
+            ),
+        }
+        for what, ending in names.items():
+            _write_jpeg(_beside(base, ending), drawn[what])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The content of the .npz file: people along the first axis (see docs/outputs.md)."""
+        joints, vertices = self.body.joint_regressor.shape
+        people = self.people
+        result: dict[str, np.ndarray] = {
+            "box": _stacked([p.box for p in people], 4),
+            "score": np.array([p.score for p in people], np.float32),
+            "confidence": np.array([np.nan if p.confidence is None else p.confidence for p in people], np.float32),
+            "reliable": np.array([p.reliable for p in people], bool),
+            "intrinsics": torch.cat([self.camera.focal, self.camera.center]).float().numpy(),
+            "image_size": np.array([self.pixels.shape[1], self.pixels.shape[0]], np.int64),
+            "crop_affine": _stacked([p.crop.affine for p in people], 2, 3),
+            "lixels": _stacked([p.lixels for p in people], vertices, 3),
+            "root_depth": np.array([p.root_depth for p in people], np.float32),
+            "joints_image": _stacked([p.joints_image for p in people], joints, 2),
+            "lixel_vertices": _stacked([p.lixel_mesh.vertices for p in people], vertices, 3),
+            "lixel_joints": _stacked([p.lixel_mesh.joints for p in people], joints, 3),
+            "faces": self.body.faces.numpy().astype(np.int64),
+            "joint_names": np.array(self.body.skeleton.joints),
+            "bone_names": np.array(self.body.bones),
+            "shape_names": np.array(self.body.shape_names),
+            "units": np.array(json.dumps(UNITS)),
+            "versions": np.array(json.dumps(_versions())),
+        }
+        if all(p.params is not None for p in people) if people else self.network.get("parameters", True):
+            params = [p.params for p in people if p.params is not None]
+            meshes = [p.parametric_mesh for p in people if p.parametric_mesh is not None]
+            bones = len(self.body.bones)
+            result |= {
+                "param_vertices": _stacked([mesh.vertices for mesh in meshes], vertices, 3),
+                "param_joints": _stacked([mesh.joints for mesh in meshes], joints, 3),
+                "pose_matrix": _stacked([p.pose for p in params], bones, 3, 3),
+                "pose_axis_angle": _stacked([matrix_to_axis_angle(p.pose) for p in params], bones, 3),
+                "shape": _stacked([p.shape for p in params], len(self.body.shape_names)),
+                "translation": _stacked([p.translation for p in params], 3),
+                "reprojection_error": np.array(
+                    [p.reprojection_error or (np.nan, np.nan) for p in people], np.float32
+                ).reshape(-1, 2),
+            }
+        keypoints = [p.keypoints for p in people if p.keypoints is not None]
+        if keypoints and len(keypoints) == len(people):
+            result["keypoints"] = _stacked(keypoints, *keypoints[0].shape)
+        return result
+
+    def record(self) -> dict[str, Any]:
+        """The content of the .json file: everything but the meshes' vertices (see docs/outputs.md)."""
+        return {
+            "format": "i2l-meshnet prediction",
+            "format_version": FORMAT_VERSION,
+            "picture": {"file": self.file, "width": self.pixels.shape[1], "height": self.pixels.shape[0]},
+            "intrinsics": {
+                "focal": _rounded(self.camera.focal),
+                "center": _rounded(self.camera.center),
+                "source": self.camera_source,
+            },
+            "boxes_source": self.boxes_source,
+            "network": self.network,
+            "body": {
+                "name": self.body.name,
+                "licence": self.body.licence,
+                "joint_names": list(self.body.skeleton.joints),
+                "bone_names": list(self.body.bones),
+                "shape_names": list(self.body.shape_names),
+                "root": self.body.skeleton.root,
+                "vertices": self.body.joint_regressor.shape[1],
+                "faces": len(self.body.faces),
+            },
+            "units": UNITS,
+            "versions": _versions(),
+            "people": [_person_record(person) for person in self.people],
+        }
+
+
+def _person_record(person: Prediction) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "box": _rounded(person.box),
+        "score": round(person.score, 4),
+        "confidence": None if person.confidence is None else round(person.confidence, 4),
+        "reliable": person.reliable,
+        "root_depth": round(person.root_depth, 6),
+        "root_depth_source": person.root_depth_source,
+        "reprojection_error": None,
+        "crop_affine": person.crop.affine.double().tolist(),
+        "joints_image": _rounded(person.joints_image),
+        "lixel_joints": _rounded(person.lixel_mesh.joints),
+        "keypoints": None if person.keypoints is None else _rounded(person.keypoints),
+    }
+    if person.reprojection_error is not None:
+        median, mean = person.reprojection_error
+        record["reprojection_error"] = {"median": round(median, 3), "mean": round(mean, 3)}
+    if person.params is not None and person.parametric_mesh is not None:
+        record |= {
+            "param_joints": _rounded(person.parametric_mesh.joints),
+            "pose_axis_angle": _rounded(matrix_to_axis_angle(person.params.pose)),
+            "pose_matrix": _rounded(person.params.pose),
+            "shape": _rounded(person.params.shape),
+            "translation": _rounded(person.params.translation),
+        }
+    return record
+
+
+def _mesh_names(names: dict[str, Any]) -> list[str]:
+    return [ending for files in names["people"] for by_format in files.values() for ending in by_format.values()]
+
+
+def _beside(base: Path, ending: str) -> Path:
+    return base.with_name(base.name + ending)
+
+
+def _clear_the_way(base: Path, endings: list[str], overwrite: bool) -> None:
+    """Refuses to replace files, or with `overwrite` removes what an earlier run wrote under this name."""
+    record = _beside(base, ".json")
+    if not overwrite:
+        there = next(
+            (path for path in (_beside(base, ending) for ending in [".json", *endings]) if path.exists()), None
+        )
+        if there is not None:
+            raise FileError(f"{there} is there already; --overwrite replaces it")
+        return
+    try:
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        listed = [*earlier["files"].values()]
+        listed += [name for p in earlier["people"] for kind in p["files"].values() for name in kind.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # no record of ours: files of the same names are simply replaced
+    try:
+        record.unlink(missing_ok=True)
+        for name in listed:
+            if isinstance(name, str) and Path(name).name == name and name.startswith(base.name):
+                record.with_name(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot replace results in {record.parent}: {error.strerror}") from error
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def _write_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+    fine, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
+    if not fine:
+        raise FileError(f"cannot encode {path}")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _stacked(items: list[Tensor], *shape: int) -> np.ndarray:
+    if not items:
+        return np.zeros((0, *shape), np.float32)
+    return torch.stack(items).float().numpy()
+
+
+def _rounded(tensor: Tensor) -> list[Any]:
+    return np.round(tensor.double().numpy(), 6).tolist()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "i2l-meshnet": version("i2l-meshnet"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
