@@ -74,7 +74,7 @@ def linear_soft_argmax(features: Float[Tensor, "b d n"], weight: Float[Tensor, "
     with torch.autocast(features.device.type, enabled=False):
         if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
             return _LinearSoftArgmax.apply(features, weight)
-        return torch.stack([_probabilities(sample, weight) @ _index(sample) for sample in features])
+        return _probabilities(features, weight) @ _index(features)
 
 
 class _LinearSoftArgmax(torch.autograd.Function):
