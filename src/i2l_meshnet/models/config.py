@@ -1,7 +1,7 @@
 """What a network is made of, as plain values: enough to build it again beside its weights."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
@@ -32,7 +32,7 @@ class NetworkConfig:
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def for_body(cls, body: Body, kind: str, backbone: str, grid: LixelGrid, **options: Option) -> Self:
+    def for_body(cls, body: Body, kind: str, backbone: str, grid: LixelGrid, **options: Option) -> "NetworkConfig":
         """The description of a network for `body`."""
         return cls(
             kind=kind,
@@ -62,7 +62,7 @@ class NetworkConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> "NetworkConfig":
         """The inverse of `to_json`. Raises TypeError or ValueError for values that describe no network."""
         grid = dict(values["grid"])
         grid = LixelGrid(**{**grid, "shape": tuple(grid["shape"]), "crop_size": tuple(grid["crop_size"])})
