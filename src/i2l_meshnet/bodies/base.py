@@ -52,6 +52,8 @@ class Body(nn.Module):
     """Joints as weighted sums of vertices, rows summing to 1."""
     bone_mirror: tuple[int, ...] | None
     """Permutation of the bones that swaps left and right; None for one-sided bodies (a hand)."""
+    vertex_mirror: Int[Tensor, "v"] | None
+    """Permutation of the vertices that swaps left and right, of bodies that are exactly symmetric; else None."""
 
     @abstractmethod
     def forward(self, params: BodyParams) -> BodyMesh:

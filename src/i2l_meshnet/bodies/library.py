@@ -1,23 +1,34 @@
 """The bodies by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.bodies.files import find_body_file
+from i2l_meshnet.bodies.linear import load_mano, load_smpl
+from i2l_meshnet.bodies.toy import make_toy
 from i2l_meshnet.errors import InputError
 
-BODIES = ("anny", "anny-hand")
-"""Names that `load_body` knows."""
+BODIES: dict[str, Callable[[Path | None], Body]] = {
+    "anny": lambda _: AnnyBody.load(),
+    "anny-hand": lambda _: AnnyBody.load_hand(),
+    "smpl": lambda directory: load_smpl(find_body_file("smpl", directory), "smpl"),
+    "smpl-male": lambda directory: load_smpl(find_body_file("smpl-male", directory), "smpl-male"),
+    "smpl-female": lambda directory: load_smpl(find_body_file("smpl-female", directory), "smpl-female"),
+    "mano": lambda directory: load_mano(find_body_file("mano", directory)),
+    "mano-left": lambda directory: load_mano(find_body_file("mano", directory), left=True),
+    "toy": lambda _: make_toy(),
+}
+"""The bodies that `load_body` knows, and how each is made from the folder of licensed files."""
 
 
 def load_body(name: str, directory: Path | None = None) -> Body:
-    """The body of that name. `directory`: where the licensed files of SMPL and MANO are; see docs/bodies.md.
+    """The body of that name.
 
-    Raises InputError for an unknown name.
+    directory: where the licensed files of SMPL and MANO are; None for the folder that I2L_MESHNET_BODIES names
+    (see docs/bodies.md). Raises InputError for an unknown name, FileError for a missing or wrong file.
     """
-    match name:
-        case "anny":
-            return AnnyBody.load()
-        case "anny-hand":
-            return AnnyBody.load_hand()
-    raise InputError(f"there is no body {name!r}; choose one of {', '.join(BODIES)}")
+    if name not in BODIES:
+        raise InputError(f"there is no body {name!r}; choose one of {', '.join(BODIES)}")
+    return BODIES[name](directory)

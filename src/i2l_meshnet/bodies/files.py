@@ -1,0 +1,317 @@
+"""Reading the licensed files of SMPL and MANO, which users bring, without running anything that they contain.
+
+The published files are Python pickles of chumpy, numpy and scipy objects. A pickle is a program; here it can name
+only the few passive classes of `_PASSIVE`, so neither chumpy nor scipy nor numpy's own unpickling is used, and
+arrays are rebuilt from raw bytes and checked.
+"""
+
+import math
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from i2l_meshnet.errors import FileError
+
+ENVIRONMENT = "I2L_MESHNET_BODIES"
+"""Environment variable that names the folder of body files."""
+
+FILE_NAMES: dict[str, tuple[str, ...]] = {
+    "smpl": (
+        "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl",
+        "SMPL_NEUTRAL.pkl",
+        "SMPL_NEUTRAL.npz",
+        "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl",
+    ),
+    "smpl-male": (
+        "basicModel_m_lbs_10_207_0_v1.0.0.pkl",
+        "basicmodel_m_lbs_10_207_0_v1.0.0.pkl",
+        "SMPL_MALE.pkl",
+        "SMPL_MALE.npz",
+        "basicmodel_m_lbs_10_207_0_v1.1.0.pkl",
+    ),
+    "smpl-female": (
+        "basicModel_f_lbs_10_207_0_v1.0.0.pkl",
+        "SMPL_FEMALE.pkl",
+        "SMPL_FEMALE.npz",
+        "basicmodel_f_lbs_10_207_0_v1.1.0.pkl",
+    ),
+    "mano": ("MANO_RIGHT.pkl", "MANO_RIGHT.npz"),
+}
+"""What a body's file may be called, the published name first."""
+
+FOLDERS = (
+    "",
+    "smpl",
+    "mano",
+    "models",
+    "smpl/models",
+    "mano/models",
+    "common/utils/smplpytorch/smplpytorch/native/models",
+    "common/utils/manopth/mano/models",
+)
+"""Where the files may be below the given folder; the last two are the published code's layout."""
+
+_SITES = {"smpl": "https://smpl.is.tue.mpg.de", "mano": "https://mano.is.tue.mpg.de"}
+
+
+def find_body_file(name: str, directory: Path | None = None) -> Path:
+    """The file of a body ("smpl", "smpl-male", "smpl-female", "mano") below `directory`.
+
+    Without a directory, the one that the environment variable I2L_MESHNET_BODIES names. Raises FileError, which
+    says what to get where, if there is none.
+    """
+    names = FILE_NAMES[name]
+    root = directory or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    if root is not None:
+        for folder in FOLDERS:
+            for file in names:
+                if (path := root / folder / file).is_file():
+                    return path
+    where = f"no {names[0]} (or {names[1]}) in {root}" if root else "no folder of body files is named"
+    raise FileError(
+        f"{where}: the body {name!r} needs it; get it from {_SITES[name[:4]]} (free registration), put it in a folder "
+        f"and name that with --body-dir or {ENVIRONMENT}"
+    )
+
+
+def read_body_file(path: Path) -> dict[str, Any]:
+    """The entries of a .pkl or .npz body file: arrays as float64 or int64, sparse ones made dense; texts as they are.
+
+    Raises FileError, with the path, if the file cannot be read, is damaged, or is a pickle that asks for anything
+    but plain data.
+    """
+    try:
+        with path.open("rb") as stream:
+            entries = _read_npz(stream) if path.suffix == ".npz" else _read_pickle(stream)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    except _Refused as error:
+        raise FileError(f"{path} is refused: {error}; get the file anew from its makers' site") from error
+    return entries
+
+
+class _Refused(Exception):
+    """The file is not what it should be; the message says how."""
+
+
+def _read_npz(stream: BinaryIO) -> dict[str, Any]:
+    try:
+        with np.load(stream, allow_pickle=False) as archive:
+            return {key: _normal(archive[key]) for key in archive.files}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise _Refused(f"it is not an .npz archive of plain arrays ({error})") from error
+
+
+def _read_pickle(stream: BinaryIO) -> dict[str, Any]:
+    try:
+        content = _Unpickler(stream, encoding="latin1").load()
+    except _Refused:
+        raise
+    except Exception as error:  # Damaged pickles raise almost anything: EOFError, IndexError, UnicodeError ...
+        raise _Refused(
+            f"it is not a whole pickle of a body ({type(error).__name__}: {error})".replace("\n", " ")
+        ) from error
+    if not isinstance(content, dict):
+        raise _Refused(f"it holds a {type(content).__name__}, not a dictionary")
+    return {str(key): _plain(value, 0) for key, value in content.items()}
+
+
+class _Passive:
+    """What a pickle may build: an object that keeps its arguments and state, and does nothing."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _Array(_Passive):
+    """numpy.ndarray. Its state: (version, shape, dtype, whether in Fortran order, bytes or list)."""
+
+
+class _Scalar(_Passive):
+    """A numpy number. Its arguments: dtype, bytes."""
+
+
+class _Type(_Passive):
+    """numpy.dtype. Its arguments: code such as f8, and two flags; its state: (version, byte order, ...)."""
+
+
+class _Variable(_Passive):
+    """A chumpy array, whose value is the state's entry x."""
+
+
+class _Selection(_Passive):
+    """A chumpy selection: the state's array a, flattened, at idxs, reshaped to preferred_shape."""
+
+
+class _Columns(_Passive):
+    """scipy.sparse.csc_matrix, whose state holds data, indices, indptr and _shape."""
+
+
+class _Rows(_Passive):
+    """scipy.sparse.csr_matrix."""
+
+
+class _Names(_Passive):
+    """The names ndarray and object, passed as arguments to the classes above."""
+
+
+class _Collection(_Passive):
+    """set or frozenset, which chumpy keeps in its state; never looked at."""
+
+
+class _Rebuild(_Passive):
+    """copyreg._reconstructor(class, base, state): makes the passive class."""
+
+    def __new__(cls, kind: object, *_: object) -> "_Passive":  # type: ignore[misc]
+        if not (isinstance(kind, type) and issubclass(kind, _Passive)):
+            raise _Refused("it rebuilds something that is not a body's data")
+        return kind()
+
+
+class _Bytes(_Passive):
+    """_codecs.encode(text, "latin1"): how newer Pythons write bytes for older ones."""
+
+    def __new__(cls, text: object, encoding: object) -> bytes:  # type: ignore[misc]
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise _Refused("it encodes text in an unexpected way")
+        return text.encode("latin1")
+
+
+_PASSIVE: dict[str, type[_Passive]] = {
+    "numpy.ndarray": _Names,
+    "numpy.dtype": _Type,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.core.multiarray.scalar": _Scalar,
+    "numpy._core.multiarray.scalar": _Scalar,
+    "chumpy.ch.Ch": _Variable,
+    "chumpy.reordering.Select": _Selection,
+    "scipy.sparse.csc.csc_matrix": _Columns,
+    "scipy.sparse._csc.csc_matrix": _Columns,
+    "scipy.sparse.csr.csr_matrix": _Rows,
+    "scipy.sparse._csr.csr_matrix": _Rows,
+    "copy_reg._reconstructor": _Rebuild,
+    "copyreg._reconstructor": _Rebuild,
+    "__builtin__.object": _Names,
+    "builtins.object": _Names,
+    "__builtin__.set": _Collection,
+    "builtins.set": _Collection,
+    "_codecs.encode": _Bytes,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler for which only the names of `_PASSIVE` exist, each a class that does nothing."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        name = f"{module_name}.{global_name}"
+        if name not in _PASSIVE:
+            raise _Refused(f"it asks for {name!r}, which is code and not a body's data")
+        return _PASSIVE[name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _Refused("it refers to data outside the file")
+
+
+def _plain(value: object, depth: int) -> Any:
+    """Turns passive objects into arrays; texts and numbers stay; anything else becomes None (and is not used)."""
+    if depth > 20:
+        raise _Refused("its objects are nested too deeply")
+    state = value.state if isinstance(value, _Passive) else None
+    if isinstance(value, _Array):
+        return _normal(_array(state))
+    if isinstance(value, _Scalar):
+        kind, raw = (*value.arguments, None, None)[:2]
+        return _normal(_array((1, (), kind, False, raw)))
+    if isinstance(value, _Variable | _Selection | _Columns | _Rows):
+        if not isinstance(state, dict):
+            raise _Refused("an object of it has no state")
+        parts = {key: _plain(state[key], depth + 1) for key in ("x", "a", "idxs") if key in state}
+        if isinstance(value, _Variable):
+            return _need(parts, "x")
+        if isinstance(value, _Selection):
+            return _select(_need(parts, "a"), _need(parts, "idxs"), state.get("preferred_shape"))
+        return _sparse(state, by_columns=isinstance(value, _Columns))
+    if isinstance(value, list):
+        try:
+            return _normal(np.array(value))
+        except (ValueError, TypeError):
+            return None
+    if isinstance(value, np.ndarray | str | int | float | bytes):
+        return value
+    return None
+
+
+def _need(parts: dict[str, Any], key: str) -> np.ndarray:
+    if not isinstance(parts.get(key), np.ndarray):
+        raise _Refused(f"a chumpy object of it lacks the array {key!r}")
+    return parts[key]
+
+
+def _array(state: object) -> np.ndarray:
+    """An array from the state that numpy pickles: only plain numbers, and exactly as many bytes as it needs."""
+    match state:
+        case (int(), tuple(shape), _Type(arguments=(str(code), *_), state=kind), fortran, str() | bytes() as raw):
+            pass
+        case _:
+            raise _Refused("an array of it is not of plain numbers")
+    order = kind[1] if isinstance(kind, tuple) and len(kind) > 1 else "="
+    if code[:1] not in set("fiub") or not code[1:].isdigit() or order not in ("<", ">", "=", "|"):
+        raise _Refused(f"an array of it is of type {code!r}, not of plain numbers")
+    try:
+        dtype = np.dtype(("<" if order == "=" else order) + code)
+        data = raw.encode("latin1") if isinstance(raw, str) else raw
+        if not all(isinstance(n, int) and n >= 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(data):
+            raise _Refused("an array of it has not the length that its shape asks for")
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    except (TypeError, ValueError) as error:
+        raise _Refused(f"an array of it is damaged ({error})") from error
+
+
+def _normal(array: np.ndarray) -> np.ndarray:
+    """Numbers as float64 or int64, whatever they were stored as; other arrays as they are."""
+    if array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _select(array: np.ndarray, index: np.ndarray, shape: object) -> np.ndarray:
+    try:
+        chosen = array.ravel()[index.astype(np.int64)]
+        return chosen.reshape(_plain_shape(shape)) if shape is not None else chosen
+    except (IndexError, ValueError, TypeError) as error:
+        raise _Refused(f"a chumpy selection of it is damaged ({error})") from error
+
+
+def _plain_shape(shape: object) -> tuple[int, ...]:
+    if isinstance(shape, _Passive):
+        shape = _plain(shape, 0)
+    if isinstance(shape, np.ndarray):
+        shape = shape.tolist()
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int) for n in shape):
+        raise _Refused("a shape of it is not a list of whole numbers")
+    return tuple(shape)
+
+
+def _sparse(state: dict[str, Any], by_columns: bool) -> np.ndarray:
+    """A dense array from the state of scipy's compressed sparse matrix."""
+    data, index, starts = (_plain(state.get(key), 0) for key in ("data", "indices", "indptr"))
+    if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in (data, index, starts)):
+        raise _Refused("a sparse matrix of it lacks its data")
+    rows, columns = (_plain_shape(state.get("_shape", state.get("shape"))) + (0, 0))[:2]
+    lines, width = (columns, rows) if by_columns else (rows, columns)
+    counts = np.diff(starts)
+    whole = len(starts) == lines + 1 and (counts >= 0).all() and len(index) == len(data) == counts.sum()
+    if not whole or lines * width > 10**8 or (len(index) and not (index.min() >= 0 and index.max() < width)):
+        raise _Refused("a sparse matrix of it is damaged")
+    dense = np.zeros((lines, width))
+    np.add.at(dense, (np.repeat(np.arange(lines), counts), index), data)
+    return dense.T if by_columns else dense
