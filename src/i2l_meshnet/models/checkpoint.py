@@ -96,22 +96,27 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Copies tensors into `network`, strictly. Raises FileError that names `path` and the first thing amiss."""
+    """Copies tensors into `network`, strictly; raises FileError as `check_state` does."""
     own = network.state_dict()
-    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    for keys, what in ((missing, "lacks"), (strange, "has the unknown")):
+    check_state(own, state, path)
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(state[key])
+
+
+def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
+    """Raises FileError, naming `path` and the first thing amiss, unless keys and shapes are the expected ones."""
+    missing, strange = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    for keys, what in ((missing, "lacks the"), (strange, "has the unknown")):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise FileError(f"{path} {what} tensor {keys[0]!r}{more}: it is not a checkpoint of this network")
-    for key, value in own.items():
+    for key, value in expected.items():
         if state[key].shape != value.shape:
             raise FileError(
                 f"{path}: tensor {key!r} is {tuple(state[key].shape)}, the network's is {tuple(value.shape)}: "
                 "it is not a checkpoint of this network"
             )
-    with torch.no_grad():
-        for key, value in own.items():
-            value.copy_(state[key])
 
 
 def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:

@@ -1,0 +1,188 @@
+"""Published snapshots (`snapshot_{epoch}.pth.tar`) read strictly, and converted to our checkpoint format.
+
+A snapshot is a pickled dict of `epoch`, `network` (a DataParallel state dict) and `optimizer`. It is unpickled with
+`weights_only=True`, which runs no code. Every tensor is used or dropped for a reason that is told; the body model's
+licensed buffers, which the published code saves along, are among the dropped.
+"""
+
+import dataclasses
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2l_meshnet import skeletons
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.assembly import BODY_DEPTH, HAND_DEPTH, build_published
+from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, Bottleneck, ResNetName
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.lixel_head import UNUSED_KEYS
+from i2l_meshnet.models.meshnet import MeshNet
+
+PREFIXES = {
+    "pose_backbone.": "pose_net.backbone.",
+    "pose_net.": "pose_net.head.",
+    "pose2feat.": "pose_to_feature.",
+    "mesh_backbone.": "mesh_branch.backbone.",
+    "mesh_net.": "mesh_branch.head.",
+    "param_regressor.": "parameter_regressor.",
+}
+"""Published module → ours."""
+
+LICENCE = "the published I2L-MeshNet weights' own terms; trained with SMPL or MANO, whose licences allow research only"
+
+_DATA_PARALLEL = "module."
+_DROPPED = {
+    "the body model's licensed buffers": ("human_model_layer.",),
+    "the mesh backbone's unused stem": tuple(f"mesh_backbone.{key}" for key in STEM_KEYS),
+    "biases to which soft-argmax is blind": tuple(
+        f"{head}{key}" for head in ("pose_net.", "mesh_net.") for key in UNUSED_KEYS
+    ),
+}
+_KINDS = {
+    "body": NetworkConfig(
+        "published", "resnet50", "smpl", skeletons.SMPL.joints, 6890, 24, 10, LixelGrid(depth_extent=BODY_DEPTH)
+    ),
+    "hand": NetworkConfig(
+        "published", "resnet50", "mano", skeletons.MANO.joints, 778, 16, 10, LixelGrid(depth_extent=HAND_DEPTH)
+    ),
+}
+"""The networks that were published."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A snapshot's content under our names.
+
+    dropped: reason → the published keys (without `module.`) that were left out for it.
+    """
+
+    config: NetworkConfig
+    state: dict[str, Tensor]
+    epoch: int
+    dropped: dict[str, tuple[str, ...]]
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Reads a snapshot of the published body or hand network, with any ResNet.
+
+    Raises FileError, in one line, for a file that is no snapshot or whose tensors are not exactly a published
+    network's: a module is missing, or the numbers of joints, vertices and bones are no published body's.
+    """
+    epoch, tensors = _unpickle(path)
+    dropped = {reason: tuple(key for key in tensors if key.startswith(keys)) for reason, keys in _DROPPED.items()}
+    used = {key: tensor for key, tensor in tensors.items() if not any(key in keys for keys in dropped.values())}
+    for module in PREFIXES:
+        if not any(key.startswith(module) for key in used):
+            raise FileError(
+                f"{path} has no module {module.removesuffix('.')!r}: it is not a whole I2L-MeshNet snapshot; "
+                "give a snapshot_N.pth.tar of the published code"
+            )
+    state = {_rename(key, path): tensor for key, tensor in used.items()}
+    config = _describe(state, path)
+    with torch.device("meta"):
+        expected = build_published(config, torch.empty(len(config.joints), config.vertices)).state_dict()
+    checkpoint.check_state(expected, state, path)
+    return Snapshot(config, state, epoch, dropped)
+
+
+def load_snapshot(network: MeshNet, path: Path) -> Snapshot:
+    """Copies a snapshot's weights into a published network of the same kind.
+
+    Raises FileError where `read_snapshot` does, or where the snapshot is of another body or backbone.
+    """
+    snapshot = read_snapshot(path)
+    if network.config is not None:
+        for what in ("body", "backbone"):
+            ours, theirs = getattr(network.config, what), getattr(snapshot.config, what)
+            if ours != theirs:
+                raise FileError(f"{path} is of {what} {theirs!r}, the network of {ours!r}: build it with {theirs!r}")
+    checkpoint.load_state(network, snapshot.state, path)
+    return snapshot
+
+
+def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
+    """Writes a snapshot as a checkpoint of ours, floats in 16 bits if `half`. Needs no body model.
+
+    Raises FileError where `read_snapshot` does or `out` cannot be written.
+    """
+    snapshot = read_snapshot(path)
+    metadata = checkpoint.Metadata(
+        snapshot.config, LICENCE, f"published snapshot {path.name}", {"epoch": snapshot.epoch}
+    )
+    checkpoint.write(snapshot.state, metadata, out, half=half)
+    return snapshot
+
+
+def _unpickle(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """Epoch and network of a snapshot, keys without `module.`; the optimizer is not even read where it need not."""
+    if not path.is_file():
+        raise FileError(f"no snapshot at {path}")
+    wrong = f"{path} is not a published snapshot (a dict of epoch, network and optimizer)"
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        raise FileError(f"{wrong}: it cannot be unpickled as plain tensors; give a snapshot_N.pth.tar") from error
+    network = content.get("network") if isinstance(content, dict) else None
+    if not isinstance(network, dict) or not all(isinstance(value, Tensor) for value in network.values()):
+        raise FileError(f"{wrong}; give a snapshot_N.pth.tar")
+    epoch = content.get("epoch")
+    tensors = {str(key).removeprefix(_DATA_PARALLEL): value for key, value in network.items()}
+    return epoch if isinstance(epoch, int) else -1, tensors
+
+
+def _rename(key: str, path: Path) -> str:
+    for theirs, ours in PREFIXES.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    raise FileError(f"{path} holds the unknown tensor {key!r}: it is not a snapshot of the published I2L-MeshNet")
+
+
+def _describe(state: dict[str, Tensor], path: Path) -> NetworkConfig:
+    """The published network that the tensors' shapes belong to."""
+
+    def rows(key: str) -> int:
+        if key not in state:
+            raise FileError(f"{path} lacks the tensor {key!r} (our name): it is not a snapshot of the published code")
+        return state[key].shape[0]
+
+    joints = rows("pose_net.head.conv_x.0.weight")
+    vertices = rows("mesh_branch.head.conv_x.0.weight")
+    bones, odd = divmod(rows("parameter_regressor.fc_pose.0.weight"), 6)
+    for config in _KINDS.values():
+        wanted = (len(config.joints), config.vertices, config.bones, 0)
+        if (joints, vertices, bones, odd) == wanted:
+            return dataclasses.replace(config, backbone=_backbone(state, path))
+    kinds = ", ".join(f"{name}: {len(c.joints)}, {c.vertices} and {c.bones}" for name, c in _KINDS.items())
+    raise FileError(
+        f"{path} has {joints} joints, {vertices} vertices and {bones} bones, which no published network has ({kinds}); "
+        "a network of another body cannot be converted"
+    )
+
+
+def _backbone(state: dict[str, Tensor], path: Path) -> ResNetName:
+    """The ResNet whose stages have as many blocks, of the same type."""
+
+    def blocks(module: str, stage: int) -> int:
+        prefix = f"{module}.backbone.layer{stage}."
+        return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+    def name(module: str) -> ResNetName:
+        depths = tuple(blocks(module, stage) for stage in range(1, 5))
+        bottleneck = f"{module}.backbone.layer1.0.conv3.weight" in state
+        for name, (block, known) in BLOCKS.items():
+            if known == depths and (block is Bottleneck) == bottleneck:
+                return name
+        raise FileError(f"{path} has a backbone with {depths} blocks, which is no ResNet-18, 34, 50, 101 or 152")
+
+    pose, mesh = name("pose_net"), name("mesh_branch")
+    if pose != mesh:
+        raise FileError(
+            f"{path} joins {pose} for the pose with {mesh} for the mesh; only snapshots of one backbone load"
+        )
+    return pose
