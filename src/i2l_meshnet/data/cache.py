@@ -1,0 +1,114 @@
+"""Annotation files are parsed once; afterwards their flat arrays are memory-mapped from a cache file.
+
+The cache lies beside the data (or in the user's cache folder where that is read-only), is written atomically and
+is thrown away when a source file's size or time changes. Mapped arrays are shared by all loader workers: the
+annotations of a million people cost each worker next to nothing.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from safetensors.numpy import save_file
+
+from i2l_meshnet.data.annotation import AnnotationTable
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+
+FOLDER = ".i2l-meshnet"
+VERSION = 1
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; FileError if it is missing, cut short or not JSON.
+
+    NaN is let through, as Python writes it, so that the check of the values can name the annotation.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileError(f"{path} is missing; `i2l-meshnet data check` says where to get it") from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in data or b"Infinity" in data:
+            try:
+                return json.loads(data)
+            except ValueError:
+                pass
+        at = f"line {error.lineno}, column {error.colno}"
+        raise FileError(f"{path} is not whole JSON ({error.msg} at {at}): download or make it again") from error
+
+
+def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[], AnnotationTable]) -> AnnotationTable:
+    """The table called `name` of the data set in `folder`, memory-mapped from its cache.
+
+    `parse` makes it from `files` if there is no cache or it is older than they are. `name` must tell apart
+    everything that changes the result (data set, split, options).
+    """
+    stamp = _stamp(name, files)
+    for path in _places(name, folder):
+        table = _open(path, stamp)
+        if table is not None:
+            return table
+    table = parse()
+    for path in _places(name, folder):
+        try:
+            with atomic_path(path) as temporary:
+                save_file(table.arrays, temporary, metadata={"stamp": stamp, "table": table.describe()})
+        except FileError:
+            continue
+        return _open(path, stamp) or table
+    return table
+
+
+def _stamp(name: str, files: Sequence[Path]) -> str:
+    """What the cache was made from, as text to compare."""
+    facts = []
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise FileError(f"{path} is missing; `i2l-meshnet data check` says where to get it") from error
+        facts.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    return json.dumps([VERSION, name, facts])
+
+
+def _places(name: str, folder: Path) -> list[Path]:
+    """Where the cache may lie: beside the data, else in the user's cache folder."""
+    user = Path(os.environ.get("I2L_MESHNET_CACHE") or Path.home() / ".cache" / "i2l-meshnet")
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    return [folder / FOLDER / f"{name}.safetensors", user / "annotations" / f"{name}-{digest}.safetensors"]
+
+
+_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
+
+
+def _open(path: Path, stamp: str) -> AnnotationTable | None:
+    """Maps a cache file; None if it is missing, damaged or not of `stamp`.
+
+    safetensors' own NumPy reader copies every array into memory, so the file's header is read here.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = orjson.loads(file.read(length))
+        facts = header.pop("__metadata__")
+        if facts["stamp"] != stamp:
+            return None
+        data = np.memmap(path, np.uint8, "r", offset=8 + length)
+        arrays = {}
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            arrays[name] = data[start:end].view(_NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        return AnnotationTable.restore(arrays, facts["table"])
+    except (OSError, struct.error, ValueError, KeyError):
+        return None

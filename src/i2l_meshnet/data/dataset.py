@@ -1,0 +1,179 @@
+"""Pictures to samples: decode what the crop needs, cut it out, keep it uint8. All else happens on the device."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from i2l_meshnet.data import augmentation
+from i2l_meshnet.data.annotation import Annotation, FittedBody
+from i2l_meshnet.data.augmentation import Augmentation
+from i2l_meshnet.data.sources.base import Source
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.geometry.crop import Crop, make_crop, warp_image
+from i2l_meshnet.skeletons import Skeleton
+from i2l_meshnet.tensors import TensorDataclass
+
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+JPEG_START = b"\xff\xd8\xff"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample(TensorDataclass):
+    """A crop and what is known of the person in it, or a batch of them.
+
+    image: RGB. colour: factors that the red, green and blue values are still to be multiplied by.
+    """
+
+    image: UInt8[Tensor, "*b 3 h w"]
+    colour: Float[Tensor, "*b 3"]
+    crop: Crop
+    annotation: Annotation
+
+    def network_input(self) -> Float[Tensor, "*b 3 h w"]:
+        """The crop as the network takes it: colours changed, clipped, in [0, 1]."""
+        coloured = self.image.to(self.colour.dtype) * self.colour[..., None, None]
+        return coloured.clamp_(0, 255).div_(255)
+
+
+def cut_crop(
+    path: Path,
+    box: Float[Tensor, "4"],
+    image_size: tuple[int, int],
+    change: Augmentation = augmentation.NONE,
+    crop_size: tuple[int, int] = (256, 256),
+    full_decode: bool = False,
+) -> tuple[UInt8[np.ndarray, "h w 3"], Crop]:
+    """Reads a picture and cuts the crop of a prepared box from it; RGB.
+
+    image_size: (width, height) that the annotations state. A JPEG much larger than the crop is decoded at 1/2, 1/4
+    or 1/8 of its size, as long as that still has the crop's resolution; `full_decode` (the published behaviour)
+    never does. The reduced picture is an area mean, so fine detail that full decoding would alias is smoothed
+    away: on photographs the crops differ by 1 to 3 grey levels in the mean (measured in docs/data.md).
+    Raises FileError for a picture that is missing, damaged or of another size.
+    """
+    crop = make_crop(box, float(image_size[0]), crop_size, change.scale, change.rotation, change.mirrored)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"picture {path} is not there ({error.strerror}); `data check` lists what is needed") from error
+    factor = 1
+    if not full_decode and data.startswith(JPEG_START):
+        side = float(box[3]) * change.scale
+        factor = next((f for f in REDUCED if side >= crop_size[0] * f), 1)
+    flags = (REDUCED[factor] if factor > 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise FileError(f"picture {path} is damaged or of an unknown kind: download it again")
+    width, height = (-(-side // factor) for side in image_size)
+    if image.shape[:2] != (height, width):
+        raise FileError(
+            f"picture {path} is not of {image_size[0]} by {image_size[1]} px as its annotations say: "
+            "picture and annotations do not belong together"
+        )
+    affine = crop.affine
+    if factor > 1:
+        # Pixel i of the reduced picture is the mean of the full picture's pixels factor*i .. factor*(i+1)-1.
+        shift = affine[:, :2].sum(-1, keepdim=True) * (factor - 1) / 2
+        affine = torch.cat([affine[:, :2] * factor, affine[:, 2:] + shift], -1)
+    return np.ascontiguousarray(warp_image(image, affine, crop_size)[..., ::-1]), crop
+
+
+class PersonDataset(Dataset[Sample]):
+    """Samples of one source. Picklable and cheap to copy: its annotations are mapped from a file.
+
+    Positions count on from epoch to epoch: position p is annotation p % len in epoch p // len. The random
+    numbers of a sample depend on the seed, the epoch and the annotation only, so any number of workers gives the
+    same samples.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        skeleton: Skeleton | None = None,
+        fit_size: tuple[int, int] | None = None,
+        crop_size: tuple[int, int] = (256, 256),
+        augment: bool = False,
+        mirror: bool = True,
+        seed: int = 0,
+        number: int = 0,
+        full_decode: bool = False,
+        draw: Callable[[int, int], Augmentation] | None = None,
+    ) -> None:
+        """skeleton: joint set of the samples, for mixtures (see `union_skeleton`); the source's own by default.
+
+        fit_size: (bones, shape values) to which fits are brought, for mixtures: a source whose fits are of another
+        size gives none. augment: for training. mirror: whether augmentation may mirror. number: of this data set in
+        a mixture, kept in `Annotation.source`. draw: (epoch, index) -> Augmentation, in place of the random one.
+        """
+        own = source.table.skeleton
+        self._source, self._number = source, number
+        self.skeleton = skeleton or own
+        self._rows = torch.tensor([row for row, _ in own.remap_to(self.skeleton)], dtype=torch.long)
+        self._columns = torch.tensor([column for _, column in own.remap_to(self.skeleton)], dtype=torch.long)
+        arrays = source.table.arrays
+        own_size = (arrays["pose"].shape[1], arrays["shape"].shape[1])
+        self._fit_size = fit_size if fit_size is not None and fit_size != own_size else None
+        self._crop_size, self._full_decode = crop_size, full_decode
+        self._augment, self._mirror, self._seed, self._draw = augment, mirror, seed, draw
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    def augmentation(self, epoch: int, index: int) -> Augmentation:
+        """The change that annotation `index` undergoes in `epoch`."""
+        if self._draw is not None:
+            return self._draw(epoch, index)
+        if not self._augment:
+            return augmentation.NONE
+        generator = np.random.default_rng((self._seed, self._number, epoch, index))
+        return augmentation.draw(generator.random, generator.standard_normal, self._mirror)
+
+    def __getitem__(self, position: int) -> Sample:
+        epoch, index = divmod(position, len(self))
+        annotation = self._adapted(self._source.table.annotation(index))
+        change = self.augmentation(epoch, index)
+        width, height = (int(side) for side in annotation.image_size)
+        path = self._source.image_path(index)
+        image, crop = cut_crop(path, annotation.box, (width, height), change, self._crop_size, self._full_decode)
+        annotation = dataclasses.replace(annotation, box=annotation.box.float())
+        return Sample(
+            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            torch.tensor(change.colour),
+            crop.to(dtype=torch.float32),
+            annotation,
+        )
+
+    def _adapted(self, annotation: Annotation) -> Annotation:
+        """The annotation in the mixture's joint set and fit size."""
+        changes: dict[str, Tensor | FittedBody] = {"source": torch.tensor(self._number)}
+        if self.skeleton is not self._source.table.skeleton:
+            for name in ("joints_image", "joints_camera", "visible"):
+                values = getattr(annotation, name)
+                spread = values.new_zeros(len(self.skeleton), *values.shape[1:])
+                spread[self._columns] = values[self._rows]
+                changes[name] = spread
+        if self._fit_size is not None:
+            fit = annotation.fit
+            changes["fit"] = dataclasses.replace(
+                fit,
+                pose=fit.pose.new_zeros(self._fit_size[0], 3),
+                shape=fit.shape.new_zeros(self._fit_size[1]),
+                known=torch.tensor(False),
+            )
+        return dataclasses.replace(annotation, **changes)
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """A batch from samples of the same joint set and fit size; for `DataLoader(collate_fn=collate)`."""
+    return Sample.stack(samples)

@@ -1,0 +1,94 @@
+"""MS-COCO: 17 keypoints and the pelvis between the hips, no depth; SMPLify-X fits in the camera frame."""
+
+from pathlib import Path
+
+import numpy as np
+
+from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
+from i2l_meshnet.data.cache import read_json
+from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.skeletons import COCO
+
+KEYPOINTS = len(COCO) - 1
+FITS = "annotations/coco_smplifyx_train.json"
+ROOTNET = "rootnet_output/bbox_root_coco_output.json"
+FOCAL = 1500.0
+"""Focal length (px) assumed where none is known, as in the published demo and fits."""
+
+
+def _needs(split: str, true_boxes: bool) -> list[Needed]:
+    official = "cocodataset.org: 2017 keypoint annotations and pictures"
+    needed = [Needed(f"annotations/person_keypoints_{split}2017.json", official)]
+    if split == "train":
+        needed.append(Needed(FITS, "the SMPLify-X fits linked from the published README"))
+    else:
+        needed.append(Needed(ROOTNET, "RootNet's outputs, linked from the published README"))
+    return [*needed, Needed(f"images/{split}2017", official, parsed=False)]
+
+
+def with_pelvis(keypoints: np.ndarray) -> np.ndarray:
+    """Appends the pelvis to COCO's keypoints (17, 3: x, y, flag): the hips' mean, labelled if both hips are."""
+    hips = keypoints[[COCO.index("L_Hip"), COCO.index("R_Hip")]]
+    return np.vstack([keypoints, [*hips[:, :2].mean(0), hips[:, 2].min()]])
+
+
+def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
+    path = folder / "annotations" / f"person_keypoints_{split}2017.json"
+    data = CocoFile(read_json(path), path)
+    rows = TableBuilder(COCO, ("smpl",), bones=24, shapes=10)
+    if split == "val":
+        for entry in read_json(folder / ROOTNET):
+            image = data.images.get(entry["image_id"])
+            if image is None:
+                rows.leave_out("RootNet box of an unknown picture")
+                continue
+            rows.add(
+                where=str(folder / ROOTNET),
+                id=entry["image_id"],
+                path=f"images/val2017/{image['file_name']}",
+                size=(image["width"], image["height"]),
+                box=entry["bbox"],
+                prepared=True,
+                focal=(FOCAL, FOCAL),
+                center=(image["width"] / 2, image["height"] / 2),
+                root_depth=entry["root_cam"][2] / 1000,
+            )
+        return rows.build(path)
+    fits = read_json(folder / FITS)
+    for annotation in data.annotations:
+        if annotation["iscrowd"] or not annotation["num_keypoints"]:
+            rows.leave_out("crowd" if annotation["iscrowd"] else "no keypoints")
+            continue
+        image = data.image_of(annotation)
+        keypoints = np.asarray(annotation["keypoints"], np.float32)
+        if keypoints.size != KEYPOINTS * 3:
+            raise FileError(f"{path}: annotation {annotation['id']} has {keypoints.size / 3:g} joints, not {KEYPOINTS}")
+        joints = with_pelvis(keypoints.reshape(KEYPOINTS, 3))
+        fitted = fits.get(str(annotation["id"]))
+        camera = fitted["cam_param"] if fitted else {}
+        smpl = fitted["smpl_param"] if fitted else None
+        rows.add(
+            where=str(path),
+            id=annotation["id"],
+            path=f"images/train2017/{image['file_name']}",
+            size=(image["width"], image["height"]),
+            box=annotation["bbox"],
+            prepared=False,
+            focal=camera.get("focal", (FOCAL, FOCAL)),
+            center=camera.get("princpt", (image["width"] / 2, image["height"] / 2)),
+            joints_image=joints[:, :2],
+            visible=joints[:, 2],
+            fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], "smpl") if smpl else None,
+        )
+    return rows.build(path)
+
+
+ADAPTER = Adapter(
+    "MSCOCO",
+    ("train", "val"),
+    _needs,
+    _read,
+    three_d=False,
+    joint_regressor="MSCOCO/J_regressor_coco_hip_smpl.npy",
+)

@@ -1,0 +1,65 @@
+"""MuCo-3DHP: composed pictures, 21 joints, SMPL fits in the camera frame; of each picture the nearest person."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
+from i2l_meshnet.data.cache import read_json
+from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
+from i2l_meshnet.skeletons import MUCO
+
+ANNOTATIONS, FITS = "data/MuCo-3DHP.json", "data/smpl_param.json"
+ORIGIN = "the MuCo download of the published I2L-MeshNet (its README, section Data)"
+
+
+def _needs(split: str, true_boxes: bool) -> list[Needed]:
+    return [
+        Needed(ANNOTATIONS, ORIGIN),
+        Needed(FITS, ORIGIN),
+        Needed("data/augmented_set", ORIGIN, parsed=False),
+        Needed("data/unaugmented_set", ORIGIN, parsed=False),
+    ]
+
+
+def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
+    path = folder / ANNOTATIONS
+    data, fits = CocoFile(read_json(path), path), read_json(folder / FITS)
+    nearest: dict[int, dict[str, Any]] = {}
+    for annotation in data.annotations:
+        image = annotation["image_id"]
+        if image not in nearest or _root_depth(annotation) < _root_depth(nearest[image]):
+            nearest[image] = annotation
+    rows = TableBuilder(MUCO, ("smpl",), bones=24, shapes=10)
+    for image_id, image in data.images.items():
+        annotation = nearest.get(image_id)
+        if annotation is None:
+            rows.leave_out("picture without a person")
+            continue
+        in_camera = np.asarray(annotation["keypoints_cam"], np.float32) / 1000
+        smpl = fits.get(str(annotation["id"]))
+        rows.add(
+            where=str(path),
+            id=annotation["id"],
+            path=f"data/{image['file_name']}",
+            size=(image["width"], image["height"]),
+            box=annotation["bbox"],
+            prepared=False,
+            focal=image["f"],
+            center=image["c"],
+            joints_image=annotation["keypoints_img"],
+            joints_camera=in_camera,
+            fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], "smpl") if smpl else None,
+            root_depth=_root_depth(annotation) / 1000,
+        )
+    return rows.build(path)
+
+
+def _root_depth(annotation: dict[str, Any]) -> float:
+    """Depth of the pelvis, mm; infinite for a person without one, who is then never the nearest."""
+    joints = annotation["keypoints_cam"]
+    return joints[MUCO.root_index][2] if len(joints) > MUCO.root_index else float("inf")
+
+
+ADAPTER = Adapter("MuCo", ("train",), _needs, _read, joint_regressor="Human36M/J_regressor_h36m_correct.npy")
