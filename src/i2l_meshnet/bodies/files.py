@@ -306,7 +306,10 @@ def _sparse(state: dict[str, Any], by_columns: bool) -> np.ndarray:
     data, index, starts = (_plain(state.get(key), 0) for key in ("data", "indices", "indptr"))
     if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in (data, index, starts)):
         raise _Refused("a sparse matrix of it lacks its data")
-    rows, columns = (_plain_shape(state.get("_shape", state.get("shape"))) + (0, 0))[:2]
+    shape = _plain_shape(state.get("_shape", state.get("shape")))
+    if len(shape) != 2:
+        raise _Refused("a sparse matrix of it has not two axes")
+    rows, columns = shape
     lines, width = (columns, rows) if by_columns else (rows, columns)
     counts = np.diff(starts)
     whole = len(starts) == lines + 1 and (counts >= 0).all() and len(index) == len(data) == counts.sum()

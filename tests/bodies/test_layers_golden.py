@@ -1,0 +1,135 @@
+"""Parity with the published SMPL_Layer and ManoLayer (goldens of the published code on stand-in models).
+
+Tolerances: float32 rounding of the published layers is about 1e-6 m and 7e-5 mm (float64 run of the same code).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from i2l_meshnet.bodies import Body, BodyMesh, BodyParams, load_body
+from i2l_meshnet.bodies.files import find_body_file
+from i2l_meshnet.bodies.linear import load_mano
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+
+
+def load(goldens: Path, name: str) -> dict[str, Tensor]:
+    with np.load(goldens / f"{name}.npz") as archive:
+        return {key: torch.from_numpy(archive[key]) for key in archive.files}
+
+
+def pose_body(body: Body, pose: Tensor, shape: Tensor, translation: Tensor | None = None) -> BodyMesh:
+    """The body posed by flattened axis-angles, in float64."""
+    rotations = axis_angle_to_matrix(pose.unflatten(-1, (-1, 3)))
+    move = torch.zeros(len(pose), 3, dtype=pose.dtype) if translation is None else translation
+    return body.double()(BodyParams(rotations, shape, move))
+
+
+def subset(points: Tensor) -> Tensor:
+    """The 300 entries of each sample that the goldens keep."""
+    flat = points.flatten(1)
+    return flat[:, np.linspace(0, flat.shape[1] - 1, 300).astype(np.int64)]
+
+
+def flat_hand(directory: Path, golden: dict[str, Tensor]) -> tuple[Body, Tensor]:
+    """MANO without its mean pose, and the poses with that mean added.
+
+    The published layer adds the mean to axis-angles of any length; a rotation matrix keeps them up to pi only,
+    and one golden sample goes beyond.
+    """
+    path = find_body_file("mano", directory)
+    mean = load_mano(path).pose_mean.flatten()
+    return load_mano(path, flat=True), golden["pose"].double() + mean
+
+
+@pytest.mark.parametrize("shaped", [True, False])
+def test_smpl_equals_the_published_layer(goldens: Path, body_directory: Path, shaped: bool) -> None:
+    golden = load(goldens, "layer_smpl")
+    body = load_body("smpl", body_directory)
+    shape = golden["shape"].double() * shaped
+    mesh = pose_body(body, golden["pose"].double(), shape)
+    if shaped:
+        torch.testing.assert_close(mesh.vertices[:, ::7], golden["verts"].double(), atol=2e-6, rtol=0)
+        torch.testing.assert_close(mesh.joints[:, :24], golden["joints"].double(), atol=2e-6, rtol=0)
+        regressed = body.joint_regressor @ mesh.vertices
+        torch.testing.assert_close(regressed, golden["regressed_joints"].double(), atol=2e-6, rtol=0)
+        torch.testing.assert_close(regressed[:, 24:], mesh.joints[:, 24:], atol=1e-9, rtol=0)
+    else:
+        torch.testing.assert_close(subset(mesh.vertices), golden["verts_nobeta_sub"].double(), atol=2e-6, rtol=0)
+        torch.testing.assert_close(mesh.joints[:, :24], golden["joints_nobeta"].double(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "key"), [("smpl", ""), ("smpl-male", "male_"), ("smpl-female", "female_")])
+def test_translated_and_gendered_smpl_equal_the_published_layer(
+    goldens: Path, body_directory: Path, name: str, key: str
+) -> None:
+    golden = load(goldens, "layer_smpl")
+    body = load_body(name, body_directory)
+    mesh = pose_body(body, golden["pose"].double(), golden["shape"].double(), golden["trans"].double())
+    torch.testing.assert_close(subset(mesh.vertices), golden[f"verts_{key}trans_sub"].double(), atol=2e-6, rtol=0)
+    torch.testing.assert_close(mesh.joints[:, :24], golden[f"joints_{key}trans"].double(), atol=2e-6, rtol=0)
+
+
+def test_mano_equals_the_published_layer(goldens: Path, body_directory: Path) -> None:
+    golden = load(goldens, "layer_mano")  # millimetres
+    body, pose = flat_hand(body_directory, golden)
+    mesh = pose_body(body, pose, golden["shape"].double())
+    torch.testing.assert_close(mesh.vertices * 1000, golden["verts"].double(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(mesh.joints * 1000, golden["joints"].double(), atol=2e-4, rtol=0)
+    moved = pose_body(body, pose, golden["shape"].double(), golden["trans"].double())
+    torch.testing.assert_close(subset(moved.vertices) * 1000, golden["verts_trans_sub"].double(), atol=2e-4, rtol=2e-7)
+    torch.testing.assert_close(moved.joints * 1000, golden["joints_trans"].double(), atol=2e-4, rtol=2e-7)
+    plain = pose_body(body, pose, golden["shape"].double() * 0)
+    torch.testing.assert_close(subset(plain.vertices) * 1000, golden["verts_nobeta_sub"].double(), atol=2e-4, rtol=0)
+
+
+def test_manos_mean_pose_is_added_as_the_published_layer_adds_it(goldens: Path, body_directory: Path) -> None:
+    golden = load(goldens, "layer_mano")
+    within = golden["pose"].unflatten(-1, (-1, 3)).norm(dim=-1).amax(1) < 3.1
+    assert within.sum() >= 6
+    body = load_body("mano", body_directory)
+    mesh = pose_body(body, golden["pose"].double()[within], golden["shape"].double()[within])
+    torch.testing.assert_close(mesh.vertices * 1000, golden["verts"].double()[within], atol=2e-4, rtol=0)
+
+
+def test_manos_regressor_takes_the_right_or_the_published_fingertip(goldens: Path, body_directory: Path) -> None:
+    golden = load(goldens, "layer_mano")
+    path = find_body_file("mano", body_directory)
+    body, pose = flat_hand(body_directory, golden)
+    mesh = pose_body(body, pose, golden["shape"].double())
+    published = load_mano(path, published_regressor=True).double().joint_regressor @ mesh.vertices
+    torch.testing.assert_close(published * 1000, golden["regressed_joints"].double(), atol=2e-4, rtol=0)
+    right = load_mano(path).double().joint_regressor @ mesh.vertices
+    tip = body.skeleton.index("Middle_4")
+    torch.testing.assert_close(right[:, tip], mesh.joints[:, tip], atol=1e-9, rtol=0)
+    assert (right[:, tip] - published[:, tip]).norm(dim=-1).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["smpl", "mano"])
+def test_gradients_equal_the_published_layers(goldens: Path, body_directory: Path, name: str) -> None:
+    golden = load(goldens, f"layer_{name}")
+    pose, unit = golden["pose"].double(), 1
+    body = load_body(name, body_directory)
+    if name == "mano":
+        body, pose = flat_hand(body_directory, golden)
+        unit = 1000  # The published layer returns millimetres.
+    pose = pose.clone().requires_grad_()
+    shape = golden["shape"].double().clone().requires_grad_()
+    mesh = pose_body(body, pose, shape)
+    vertices, joints = mesh.vertices * unit, mesh.joints[:, : golden["joints"].shape[1]] * unit
+    of_vertices, of_joints = (
+        torch.from_numpy(np.random.RandomState(seed).standard_normal(tuple(points.shape)))
+        for seed, points in ((79, vertices), (80, joints))
+    )
+    loss = (vertices * of_vertices).sum() / 100 + (joints * of_joints).sum()
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), golden["grad_L"].double(), atol=0, rtol=1e-4)
+    assert pose.grad is not None
+    assert shape.grad is not None
+    for got, key in ((pose.grad, "grad_pose"), (shape.grad, "grad_shape")):
+        expected = golden[key].double()
+        # The golden is a float32 sum over thousands of terms, and its norm of an axis-angle has 1e-8 added inside.
+        torch.testing.assert_close(got, expected, atol=2e-5 * float(expected.abs().max()), rtol=0)
