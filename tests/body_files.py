@@ -9,7 +9,7 @@ import struct
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -61,7 +61,7 @@ class Select(Ch):
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
     """Writes text and bytes as Python 2's str, as the makers' pickles have them."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def save_str2(self, value: str | bytes) -> None:
         raw = value.encode("latin1") if isinstance(value, str) else value

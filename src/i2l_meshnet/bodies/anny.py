@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
@@ -213,7 +213,7 @@ def _quartic(root: Tensor, norm: Tensor, det: Tensor, small: Tensor) -> Tensor:
     return (root.square() - norm).square() - 8 * root * det - 4 * small
 
 
-def dense(index: Int[np.ndarray, "r n"], weight: np.ndarray, columns: int) -> Float[np.ndarray, "r {columns}"]:
+def dense(index: Integer[np.ndarray, "r n"], weight: np.ndarray, columns: int) -> Float[np.ndarray, "r {columns}"]:
     """Rows of weights, scattered to `columns` and scaled to sum to exactly 1."""
     weight = weight.astype(np.float64)
     weight /= weight.sum(1, keepdims=True)

@@ -81,7 +81,7 @@ def find_body_file(name: str, directory: Path | None = None) -> Path:
 def read_body_file(path: Path) -> dict[str, Any]:
     """The entries of a .pkl or .npz body file: arrays as float64 or int64, sparse ones made dense; texts as they are.
 
-    Raises FileError, with the path, if the file cannot be read, is damaged, or is a pickle that asks for anything
+    Lists of arrays, as in the sequence files of 3DPW, stay lists. Raises FileError, with the path, if the file cannot be read, is damaged, or is a pickle that asks for anything
     but plain data.
     """
     try:
@@ -241,6 +241,8 @@ def _plain(value: object, depth: int) -> Any:
             return _select(_need(parts, "a"), _need(parts, "idxs"), state.get("preferred_shape"))
         return _sparse(state, by_columns=isinstance(value, _Columns))
     if isinstance(value, list):
+        if any(isinstance(item, _Passive) for item in value):
+            return [_plain(item, depth + 1) for item in value]
         try:
             return _normal(np.array(value))
         except (ValueError, TypeError):

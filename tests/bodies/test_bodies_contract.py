@@ -1,0 +1,186 @@
+"""What every body must do, whichever it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from i2l_meshnet.bodies import BODIES, Body, BodyParams, load_body
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+
+FLIP = torch.tensor([-1.0, 1, 1], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module", params=BODIES)
+def body(request: pytest.FixtureRequest, body_directory: Path) -> Body:
+    return load_body(request.param, body_directory).double()
+
+
+def random_params(body: Body, *batch: int, seed: int = 0) -> BodyParams:
+    """Random poses of 20 degrees a bone and shapes about the mean, float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)
+
+    shape = body.mean_shape.double() + 0.1 * normal(len(body.shape_names))
+    return BodyParams(axis_angle_to_matrix(0.35 * normal(len(body.bones), 3)), shape, normal(3))
+
+
+def test_the_rest_pose_has_the_counts_that_the_body_names(body: Body) -> None:
+    mesh = body(body.rest_params())
+    vertices, joints = body.joint_regressor.shape[1], len(body.skeleton)
+    assert mesh.vertices.shape == (vertices, 3)
+    assert mesh.joints.shape == (joints, 3)
+    assert body.joint_regressor.shape == (joints, vertices)
+    assert len(body.bones) == len(body.parents)
+    assert body.parents[0] == -1
+    assert all(0 <= parent < bone for bone, parent in enumerate(body.parents[1:], 1))
+    assert body.licence
+
+
+def test_a_batch_equals_its_samples(body: Body) -> None:
+    params = random_params(body, 2, 2)
+    together = body(params)
+    for i in range(2):
+        for j in range(2):
+            alone = body(params[i, j])
+            torch.testing.assert_close(together.vertices[i, j], alone.vertices, atol=1e-12, rtol=0)
+            torch.testing.assert_close(together.joints[i, j], alone.joints, atol=1e-12, rtol=0)
+
+
+def test_single_precision_is_within_a_hundredth_of_a_millimetre(body: Body, body_directory: Path) -> None:
+    params = random_params(body, 3)
+    single = load_body(body.name, body_directory)(params.to(dtype=torch.float32))
+    assert single.vertices.dtype == torch.float32
+    torch.testing.assert_close(single.vertices.double(), body(params).vertices, atol=1e-5, rtol=0)
+    torch.testing.assert_close(single.joints.double(), body(params).joints, atol=1e-5, rtol=0)
+
+
+def test_gradients_equal_finite_differences(body: Body) -> None:
+    base = random_params(body)
+    generator = torch.Generator().manual_seed(1)
+    probe = torch.randn(body.joint_regressor.shape[1], 3, generator=generator, dtype=torch.float64)
+
+    def value(turn: Tensor, shape: Tensor, move: Tensor) -> Tensor:
+        pose = base.pose @ axis_angle_to_matrix(turn)
+        mesh = body(BodyParams(pose, base.shape + shape, base.translation + move))
+        return (mesh.vertices * probe).sum() + mesh.joints.square().sum()
+
+    zeros = [torch.zeros(len(body.bones), 3), torch.zeros(len(body.shape_names)), torch.zeros(3)]
+    inputs = [zero.double().requires_grad_() for zero in zeros]
+    gradients = torch.autograd.grad(value(*inputs), inputs)
+    for i, gradient in enumerate(gradients):
+        way = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+        step = 1e-5
+        ends = [value(*(x.detach() + (s * step * way if j == i else 0) for j, x in enumerate(inputs))) for s in (1, -1)]
+        numeric = (ends[0] - ends[1]) / (2 * step)
+        torch.testing.assert_close((gradient * way).sum(), numeric, rtol=1e-5, atol=1e-6)
+
+
+def test_the_shape_has_gradients_at_the_mean(body: Body) -> None:
+    params = body.rest_params()
+    shape = params.shape.clone().requires_grad_()
+    mesh = body(BodyParams(params.pose, shape, params.translation))
+    (mesh.vertices.square().sum()).backward()
+    assert shape.grad is not None
+    assert (shape.grad.abs() > 1e-6).all()
+
+
+# Skinning weights are stored in single precision, so that they sum to 1 within 1e-7 only.
+def test_translation_moves_everything(body: Body) -> None:
+    params = random_params(body, 2)
+    move = torch.tensor([0.3, -1, 2], dtype=torch.float64)
+    here, there = body(params), body(BodyParams(params.pose, params.shape, params.translation + move))
+    torch.testing.assert_close(there.vertices, here.vertices + move, atol=1e-6, rtol=0)
+    torch.testing.assert_close(there.joints, here.joints + move, atol=1e-6, rtol=0)
+
+
+def test_the_root_turns_the_body_rigidly(body: Body) -> None:
+    params = random_params(body)
+    turn = axis_angle_to_matrix(torch.tensor([0.5, -1, 0.3], dtype=torch.float64))
+    pose = params.pose.clone()
+    pose[0] = turn @ pose[0]
+    before, after = body(params).vertices, body(BodyParams(pose, params.shape, params.translation)).vertices
+    torch.testing.assert_close(after - after[0], (before - before[0]) @ turn.T, atol=1e-6, rtol=0)
+
+
+def test_mirroring_twice_changes_nothing(body: Body) -> None:
+    params = random_params(body, 2)
+    twice = body.mirror(body.mirror(params))
+    assert torch.equal(twice.pose, params.pose)
+    assert torch.equal(twice.shape, params.shape)
+    assert torch.equal(twice.translation, params.translation)
+
+
+def test_the_mirrored_mesh_is_the_mesh_of_the_mirrored_parameters(body: Body) -> None:
+    if body.vertex_mirror is None:
+        pytest.skip("the body is not mirror-symmetric")
+    params = random_params(body, 2)
+    mesh, mirrored = body(params), body(body.mirror(params))
+    image = mesh.vertices[:, body.vertex_mirror] * FLIP
+    torch.testing.assert_close(mirrored.vertices, image, atol=1e-6, rtol=0)
+    joints = mesh.joints[:, list(body.skeleton.mirror_permutation)] * FLIP
+    torch.testing.assert_close(mirrored.joints, joints, atol=1e-6, rtol=0)
+
+
+def test_the_left_hand_is_the_right_hands_mirror_image(body_directory: Path) -> None:
+    right, left = (load_body(name, body_directory).double() for name in ("mano", "mano-left"))
+    params = random_params(right, 2)
+    # The root starts beside the plane of the mirror, so that the image's translation is the mirrored one.
+    mesh, mirrored = right(params), left(left.mirror(params))
+    torch.testing.assert_close(mirrored.vertices, mesh.vertices * FLIP, atol=1e-12, rtol=0)
+    torch.testing.assert_close(mirrored.joints, mesh.joints * FLIP, atol=1e-12, rtol=0)
+
+
+def test_the_joint_regressor_takes_means_and_fits_the_rest_pose(body: Body) -> None:
+    ones = torch.ones(len(body.skeleton), dtype=torch.float64)
+    torch.testing.assert_close(body.joint_regressor.sum(1), ones, atol=1e-6, rtol=0)
+    mesh = body(body.rest_params())
+    # MANO's rest pose is its mean pose, in which the fingers are bent.
+    tolerance = 2e-2 if body.name.startswith("mano") else 1e-6
+    torch.testing.assert_close(body.joint_regressor @ mesh.vertices, mesh.joints, atol=tolerance, rtol=0)
+
+
+def test_faces_exist_and_all_look_outward(body: Body) -> None:
+    faces = body.faces
+    assert faces.min() >= 0
+    assert faces.max() < body.joint_regressor.shape[1]
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    assert len(edges.unique(dim=0)) == len(edges), "two faces run along an edge in the same direction"
+    vertices = body(body.rest_params()).vertices
+    a, b, c = (vertices[faces[:, i]] - vertices.mean(0) for i in range(3))
+    assert (a * torch.linalg.cross(b, c, dim=-1)).sum() > 0, "the enclosed volume is negative"
+
+
+def test_nothing_of_a_body_enters_a_checkpoint(body: Body) -> None:
+    assert not body.state_dict()
+
+
+def test_the_shape_values_change_the_body_and_are_named(body: Body) -> None:
+    rest = body.rest_params()
+    assert rest.shape.shape == (len(body.shape_names),)
+    middle = body(rest).vertices
+    for i in range(len(body.shape_names)):
+        shape = rest.shape.clone()
+        shape[i] -= 0.3
+        changed = body(BodyParams(rest.pose, shape, rest.translation)).vertices
+        assert (changed - middle).norm(dim=-1).max() > 1e-5
+
+
+def test_an_unknown_body_is_told_with_the_choice() -> None:
+    with pytest.raises(InputError, match=r"no body 'smplx'; choose one of anny, .*toy"):
+        load_body("smplx")
+
+
+def test_the_default_body_needs_no_anny_package() -> None:
+    code = (
+        "import sys; from i2l_meshnet.bodies import load_body; load_body('anny'); load_body('anny-hand'); "
+        "print([m for m in ('anny', 'chumpy', 'warp') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,202 @@
+"""Reading the licensed files: what is found, what is refused, and that nothing in a pickle runs."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import body_files
+import numpy as np
+import pytest
+
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.bodies.files import ENVIRONMENT, find_body_file, read_body_file
+from i2l_meshnet.bodies.linear import load_mano, load_smpl
+from i2l_meshnet.errors import FileError
+
+RAN: list[str] = []
+
+
+def run(*_: Any) -> None:
+    """What the attacks try to call."""
+    RAN.append("ran")
+
+
+class Reduces:
+    """An object whose pickle calls a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def refusal(path: Path) -> str:
+    """The one line with which a file is refused."""
+    RAN.clear()
+    with pytest.raises(FileError) as caught:
+        read_body_file(path)
+    assert not RAN
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+def test_a_pickle_that_calls_a_function_is_refused_by_its_name(tmp_path: Path, protocol: int) -> None:
+    attacks = {
+        "system": Reduces(os.system, f"touch {tmp_path}/ran"),
+        "eval": Reduces(eval, "run()"),
+        "exec": Reduces(exec, "run()"),
+        "getattr": Reduces(getattr, os, "system"),
+        "run": Reduces(run),
+        "__import__": Reduces(__import__, "os"),
+        "partial": __import__("functools").partial(run),
+    }
+    for name, attack in attacks.items():
+        if name == "getattr":
+            attack = Reduces(getattr, 1, "real")
+        path = tmp_path / f"{name}.pkl"
+        for entries in (attack, {"v_template": attack}, {"J_regressor": [[attack]]}):
+            path.write_bytes(pickle.dumps(entries, protocol=protocol))
+            message = refusal(path)
+            assert name in message
+            assert "code" in message
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"(S'true'\nios\nsystem\n.",  # INST
+        b"(cos\nsystem\nS'true'\no.",  # OBJ
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",  # STACK_GLOBAL
+        b"\x80\x04\x8c\x08builtins\x8c\x0cobject.mro\x93.",  # a dotted name
+        b"cnumpy.core.multiarray\nscalar.__init__.__globals__\n.",
+        b"cnumpy\nload\n(S'x'\ntR.",
+        b"ccopy_reg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR.",
+        b"\x82\x01.",  # EXT1: the registry of extensions
+        b"Pouter\n.",  # a persistent id
+    ],
+)
+def test_hand_written_programs_are_refused(tmp_path: Path, program: bytes) -> None:
+    path = tmp_path / "body.pkl"
+    path.write_bytes(program)
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        # BUILD upon the allowed classes themselves, which must not change them for the next file.
+        b"cnumpy\nndarray\n}S'__setstate__'\nNsb.",
+        b"c_codecs\nencode\n(N}S'__new__'\nNstb.",
+        b"cchumpy.ch\nCh\n(N}S'x'\nI1\nstb.",
+        b"ccopy_reg\n_reconstructor\n(c_codecs\nencode\nc__builtin__\nobject\nNtR.",
+        b"ccopy_reg\n_reconstructor\n(I1\nI2\nNtR.",
+        b"c_codecs\nencode\n(S'abc'\nS'rot13'\ntR.",
+    ],
+)
+def test_allowed_names_cannot_be_bent(tmp_path: Path, body_directory: Path, program: bytes) -> None:
+    path = tmp_path / "body.pkl"
+    path.write_bytes(program)
+    refusal(path)
+    load_mano(find_body_file("mano", body_directory))
+
+
+def array_program(shape: str, code: str, raw: str, state: str = "(I3\nS'<'\nNNNI-1\nI-1\nI0\nt") -> bytes:
+    """A pickle of {'x': array} as numpy writes it, with parts of our choice."""
+    return (
+        f"(dS'x'\ncnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n{shape}"
+        f"cnumpy\ndtype\n(S'{code}'\nI0\nI1\ntR{state}bI00\nS'{raw}'\ntbs."
+    ).encode()
+
+
+def test_a_plain_array_is_read_and_odd_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "body.pkl"
+    path.write_bytes(array_program("(I2\nt", "u2", "a\\x00b\\x00"))
+    assert read_body_file(path)["x"].tolist() == [97, 98]
+    for program in (
+        array_program("(I2\nt", "O8", "a" * 16),  # pointers to objects
+        array_program("(I2\nt", "V2", "a" * 4),
+        array_program("(I2\nt", "M8", "a" * 16),
+        array_program("(I99\nt", "u2", "aaaa"),
+        array_program("(I-1\nt", "u2", "aa"),
+        array_program("(I2\nt", "u3", "a" * 6),
+        array_program("(I2\nt", "u2", "aaaa", state="(I3\nS'X'\nNNNI-1\nI-1\nI0\nt"),
+    ):
+        path.write_bytes(program)
+        refusal(path)
+
+
+def test_damaged_files_are_refused(tmp_path: Path, body_directory: Path) -> None:
+    whole = find_body_file("mano", body_directory).read_bytes()
+    path = tmp_path / "MANO_RIGHT.pkl"
+    for content in (b"", b"hello", whole[: len(whole) // 2], pickle.dumps([1, 2]), b"PK\x03\x04"):
+        path.write_bytes(content)
+        refusal(path)
+    archive = tmp_path / "MANO_RIGHT.npz"
+    archive.write_bytes(b"PK\x03\x04 no archive")
+    refusal(archive)
+    np.savez(archive, v_template=np.array([{}], dtype=object))
+    refusal(archive)
+    with pytest.raises(FileError, match="cannot read"):
+        read_body_file(tmp_path / "absent.pkl")
+
+
+def test_missing_or_wrong_entries_are_named(tmp_path: Path) -> None:
+    entries = body_files.body_entries("mano")
+    entries["J_regressor"] = entries["J_regressor"].toarray()
+    path = tmp_path / "MANO_RIGHT.npz"
+
+    def complaint(changes: dict[str, Any], without: str = "") -> str:
+        np.savez(path, **{key: value for key, value in (entries | changes).items() if key != without})
+        with pytest.raises(FileError) as caught:
+            load_mano(path)
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    assert "lacks hands_mean" in complaint({}, without="hands_mean")
+    assert "f is of shape ()" in complaint({"f": "text"})
+    assert "weights is of shape (778, 15)" in complaint({"weights": entries["weights"][:, 1:]})
+    assert "vertices that do not exist" in complaint({"f": entries["f"] + 700})
+    assert "not numbers" in complaint({"v_template": entries["v_template"] * np.nan})
+    tree = entries["kintree_table"].copy()
+    tree[0, 3] = 9
+    assert "kintree_table" in complaint({"kintree_table": tree})
+    with pytest.raises(FileError, match="another body's file"):
+        load_smpl(path)
+
+
+def test_an_npz_gives_the_same_body_as_the_pickle(tmp_path: Path, body_directory: Path) -> None:
+    entries = body_files.body_entries("smpl", "male")
+    entries["J_regressor"] = entries["J_regressor"].toarray()
+    entries["shapedirs"] = np.concatenate([entries["shapedirs"], np.ones((6890, 3, 290))], 2)
+    np.savez(tmp_path / "SMPL_MALE.npz", **entries)
+    one, other = load_body("smpl-male", tmp_path), load_body("smpl-male", body_directory)
+    for (name, a), (_, b) in zip(one.named_buffers(), other.named_buffers(), strict=True):
+        assert a.equal(b), name
+
+
+def test_files_are_found_in_the_named_folder_or_the_environments(
+    tmp_path: Path, body_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    source = find_body_file("mano", body_directory)
+    assert source == body_directory / body_files.MANO_FOLDER / "MANO_RIGHT.pkl"
+    shutil.copy(source, tmp_path / "MANO_RIGHT.pkl")
+    assert find_body_file("mano", tmp_path) == tmp_path / "MANO_RIGHT.pkl"
+    with pytest.raises(FileError, match=r"smpl\.is\.tue\.mpg\.de.*I2L_MESHNET_BODIES"):
+        load_body("smpl")
+    with pytest.raises(FileError, match=r"mano\.is\.tue\.mpg\.de"):
+        load_body("mano-left")
+    monkeypatch.setenv(ENVIRONMENT, str(body_directory))
+    assert find_body_file("mano") == source
+    assert find_body_file("mano", tmp_path) == tmp_path / "MANO_RIGHT.pkl"
+    with pytest.raises(FileError, match="basicModel_neutral"):
+        find_body_file("smpl", tmp_path)
