@@ -49,8 +49,8 @@ def cut_crop(
     change: Augmentation = augmentation.NONE,
     crop_size: tuple[int, int] = (256, 256),
     full_decode: bool = False,
-) -> tuple[UInt8[np.ndarray, "h w 3"], Crop]:
-    """Reads a picture and cuts the crop of a prepared box from it; RGB.
+) -> tuple[UInt8[np.ndarray, "3 h w"], Crop]:
+    """Reads a picture and cuts the crop of a prepared box from it; planes of red, green and blue.
 
     image_size: (width, height) that the annotations state. A JPEG much larger than the crop is decoded at 1/2, 1/4
     or 1/8 of its size, as long as that still has the crop's resolution; `full_decode` (the published behaviour)
@@ -82,7 +82,8 @@ def cut_crop(
         # Pixel i of the reduced picture is the mean of the full picture's pixels factor*i .. factor*(i+1)-1.
         shift = affine[:, :2].sum(-1, keepdim=True) * (factor - 1) / 2
         affine = torch.cat([affine[:, :2] * factor, affine[:, 2:] + shift], -1)
-    return np.ascontiguousarray(warp_image(image, affine, crop_size)[..., ::-1]), crop
+    blue, green, red = cv2.split(warp_image(image, affine, crop_size))
+    return np.stack([red, green, blue]), crop
 
 
 class PersonDataset(Dataset[Sample]):
@@ -148,7 +149,7 @@ class PersonDataset(Dataset[Sample]):
         image, crop = cut_crop(path, annotation.box, (width, height), change, self._crop_size, self._full_decode)
         annotation = dataclasses.replace(annotation, box=annotation.box.float())
         return Sample(
-            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            torch.from_numpy(image),
             torch.tensor(change.colour),
             crop.to(dtype=torch.float32),
             annotation,

@@ -94,6 +94,4 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
     return rows.build(path)
 
 
-ADAPTER = Adapter(
-    "Custom", SPLITS, _needs, _read, three_d=False, joint_regressor="MSCOCO/J_regressor_coco_hip_smpl.npy"
-)
+ADAPTER = Adapter("Custom", SPLITS, _needs, _read, three_d=False)

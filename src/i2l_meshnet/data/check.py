@@ -1,0 +1,185 @@
+"""`data check`: what is there of a data set, what is missing and where to get it, and pictures of some samples."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.table import Table
+
+from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.data.dataset import PersonDataset, collate
+from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
+from i2l_meshnet.data.targets import TargetBuilder
+from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.rendering.shading import render_meshes
+from i2l_meshnet.skeletons import LEFT, RIGHT
+
+COLUMNS = 4
+LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (64, 156, 255), (255, 136, 48), (236, 236, 236)
+MESH_COLOR = (0.55, 0.72, 0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckOptions:
+    """What to check."""
+
+    name: str
+    """The data set: Human36M, MuCo, MSCOCO, PW3D, FreiHAND, SURREAL or Custom."""
+    root: Path
+    """The folder that holds the data sets' folders (the published code's `data/`)."""
+    split: str | None = None
+    """One split only; all that the data set has by default."""
+    samples: int = 12
+    """How many samples are drawn on the contact sheet of each split."""
+    out: Path = Path()
+    """Folder for the contact sheets."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL or MANO files; without them only joints are drawn."""
+    true_boxes: bool = False
+    """Check what `--gt-root` needs: ground-truth boxes in place of RootNet's."""
+
+
+def run(options: CheckOptions, console: Console | None = None) -> int:
+    """Checks the splits, prints the findings and writes the sheets. Returns 0 if all is there, else 1."""
+    console = console or Console()
+    if options.name not in ADAPTERS:
+        raise InputError(f"there is no data set {options.name!r}; choose one of {', '.join(ADAPTERS)}")
+    adapter = ADAPTERS[options.name]
+    if options.split is not None and options.split not in adapter.splits:
+        raise InputError(f"{options.name} has the splits {', '.join(adapter.splits)}, not {options.split!r}")
+    failed = False
+    for split in adapter.splits if options.split is None else (options.split,):
+        console.rule(f"{options.name} {split}")
+        complete = _list_files(options, adapter, split, console)
+        try:
+            source = open_source(adapter, options.name, options.root, split, options.true_boxes)
+            complete &= _describe(source, console)
+            sheet = options.out / f"check-{options.name}-{split}.jpg"
+            _write_sheet(source, options, sheet, console)
+            console.print(f"samples drawn on {sheet}")
+        except UserError as error:
+            console.print(f"[red]{error}[/red]", soft_wrap=True)
+            complete = False
+        failed |= not complete
+    return int(failed)
+
+
+def _list_files(options: CheckOptions, adapter: Adapter, split: str, console: Console) -> bool:
+    """Prints which of the needed files and folders are there; whether all are."""
+    table = Table("file", "state", "where to get it", box=None)
+    wanted = [(f"{adapter.folder}/{needed.path}", needed.origin) for needed in adapter.needs(split, options.true_boxes)]
+    if adapter.joint_regressor is not None:
+        wanted.append((adapter.joint_regressor, "the published I2L-MeshNet code, folder data/"))
+    complete = True
+    for path, origin in wanted:
+        there = (options.root / path).exists()
+        if not there and path.endswith("data/imageFiles"):
+            there = (options.root / adapter.folder / "imageFiles").exists()
+        complete &= there
+        table.add_row(path, "[green]there[/green]" if there else "[red]missing[/red]", "" if there else origin)
+    console.print(table)
+    return complete
+
+
+def _describe(source: Source, console: Console) -> bool:
+    """Prints counts; whether all pictures are there."""
+    table = source.table
+    known = int(table.arrays["fit_known"].sum())
+    console.print(f"{len(source)} people, {known} with a fitted body, {len(table.skeleton)} joints each")
+    if table.left_out:
+        console.print("left out: " + ", ".join(f"{count} {reason}" for reason, count in table.left_out.items()))
+    groups = [group for group in table.groups if group]
+    if groups:
+        console.print(f"{len(groups)} actions or sequences")
+    pictures = {table.image_path(index) for index in range(len(table))}
+    gone = sorted(path for path in pictures if not (source.folder / path).is_file())
+    if gone:
+        console.print(
+            f"[red]{len(gone)} of {len(pictures)} pictures are missing, such as {source.folder / gone[0]}[/red]"
+        )
+    else:
+        console.print(f"all {len(pictures)} pictures are there")
+    return not gone
+
+
+def _write_sheet(source: Source, options: CheckOptions, path: Path, console: Console) -> None:
+    """Draws evenly spread samples: each crop with its joints and, beside it, with its fitted body.
+
+    Samples whose pictures are missing are passed over; FileError if that is all of them.
+    """
+    if options.samples < 1:
+        raise InputError(f"--samples must be at least 1, not {options.samples}")
+    there = [index for index in range(len(source)) if source.image_path(index).is_file()]
+    if not there:
+        raise FileError(f"no sample can be drawn: none of the pictures is in {source.folder}")
+    bodies = _bodies(source, options, console)
+    dataset = PersonDataset(source)
+    chosen = np.linspace(0, len(there) - 1, min(options.samples, len(there))).round().astype(int)
+    cells = [_cell(dataset, there[place], bodies) for place in chosen]
+    columns = min(COLUMNS, len(cells))
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
+    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), np.vstack(rows)[..., ::-1])
+
+
+def _bodies(source: Source, options: CheckOptions, console: Console) -> list[Body]:
+    """The bodies of the source's fits; empty if there are no fits or their files are not at hand."""
+    if not source.table.arrays["fit_known"].any():
+        return []
+    try:
+        return [load_body(name, options.body_dir) for name in source.table.bodies]
+    except UserError as error:
+        console.print(f"[yellow]the fitted bodies are not drawn: {error}[/yellow]", soft_wrap=True)
+        return []
+
+
+def _cell(dataset: PersonDataset, index: int, bodies: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
+    """One sample with its joints and, if there are bodies, beside it with its fitted body's mesh."""
+    batch = collate([dataset[index]])
+    crop = np.ascontiguousarray(batch.image[0].permute(1, 2, 0).numpy())
+    annotation = batch.annotation
+    joints, mesh = crop.copy(), crop.copy()
+    points = batch.crop.to_crop(annotation.joints_image)[0].numpy()
+    visible = annotation.visible[0].numpy()
+    names = dataset.skeleton.joints
+    for start, end in dataset.skeleton.bone_indices:
+        if visible[start] and visible[end]:
+            cv2.line(joints, _pixel(points[start]), _pixel(points[end]), _color(names[end]), 2, cv2.LINE_AA)
+    for name, point, shown in zip(names, points, visible, strict=True):
+        if shown:
+            cv2.circle(joints, _pixel(point), 3, _color(name), -1, cv2.LINE_AA)
+    if bodies and bool(annotation.fit.known[0]):
+        _, vertices, _ = TargetBuilder(bodies, LixelGrid(), dataset.skeleton).meshes(batch)
+        linear, shift = batch.crop.affine[0, :, :2], batch.crop.affine[0, :, 2]
+        scale = torch.diagonal(linear)
+        focal = (scale * annotation.camera.focal[0]).tolist()
+        center = (scale * annotation.camera.center[0] + shift).tolist()
+        solid = vertices[0].numpy()
+        color = np.full(solid.shape, MESH_COLOR, np.float32)
+        faces = bodies[0].faces.cpu().numpy()
+        picture, cover = render_meshes(
+            solid, faces, (focal[0], focal[1]), (center[0], center[1]), crop.shape[:2], color
+        )
+        mixed = crop * (1 - 0.8 * cover[..., None]) + 0.8 * 255 * picture
+        mesh = np.clip(mixed, 0, 255).astype(np.uint8)
+    label = f"{int(annotation.id[0])}"
+    cv2.putText(joints, label, (6, crop.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.hstack([joints, mesh]) if bodies else joints
+
+
+def _pixel(point: np.ndarray) -> tuple[int, int]:
+    """Nearest pixel, kept within what OpenCV can draw."""
+    x, y = (round(min(max(float(value), -1e4), 1e4)) for value in point)
+    return x, y
+
+
+def _color(joint: str) -> tuple[int, int, int]:
+    """By side."""
+    return LEFT_COLOR if joint.startswith(LEFT) else RIGHT_COLOR if joint.startswith(RIGHT) else MIDDLE_COLOR

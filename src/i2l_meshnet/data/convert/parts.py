@@ -1,0 +1,74 @@
+"""Conversions that can be broken off and go on: one part file per sequence or clip, joined at the end."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from i2l_meshnet.data.cache import read_json
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+
+Content = dict[str, list[dict[str, Any]]]
+"""`images` and `annotations` in MS-COCO's structure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A piece of work. name: unique, may contain slashes. source: the file it depends on. make: does it.
+
+    Image ids count from 0 within a part.
+    """
+
+    name: str
+    source: Path
+    make: Callable[[], Content]
+
+
+def convert_parts(parts: Sequence[Part], target: Path, title: str, console: Console) -> int:
+    """Makes every part that is not there yet and joins all into `target`, ids counted through; returns how many people.
+
+    Parts lie beside `target` until it is written, so a run that was broken off goes on where it was.
+    """
+    folder = target.with_name(f".{target.stem}-parts")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(parts))
+        for part in parts:
+            path = folder / f"{part.name.replace('/', '+')}.json"
+            stamp = _stamp(part.source)
+            if not _is_done(path, stamp):
+                content = part.make()
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(orjson.dumps({"stamp": stamp, **content}, option=orjson.OPT_SERIALIZE_NUMPY))
+            progress.advance(task)
+    joined: Content = {"images": [], "annotations": []}
+    for part in parts:
+        content = read_json(folder / f"{part.name.replace('/', '+')}.json")
+        first = len(joined["images"])
+        joined["images"] += [{**image, "id": first + image["id"]} for image in content["images"]]
+        for annotation in content["annotations"]:
+            number = {"id": len(joined["annotations"]), "image_id": first + annotation["image_id"]}
+            joined["annotations"].append({**annotation, **number})
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(orjson.dumps(joined))
+    shutil.rmtree(folder, ignore_errors=True)
+    return len(joined["annotations"])
+
+
+def _stamp(source: Path) -> str:
+    status = source.stat()
+    return json.dumps([str(source), status.st_size, status.st_mtime_ns])
+
+
+def _is_done(path: Path, stamp: str) -> bool:
+    try:
+        return path.is_file() and read_json(path).get("stamp") == stamp
+    except FileError:
+        return False

@@ -1,0 +1,170 @@
+"""SURREAL's release (clips and *_info.mat) to single pictures and {train,val}.json."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from scipy.io import loadmat
+from scipy.spatial.transform import Rotation
+
+from i2l_meshnet.bodies import Body, BodyParams, load_body
+from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
+from i2l_meshnet.data.sources.pw3d import BODIES
+from i2l_meshnet.data.sources.surreal import BONES, JOINTS
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.crop import box_from_points
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+
+SPLITS = ("train", "val")
+WIDTH, HEIGHT = 320, 240
+FOCAL, CENTER = (600.0, 600.0), (160.0, 120.0)
+"""Of the release's renderer: a 60 mm lens before a 32 by 24 mm sensor, pixels."""
+WORLD_TO_CAMERA = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+"""Rotation of the renderer's camera, the same in all clips: its axes are brought to x right, y down, z forward."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SurrealOptions:
+    """Where SURREAL is and where its pictures and annotation files go."""
+
+    release: Path
+    """The folder with train/ and val/, each run*/<sequence>/<clip>.mp4 and <clip>_info.mat."""
+    root: Path
+    """The folder of the data sets; pictures and files are written to SURREAL/ in it."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL files (male and female)."""
+    clips: Path | None = None
+    """A list of validation clips, run/sequence/clip.mp4 per line, such as BodyNet's; all clips by default."""
+
+
+def convert_surreal(options: SurrealOptions, console: Console | None = None) -> int:
+    """Writes pictures and annotation files; returns 0. FileError if release or body files are not there.
+
+    One picture per second of the training clips, the middle one of the validation clips; clips of one frame are
+    passed over. The release's parameters and joints are of the mirror-image body and are mirrored back.
+    """
+    console = console or Console()
+    bodies = {gender: load_body(BODIES[gender], options.body_dir) for gender in ("female", "male")}
+    chosen = _chosen_clips(options.clips)
+    for split in SPLITS:
+        clips = sorted((options.release / split).glob("run*/*/*.mp4"))
+        if not clips:
+            raise FileError(f"{options.release / split} holds no run*/*/*.mp4: name the unpacked release")
+        names = {clip: clip.relative_to(options.release / split).as_posix() for clip in clips}
+        if split == "val" and chosen is not None:
+            names = {clip: name for clip, name in names.items() if name in chosen}
+        folder = options.root / "SURREAL" / split
+        parts = [
+            Part(name, clip, partial(_clip, clip, Path(name), folder, split == "train", bodies))
+            for clip, name in names.items()
+        ]
+        target = options.root / "SURREAL" / f"{split}.json"
+        count = convert_parts(parts, target, f"SURREAL {split}", console)
+        console.print(f"{target}: {count} people in {len(parts)} clips")
+    return 0
+
+
+def _chosen_clips(path: Path | None) -> set[str] | None:
+    if path is None:
+        return None
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise FileError(f"cannot read the list of clips {path}: {error.strerror}") from error
+    return {"/".join(line.strip().split("/")[-3:]) for line in lines if line.strip()}
+
+
+def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[str, Body]) -> Content:
+    """The pictures of one clip (written to `folder`) and their annotations."""
+    content: Content = {"images": [], "annotations": []}
+    facts = _read_info(clip.with_name(f"{clip.stem}_info.mat"))
+    location = np.asarray(facts["camLoc"], np.float64).ravel()
+    for frame, picture in _frames(clip, per_second):
+        pixels = np.asarray(facts["joints2D"], np.float64)[:, :, frame].T
+        world = np.asarray(facts["joints3D"], np.float64)[:, :, frame].T
+        mirror = list(JOINTS.mirror_permutation)
+        pixels, in_camera = pixels[mirror], (world[mirror] - location) @ WORLD_TO_CAMERA.T
+        inside = ((pixels >= 0) & (pixels < (WIDTH, HEIGHT))).all(1)
+        if not inside.any():
+            continue
+        gender = "male" if int(np.ravel(facts["gender"])[frame]) else "female"
+        pose = np.asarray(facts["pose"], np.float32)[:, frame]
+        shape = np.asarray(facts["shape"], np.float32)[:, frame]
+        file_name = (name.parent / f"{clip.stem}_{frame:03d}.jpg").as_posix()
+        with atomic_path(folder / file_name) as temporary:
+            cv2.imwrite(str(temporary), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        number = len(content["images"])
+        content["images"].append(
+            {
+                "id": number,
+                "file_name": file_name,
+                "width": WIDTH,
+                "height": HEIGHT,
+                "cam_param": {"focal": FOCAL, "princpt": CENTER},
+            }
+        )
+        content["annotations"].append(
+            {
+                "image_id": number,
+                "joint_img": pixels.tolist(),
+                "joint_cam": in_camera.tolist(),
+                "bbox": box_from_points(torch.from_numpy(pixels), torch.from_numpy(inside)).tolist(),
+                "smpl_param": {**_in_camera(bodies[gender], pose, shape, in_camera), "gender": gender},
+            }
+        )
+    return content
+
+
+def _in_camera(body: Body, pose: np.ndarray, shape: np.ndarray, joints: np.ndarray) -> dict[str, list[float]]:
+    """The mirrored-back parameters, moved so that the body's joints lie on `joints` (24, 3; camera, m)."""
+    rotations = axis_angle_to_matrix(torch.from_numpy(pose.copy()).view(BONES, 3))
+    params = body.mirror(BodyParams(rotations, torch.from_numpy(shape.copy()), torch.zeros(3)))
+    posed = body(params).joints[:BONES].double().numpy()
+    turn = Rotation.align_vectors(joints - joints.mean(0), posed - posed.mean(0))[0]
+    rotations = matrix_to_axis_angle(params.pose)
+    rotations[0] = torch.from_numpy((turn * Rotation.from_matrix(params.pose[0].numpy())).as_rotvec())
+    shift = joints.mean(0) - turn.apply(posed.mean(0))
+    return {
+        "pose": rotations.flatten().tolist(),
+        "shape": shape.tolist(),
+        "trans": (turn.apply(posed[0]) + shift - posed[0]).tolist(),
+    }
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """The contents of an _info.mat file; FileError if it is missing or damaged."""
+    try:
+        facts = loadmat(path)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise FileError(f"{path} is missing or damaged: unpack the release anew") from error
+    missing = {"camLoc", "joints2D", "joints3D", "gender", "pose", "shape"} - set(facts)
+    if missing:
+        raise FileError(f"{path} lacks {', '.join(sorted(missing))}: it is not an info file of SURREAL")
+    return facts
+
+
+def _frames(clip: Path, per_second: bool) -> list[tuple[int, np.ndarray]]:
+    """Numbers and pictures (BGR) of the frames to take; none of a clip of one frame."""
+    video = cv2.VideoCapture(str(clip))
+    try:
+        count, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), max(int(video.get(cv2.CAP_PROP_FPS)), 1)
+        if count == 0:
+            raise FileError(f"{clip} cannot be read as a video: unpack the release anew")
+        if count == 1:
+            return []
+        wanted = range(0, count, rate) if per_second else (count // 2,)
+        frames = []
+        for number in range(max(wanted) + 1):
+            if not video.grab():
+                break
+            if number in wanted:
+                frames.append((number, video.retrieve()[1]))
+        return frames
+    finally:
+        video.release()
