@@ -34,15 +34,16 @@ def solve_translation(
     weights: Float[Tensor, "*b n"] | None = None,
     root_depth: Float[Tensor, "*b"] | None = None,
     huber: float | Float[Tensor, "*b"] = 3.0,
-    iterations: int = 10,
+    iterations: int = 20,
 ) -> Placement:
     """The translation T for which root-relative `points` X (metres) project nearest to `pixels` u.
 
     u = f (X + T)_xy / (X + T)_z + c, multiplied by the depth, is linear in T:
     f T_x - (u - c) T_z = (u - c) X_z - f X_x, and the same in y: two rows for each point, three unknowns. The
     first solution weighs all rows alike; the next ones divide each row by its depth, so that residuals are pixels,
-    and reduce those beyond `huber` pixels or beyond 1.5 times the median residual, whichever is more (iteratively
-    reweighted least squares): so a share of wrong points, whole limbs included, does not pull the mesh away.
+    and count those beyond `huber` pixels by their length only, not its square (iteratively reweighted least
+    squares); the second half of them fades out what is beyond twice the median residual. So a share of wrong points,
+    whole limbs included, does not pull the mesh away.
 
     weights: 0 leaves a point out (truncated joints); all points count where fewer than three would. root_depth:
     T_z where it is known, metres. Where the depth cannot be told (a flat, tiny or reversed mesh) it is held so that
@@ -58,15 +59,16 @@ def solve_translation(
     limit = torch.as_tensor(huber, dtype=torch.float64, device=points.device)[..., None]
     used = given > 0
 
-    row_weight = given / given.mean(-1, keepdim=True)
-    translation = _least_squares(points, rays, camera.focal, row_weight, known, nearest)
-    for _ in range(iterations):
+    translation = _least_squares(points, rays, camera.focal, given, known, nearest)
+    for iteration in range(iterations):
         error = _pixel_error(points, translation, pixels, camera)
-        scale = torch.maximum(1.5 * _masked_median(error, used)[..., None], limit)
-        robust = scale / torch.maximum(error, scale)
         depth = points[..., 2] + translation[..., 2:]
-        row_weight = given * robust.square() / depth.square()
-        translation = _least_squares(points, rays, camera.focal, row_weight, known, nearest)
+        if iteration < iterations // 2:
+            robust = limit / torch.maximum(error, limit)
+        else:
+            scale = torch.maximum(2 * _masked_median(error, used)[..., None], limit)
+            robust = (scale / torch.maximum(error, scale)).square()
+        translation = _least_squares(points, rays, camera.focal, given * robust / depth.square(), known, nearest)
 
     error = _pixel_error(points, translation, pixels, camera)
     mean = (error * used).sum(-1) / used.sum(-1)

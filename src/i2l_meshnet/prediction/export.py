@@ -55,18 +55,19 @@ def write_surface(surface: Surface, path: Path) -> None:
 
 
 def _obj(surface: Surface) -> bytes:
-    lines = [
-        f"# i2l-meshnet {version('i2l-meshnet')}; metres; camera frame: x right, y down, z forward",
-        *(f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in surface.vertices.tolist()),
-    ]
-    faces = (surface.faces + 1).tolist()
+    title = f"# i2l-meshnet {version('i2l-meshnet')}; metres; camera frame: x right, y down, z forward\n"
+    parts = [title, _rows("v %.6f %.6f %.6f\n", surface.vertices)]
     if surface.uv is None or surface.face_uv is None:
-        lines += [f"f {a} {b} {c}" for a, b, c in faces]
+        parts.append(_rows("f %d %d %d\n", surface.faces + 1))
     else:
-        lines += [f"vt {u:.6f} {v:.6f}" for u, v in surface.uv.tolist()]
-        corners = zip(faces, (surface.face_uv + 1).tolist(), strict=True)
-        lines += [f"f {a}/{ta} {b}/{tb} {c}/{tc}" for (a, b, c), (ta, tb, tc) in corners]
-    return ("\n".join(lines) + "\n").encode()
+        corners = np.stack([surface.faces, surface.face_uv], -1) + 1
+        parts += [_rows("vt %.6f %.6f\n", surface.uv), _rows("f %d/%d %d/%d %d/%d\n", corners)]
+    return "".join(parts).encode()
+
+
+def _rows(pattern: str, values: np.ndarray) -> str:
+    """`pattern` filled with each row of `values`: all at once, several times faster than row by row."""
+    return pattern * len(values) % tuple(values.ravel().tolist())
 
 
 def _ply(surface: Surface) -> bytes:
@@ -79,12 +80,13 @@ def _glb(surface: Surface) -> bytes:
     faces, visual = surface.faces, None
     if surface.uv is not None and surface.face_uv is not None:
         # glTF has one index for both: a vertex on a seam is repeated for each of its texture coordinates.
-        pairs = np.stack([surface.faces.ravel(), surface.face_uv.ravel()], 1)
-        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-        vertices, normals = vertices[unique[:, 0]], normals[unique[:, 0]]
+        pairs = surface.faces.ravel().astype(np.int64) * len(surface.uv) + surface.face_uv.ravel()
+        unique, inverse = np.unique(pairs, return_inverse=True)
+        of_vertex, of_uv = np.divmod(unique, len(surface.uv))
+        vertices, normals = vertices[of_vertex], normals[of_vertex]
         faces = inverse.reshape(-1, 3)
         visual = TextureVisuals(
-            uv=surface.uv[unique[:, 1]],
+            uv=surface.uv[of_uv],
             material=PBRMaterial(
                 name="skin", baseColorFactor=[215, 190, 170, 255], metallicFactor=0.0, roughnessFactor=0.8
             ),

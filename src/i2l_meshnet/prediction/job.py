@@ -172,7 +172,7 @@ def run(options: PredictOptions) -> int:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=len(tasks) < 2,
+            disable=len(tasks) < 2 or not console.is_terminal,
         )
         with progress:
             bar = progress.add_task("predict", total=len(tasks))

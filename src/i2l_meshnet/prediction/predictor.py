@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol, Self, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import cv2
 import numpy as np
@@ -110,7 +110,7 @@ class MeshPredictor:
         detect: bool = True,
         batch_size: int = 16,
         score_threshold: float = DEFAULT_THRESHOLD,
-    ) -> Self:
+    ) -> "MeshPredictor":
         """A predictor with the network of a checkpoint of ours, or with the one that ships with the package (None).
 
         device: "cpu", "cuda", or "auto": a CUDA device where there is one. body_directory: where the licensed files

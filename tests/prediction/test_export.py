@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.prediction.export import CAMERA_TO_GLTF, Surface, write_surface
+
+
+@pytest.fixture(scope="module")
+def full(anny: Body) -> Surface:
+    vertices = anny.full_mesh(anny(anny.rest_params()).vertices).double().numpy()
+    return Surface(vertices, anny.full_faces.numpy(), anny.full_uv.double().numpy(), anny.full_face_uv.numpy())
+
+
+@pytest.fixture(scope="module")
+def coarse(anny: Body) -> Surface:
+    return Surface(anny(anny.rest_params()).vertices.double().numpy(), anny.faces.numpy())
+
+
+def loaded(path: Path) -> trimesh.Trimesh:
+    mesh = trimesh.load(path, process=False)
+    if isinstance(mesh, trimesh.Scene):
+        (mesh,) = mesh.geometry.values()
+    assert isinstance(mesh, trimesh.Trimesh)
+    return mesh
+
+
+@pytest.mark.parametrize("ending", ["obj", "ply", "glb"])
+@pytest.mark.parametrize("kind", ["full", "coarse"])
+def test_written_meshes_are_read_back(tmp_path: Path, ending: str, kind: str, request: pytest.FixtureRequest) -> None:
+    surface: Surface = request.getfixturevalue(kind)
+    path = tmp_path / f"mesh.{ending}"
+    write_surface(surface, path)
+    mesh = loaded(path)
+    sign = CAMERA_TO_GLTF if ending == "glb" else np.ones(3)
+    np.testing.assert_allclose(mesh.triangles, (surface.vertices * sign)[surface.faces], atol=1e-5)
+    merged = trimesh.Trimesh(mesh.vertices, mesh.faces, process=True, validate=True)
+    merged.merge_vertices(merge_tex=True, merge_norm=True)
+    assert merged.is_watertight
+    assert merged.volume == pytest.approx(trimesh.Trimesh(surface.vertices, surface.faces).volume, rel=1e-3)
+    assert 0.05 < merged.volume < 0.1  # positive: faces point outwards
+
+
+@pytest.mark.parametrize("ending", ["obj", "glb"])
+def test_texture_coordinates_survive(tmp_path: Path, full: Surface, ending: str) -> None:
+    path = tmp_path / f"mesh.{ending}"
+    write_surface(full, path)
+    mesh = loaded(path)
+    assert full.uv is not None
+    uv = np.asarray(mesh.visual.uv)[mesh.faces]
+    np.testing.assert_allclose(uv, full.uv[full.face_uv], atol=1e-5)
+
+
+def test_an_obj_names_its_frame_and_units(tmp_path: Path, coarse: Surface) -> None:
+    write_surface(coarse, tmp_path / "mesh.obj")
+    lines = (tmp_path / "mesh.obj").read_text().splitlines()
+    assert "metres" in lines[0]
+    assert "z forward" in lines[0]
+    faces = np.array([line.split()[1:] for line in lines if line.startswith("f ")], int)
+    np.testing.assert_array_equal(faces - 1, coarse.faces)
+
+
+def test_normals_point_outwards(coarse: Surface) -> None:
+    normals = coarse.normals
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-9)
+    thicker = trimesh.Trimesh(coarse.vertices + 1e-3 * normals, coarse.faces)
+    body = trimesh.Trimesh(coarse.vertices, coarse.faces)
+    assert thicker.volume - body.volume == pytest.approx(1e-3 * body.area, rel=0.05)
+
+
+def test_files_that_cannot_be_written(tmp_path: Path, coarse: Surface) -> None:
+    with pytest.raises(InputError, match=r"\.stl"):
+        write_surface(coarse, tmp_path / "mesh.stl")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileError, match="file"):
+        write_surface(coarse, tmp_path / "file" / "mesh.obj")

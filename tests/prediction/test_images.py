@@ -1,0 +1,200 @@
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.prediction.images import find_pictures, read_photo
+
+COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
+
+
+def quarters(width: int = 60, height: int = 40) -> np.ndarray:
+    """Red, green / blue, white."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    h, w = height // 2, width // 2
+    for color, (y, x) in zip(COLORS, ((0, 0), (0, w), (h, 0), (h, w)), strict=True):
+        picture[y : y + h, x : x + w] = color
+    return picture
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "webp", "jpg"])
+def test_formats(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"picture.{ending}"
+    Image.fromarray(quarters()).save(path, **({"lossless": True} if ending == "webp" else {}))
+    photo = read_photo(path)
+    assert (photo.width, photo.height) == (60, 40)
+    inner = photo.pixels[10:30:19, 10:50:39].astype(int)
+    np.testing.assert_allclose(inner, quarters()[10:30:19, 10:50:39], atol=6 if ending == "jpg" else 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
+    upright = Image.fromarray(quarters())
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright if orientation == 1 else upright.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "turned.png"
+    stored.save(path, exif=exif)
+    np.testing.assert_array_equal(read_photo(path).pixels, quarters())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "I", "I;16", "F"])
+def test_every_kind_of_pixel_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    grey = np.linspace(0, 255, 64).astype(np.uint8).reshape(1, 64).repeat(8, 0)
+    if mode in ("I", "I;16"):
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+        image = image if mode == "I;16" else image.convert("I")
+    elif mode == "F":
+        image = Image.fromarray(grey.astype(np.float32) / 255)
+    elif mode == "1":
+        grey = np.where(grey > 127, 255, 0).astype(np.uint8)
+        image = Image.fromarray(grey).convert("1", dither=Image.Dither.NONE)
+    elif mode == "PA":
+        image = Image.fromarray(grey).convert("P").convert("PA")
+    else:
+        image = Image.fromarray(grey).convert(mode)
+    path = tmp_path / ("picture.png" if mode in ("1", "L", "LA", "P", "RGBA", "I;16") else "picture.tiff")
+    image.save(path)
+    pixels = read_photo(path).pixels
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels.astype(int), grey[..., None].repeat(3, -1).astype(int), atol=1)
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:, :2] = (10, 20, 30, 255)
+    rgba[:, 2:] = (10, 20, 30, 0)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    pixels = read_photo(tmp_path / "a.png").pixels
+    assert pixels[0, 0].tolist() == [10, 20, 30]
+    assert pixels[0, 3].tolist() == [255, 255, 255]
+
+
+def exif_photo(path: Path, tags: dict[int, object], size: tuple[int, int] = (400, 300)) -> Path:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif).update(tags)
+    Image.new("RGB", size).save(path, exif=exif)
+    return path
+
+
+def test_focal_length_from_exif(tmp_path: Path) -> None:
+    base = ExifTags.Base
+    by_film = exif_photo(tmp_path / "film.jpg", {base.FocalLengthIn35mmFilm: 50})
+    assert read_photo(by_film).exif_focal == pytest.approx(50 * 500 / math.hypot(36, 24))
+    sensor = {
+        base.FocalLength: 20.0,
+        base.FocalPlaneXResolution: 2540.0,
+        base.FocalPlaneResolutionUnit: 2,
+        base.ExifImageWidth: 800,
+    }
+    # 20 mm at 100 pixels a millimetre, in a picture shrunk to half the recorded width.
+    by_sensor = exif_photo(tmp_path / "sensor.jpg", sensor)
+    assert read_photo(by_sensor).exif_focal == pytest.approx(1000)
+    assert read_photo(exif_photo(tmp_path / "zero.jpg", {base.FocalLengthIn35mmFilm: 0})).exif_focal is None
+    assert read_photo(exif_photo(tmp_path / "none.jpg", {})).exif_focal is None
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    whole = folder / "whole.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(whole)
+    files = {name: folder / f"{name}.jpg" for name in ("text", "empty", "truncated", "header", "pixel")}
+    files["text"].write_text("this is no picture")
+    files["empty"].write_bytes(b"")
+    files["truncated"].write_bytes(whole.read_bytes()[:9000])
+    files["header"].write_bytes(whole.read_bytes()[:12])
+    Image.new("RGB", (1, 1)).save(files["pixel"])
+    files["missing"] = folder / "missing.jpg"
+    files["folder"] = folder / "folder.jpg"
+    files["folder"].mkdir()
+    files["heic"] = folder / "fake.heic"
+    files["heic"].write_text("no picture either")
+    files["png"] = folder / "cut.png"
+    Image.fromarray(noise).save(files["png"])
+    files["png"].write_bytes(files["png"].read_bytes()[:5000])
+    return files
+
+
+def test_bad_files_are_told_in_one_line(tmp_path: Path) -> None:
+    for path in bad_files(tmp_path).values():
+        with pytest.raises(FileError) as caught:
+            read_photo(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    Image.new("1", (20000, 16000)).save(path)
+    with pytest.raises(FileError, match=r"20000x16000 .*--max-pixels"):
+        read_photo(path)
+    limit = Image.MAX_IMAGE_PIXELS
+    small = tmp_path / "small.png"
+    Image.new("RGB", (50, 50)).save(small)
+    with pytest.raises(FileError, match="--max-pixels"):
+        read_photo(small, max_pixels=2499)
+    assert read_photo(small, max_pixels=2500).width == 50
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="the extra [heic] is not installed")
+def test_heic(tmp_path: Path) -> None:
+    import pillow_heif
+
+    heif = pillow_heif.from_pillow(Image.fromarray(quarters(64, 64)))
+    heif.save(tmp_path / "a.heic", quality=95)
+    pixels = read_photo(tmp_path / "a.heic").pixels
+    np.testing.assert_allclose(pixels[16::32, 16::32].astype(int), quarters(64, 64)[16::32, 16::32], atol=12)
+
+
+def test_heic_without_the_package_says_what_to_install(tmp_path: Path) -> None:
+    if importlib.util.find_spec("pillow_heif") is not None:
+        pytest.skip("pillow-heif is installed")
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"x")
+    with pytest.raises(FileError, match=r"pip install 'i2l-meshnet\[heic\]'"):
+        read_photo(path)
+
+
+def places(inputs: list[str], **options: object) -> list[str]:
+    return [picture.place.as_posix() for picture in find_pictures(inputs, **options)]  # pyright: ignore
+
+
+def test_finding_pictures(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "sub/c.webp", "results/a_overlay.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    folder, out = str(tmp_path), tmp_path / "results"
+    assert places([folder]) == ["a.png", "b.JPG"]
+    assert places([folder], recursive=True) == ["a.png", "b.JPG", "results/a_overlay.jpg", "sub/c.webp"]
+    assert places([folder], recursive=True, exclude=out) == ["a.png", "b.JPG", "sub/c.webp"]
+    assert places([f"{folder}/*"]) == ["a.png", "b.JPG"]
+    # Named outright, any ending is tried; named twice, a file comes once.
+    assert places([f"{folder}/notes.txt", f"{folder}/a.png", folder]) == ["notes.txt", "a.png", "b.JPG"]
+
+
+def test_inputs_that_hold_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.jpg").write_bytes(b"x")
+    for text, hint in (
+        (str(tmp_path), "--recursive"),
+        (str(tmp_path / "nothing.jpg"), "no such file"),
+        (str(tmp_path / "*.png"), "no picture matches"),
+    ):
+        with pytest.raises(FileError, match=hint) as caught:
+            find_pictures([text])
+        assert text in str(caught.value)

@@ -1,0 +1,196 @@
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand_in import Scene, TruthNetwork
+
+import i2l_meshnet
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.prediction import job
+from i2l_meshnet.prediction.images import Picture, find_pictures
+from i2l_meshnet.prediction.job import PredictOptions, result_names, run
+from i2l_meshnet.prediction.predictor import MeshPredictor
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch, network: TruthNetwork, anny: Body) -> MeshPredictor:
+    """Jobs run the network that knows the truth, and no detector is there."""
+    predictor = MeshPredictor(network, anny)
+    monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: predictor)
+    monkeypatch.setattr(job.assets, "find", lambda name: None)
+    return predictor
+
+
+@pytest.fixture
+def photos(scenes: list[Scene], tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, scene in zip(("group.png", "one.png"), scenes, strict=True):
+        Image.fromarray(scene.pixels).save(folder / name)
+    boxes = {name: scene.boxes for name, scene in zip(("group.png", "one"), scenes, strict=True)}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    return folder
+
+
+def options(photos: Path, *inputs: Path | str, **changes: Any) -> PredictOptions:
+    given: dict[str, Any] = {"formats": ("ply",), "pictures": False, "boxes": photos.parent / "boxes.json"}
+    texts = tuple(str(text) for text in inputs) or (str(photos),)
+    return PredictOptions(texts, out=photos.parent / "out", **{**given, **changes})
+
+
+def test_a_folder(photos: Path, scenes: list[Scene], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(options(photos, intrinsics=(860.0, 860.0, 449.5, 349.5))) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("2 pictures, 4 people, ")
+    assert len(shown.out.splitlines()) == 1
+    assert "results in" in shown.out
+    with np.load(photos.parent / "out" / "group.npz") as arrays:
+        truth = np.stack([person.mesh.vertices.numpy() for person in scenes[0].people])
+        np.testing.assert_allclose(arrays["param_vertices"], truth, atol=2e-3)
+    assert (photos.parent / "out" / "one_0_param.ply").is_file()
+
+
+def test_broken_pictures_are_reported_and_the_others_done(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "a_text.jpg").write_text("no picture")
+    (photos / "z_cut.png").write_bytes((photos / "one.png").read_bytes()[:300])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "READ_AHEAD", 1)
+        assert run(options(photos, boxes=None, batch_size=2)) == 1
+    shown = capsys.readouterr()
+    failed = [line for line in shown.err.splitlines() if line.startswith("failed")]
+    assert [name in line for name, line in zip(("a_text.jpg", "z_cut.png"), failed, strict=True)] == [True, True]
+    assert "2 pictures failed" in shown.out
+    assert {path.name for path in (photos.parent / "out").glob("*.json")} == {"group.json", "one.json"}
+
+
+def test_one_pictures_fault_leaves_its_batch_alone(
+    photos: Path, stand_in: MeshPredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = json.loads((photos.parent / "boxes.json").read_text())
+    (photos.parent / "boxes.json").write_text(json.dumps({**boxes, "one": [[5000, 5000, 10, 10]]}))
+    assert run(options(photos)) == 1
+    assert "one.png" in capsys.readouterr().err
+    assert (photos.parent / "out" / "group.json").exists()
+
+    whole = stand_in.predict
+
+    def fails_on_one(subjects: Any, root_depth: float | None = None) -> Any:
+        if any(subject.name == "one" for subject in subjects):
+            raise InputError("cannot do this one")
+        return whole(subjects, root_depth)
+
+    monkeypatch.setattr(stand_in, "predict", fails_on_one)
+    (photos.parent / "boxes.json").write_text(json.dumps(boxes))
+    assert run(options(photos, overwrite=True)) == 1
+    shown = capsys.readouterr()
+    assert "cannot do this one" in shown.err
+    assert "1 picture, 3 people" in shown.out
+
+
+def test_results_that_are_there_are_kept(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(options(photos, photos / "one.png"))
+    before = (photos.parent / "out" / "one.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(options(photos)) == 0
+    shown = capsys.readouterr()
+    assert "skipped" in shown.err
+    assert "--overwrite" in shown.err
+    assert "1 picture, 3 people" in shown.out
+    assert (photos.parent / "out" / "one.json").stat().st_mtime_ns == before
+    assert run(options(photos, overwrite=True)) == 0
+    assert (photos.parent / "out" / "one.json").stat().st_mtime_ns > before
+
+
+def test_without_a_detector_the_whole_picture_is_used_and_said(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(options(photos, photos / "one.png", boxes=None)) == 0
+    error = capsys.readouterr().err
+    assert "i2l-meshnet assets detector" in error
+    record = json.loads((photos.parent / "out" / "one.json").read_text())
+    assert record["boxes_source"] == "whole picture"
+    assert record["people"][0]["box"] == [0, 0, 900, 700]
+    assert run(options(photos, photos / "one.png", boxes=None, detect=False, overwrite=True)) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_nobody_in_the_picture_is_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos.parent / "boxes.json").write_text(json.dumps({"one.png": []}))
+    assert run(options(photos, photos / "one.png")) == 0
+    shown = capsys.readouterr()
+    assert "no person found in" in shown.err
+    assert "no person in 1 picture" in shown.out
+
+
+def test_doubtful_people_are_counted(photos: Path, network: TruthNetwork, capsys: pytest.CaptureFixture[str]) -> None:
+    network.confidence = 0.3
+    run(options(photos, photos / "one.png"))
+    assert "1 person unreliable" in capsys.readouterr().out
+    assert json.loads((photos.parent / "out" / "one.json").read_text())["people"][0]["reliable"] is False
+
+
+def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    (tmp_path / "list.json").write_text("[[0, 0, 10, 10]]")
+    (tmp_path / "others.json").write_text('{"x.jpg": [[0, 0, 10, 10]]}')
+    cases: list[tuple[type[UserError], dict[str, Any]]] = [
+        (FileError, {"inputs": (str(empty),)}),
+        (FileError, {"inputs": (str(tmp_path / "none.jpg"),)}),
+        (FileError, {"out": tmp_path / "file" / "results"}),
+        (FileError, {"out": tmp_path / "file"}),
+        (InputError, {"boxes": tmp_path / "list.json"}),
+        (InputError, {"boxes": tmp_path / "others.json"}),
+        (InputError, {"focal": -3.0}),
+        (InputError, {"focal": 3.0, "fov": 50.0}),
+    ]
+    for kind, changes in cases:
+        arguments: dict[str, Any] = {"inputs": (str(photos),), "out": tmp_path / "out", **changes}
+        with pytest.raises(kind) as caught:
+            run(PredictOptions(**arguments))
+        assert "\n" not in str(caught.value)
+    for wrong in ({"root_depth": 0.0}, {"score": 0.0}, {"batch_size": 0}, {"inputs": ()}):
+        with pytest.raises(InputError):
+            PredictOptions(**{"inputs": (str(photos),), **wrong})
+
+
+def names(folder: Path, *inputs: str) -> list[str]:
+    pictures = find_pictures([str(folder / text) for text in inputs], recursive=True)
+    return [name.as_posix() for name in result_names(pictures)]
+
+
+def test_names_never_clash(tmp_path: Path) -> None:
+    for text in ("a/x.jpg", "b/x.jpg", "x.jpg", "x.png", "X.tif", "y.jpg", "d/a/x.jpg", "a.b/c.jpg"):
+        path = tmp_path / text
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    assert names(tmp_path, "a/x.jpg") == ["x"]
+    assert names(tmp_path, "x.jpg", "x.png", "X.tif", "y.jpg") == ["x_jpg", "x_png", "X_tif", "y"]
+    assert names(tmp_path, "a/x.jpg", "b/x.jpg") == ["a_x_jpg", "b_x_jpg"]
+    assert names(tmp_path, "a/x.jpg", "d/a/x.jpg")[1] == "d_a_x_jpg"
+    inside = names(tmp_path, "")
+    assert {"a/x", "b/x", "d/a/x", "a.b/c", "y", "x_jpg", "x_png", "X_tif"} == set(inside)
+    assert len({name.casefold() for name in inside}) == len(inside)
+
+
+def test_names_end_even_where_nothing_tells_pictures_apart() -> None:
+    same = [Picture(Path("/a/x.jpg"), Path("x.jpg"))] * 2
+    assert len(set(result_names(same))) == 2
+
+
+def test_importing_the_package_is_cheap_and_its_names_are_there() -> None:
+    code = "import sys, i2l_meshnet; print([m for m in ('torch', 'cv2', 'numpy', 'numba') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+    for name in i2l_meshnet.__all__:
+        assert getattr(i2l_meshnet, name).__name__ == name
+    with pytest.raises(AttributeError):
+        importlib.import_module("i2l_meshnet").nothing  # noqa: B018

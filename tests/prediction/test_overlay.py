@@ -1,0 +1,142 @@
+import cv2
+import numpy as np
+import pytest
+from stand_in import Scene
+
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.prediction.export import Surface
+from i2l_meshnet.prediction.overlay import (
+    COLORS,
+    LEFT_COLOR,
+    RIGHT_COLOR,
+    draw_joints,
+    draw_layer,
+    draw_overlay,
+    draw_view,
+    fit_to_side,
+)
+
+FOCAL, CENTER = np.array([860.0, 860.0]), np.array([449.5, 349.5])
+
+
+def surface_of(scene: Scene, number: int, body: Body) -> Surface:
+    return Surface(scene.people[number].mesh.vertices.double().numpy(), body.faces.numpy())
+
+
+def projected(surface: Surface) -> np.ndarray:
+    flat = surface.vertices[:, :2] / surface.vertices[:, 2:] * FOCAL + CENTER
+    return np.concatenate([flat, surface.vertices[:, 2:]], 1)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_silhouette_is_the_projection(scenes: list[Scene], anny: Body, number: int) -> None:
+    surface = surface_of(scenes[0], number, anny)
+    points = projected(surface)
+    layer = draw_layer([surface], [points], [surface.normals], (700, 900))
+    assert layer is not None
+    alpha = np.zeros((700, 900), np.float32)
+    height, width = layer.alpha.shape
+    alpha[layer.top : layer.top + height, layer.left : layer.left + width] = layer.alpha
+    # An independent drawing: each projected triangle filled at sixteen times the resolution.
+    fine = 8
+    mask = np.zeros((700 * fine, 900 * fine), np.uint8)
+    corners = ((points[:, :2] + 0.5) * fine - 0.5) * 16
+    for face in surface.faces:
+        cv2.fillConvexPoly(mask, np.round(corners[face]).astype(np.int32), 1, cv2.LINE_8, 4)
+    truth = mask.reshape(700, fine, 900, fine).mean((1, 3))
+    # Per column and row, the drawn width agrees to a pixel, and so do the outermost points.
+    assert np.abs(alpha - truth).max() < 0.75
+    assert np.abs(alpha.sum() - truth.sum()) < 0.02 * truth.sum()
+    rows, columns = np.nonzero(alpha > 0)
+    assert abs(rows.min() - points[:, 1].min()) <= 1
+    assert abs(rows.max() - points[:, 1].max()) <= 1
+    assert abs(columns.min() - points[:, 0].min()) <= 1
+    assert abs(columns.max() - points[:, 0].max()) <= 1
+
+
+def test_the_nearer_person_hides_the_farther(anny: Body, scenes: list[Scene]) -> None:
+    near, far = surface_of(scenes[0], 1, anny), surface_of(scenes[0], 2, anny)
+    shared = [
+        (layer.alpha > 0.99, layer)
+        for layer in (draw_layer([one], [projected(one)], [one.normals], (700, 900)) for one in (near, far))
+        if layer is not None
+    ]
+    masks = []
+    for mask, layer in shared:
+        whole = np.zeros((700, 900), bool)
+        whole[layer.top : layer.top + mask.shape[0], layer.left : layer.left + mask.shape[1]] = mask
+        masks.append(whole)
+    both = masks[0] & masks[1]
+    assert both.sum() > 500
+    black = np.zeros((700, 900, 3), np.uint8)
+    for order in ([near, far], [far, near]):
+        drawn = draw_overlay(black, order, FOCAL, CENTER)[both].astype(float)
+        color = COLORS[0 if order[0] is near else 1]
+        # Every shared pixel has the near one's hue.
+        hue = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        np.testing.assert_allclose(hue, np.broadcast_to(color / np.linalg.norm(color), hue.shape), atol=0.03)
+
+
+def test_a_mesh_beyond_the_border_or_behind_the_camera(anny: Body, scenes: list[Scene]) -> None:
+    photo = np.full((700, 900, 3), 77, np.uint8)
+    surface = surface_of(scenes[0], 0, anny)
+    moved = Surface(surface.vertices + np.array([40.0, 0, 0]), surface.faces)
+    np.testing.assert_array_equal(draw_overlay(photo, [moved], FOCAL, CENTER), photo)
+    behind = Surface(surface.vertices - np.array([0, 0, 30.0]), surface.faces)
+    np.testing.assert_array_equal(draw_overlay(photo, [behind], FOCAL, CENTER), photo)
+    half = Surface(surface.vertices - np.array([0, 0, 4.0]), surface.faces)  # the camera is inside the body
+    assert draw_overlay(photo, [half], FOCAL, CENTER).shape == photo.shape
+    assert photo.min() == photo.max() == 77
+
+
+def test_only_the_mesh_changes_the_photo(anny: Body, scenes: list[Scene]) -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (700, 900, 3), dtype=np.uint8)
+    surface = surface_of(scenes[0], 0, anny)
+    points = projected(surface)
+    drawn = draw_overlay(photo, [surface], FOCAL, CENTER)
+    changed = np.argwhere((drawn != photo).any(-1))
+    assert len(changed) > 3000
+    assert (changed.min(0)[::-1] >= points[:, :2].min(0) - 1).all()
+    assert (changed.max(0)[::-1] <= points[:, :2].max(0) + 1).all()
+
+
+def test_views_show_depth_and_height(anny: Body) -> None:
+    rest = anny(anny.rest_params()).vertices.double().numpy() @ np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]).T
+    upright = Surface(rest * [1, -1, -1], anny.faces.numpy())  # x right, y down, facing the camera
+    size = np.ptp(upright.vertices, axis=0)
+    for view, (across, down) in {"side": (2, 1), "top": (0, 2)}.items():
+        picture = draw_view([upright], view).astype(int)
+        colored = np.ptp(picture, axis=-1) > 20
+        rows, columns = np.nonzero(colored)
+        ratio = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
+        assert ratio == pytest.approx(size[across] / size[down], rel=0.03)
+    # From the side, the camera is on the left: the toes point there, so the feet reach farther left than the calves.
+    side = np.ptp(draw_view([upright], "side").astype(int), axis=-1) > 20
+    rows, _ = np.nonzero(side)
+    foot, calf = side[rows.max() - 8], side[rows.max() - 150]
+    assert np.nonzero(foot)[0].min() < np.nonzero(calf)[0].min() - 20
+
+
+def test_shrinking_keeps_pixel_centres() -> None:
+    picture = np.zeros((300, 400, 3), np.uint8)
+    picture[150, 100] = 255
+    small, scale = fit_to_side(picture, 100)
+    assert small.shape == (75, 100, 3)
+    y, x = np.unravel_index(small[..., 0].argmax(), small.shape[:2])
+    np.testing.assert_allclose((np.array([100, 150]) + 0.5) * scale - 0.5, [x, y], atol=0.5)
+    same, one = fit_to_side(picture, 0)
+    assert same is picture
+    assert one.tolist() == [1, 1]
+
+
+def test_joints_are_drawn_where_they_are(anny: Body, scenes: list[Scene]) -> None:
+    photo = np.full((700, 900, 3), 30, np.uint8)
+    joints = scenes[0].camera.project(scenes[0].people[0].mesh.joints).double().numpy()
+    picture = draw_joints(photo, [joints], anny.skeleton)
+    for name, color in (("L_Wrist", LEFT_COLOR), ("R_Ankle", RIGHT_COLOR)):
+        x, y = np.round(joints[anny.skeleton.index(name)]).astype(int)
+        np.testing.assert_allclose(picture[y, x].astype(int), color, atol=30)
+    far = joints.copy()
+    far[0] = (1e9, np.nan)
+    assert draw_joints(photo, [far], anny.skeleton).shape == photo.shape
+    np.testing.assert_array_equal(draw_joints(photo, [], anny.skeleton), photo)

@@ -1,0 +1,184 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+from stand_in import Scene, TruthNetwork
+
+from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.predictor import MeshPredictor
+from i2l_meshnet.prediction.results import PicturePrediction, SaveOptions
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "outputs.md"
+
+
+@pytest.fixture
+def three(predictor: MeshPredictor, scenes: list[Scene]) -> PicturePrediction:
+    intrinsics = Intrinsics(matrix=(860.0, 860.0, 449.5, 349.5))
+    return predictor(scenes[0].pixels, boxes=scenes[0].boxes, intrinsics=intrinsics, name="photo")
+
+
+def documented(heading: str) -> set[str]:
+    """Keys in the first column of the tables of a section of docs/outputs.md."""
+    section = DOCUMENT.read_text().split(f"## {heading}")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
+def test_files_are_those_that_are_documented(three: PicturePrediction, tmp_path: Path) -> None:
+    paths = three.save(tmp_path / "new")
+    meshes = [
+        f"photo_{i}_{kind}.{form}" for i in range(3) for kind in ("lixel", "param") for form in ("obj", "ply", "glb")
+    ]
+    pictures = [f"photo_{what}.jpg" for what in ("overlay", "joints", "side", "top")]
+    expected = {*meshes, *pictures, "photo.npz", "photo.json"}
+    assert {path.name for path in paths} == expected
+    assert {path.name for path in (tmp_path / "new").iterdir()} == expected
+    text = DOCUMENT.read_text()
+    assert all(name in text for name in (*pictures, "photo_0_lixel.obj", "photo_0_param.obj"))
+    overlay = cv2.imread(str(tmp_path / "new" / "photo_overlay.jpg"))
+    assert overlay is not None
+    assert overlay.shape == (700, 900, 3)
+
+
+def test_the_npz_holds_what_is_documented(
+    three: PicturePrediction, anny: Body, scenes: list[Scene], tmp_path: Path
+) -> None:
+    three.save(tmp_path)
+    with np.load(tmp_path / "photo.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert set(arrays) == documented("Keys of the .npz file")
+    n, (j, v), k, s = 3, anny.joint_regressor.shape, len(anny.bones), len(anny.shape_names)
+    shapes = {
+        "box": (n, 4), "lixels": (n, v, 3), "param_vertices": (n, v, 3), "lixel_joints": (n, j, 3), "intrinsics": (4,),
+        "pose_matrix": (n, k, 3, 3), "pose_axis_angle": (n, k, 3), "shape": (n, s), "reprojection_error": (n, 2),
+        "keypoints": (n, 26, 3), "joint_names": (j,), "bone_names": (k,), "crop_affine": (n, 2, 3),
+    }  # fmt: skip
+    assert {key: arrays[key].shape for key in shapes} == shapes
+    assert arrays["image_size"].tolist() == [900, 700]
+    params = BodyParams(*(torch.from_numpy(arrays[key]) for key in ("pose_matrix", "shape", "translation")))
+    np.testing.assert_allclose(anny(params).vertices.numpy(), arrays["param_vertices"], atol=1e-5)
+    turned = axis_angle_to_matrix(torch.from_numpy(arrays["pose_axis_angle"])).numpy()
+    np.testing.assert_allclose(turned, arrays["pose_matrix"], atol=1e-5)
+    np.testing.assert_allclose(
+        anny.joint_regressor.numpy() @ arrays["lixel_vertices"], arrays["lixel_joints"], atol=1e-5
+    )
+    truth = np.stack([person.mesh.vertices.numpy() for person in scenes[0].people])
+    np.testing.assert_allclose(arrays["lixel_vertices"], truth, atol=1e-3)
+    fx, fy, cx, cy = arrays["intrinsics"]
+    flat = arrays["lixel_joints"][..., :2] / arrays["lixel_joints"][..., 2:] * [fx, fy] + [cx, cy]
+    np.testing.assert_allclose(flat, arrays["joints_image"], atol=1.0)
+    assert set(json.loads(str(arrays["versions"]))) >= {"i2l-meshnet", "torch"}
+    assert json.loads(str(arrays["units"]))["lengths"] == "metres"
+
+
+def test_the_json_holds_what_is_documented(three: PicturePrediction, tmp_path: Path) -> None:
+    three.save(tmp_path)
+    record: dict[str, Any] = json.loads((tmp_path / "photo.json").read_text())
+    assert set(record) == documented("Keys of the .json file")
+    sentence = DOCUMENT.read_text().split("A person has ")[1].replace("`median` and `mean`", "")
+    assert set(record["people"][0]) == set(re.findall(r"`(\w+)`", sentence))
+    with np.load(tmp_path / "photo.npz") as arrays:
+        for number, person in enumerate(record["people"]):
+            for key, value in person.items():
+                if key in arrays and key != "reprojection_error":
+                    np.testing.assert_allclose(value, arrays[key][number], atol=2e-3 if key == "keypoints" else 1e-4)
+    files = [name for person in record["people"] for kind in person["files"].values() for name in kind.values()]
+    assert {*files, *record["files"].values(), "photo.json"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_network_without_parameters_writes_only_its_own_mesh(
+    network: TruthNetwork, anny: Body, scenes: list[Scene], tmp_path: Path
+) -> None:
+    network.with_params = network.with_keypoints = False
+    MeshPredictor(network, anny)(scenes[0].pixels, boxes=scenes[0].boxes[:1], name="x").save(tmp_path)
+    assert not list(tmp_path.glob("*param*"))
+    starred = {
+        "param_vertices",
+        "param_joints",
+        "pose_matrix",
+        "pose_axis_angle",
+        "shape",
+        "translation",
+        "reprojection_error",
+    }
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert documented("Keys of the .npz file") - set(arrays) == {*starred, "keypoints"}
+    person = json.loads((tmp_path / "x.json").read_text())["people"][0]
+    assert person["reprojection_error"] is None
+    assert not starred.intersection(person) - {"reprojection_error"}
+
+
+def test_a_picture_without_people(predictor: MeshPredictor, scenes: list[Scene], tmp_path: Path) -> None:
+    nobody = predictor(scenes[0].pixels, boxes=[], name="empty")
+    assert len(nobody) == 0
+    assert {path.name for path in nobody.save(tmp_path)} == {"empty.npz", "empty.json"}
+    with np.load(tmp_path / "empty.npz") as arrays:
+        assert arrays["lixel_vertices"].shape == (0, 1229, 3)
+        assert arrays["pose_matrix"].shape[0] == 0
+    assert json.loads((tmp_path / "empty.json").read_text())["people"] == []
+
+
+def test_only_what_is_asked_for_is_written(three: PicturePrediction, tmp_path: Path) -> None:
+    three.save(tmp_path, SaveOptions(formats=("glb",), meshes=("param",), pictures=False))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {*(f"photo_{i}_param.glb" for i in range(3)), "photo.npz", "photo.json"}
+
+
+def test_nothing_is_replaced_silently(
+    three: PicturePrediction, predictor: MeshPredictor, scenes: list[Scene], tmp_path: Path
+) -> None:
+    mine = tmp_path / "photo_side.jpg"
+    mine.write_text("mine")
+    with pytest.raises(FileError, match=r"photo_side\.jpg.*--overwrite"):
+        three.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo_side.jpg"]
+    three.save(tmp_path, SaveOptions(overwrite=True))
+    assert mine.read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(FileError, match=r"photo\.json"):
+        three.save(tmp_path)
+    # Fewer people than before: nothing of the earlier run stays behind, and nothing of others goes.
+    (tmp_path / "photo_2_other.obj").write_text("mine")
+    predictor(scenes[0].pixels, boxes=scenes[0].boxes[:1], name="photo").save(tmp_path, SaveOptions(overwrite=True))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not [name for name in names if name.startswith(("photo_1", "photo_2_lixel", "photo_2_param"))]
+    assert "photo_2_other.obj" in names
+
+
+def test_a_record_cannot_have_other_files_removed(three: PicturePrediction, tmp_path: Path) -> None:
+    victim = tmp_path / "photo" / "photo_precious.txt"
+    victim.parent.mkdir()
+    victim.write_text("mine")
+    forged = {"files": {"a": "photo/photo_precious.txt", "b": "../x", "c": 3}, "people": []}
+    (tmp_path / "photo.json").write_text(json.dumps(forged))
+    three.save(tmp_path, SaveOptions(overwrite=True))
+    assert victim.read_text() == "mine"
+
+
+def test_large_photos_are_drawn_smaller(three: PicturePrediction, tmp_path: Path) -> None:
+    three.save(tmp_path, SaveOptions(max_side=450))
+    small = cv2.imread(str(tmp_path / "photo_overlay.jpg"))
+    assert small is not None
+    assert small.shape == (350, 450, 3)
+    three.save(tmp_path / "whole", SaveOptions(max_side=0))
+    whole = cv2.imread(str(tmp_path / "whole" / "photo_overlay.jpg"))
+    assert whole is not None
+    shrunk = cv2.resize(whole, (450, 350), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(shrunk - small).mean() < 3
+
+
+def test_one_person_one_mesh(three: PicturePrediction, tmp_path: Path) -> None:
+    path = three[1].save(tmp_path / "person.ply")
+    mesh = trimesh.load(path)
+    assert isinstance(mesh, trimesh.Trimesh)
+    np.testing.assert_allclose(mesh.vertices.mean(0), three[1].surface("param").vertices.mean(0), atol=1e-3)
+    assert len(three[1].save(tmp_path / "coarse.obj", "lixel").read_text().splitlines()) == 1 + 1229 + 2454
+    assert len(three[:2]) == 2
