@@ -56,7 +56,10 @@ class Skeleton:
 
 
 def mirror_permutation(names: tuple[str, ...]) -> tuple[int, ...]:
-    """The permutation that swaps names prefixed `L_` with their `R_` twins; others stay."""
+    """The permutation that swaps names prefixed `L_` with their `R_` twins; others stay.
+
+    Raises ValueError for a name without its twin.
+    """
 
     def twin(name: str) -> str:
         if name.startswith(LEFT):
@@ -65,6 +68,9 @@ def mirror_permutation(names: tuple[str, ...]) -> tuple[int, ...]:
             return LEFT + name.removeprefix(RIGHT)
         return name
 
+    alone = [name for name in names if twin(name) not in names]
+    if alone:
+        raise ValueError(f"no twin of {', '.join(alone)} on the other side")
     return tuple(names.index(twin(name)) for name in names)
 
 

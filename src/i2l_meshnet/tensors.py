@@ -64,6 +64,8 @@ class TensorDataclass:
         for field in dataclasses.fields(cls):
             values = [getattr(item, field.name) for item in items]
             first = values[0]
+            if any((value is None) != (first is None) for value in values):
+                raise ValueError(f"{cls.__name__}.{field.name} is missing in some of the items to collate")
             if isinstance(first, Tensor):
                 changes[field.name] = join(values)
             elif isinstance(first, TensorDataclass):
