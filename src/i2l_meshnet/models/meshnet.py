@@ -46,7 +46,10 @@ class MeshNet(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> LixelOutput:
         """`image`: RGB in [0, 1], of the grid's crop size."""
-        pose: PoseOutput = self.pose_net(image)
+        return self.from_pose(self.pose_net(image))
+
+    def from_pose(self, pose: PoseOutput) -> LixelOutput:
+        """All that follows the pose net."""
         feature = self.pose_to_feature(pose)
         vertices = self.mesh_branch(feature)
         mesh_joints = self.joint_regressor @ vertices

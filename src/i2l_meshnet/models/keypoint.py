@@ -1,0 +1,212 @@
+"""The default network: RTMPose's keypoints lifted to lixel joints, a lixel mesh and body parameters.
+
+RTMPose-s, trained on real photographs, is the image network. All that follows sees only its 26 keypoints with their
+confidences, so it is trained on sampled poses of the body without pictures (docs/default-model.md).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.geometry.lixel import LixelGrid, soft_argmax
+from i2l_meshnet.geometry.rotations import sixd_to_matrix
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.lixel_head import linear_soft_argmax
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import PoseOutput
+from i2l_meshnet.models.rtmpose import CROP_SIZE, KEYPOINTS, RTMPose
+from i2l_meshnet.skeletons import HALPE26
+
+GRID = LixelGrid(crop_size=CROP_SIZE, depth_extent=2.4, margin=0.5)
+"""Reaches half a crop beyond each side, so that a body that is cut off still lies on it."""
+FEW = 64
+"""Heads of up to this many points make their heatmaps in one product."""
+LEAST_CONFIDENCE = 0.12
+"""Keypoints below this are taken as unseen: their place says nothing."""
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm residual MLP block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, width)
+        self.reduce = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        return x + self.reduce(F.silu(self.expand(self.norm(x))))
+
+
+class KeypointTrunk(nn.Module):
+    """26 keypoints (crop pixels, confidence) → a feature vector."""
+
+    def __init__(self, width: int, blocks: int, crop_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.half_size = (crop_size[1] / 2, crop_size[0] / 2)
+        self.embed = nn.Linear(KEYPOINTS * 4, width)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, keypoints: Float[Tensor, "b 26 3"]) -> Float[Tensor, "b c"]:
+        confidence = keypoints[..., 2:].clamp(0, 1)
+        seen = (confidence > LEAST_CONFIDENCE).to(confidence.dtype)
+        half = keypoints.new_tensor(self.half_size)
+        # Doubtful places pull towards the centre, so that they weigh less.
+        places = (keypoints[..., :2] / half - 1) * seen * (0.5 + 0.5 * confidence)
+        values = torch.cat([places, confidence, seen], -1).flatten(1)
+        return self.norm(self.blocks(self.embed(values)))
+
+
+class VectorLixelHead(nn.Module):
+    """Feature vector → lixels of `points` points.
+
+    The head of the published network, but for where the feature columns of each axis come from: two linear layers
+    instead of transposed convolutions, as there is no feature map.
+    """
+
+    def __init__(self, width: int, points: int, hidden: int, channels: int, bins: tuple[int, int, int]) -> None:
+        """bins: along (z, y, x), as `LixelGrid.shape`."""
+        super().__init__()
+        self.channels = channels
+        sizes = (bins[2], bins[1], bins[0])
+        self.hidden = nn.Linear(width, hidden)
+        self.columns = nn.ModuleList(nn.Linear(hidden, channels * size) for size in sizes)
+        self.rows = nn.ParameterList(nn.Parameter(torch.randn(points, channels) * 0.1) for _ in sizes)
+
+    def forward(self, feature: Float[Tensor, "b c"]) -> Float[Tensor, "b points 3"]:
+        """Lixels, from 0 to the number of bins - 1 on each axis."""
+        hidden = F.silu(self.hidden(feature))
+        axes = []
+        for columns, rows in zip(self.columns, self.rows, strict=True):
+            features = F.silu(columns(hidden)).unflatten(1, (self.channels, -1)).float()
+            # A few heatmaps are quicker made at once; thousands would not fit the cache.
+            with torch.autocast(features.device.type, enabled=False):
+                axes.append(soft_argmax(rows @ features) if len(rows) <= FEW else linear_soft_argmax(features, rows))
+        return torch.stack(axes, -1)
+
+
+class KeypointPoseNet(nn.Module):
+    """Image crop → keypoints → trunk feature and lixel joints."""
+
+    def __init__(self, estimator: nn.Module, trunk: KeypointTrunk, head: VectorLixelHead) -> None:
+        """estimator: RGB crops in [0, 1] to keypoints (b, 26, 3), crop pixels and confidence."""
+        super().__init__()
+        self.estimator = estimator
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> PoseOutput:
+        return self.lift(self.estimator(image))
+
+    def lift(self, keypoints: Float[Tensor, "b 26 3"]) -> PoseOutput:
+        """The same from keypoints (crop pixels, confidence)."""
+        feature = self.trunk(keypoints)
+        return PoseOutput(self.head(feature), feature, keypoints)
+
+
+class JoinJoints(nn.Module):
+    """Trunk feature and lixel joints → feature of the mesh branch. No gradient reaches the joints."""
+
+    def __init__(self, width: int, joints: int, bins: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.half_bins = (bins[2] / 2, bins[1] / 2, bins[0] / 2)
+        self.embed = nn.Linear(joints * 3, width)
+        self.block = ResidualBlock(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, pose: PoseOutput) -> Float[Tensor, "b c"]:
+        joints = pose.joints.detach() / pose.joints.new_tensor(self.half_bins) - 1
+        return self.norm(self.block(pose.feature + self.embed(joints.flatten(1))))
+
+
+class GlobalRotationRegressor(nn.Module):
+    """Feature and mesh joints → body parameters, by way of each bone's rotation against the camera.
+
+    A keypoint shows how a bone lies in the picture, not how it lies against its parent, and errors of local
+    rotations add up along the chain; so the rotations are regressed in the camera's frame and made local after.
+    Shape values are squashed to [0, 1], the range that Anny's phenotypes have.
+    """
+
+    def __init__(
+        self, width: int, joints: int, parents: Sequence[int], shape_values: int, bins: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.half_bins = (bins[2] / 2, bins[1] / 2, bins[0] / 2)
+        self.above = [max(parent, 0) for parent in parents]
+        self.bones = len(parents)
+        self.embed = nn.Linear(joints * 3, width)
+        self.block = ResidualBlock(width)
+        self.norm = nn.LayerNorm(width)
+        self.pose = nn.Linear(width, self.bones * 6)
+        self.shape = nn.Linear(width, shape_values)
+
+    def forward(self, mesh_joints: Float[Tensor, "b j 3"], feature: Float[Tensor, "b c"]) -> BodyParams:
+        rotations, shape = self.camera_frame(mesh_joints, feature)
+        local = rotations[:, self.above].transpose(-1, -2) @ rotations
+        pose = torch.cat([rotations[:, :1], local[:, 1:]], 1)
+        return BodyParams(pose, shape, torch.zeros_like(shape[:, :3]))
+
+    def camera_frame(
+        self, mesh_joints: Float[Tensor, "b j 3"], feature: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b k 3 3"], Float[Tensor, "b s"]]:
+        """Rotations of all bones against the camera, and shape values. `mesh_joints`: lixels."""
+        joints = mesh_joints.detach() / mesh_joints.new_tensor(self.half_bins) - 1
+        hidden = self.norm(self.block(feature + self.embed(joints.flatten(1))))
+        rotations = sixd_to_matrix(self.pose(hidden).float().unflatten(-1, (self.bones, 6)))
+        return rotations, self.shape(hidden).float().sigmoid()
+
+
+def keypoint_config(
+    body: Body,
+    width: int = 768,
+    blocks: int = 3,
+    joint_hidden: int = 256,
+    joint_channels: int = 16,
+    mesh_hidden: int = 512,
+    mesh_channels: int = 32,
+) -> NetworkConfig:
+    """Description of the default network for `body`."""
+    return NetworkConfig.for_body(
+        body,
+        "keypoint",
+        "rtmpose-s",
+        GRID,
+        width=width,
+        blocks=blocks,
+        joint_hidden=joint_hidden,
+        joint_channels=joint_channels,
+        mesh_hidden=mesh_hidden,
+        mesh_channels=mesh_channels,
+    )
+
+
+def build_keypoint(config: NetworkConfig, body: Body) -> MeshNet:
+    """The default network as `config` describes it; RTMPose's weights are random until loaded."""
+    sizes = {name: int(value) for name, value in config.options.items()}
+    width, bins, joints = sizes["width"], config.grid.shape, len(config.joints)
+    trunk = KeypointTrunk(width, sizes["blocks"], config.grid.crop_size)
+    joint_head = VectorLixelHead(width, joints, sizes["joint_hidden"], sizes["joint_channels"], bins)
+    mesh_head = VectorLixelHead(width, config.vertices, sizes["mesh_hidden"], sizes["mesh_channels"], bins)
+    regressor = None
+    if config.regresses_parameters:
+        regressor = GlobalRotationRegressor(width, joints, body.parents, config.shape_values, bins)
+    return MeshNet(
+        KeypointPoseNet(RTMPose(), trunk, joint_head),
+        JoinJoints(width, joints, bins),
+        mesh_head,
+        regressor,
+        body.joint_regressor,
+        config.grid,
+        config,
+    )
+
+
+def mirror_keypoints(keypoints: Float[Tensor, "*b 26 3"], width: int) -> Float[Tensor, "*b 26 3"]:
+    """Keypoints of the mirror image of a crop of `width` pixels: x → width - 1 - x, left and right swapped."""
+    swapped = keypoints[..., list(HALPE26.mirror_permutation), :]
+    return torch.cat([width - 1 - swapped[..., :1], swapped[..., 1:]], -1)

@@ -1,0 +1,262 @@
+"""Training the default network's lifting parts: everything behind RTMPose, on sampled poses, without pictures."""
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.training.lifting_samples import LiftingBatch, LiftingSampler
+from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
+
+PIXELS_PER_UNIT = 8.0
+"""Point losses are counted in units of this many crop pixels (about 65 mm on a standing adult)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LiftingOptions:
+    """How the lifting parts are trained.
+
+    steps: optimiser steps. batch: samples a step. detected: share of real detections on synthetic pictures.
+    learning_rate: its peak; it rises over `warmup` steps and falls to `final_rate` of it along a cosine.
+    average: decay of the weights' moving average, which is what is kept. meshed, posed: shares of a batch whose
+    lixel mesh and parametric mesh are made and compared, which is most of the work. *_weight: factors of the loss
+    terms. workers: processes that draw batches (0: the training's own).
+    """
+
+    steps: int = 6000
+    batch: int = 256
+    detected: float = 0.3
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 100
+    final_rate: float = 0.02
+    average: float = 0.999
+    clip: float = 5.0
+    meshed: float = 0.5
+    posed: float = 0.5
+    joint_weight: float = 1.0
+    vertex_weight: float = 1.0
+    mesh_joint_weight: float = 0.5
+    rotation_weight: float = 3.0
+    shape_weight: float = 0.3
+    mesh_weight: float = 0.5
+    normal_weight: float = 0.1
+    edge_weight: float = 0.1
+    workers: int = 1
+
+
+class _Batches(Dataset[LiftingBatch]):
+    """A sampler's batches by number."""
+
+    def __init__(self, sampler: LiftingSampler, options: LiftingOptions, steps: range) -> None:
+        self.sampler, self.options, self.steps = sampler, options, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, item: int) -> LiftingBatch:
+        return self.sampler.batch(self.steps[item], self.options.batch, self.options.detected)
+
+
+def _use_one_thread(worker: int) -> None:
+    """Workers that each take all cores only stand in each other's way."""
+    torch.set_num_threads(1)
+
+
+class LiftingTrainer:
+    """Holds what training moves: the network, its moving average, the optimiser and the step."""
+
+    def __init__(self, network: MeshNet, body: Body, sampler: LiftingSampler, options: LiftingOptions) -> None:
+        self.network, self.body, self.sampler, self.options = network, body, sampler, options
+        self.parts = _lifting_parts(network)
+        self.average = copy.deepcopy(network).eval()
+        decayed = [p for p in self.parts.parameters() if p.ndim > 1]
+        others = [p for p in self.parts.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        kept = _lifting_parts(self.average).parameters()
+        self._pairs = list(zip(kept, self.parts.parameters(), strict=True))
+        self.step = 0
+
+    def run(
+        self,
+        log: Callable[[dict[str, float]], None],
+        every: int = 100,
+        save_to: Path | None = None,
+        save_every: int = 500,
+        until: int | None = None,
+    ) -> None:
+        """Trains up to step `until` (all steps if None), reporting the mean loss terms each `every` steps.
+
+        The state is written to `save_to` each `save_every` steps and at the end.
+        """
+        end = self.options.steps if until is None else min(until, self.options.steps)
+        sums: dict[str, float] = {}
+        started, first, counted = time.monotonic(), self.step, 0
+        for batch in self._batches(end):
+            for name, value in self._train_step(batch).items():
+                sums[name] = sums.get(name, 0.0) + value
+            counted += 1
+            if self.step % every == 0 or self.step == end:
+                rate = (self.step - first) * self.options.batch / (time.monotonic() - started)
+                means = {name: value / counted for name, value in sums.items()}
+                log({"step": self.step, **means, "rate": self._rate(), "samples_per_second": rate})
+                sums, counted = {}, 0
+            if save_to is not None and (self.step % save_every == 0 or self.step == end):
+                self.save(save_to)
+
+    def _batches(self, end: int) -> Iterable[LiftingBatch]:
+        """Batches from the present step to `end`, drawn by other processes where there are workers."""
+        return DataLoader(
+            _Batches(self.sampler, self.options, range(self.step, end)),
+            batch_size=None,
+            num_workers=self.options.workers,
+            worker_init_fn=_use_one_thread,
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes everything that `resume` needs, atomically."""
+        state = {
+            "options": dataclasses.asdict(self.options),
+            "step": self.step,
+            "network": self.parts.state_dict(),
+            "average": _lifting_parts(self.average).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self, path: Path) -> None:
+        """Takes up what `save` wrote; the run goes on as if it had never stopped."""
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            self.parts.load_state_dict(state["network"])
+            _lifting_parts(self.average).load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = int(state["step"])
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise FileError(f"cannot go on from {path}: {reason}; it is no state of this training") from error
+
+    def _rate(self) -> float:
+        options = self.options
+        fall = 0.5 * (1 + math.cos(math.pi * self.step / options.steps))
+        return (
+            options.learning_rate
+            * min(1, (self.step + 1) / options.warmup)
+            * (options.final_rate + (1 - options.final_rate) * fall)
+        )
+
+    def _train_step(self, batch: LiftingBatch) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        self.network.train()
+        terms = lifting_losses(self.network, self.body, batch, self.options)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.parts.parameters(), self.options.clip)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.options.average, 1 - 1 / (self.step + 1) ** 0.7)
+        with torch.no_grad():
+            for kept, new in self._pairs:
+                kept.lerp_(new, 1 - decay)
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def lifting_losses(
+    network: MeshNet, body: Body, batch: LiftingBatch, options: LiftingOptions
+) -> dict[str, Float[Tensor, ""]]:
+    """The weighted loss terms of a batch; their sum is the loss."""
+    pose_net = cast(KeypointPoseNet, network.pose_net)
+    regressor = cast(GlobalRotationRegressor, network.parameter_regressor)
+    meshed, posed = (_stride(share) for share in (options.meshed, options.posed))
+    with torch.autocast("cpu", torch.bfloat16):
+        pose = pose_net.lift(batch.keypoints)
+        feature = network.pose_to_feature(pose)
+        vertices = network.mesh_branch(feature[meshed])
+    mesh_joints = network.joint_regressor @ vertices
+    # The pose stage's joints stand in for the mesh's where there is no mesh: both are the same joints.
+    joints = pose.joints.detach().clone()
+    joints[meshed] = mesh_joints.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        rotations, shape = regressor.camera_frame(joints, feature)
+    unit = _axis_units(network.grid, batch.scale)[:, None]
+    seen_joints = _visibility(network.grid, batch.joints)[..., None]
+    target = batch[meshed]
+    seen = _visibility(network.grid, target.vertices)[..., None]
+    surface = PointTarget(target.vertices, seen.expand(-1, -1, 3))
+    mesh = body(local_params(regressor, rotations[posed], shape[posed]))
+    posed_vertices = mesh.vertices - mesh.joints[:, body.skeleton.root_index, None]
+    off = (posed_vertices - batch.camera_vertices[posed]).abs() * batch.scale[posed, None, None] / PIXELS_PER_UNIT
+    return {
+        "joints": options.joint_weight * ((pose.joints - batch.joints).abs() * unit * seen_joints).mean(),
+        "vertices": options.vertex_weight * ((vertices - target.vertices).abs() * unit[meshed] * seen).mean(),
+        "mesh_joints": options.mesh_joint_weight
+        * ((mesh_joints - target.joints).abs() * unit[meshed] * seen_joints[meshed]).mean(),
+        "normal": options.normal_weight * normal_loss(vertices, surface, body.faces),
+        "edge": options.edge_weight * edge_loss(vertices, surface, body.faces),
+        "rotations": options.rotation_weight * (rotations - batch.rotations)[..., :2].abs().mean(),
+        "shape": options.shape_weight * (shape - batch.shape).abs().mean(),
+        "mesh": options.mesh_weight * off.mean(),
+    }
+
+
+def local_params(
+    regressor: GlobalRotationRegressor, rotations: Float[Tensor, "b k 3 3"], shape: Float[Tensor, "b s"]
+) -> BodyParams:
+    """Rotations against the camera to parameters of the body."""
+    local = rotations[:, regressor.above].transpose(-1, -2) @ rotations
+    return BodyParams(torch.cat([rotations[:, :1], local[:, 1:]], 1), shape, torch.zeros_like(shape[:, :3]))
+
+
+def _stride(share: float) -> slice:
+    """About a `share` of a batch, evenly spread, so that samples of all kinds are in it."""
+    return slice(None, None, max(1, round(1 / share)))
+
+
+def _lifting_parts(network: MeshNet) -> nn.ModuleList:
+    """What is trained: all but the keypoint estimator."""
+    pose_net = cast(KeypointPoseNet, network.pose_net)
+    assert network.parameter_regressor is not None
+    return nn.ModuleList(
+        [pose_net.trunk, pose_net.head, network.pose_to_feature, network.mesh_branch, network.parameter_regressor]
+    )
+
+
+def _axis_units(grid: LixelGrid, scale: Float[Tensor, "b"]) -> Float[Tensor, "b 3"]:
+    """Loss units per lixel along x, y and z, alike in all directions at the body's depth."""
+    span = 1 + 2 * grid.margin
+    x = span * grid.crop_size[1] / grid.shape[2]
+    y = span * grid.crop_size[0] / grid.shape[1]
+    z = grid.depth_extent / grid.shape[0] * scale
+    return torch.stack([torch.full_like(z, x), torch.full_like(z, y), z], -1) / PIXELS_PER_UNIT
+
+
+def _visibility(grid: LixelGrid, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n"]:
+    """Weight of lixels: 1 in the crop (and a little beyond), a quarter elsewhere on the grid, 0 off it."""
+    bins = points.new_tensor([grid.shape[2], grid.shape[1], grid.shape[0]])
+    on_grid = ((points >= 0) & (points <= bins - 1)).all(-1)
+    pixels, _ = grid.decode(points)
+    size = points.new_tensor([grid.crop_size[1], grid.crop_size[0]])
+    in_crop = ((pixels >= -0.1 * size) & (pixels <= 1.1 * size)).all(-1)
+    return on_grid * (0.25 + 0.75 * in_crop)

@@ -1,0 +1,177 @@
+"""Training samples of the default network: posed bodies before a camera, their keypoints with a detector's errors.
+
+No picture is made: what a detector would find is the body's keypoints, moved and scored like real detections.
+"""
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import BodyMesh, BodyParams
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import Crop, make_crop, transform_points
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.synthetic.samples import BodySampler
+from i2l_meshnet.tensors import TensorDataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class LiftingBatch(TensorDataclass):
+    """What the network is given and what it should answer.
+
+    keypoints: crop pixels and confidence. vertices, joints: lixels. rotations: of the bones against the camera.
+    shape: the body's. camera_vertices: metres, relative to the root joint. scale: crop pixels per metre at the
+    root's depth.
+    """
+
+    keypoints: Float[Tensor, "b 26 3"]
+    vertices: Float[Tensor, "b v 3"]
+    joints: Float[Tensor, "b j 3"]
+    rotations: Float[Tensor, "b k 3 3"]
+    shape: Float[Tensor, "b s"]
+    camera_vertices: Float[Tensor, "b v 3"]
+    scale: Float[Tensor, "b"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionBank(TensorDataclass):
+    """Real detections on synthetic pictures, with the bodies and cameras that the pictures were made from.
+
+    params: camera frame, metres. crop: image → crop pixels of the detector's crop. keypoints: as found, crop pixels.
+    """
+
+    params: BodyParams
+    camera: Camera
+    crop: Float[Tensor, "*b 2 3"]
+    keypoints: Float[Tensor, "*b 26 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions:
+    """How detections differ from the body's keypoints; lengths in crop pixels.
+
+    Whole-person residuals of real detections are added with their confidences, times a factor from `least` to
+    `most`; the `clean` share of people keeps none. Then every keypoint is jittered, and some are lost.
+    """
+
+    least: float = 0.35
+    most: float = 1.1
+    clean: float = 0.25
+    jitter: float = 1.2
+    lost: float = 0.04
+    lost_more: float = 0.14
+    careless: float = 0.3
+
+
+class LiftingSampler:
+    """Draws batches: the i-th depends on the seed and i alone, whoever draws it and when."""
+
+    def __init__(
+        self,
+        body: AnnyBody,
+        grid: LixelGrid,
+        people: BodySampler,
+        bank: DetectionBank,
+        noise: NoiseOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.body, self.grid, self.people, self.bank = body, grid, people, bank
+        if body.keypoint_regressor is None:
+            raise ValueError(f"{body.name} has no keypoints of a 2D detector")
+        self.keypoint_regressor = body.keypoint_regressor
+        self.noise, self.seed = noise or NoiseOptions(), seed
+        self.residual = bank.keypoints[..., :2] - self._bank_truth(bank)
+        self.confidence = bank.keypoints[..., 2]
+
+    @torch.no_grad()
+    def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
+        """The `index`-th batch of `size` samples, a share `detected` of them real detections on synthetic pictures."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        count = round(size * detected)
+        parts = [self._sampled(size - count, generator)]
+        if count:
+            parts.append(self._detected(count, generator))
+        return LiftingBatch.concatenate(parts)
+
+    def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
+        people = self.people.sample(n, generator)
+        crop = body_crop(people.box, self.grid.crop_size)
+        true = people.camera.project(self.keypoint_regressor @ people.mesh.vertices)
+        low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
+        hidden = ((true < low) | (true > low + size)).any(-1)
+        keypoints = self._detect(crop.to_crop(true), hidden, generator)
+        return self._finish(people.params, people.mesh, people.camera, crop, keypoints)
+
+    def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
+        item = self.bank[torch.randint(len(self.bank.keypoints), (n,), generator=generator)]
+        crop = Crop(item.crop, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
+        jitter = torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
+        keypoints = torch.cat([item.keypoints[..., :2] + jitter, item.keypoints[..., 2:]], -1)
+        return self._finish(item.params, self.body(item.params), item.camera, crop, keypoints)
+
+    def _finish(
+        self, params: BodyParams, mesh: BodyMesh, camera: Camera, crop: Crop, keypoints: Float[Tensor, "b 26 3"]
+    ) -> LiftingBatch:
+        root = mesh.joints[:, self.body.skeleton.root_index]
+        return LiftingBatch(
+            keypoints=keypoints,
+            vertices=self.grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
+            joints=self.grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
+            rotations=camera_rotations(params.pose, self.body.parents),
+            shape=params.shape,
+            camera_vertices=mesh.vertices - root[:, None],
+            scale=camera.focal[:, 1] * crop.affine[:, 1, 1] / root[:, 2],
+        )
+
+    def _bank_truth(self, bank: DetectionBank) -> Float[Tensor, "n 26 2"]:
+        """Where the bank's bodies' own keypoints lie, crop pixels."""
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(bank.keypoints), 512):
+                item = bank[start : start + 512]
+                points = self.keypoint_regressor @ self.body(item.params).vertices
+                found.append(transform_points(item.crop, item.camera.project(points)))
+        return torch.cat(found)
+
+    def _detect(
+        self, keypoints: Float[Tensor, "n 26 2"], hidden: Bool[Tensor, "n 26"], generator: torch.Generator
+    ) -> Float[Tensor, "n 26 3"]:
+        """True keypoints (crop pixels) to what a detector may find; `hidden` ones lie outside the picture."""
+        n, noise = len(keypoints), self.noise
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator)
+
+        chosen = torch.randint(len(self.residual), (n,), generator=generator)
+        factor = noise.least + (noise.most - noise.least) * uniform(n, 1, 1)
+        factor = torch.where(uniform(n, 1, 1) < noise.clean, 0.0, factor)
+        found = keypoints + self.residual[chosen] * factor
+        found = found + torch.randn(found.shape, generator=generator) * noise.jitter
+        confidence = self.confidence[chosen] + (1 - factor[..., 0]).clamp_min(0) * 0.25 * uniform(n, 1)
+        rate = noise.lost + torch.where(uniform(n, 1) < noise.careless, noise.lost_more, 0.0)
+        confidence = torch.where(uniform(n, 26) < rate, 0.0, confidence)
+        height, width = self.grid.crop_size
+        outside = (keypoints < -4).any(-1) | (keypoints[..., 0] > width + 4) | (keypoints[..., 1] > height + 4)
+        confidence = torch.where(outside | hidden, confidence.clamp(max=0.3) * uniform(n, 26), confidence)
+        return torch.cat([found, confidence.clamp(0, 1)[..., None]], -1)
+
+
+def body_crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int], margin: float = 1.25) -> Crop:
+    """The crop of a box that no picture's edge clips: brought to the crop's aspect, widened by `margin`."""
+    aspect = crop_size[1] / crop_size[0]
+    height = torch.maximum(box[..., 3], box[..., 2] / aspect) * margin
+    size = torch.stack([height * aspect, height], -1)
+    center = box[..., :2] + box[..., 2:] / 2
+    return make_crop(torch.cat([center - size / 2, size], -1), 0.0, crop_size)
+
+
+def camera_rotations(pose: Float[Tensor, "*b k 3 3"], parents: tuple[int, ...]) -> Float[Tensor, "*b k 3 3"]:
+    """Local bone rotations to rotations against the frame."""
+    found: list[Tensor] = []
+    for bone, parent in enumerate(parents):
+        local = pose[..., bone, :, :]
+        found.append(local if parent < 0 else found[parent] @ local)
+    return torch.stack(found, -3)
