@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import load_body
@@ -21,8 +21,10 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, transform_points, warp_image
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models import assembly, checkpoint
+from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
 from i2l_meshnet.prediction.boxes import PersonBox, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD, PersonDetector
@@ -35,6 +37,9 @@ CONFIDENCE_GATE = 0.45
 
 DEFAULT_WEIGHTS = "default.safetensors"
 """The network that ships with the package, in i2l_meshnet/models/data."""
+
+SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
+"""Endings of published snapshots, which are snapshot_N.pth.tar; everything else is read as a checkpoint of ours."""
 
 NO_DETECTOR = (
     "the person detector has not been fetched, so each whole picture is taken as one person; "
@@ -111,7 +116,7 @@ class MeshPredictor:
         batch_size: int = 16,
         score_threshold: float = DEFAULT_THRESHOLD,
     ) -> "MeshPredictor":
-        """A predictor with the network of a checkpoint of ours, or with the one that ships with the package (None).
+        """A predictor with the network that ships with the package, or with that of a file (see `load_network`).
 
         device: "cpu", "cuda", or "auto": a CUDA device where there is one. body_directory: where the licensed files
         of SMPL and MANO are, for networks that predict them. detect: whether to find people; warns (UserWarning) if
@@ -119,9 +124,7 @@ class MeshPredictor:
         """
         chosen = choose_device(device)
         path = default_weights() if weights is None else Path(weights)
-        metadata = checkpoint.read_metadata(path)
-        body = load_body(metadata.network.body, None if body_directory is None else Path(body_directory))
-        network = checkpoint.load(path, body, chosen)
+        network, body, metadata = load_network(path, None if body_directory is None else Path(body_directory))
         detector = None
         if detect:
             found = assets.find("detector")
@@ -130,13 +133,14 @@ class MeshPredictor:
             else:
                 detector = PersonDetector(found, score_threshold)
         facts = {
-            "weights": path.name if weights is not None else "default",
+            "weights": "default" if weights is None else path.name,
             "kind": metadata.network.kind,
             "backbone": metadata.network.backbone,
-            "parameters": metadata.network.regresses_parameters,
+            "parameters": network.parameter_regressor is not None,
             "licence": metadata.licence,
             "source": metadata.source,
         }
+        network = network.to(chosen)
         return cls(network, body, detector, chosen, batch_size, facts)
 
     @overload
@@ -366,6 +370,29 @@ def default_weights() -> Path:
     if not path.is_file():
         raise InputError("this installation has no default network; reinstall i2l-meshnet, or give --weights")
     return path
+
+
+def load_network(path: Path, body_directory: Path | None = None) -> tuple[MeshNet, Body, checkpoint.Metadata]:
+    """The network, in evaluation mode on the CPU, of a checkpoint of ours or of a published snapshot_N.pth.tar.
+
+    A published network whose parameter regressor was never trained (a snapshot of the lixel stage: its BatchNorm
+    layers have seen no batch) comes without it. Raises UserError for whatever cannot be loaded.
+    """
+    if path.suffix in SNAPSHOT_SUFFIXES:
+        snapshot = read_snapshot(path)
+        metadata = checkpoint.Metadata(snapshot.config, LICENCE, f"published snapshot {path.name}")
+        body = load_body(metadata.network.body, body_directory)
+        network = assembly.build(metadata.network, body).eval()
+        checkpoint.load_state(network, snapshot.state, path)
+    else:
+        metadata = checkpoint.read_metadata(path)
+        body = load_body(metadata.network.body, body_directory)
+        network = checkpoint.load(path, body)
+    if network.parameter_regressor is not None:
+        norms = [part for part in network.parameter_regressor.modules() if isinstance(part, nn.BatchNorm1d)]
+        if norms and all(norm.num_batches_tracked == 0 for norm in norms):
+            network.parameter_regressor = None
+    return network, body, metadata
 
 
 def choose_device(name: str) -> torch.device:
