@@ -51,6 +51,7 @@ class BodySample(TensorDataclass):
     params, mesh: in the camera's frame, metres. camera: its principal point is pixel (0, 0) of an endless picture
     in which the person is about 400 px long. box: x, y, width, height in px as a detector would give it, without
     margin. frame: the picture's rectangle (x, y, width, height; px), far beyond the person unless it ends in them.
+    up: the world's upward direction in the camera's frame.
     """
 
     params: BodyParams
@@ -58,6 +59,7 @@ class BodySample(TensorDataclass):
     camera: Camera
     box: Float[Tensor, "*b 4"]
     frame: Float[Tensor, "*b 4"]
+    up: Float[Tensor, "*b 3"]
 
 
 class ViewSampler:
@@ -120,7 +122,7 @@ class ViewSampler:
         size = size * torch.exp(torch.randn(n, 2, generator=generator) * mix.box_scale / 2)
         box = torch.cat([center - size / 2, size], 1)
         frame = torch.cat([edges_low, edges_high - edges_low], 1)
-        return BodySample(params, mesh, camera, box, frame)
+        return BodySample(params, mesh, camera, box, frame, up=view[:, :, 2])
 
     def _cut(self, low: Tensor, high: Tensor, cut: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Edges of the picture: mostly below the hips or knees, else above the head's middle or at a side."""

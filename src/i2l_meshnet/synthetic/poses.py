@@ -138,6 +138,18 @@ class PoseBank:
             sources["mocap"] = np.concatenate(clips)
         return PoseBank({name: torch.from_numpy(poses).float() for name, poses in sources.items()})
 
+    def split(self, held_out: bool, every: int = 8) -> "PoseBank":
+        """The part of every source to train on, or the one to measure on: each `every`-th run of poses.
+
+        Runs of neighbouring poses (up to 16) stay together: frames of a recording resemble each other.
+        """
+        parts = {}
+        for name, poses in self.sources.items():
+            run = max(1, min(16, len(poses) // (4 * every)))
+            held = torch.arange(len(poses)) // run % every == every - 1
+            parts[name] = poses[held if held_out else ~held]
+        return PoseBank(parts)
+
 
 def read_makehuman_poses(body: Body, folder: Path) -> Float[np.ndarray, "n k 3 3"]:
     """The poses of the asset `makehuman`. Bones that the body does not pose are left out.
@@ -216,7 +228,7 @@ class PoseSampler:
         kept: list[Tensor] = []
         count = 0
         while count < n:
-            poses = self._draw(max(64, int(1.3 * (n - count))), generator)
+            poses = self._draw(max(8, int(1.3 * (n - count))), generator)
             poses = poses[~self._figure.collides(poses)]
             kept.append(poses)
             count += len(poses)

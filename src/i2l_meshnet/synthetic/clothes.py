@@ -1,0 +1,257 @@
+"""Clothes, hair and skins of MakeHuman on the Anny body, whose base mesh they are bound to."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, no_type_check
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int32, UInt8
+from numba import njit
+
+from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.errors import FileError, UserError
+
+TEXTURE_SIZE = 256
+
+TO_ANNY = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+"""From MakeHuman's axes (x left, y up, z front) to Anny's (x left, -y front, z up)."""
+
+CORE_AUTHORS = ("Manuel Bastioni", "Jonas Hauquier", "Manuel bastioni")
+"""Authors of MakeHuman's core assets, which the project relicensed as CC0 in September 2020; the package of that
+data is older and still states AGPL3 for them. Assets of others count by the licence that they state."""
+
+GARMENTS: dict[str, tuple[str, ...]] = {
+    "suit:male": (
+        *(f"male_casualsuit{i:02d}" for i in range(1, 7)),
+        "male_elegantsuit01",
+        "male_worksuit01",
+    ),
+    "suit:female": ("female_casualsuit01", "female_casualsuit02", "female_elegantsuit01", "female_sportsuit01"),
+    "dress:female": ("F_Dress_01", "F_Dress_02", "F_Dress_04", "TubeDress", "F_Beach_Dress_01"),
+    "bottom:female": ("Tightjeans", "ShortJeans", "JeansSkirt", "miniskirt"),
+    "bottom:male": ("Tightjeans", "ShortJeans"),
+    "top:female": ("VNeckTop", "Sleeveless", "female_top_01", "short_tail_camo_tee", "Tank_Top_01", "spaghetti-top"),
+    "top:male": ("Tank_Top_01", "short_tail_camo_tee"),
+    "coat:female": ("Coat",),
+    "shoes:any": ("shoes01", "shoes02", "shoes03", "shoes04", "shoes05", "shoes06"),
+    "hat:any": ("fedora", "Fishing_Hat_01", "pith_helmet"),
+    "glasses:any": ("glasses",),
+    "hair:female": ("bob01", "bob02", "long01", "ponytail01", "Braid01", "short03", "afro01"),
+    "hair:male": ("short01", "short02", "short04", "afro01"),
+}
+"""What is worn, by kind and by whom."""
+
+HELD_OUT = (
+    "male_casualsuit05",
+    "female_casualsuit02",
+    "F_Dress_02",
+    "Sleeveless",
+    "shoes03",
+    "short02",
+    "bob02",
+    "old_asian_male",
+    "young_african_female",
+)
+"""Garments, hair and skins kept for measuring: training pictures do not show them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Garment:
+    """A mesh bound to the base mesh.
+
+    reference, weights: each vertex is a weighted sum of three base vertices, plus offset (metres, Anny's axes) at
+    rest. bones, bone_weights: its skinning. uv: per triangle corner, v upwards. texture: RGBA. hides: base vertices
+    covered by it.
+    """
+
+    name: str
+    licence: str
+    author: str
+    reference: Int32[np.ndarray, "n 3"]
+    weights: Float32[np.ndarray, "n 3"]
+    offsets: Float32[np.ndarray, "n 3"]
+    bones: Int32[np.ndarray, "n k"]
+    bone_weights: Float32[np.ndarray, "n k"]
+    faces: Int32[np.ndarray, "f 3"]
+    uv: Float32[np.ndarray, "f 3 2"]
+    texture: UInt8[np.ndarray, "th tw 4"]
+    hides: Bool[np.ndarray, "m"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PosedBase:
+    """The base mesh of one person: rest and posed vertices (camera frame, metres) and the bones' transforms."""
+
+    rest: Float32[np.ndarray, "m 3"]
+    posed: Float32[np.ndarray, "m 3"]
+    transforms: Float32[np.ndarray, "b 3 4"]
+    garment_scale: float
+    """Offsets of garments are made for adults; smaller people wear them closer."""
+
+
+class BaseMesh:
+    """MakeHuman's base mesh of 19,158 vertices as Anny poses it, clothes' helper vertices included.
+
+    Needs the package `anny` (extra `[anny]`); raises UserError without it.
+    """
+
+    def __init__(self, bones: Sequence[str]) -> None:
+        """bones: the posed bones, in the order of the parameters that `pose` is given."""
+        try:
+            import anny  # pyright: ignore[reportMissingImports] (an extra)
+        except ImportError as error:
+            raise UserError("synthetic pictures need the package anny: pip install 'i2l-meshnet[anny]'") from error
+        model: Any = anny.Anny(topology="makehuman-full").to(dtype=torch.float32)
+        surface: Any = anny.Anny(topology="anny").to(dtype=torch.float32)
+        self._model = model
+        self._bones = [model.bone_labels.index(bone) for bone in bones]
+        self.bone_labels: list[str] = list(model.bone_labels)
+        self.bones = model.vertex_bone_indices.numpy().astype(np.int32)
+        self.bone_weights = model.vertex_bone_weights.numpy().astype(np.float32)
+        base = surface.base_mesh_vertex_indices.numpy()
+        self.faces = base[surface.faces.numpy()].astype(np.int32)
+        coordinates = surface.texture_coordinates.numpy().astype(np.float32)
+        self.uv = coordinates[surface.face_texture_coordinate_indices.numpy()]
+
+    def pose(self, params: BodyParams) -> PosedBase:
+        """One person (no batch axes), as `AnnyBody` poses the same parameters."""
+        pose = torch.eye(4).repeat(1, len(self.bone_labels), 1, 1)
+        pose[0, self._bones, :3, :3] = params.pose
+        values = {name: params.shape[None, i] for i, name in enumerate(self._model.phenotype_labels)}
+        with torch.no_grad():
+            result = self._model(pose_parameters=pose, phenotype_kwargs=values)
+            transforms = (result["bone_poses"] @ torch.linalg.inv(result["rest_bone_poses"]))[0, :, :3].clone()
+            transforms[:, :, 3] += params.translation
+            rest = result["rest_vertices"][0].numpy()
+        posed = (result["vertices"][0] + params.translation).numpy()
+        stature = float(np.ptp(rest[:13_000, 2]))
+        return PosedBase(rest, posed, transforms.numpy(), min(1.0, stature / 1.65))
+
+
+class Wardrobe:
+    """The garments, hair and skins of the asset `makehuman` that may be used, by kind and name."""
+
+    def __init__(self, folder: Path, base: BaseMesh, held_out: bool = False) -> None:
+        """folder: the asset. held_out: hold what is named in `HELD_OUT`, with all the rest where a kind has none.
+
+        Raises FileError if a file is missing or states a licence that was not foreseen.
+        """
+        data = folder / "package" / "public" / "data"
+        loaded: dict[str, Garment] = {}
+        self.garments: dict[str, list[Garment]] = {}
+        for kind, names in GARMENTS.items():
+            chosen = [name for name in names if (name in HELD_OUT) == held_out] or list(names)
+            for name in chosen:
+                if name not in loaded:
+                    part = "hair" if kind.startswith("hair") else "clothes"
+                    loaded[name] = _read_garment(data / "proxies" / part / name / f"{name}.json", base)
+            self.garments[kind] = [loaded[name] for name in chosen]
+        self.skins: dict[str, list[np.ndarray]] = {"male": [], "female": []}
+        for path in sorted((data / "skins").glob("*/textures/*diffuse*.png")):
+            if (path.parent.parent.name in HELD_OUT) == held_out:
+                sex = "female" if "female" in path.name else "male"
+                self.skins[sex].append(_read_texture(path)[..., :3])
+        if not all(self.skins.values()):
+            raise FileError(f"{data} holds no skins; fetch the asset makehuman again")
+
+
+def fit_garment(garment: Garment, base: PosedBase) -> Float32[np.ndarray, "n 3"]:
+    """The garment's vertices on a posed person, camera frame, metres."""
+    rest = np.einsum("nk,nkd->nd", garment.weights, base.rest[garment.reference])
+    rest += garment.offsets * np.float32(base.garment_scale)
+    return _skin(rest, garment.bones, garment.bone_weights, base.transforms)
+
+
+@njit(cache=True)
+@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+def _skin(rest, bones, weights, transforms):
+    result = np.empty(rest.shape, np.float32)
+    for v in range(rest.shape[0]):
+        for row in range(3):
+            total = 0.0
+            for k in range(bones.shape[1]):
+                t = transforms[bones[v, k], row]
+                total += weights[v, k] * (t[0] * rest[v, 0] + t[1] * rest[v, 1] + t[2] * rest[v, 2] + t[3])
+            result[v, row] = total
+    return result
+
+
+def _read_garment(path: Path, base: BaseMesh) -> Garment:
+    try:
+        data = json.loads(path.read_text())
+        meta = data["metadata"]
+        licence, author = meta["license"]["license"], meta["license"]["author"] or ""
+        if licence.startswith("AGPL") and author.split(",")[0] in CORE_AUTHORS:
+            licence = "CC0 (MakeHuman core asset)"
+        if not licence.startswith("CC"):
+            raise FileError(f"{path} states the licence {licence!r}, under which it is not used")
+        reference = np.array(meta["ref_vIdxs"], np.int32)
+        weights = np.array(meta["weights"], np.float32)
+        faces, corners = _read_faces(data["faces"], len(data["uvs"]))
+        uv = np.array(data["uvs"][0], np.float32).reshape(-1, 2)[corners]
+        texture = _read_texture(path.parent / data["materials"][0]["mapDiffuse"])
+        # Offsets are given in decimetres.
+        offsets = (np.array(meta["offsets"]) * 0.1 @ TO_ANNY.T).astype(np.float32)
+        hides = np.array(meta["deleteVerts"], bool)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise FileError(f"cannot read the garment {path} ({error}); fetch the asset makehuman again") from error
+    bones, bone_weights = _bind(reference, weights, base)
+    return Garment(
+        path.stem, licence, author, reference, weights, offsets, bones, bone_weights, faces, uv, texture, hides
+    )
+
+
+def _bind(reference: np.ndarray, weights: np.ndarray, base: BaseMesh, keep: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Skinning weights: those of the three base vertices, mixed; the `keep` largest per vertex."""
+    share = np.clip(weights, 0, None)
+    share = share / np.maximum(share.sum(1, keepdims=True), 1e-6)
+    dense = np.zeros((len(reference), len(base.bone_labels)), np.float32)
+    rows = np.arange(len(reference))[:, None]
+    for corner in range(3):
+        vertices = reference[:, corner]
+        np.add.at(dense, (rows, base.bones[vertices]), base.bone_weights[vertices] * share[:, corner, None])
+    bones = np.argsort(-dense, axis=1, kind="stable")[:, :keep]
+    chosen = np.take_along_axis(dense, bones, 1)
+    return bones.astype(np.int32), chosen / np.maximum(chosen.sum(1, keepdims=True), 1e-6)
+
+
+def _read_faces(stream: list[int], layers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles and their texture coordinates' rows from the face stream of three.js' JSON format 3.
+
+    A face starts with bits that say what follows: 1 quad, 2 material, 4 and 8 texture coordinates of the face and
+    of its corners, 16 and 32 normals, 64 and 128 colours. Quads are cut along their first diagonal.
+    """
+    faces: list[list[int]] = []
+    corners: list[list[int]] = []
+    i = 0
+    while i < len(stream):
+        bits = stream[i]
+        count = 4 if bits & 1 else 3
+        vertices = stream[i + 1 : i + 1 + count]
+        i += 1 + count + bool(bits & 2) + (layers if bits & 4 else 0)
+        rows = stream[i : i + count] if bits & 8 else [0] * count
+        i += (count * layers if bits & 8 else 0) + bool(bits & 16) + (count if bits & 32 else 0)
+        i += bool(bits & 64) + (count if bits & 128 else 0)
+        for triangle in ((0, 1, 2), (0, 2, 3))[: count - 2]:
+            faces.append([vertices[k] for k in triangle])
+            corners.append([rows[k] for k in triangle])
+    return np.array(faces, np.int32), np.array(corners, np.int64)
+
+
+def _read_texture(path: Path) -> UInt8[np.ndarray, "s s 4"]:
+    """A texture as RGBA of `TEXTURE_SIZE`."""
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise FileError(f"cannot read the texture {path}; fetch the asset makehuman again")
+    if picture.dtype == np.uint16:
+        picture = np.right_shift(picture, 8).astype(np.uint8)
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA)
+    elif picture.shape[2] == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
+    picture = cv2.resize(picture, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
