@@ -1,8 +1,10 @@
 """Fixtures for all tests."""
 
+import shutil
 from pathlib import Path
 
 import body_files
+import numpy as np
 import pytest
 import torch
 
@@ -23,4 +25,20 @@ def body_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with stand-ins for SMPL's and MANO's files, in the published layout (see body_files.py)."""
     root = tmp_path_factory.mktemp("bodies")
     body_files.write_body_files(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def dataset_root(tmp_path_factory: pytest.TempPathFactory, goldens: Path) -> Path:
+    """A data root with tiny copies of five data sets (see goldens/datasets/README.md); tests must not change it."""
+    root = tmp_path_factory.mktemp("datasets") / "data"
+    shutil.copytree(goldens / "datasets" / "tiny", root)
+    with np.load(goldens / "datasets" / "regressors.npz") as parts:
+        for name, file in (
+            ("human36m", "Human36M/J_regressor_h36m_correct.npy"),
+            ("coco", "MSCOCO/J_regressor_coco_hip_smpl.npy"),
+        ):
+            matrix = np.zeros((17, 6890))
+            matrix[parts[f"{name}_row"], parts[f"{name}_column"]] = parts[f"{name}_value"]
+            np.save(root / file, matrix)
     return root
