@@ -24,6 +24,11 @@ class BodyParams(TensorDataclass):
     shape: Float[Tensor, "*b s"]
     translation: Float[Tensor, "*b 3"]
 
+    def turned(self, rotation: Float[Tensor, "*b 3 3"]) -> "BodyParams":
+        """The body turned about its root bone by `rotation`, given in the frame's axes."""
+        root = rotation[..., None, :, :] @ self.pose[..., :1, :, :]
+        return dataclasses.replace(self, pose=torch.cat([root, self.pose[..., 1:, :, :]], -3))
+
 
 @dataclasses.dataclass(frozen=True)
 class BodyMesh(TensorDataclass):

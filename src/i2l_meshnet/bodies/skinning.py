@@ -53,9 +53,9 @@ def blend(
     as three fused multiply-adds; on a CPU that is several times faster than blending a matrix per vertex.
     """
     maps = torch.cat([linear, offsets[..., None]], -1).flatten(-2).transpose(-1, -2)
-    blended = (maps @ weights.T).unflatten(-2, (3, 4))
-    x = points.transpose(-1, -2)[..., None, :, :]
-    moved = torch.addcmul(blended[..., 3, :], blended[..., 0, :], x[..., 0, :])
-    moved = torch.addcmul(moved, blended[..., 1, :], x[..., 1, :])
-    moved = torch.addcmul(moved, blended[..., 2, :], x[..., 2, :])
+    along_x, along_y, along_z, moved = (maps @ weights.T).unflatten(-2, (3, 4)).unbind(-2)
+    x, y, z = points.transpose(-1, -2)[..., None, :].unbind(-3)
+    moved = torch.addcmul(moved, along_x, x)
+    moved = torch.addcmul(moved, along_y, y)
+    moved = torch.addcmul(moved, along_z, z)
     return moved.transpose(-1, -2)
