@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import glob
 import math
+import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -125,7 +126,7 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
             pixels = to_rgb(image)
     except UnidentifiedImageError as error:
         raise FileError(f"cannot read {path}: it is not a picture in a format that can be read here") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
         # Pillow's decoders report broken data as any of these.
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
         raise FileError(f"cannot read {path}: {reason}; copy or download it again") from error

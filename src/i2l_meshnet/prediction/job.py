@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.prediction.boxes import BoxFile, PersonBox
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
 from i2l_meshnet.prediction.images import MAX_PIXELS, Picture, find_pictures, read_photo
@@ -137,7 +137,7 @@ class _Tally:
             parts.append(f"{_count(counts['skipped'], 'picture')} skipped")
         if counts["failed"]:
             parts.append(f"{_count(counts['failed'], 'picture')} failed")
-        if counts["pictures"]:
+        if counts["pictures"] or counts["skipped"]:
             parts.append(f"results in {out}")
         return "; ".join(parts)
 
@@ -295,13 +295,14 @@ def _finish(
 
 def require_writable(folder: Path) -> None:
     """Makes the folder if it is missing. Raises FileError, in one line, if nothing can be written there."""
-    probe = folder / ".i2l-meshnet"
-    with atomic_path(probe) as temporary:
-        temporary.write_bytes(b"")
     try:
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise FileError(f"cannot write in {folder}: {error.strerror}; choose another folder with --out") from error
+        raise FileError(
+            f"cannot write results in {folder}: {error.strerror}; choose another folder with --out"
+        ) from error
 
 
 def result_names(pictures: Sequence[Picture]) -> list[Path]:

@@ -315,7 +315,8 @@ class MeshPredictor:
         if output.params is None:
             root_depth = torch.where(known.isnan(), self._depth_from_bones(output, crop, camera), known)
         else:
-            posed = self.body(output.params).vertices
+            seen = output.params.turned(grid.view_rotation(crop, camera))
+            posed = self.body(seen).vertices
             at_root = self.body.joint_regressor[root] @ posed
             rooted = posed - at_root[..., None, :]
             free = solve_translation(rooted, pixels, camera, weights).translation[..., 2]
@@ -324,8 +325,7 @@ class MeshPredictor:
             root_depth = placement.translation[..., 2]
             vertices = rooted + placement.translation[..., None, :]
             parametric = BodyMesh(vertices, self.body.joint_regressor @ vertices)
-            translation = output.params.translation + placement.translation - at_root
-            params = dataclasses.replace(output.params, translation=translation)
+            params = dataclasses.replace(seen, translation=seen.translation + placement.translation - at_root)
         root_depth = torch.maximum(root_depth, MIN_DEPTH - relative.amin(-1))
         vertices = grid.to_camera(output.vertices, crop, camera, root_depth)
         lixel_mesh = BodyMesh(vertices, self.body.joint_regressor @ vertices)
