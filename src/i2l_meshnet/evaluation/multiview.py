@@ -93,7 +93,8 @@ def evaluate_multiview(
             output = network(crops[part].float() / 255)
             lixel.append(lixels_to_joints(output.vertices.float(), rows, grid, samples[part]))
             if output.params is not None:
-                param.append(rows @ body(output.params.to(dtype=torch.float32)).vertices)
+                turn = grid.view_rotation(samples[part].crop(grid.crop_size), samples[part].camera)
+                param.append(rows @ body(output.params.turned(turn)).vertices)
     return report(samples, torch.cat(lixel), torch.cat(param) if param else None)
 
 
@@ -102,9 +103,13 @@ def lixels_to_joints(
 ) -> Float[Tensor, "b 12 3"]:
     """The scored joints of lixel meshes in the camera frame, metres, the hips at the reference's depth."""
     joints = rows @ vertices
-    _, depth = grid.decode(joints)
-    root_depth = samples.root_depth - depth[..., HIPS].mean(-1)
-    return grid.to_camera(joints, samples.crop(grid.crop_size), samples.camera, root_depth)
+    crop = samples.crop(grid.crop_size)
+    # Move the root until the hips have the reference's depth; the second step takes up the first one's rounding.
+    root_depth = samples.root_depth
+    for _ in range(2):
+        found = grid.to_camera(joints, crop, samples.camera, root_depth)
+        root_depth = root_depth + samples.root_depth - found[:, list(HIPS), 2].mean(-1)
+    return grid.to_camera(joints, crop, samples.camera, root_depth)
 
 
 def report(

@@ -1,6 +1,7 @@
 """Lixels: coordinates on a grid of 64 bins along each of x, y and z, and how they are read and written."""
 
 import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,12 +18,16 @@ class LixelGrid:
     shape: bins along (z, y, x). crop_size: the network's input (height, width), pixels. depth_extent:
     depth of the box in metres (2.0 for a body, 0.3 for a hand), centred on the root joint. margin: the part of
     the crop's side by which the x and y bins reach beyond the crop at each end; 0 in the published network.
+    depth_axis: along what depth is counted, and so in which frame a network sees bodies: the camera's axis
+    ("camera", the published networks), or the line of sight to the crop's centre ("crop"), for networks that cannot
+    know where in the picture a crop lies (see `view_rotation`).
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
     crop_size: tuple[int, int] = (256, 256)
     depth_extent: float = 2.0
     margin: float = 0.0
+    depth_axis: Literal["camera", "crop"] = "camera"
 
     def encode(self, pixels: Float[Tensor, "*b 2"], depth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
         """Crop pixels and root-relative depth (metres) to lixels (x, y, z)."""
@@ -42,18 +47,44 @@ class LixelGrid:
         z = (lixels[..., 2] / bins_z * 2 - 1) * (self.depth_extent / 2)
         return torch.stack([x, y], -1), z
 
+    def view_rotation(self, crop: Crop, camera: Camera) -> Float[Tensor, "*b 3 3"]:
+        """Takes directions from the frame that the network sees bodies in to the camera's.
+
+        The identity, or the smallest rotation that turns the camera's axis to the crop's centre.
+        """
+        height, width = self.crop_size
+        middle = crop.affine.new_tensor([width / 2, height / 2]).expand(*crop.affine.shape[:-2], 1, 2)
+        if self.depth_axis == "camera":
+            return torch.eye(3, dtype=middle.dtype, device=middle.device).expand(*middle.shape[:-2], 3, 3)
+        ray = camera.backproject(crop.to_image(middle), torch.ones_like(middle[..., 0]))[..., 0, :]
+        x, y, z = (ray / ray.norm(dim=-1, keepdim=True)).unbind(-1)
+        shared = -x * y / (1 + z)
+        rows = [1 - x * x / (1 + z), shared, x, shared, 1 - y * y / (1 + z), y, -x, -y, z]
+        return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
     def to_camera(
         self, lixels: Float[Tensor, "*b n 3"], crop: Crop, camera: Camera, root_depth: Float[Tensor, "*b"]
     ) -> Float[Tensor, "*b n 3"]:
-        """Lixels to camera-frame points (metres), given the root joint's depth (metres). The one decoder."""
+        """Lixels to camera-frame points (metres), given the root joint's depth along z (metres). The one decoder.
+
+        With the depth axis "crop" the root is taken to lie in the direction of the crop's centre.
+        """
         pixels, depth = self.decode(lixels)
-        return camera.backproject(crop.to_image(pixels), depth + root_depth[..., None])
+        pixels = crop.to_image(pixels)
+        if self.depth_axis == "camera":
+            return camera.backproject(pixels, depth + root_depth[..., None])
+        axis = self.view_rotation(crop, camera)[..., 2]
+        rays = camera.backproject(pixels, torch.ones_like(depth))
+        along = depth + (root_depth / axis[..., 2])[..., None]
+        return rays * (along / (rays @ axis[..., None])[..., 0])[..., None]
 
     def from_camera(
         self, points: Float[Tensor, "*b n 3"], crop: Crop, camera: Camera, root_depth: Float[Tensor, "*b"]
     ) -> Float[Tensor, "*b n 3"]:
         """Camera-frame points (metres) to lixels. The inverse of `to_camera`."""
-        return self.encode(crop.to_crop(camera.project(points)), points[..., 2] - root_depth[..., None])
+        axis = self.view_rotation(crop, camera)[..., 2]
+        along = (points @ axis[..., None])[..., 0] - (root_depth / axis[..., 2])[..., None]
+        return self.encode(crop.to_crop(camera.project(points)), along)
 
 
 def soft_argmax(heatmaps: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:

@@ -21,7 +21,7 @@ from i2l_meshnet.models.output import PoseOutput
 from i2l_meshnet.models.rtmpose import CROP_SIZE, KEYPOINTS, RTMPose
 from i2l_meshnet.skeletons import HALPE26
 
-GRID = LixelGrid(crop_size=CROP_SIZE, depth_extent=2.4, margin=0.5)
+GRID = LixelGrid(crop_size=CROP_SIZE, depth_extent=2.4, margin=0.5, depth_axis="crop")
 """Reaches half a crop beyond each side, so that a body that is cut off still lies on it."""
 FEW = 64
 """Heads of up to this many points make their heatmaps in one product."""

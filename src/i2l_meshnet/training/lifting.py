@@ -33,7 +33,8 @@ class LiftingOptions:
     steps: optimiser steps. batch: samples a step. detected: share of real detections on synthetic pictures.
     learning_rate: its peak; it rises over `warmup` steps and falls to `final_rate` of it along a cosine.
     average: decay of the weights' moving average, which is what is kept. meshed, posed: shares of a batch whose
-    lixel mesh and parametric mesh are made and compared, which is most of the work. *_weight: factors of the loss
+    lixel mesh and parametric mesh are made and compared, which is most of the work; surfaced: share of the meshed
+    ones whose faces are compared. *_weight: factors of the loss
     terms. workers: processes that draw batches (0: the training's own).
     """
 
@@ -47,6 +48,7 @@ class LiftingOptions:
     average: float = 0.999
     clip: float = 5.0
     meshed: float = 0.5
+    surfaced: float = 0.25
     posed: float = 0.5
     joint_weight: float = 1.0
     vertex_weight: float = 1.0
@@ -204,17 +206,18 @@ def lifting_losses(
     seen_joints = _visibility(network.grid, batch.joints)[..., None]
     target = batch[meshed]
     seen = _visibility(network.grid, target.vertices)[..., None]
-    surface = PointTarget(target.vertices, seen.expand(-1, -1, 3))
+    some = _stride(options.surfaced)
+    surface = PointTarget(target.vertices[some], seen[some].expand(-1, -1, 3))
     mesh = body(local_params(regressor, rotations[posed], shape[posed]))
     posed_vertices = mesh.vertices - mesh.joints[:, body.skeleton.root_index, None]
-    off = (posed_vertices - batch.camera_vertices[posed]).abs() * batch.scale[posed, None, None] / PIXELS_PER_UNIT
+    off = (posed_vertices - batch.view_vertices[posed]).abs() * batch.scale[posed, None, None] / PIXELS_PER_UNIT
     return {
         "joints": options.joint_weight * ((pose.joints - batch.joints).abs() * unit * seen_joints).mean(),
         "vertices": options.vertex_weight * ((vertices - target.vertices).abs() * unit[meshed] * seen).mean(),
         "mesh_joints": options.mesh_joint_weight
         * ((mesh_joints - target.joints).abs() * unit[meshed] * seen_joints[meshed]).mean(),
-        "normal": options.normal_weight * normal_loss(vertices, surface, body.faces),
-        "edge": options.edge_weight * edge_loss(vertices, surface, body.faces),
+        "normal": options.normal_weight * normal_loss(vertices[some], surface, body.faces),
+        "edge": options.edge_weight * edge_loss(vertices[some], surface, body.faces),
         "rotations": options.rotation_weight * (rotations - batch.rotations)[..., :2].abs().mean(),
         "shape": options.shape_weight * (shape - batch.shape).abs().mean(),
         "mesh": options.mesh_weight * off.mean(),

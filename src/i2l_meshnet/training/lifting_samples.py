@@ -12,8 +12,9 @@ from torch import Tensor
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, make_crop, transform_points
+from i2l_meshnet.geometry.crop import Crop, make_crop
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.synthetic.detections import DetectionBank
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.tensors import TensorDataclass
 
@@ -22,9 +23,9 @@ from i2l_meshnet.tensors import TensorDataclass
 class LiftingBatch(TensorDataclass):
     """What the network is given and what it should answer.
 
-    keypoints: crop pixels and confidence. vertices, joints: lixels. rotations: of the bones against the camera.
-    shape: the body's. camera_vertices: metres, relative to the root joint. scale: crop pixels per metre at the
-    root's depth.
+    keypoints: crop pixels and confidence. vertices, joints: lixels. rotations: of the bones against the frame that
+    the network sees bodies in (`LixelGrid.view_rotation`). shape: the body's. view_vertices: in that frame, metres,
+    relative to the root joint. scale: crop pixels per metre at the root's depth.
     """
 
     keypoints: Float[Tensor, "b 26 3"]
@@ -32,21 +33,8 @@ class LiftingBatch(TensorDataclass):
     joints: Float[Tensor, "b j 3"]
     rotations: Float[Tensor, "b k 3 3"]
     shape: Float[Tensor, "b s"]
-    camera_vertices: Float[Tensor, "b v 3"]
+    view_vertices: Float[Tensor, "b v 3"]
     scale: Float[Tensor, "b"]
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionBank(TensorDataclass):
-    """Real detections on synthetic pictures, with the bodies and cameras that the pictures were made from.
-
-    params: camera frame, metres. crop: image → crop pixels of the detector's crop. keypoints: as found, crop pixels.
-    """
-
-    params: BodyParams
-    camera: Camera
-    crop: Float[Tensor, "*b 2 3"]
-    keypoints: Float[Tensor, "*b 26 3"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +71,7 @@ class LiftingSampler:
             raise ValueError(f"{body.name} has no keypoints of a 2D detector")
         self.keypoint_regressor = body.keypoint_regressor
         self.noise, self.seed = noise or NoiseOptions(), seed
-        self.residual = bank.keypoints[..., :2] - self._bank_truth(bank)
+        self.residual = bank.keypoints[..., :2] - self.keypoint_regressor @ bank.vertices[..., :2].float()
         self.confidence = bank.keypoints[..., 2]
 
     @torch.no_grad()
@@ -106,35 +94,28 @@ class LiftingSampler:
         return self._finish(people.params, people.mesh, people.camera, crop, keypoints)
 
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
-        item = self.bank[torch.randint(len(self.bank.keypoints), (n,), generator=generator)]
-        crop = Crop(item.crop, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
-        jitter = torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
-        keypoints = torch.cat([item.keypoints[..., :2] + jitter, item.keypoints[..., 2:]], -1)
-        return self._finish(item.params, self.body(item.params), item.camera, crop, keypoints)
+        index = torch.randint(len(self.bank.keypoints), (n,), generator=generator)
+        params, camera, found = self.bank.params[index], self.bank.camera[index], self.bank.keypoints[index]
+        whole = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
+        crop = Crop(whole, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
+        moved = found[..., :2] + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
+        keypoints = torch.cat([moved, found[..., 2:].clamp(0, 1)], -1)
+        return self._finish(params, self.body(params), camera, crop, keypoints)
 
     def _finish(
         self, params: BodyParams, mesh: BodyMesh, camera: Camera, crop: Crop, keypoints: Float[Tensor, "b 26 3"]
     ) -> LiftingBatch:
         root = mesh.joints[:, self.body.skeleton.root_index]
+        turn = self.grid.view_rotation(crop, camera)
         return LiftingBatch(
             keypoints=keypoints,
             vertices=self.grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
             joints=self.grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
-            rotations=camera_rotations(params.pose, self.body.parents),
+            rotations=turn[:, None].transpose(-1, -2) @ camera_rotations(params.pose, self.body.parents),
             shape=params.shape,
-            camera_vertices=mesh.vertices - root[:, None],
+            view_vertices=(mesh.vertices - root[:, None]) @ turn,
             scale=camera.focal[:, 1] * crop.affine[:, 1, 1] / root[:, 2],
         )
-
-    def _bank_truth(self, bank: DetectionBank) -> Float[Tensor, "n 26 2"]:
-        """Where the bank's bodies' own keypoints lie, crop pixels."""
-        found = []
-        with torch.no_grad():
-            for start in range(0, len(bank.keypoints), 512):
-                item = bank[start : start + 512]
-                points = self.keypoint_regressor @ self.body(item.params).vertices
-                found.append(transform_points(item.crop, item.camera.project(points)))
-        return torch.cat(found)
 
     def _detect(
         self, keypoints: Float[Tensor, "n 26 2"], hidden: Bool[Tensor, "n 26"], generator: torch.Generator
