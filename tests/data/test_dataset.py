@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from i2l_meshnet.bodies import load_body
+from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.data.augmentation import Augmentation
 from i2l_meshnet.data.dataset import PersonDataset, Sample, collate, cut_crop
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
@@ -131,13 +131,18 @@ def batch_of(dataset: PersonDataset) -> Sample:
     return collate([dataset[index] for index in range(len(dataset))])
 
 
-def builder(source: Source, directory: Path) -> TargetBuilder:
-    return TargetBuilder([load_body("smpl", directory)], LixelGrid(), source.table.skeleton)
+@pytest.fixture(scope="module")
+def body(body_directory: Path) -> Body:
+    return load_body("smpl", body_directory)
 
 
-def test_a_batch_has_the_targets_of_its_samples(source: Source, body_directory: Path) -> None:
+def builder(source: Source, body: Body) -> TargetBuilder:
+    return TargetBuilder([body], LixelGrid(), source.table.skeleton)
+
+
+def test_a_batch_has_the_targets_of_its_samples(source: Source, body: Body) -> None:
     """float32 sums in another order: lixels to 1e-4."""
-    dataset, build = PersonDataset(source, augment=True, seed=5), builder(source, body_directory)
+    dataset, build = PersonDataset(source, augment=True, seed=5), builder(source, body)
     whole = build(batch_of(dataset))
     for index in range(len(dataset)):
         single: Target = build(collate([dataset[index]]))
@@ -148,7 +153,7 @@ def test_a_batch_has_the_targets_of_its_samples(source: Source, body_directory: 
             torch.testing.assert_close(getattr(single, name).weight[0], getattr(whole, name).weight[index])
 
 
-def test_joints_land_where_the_picture_shows_them(tmp_path: Path, source: Source, body_directory: Path) -> None:
+def test_joints_land_where_the_picture_shows_them(tmp_path: Path, source: Source, body: Body) -> None:
     """A dot painted at each joint is at the joint's lixel, whatever the change; left and right keep their names."""
     table = source.table
     arrays = {**table.arrays}
@@ -167,29 +172,29 @@ def test_joints_land_where_the_picture_shows_them(tmp_path: Path, source: Source
     for change in (Augmentation(), Augmentation(0.9, 0.5), Augmentation(1.1, -0.3, mirrored=True)):
         dataset = PersonDataset(moved, draw=lambda epoch, index, change=change: change)
         batch = collate([dataset[0]])
-        target = builder(moved, body_directory)(batch)
+        target = builder(moved, body)(batch)
         for number, name in enumerate(names):
-            if name not in load_body("smpl", body_directory).skeleton.joints:
+            if name not in body.skeleton.joints:
                 continue
-            row = load_body("smpl", body_directory).skeleton.index(name)
+            row = body.skeleton.index(name)
             x, y = (target.joints.points[0, row, :2] * 4).round().int().tolist()
             painted = mirror[number] if change.mirrored else number
             shown = batch.image[0, :, y, x].tolist()
             assert shown == pytest.approx([40 + 12 * painted] * 3, abs=14), (name, change)
 
 
-def test_mirroring_twice_is_the_identity(source: Source, body_directory: Path) -> None:
+def test_mirroring_twice_is_the_identity(source: Source, body: Body) -> None:
     """Targets of a mirrored sample, mirrored back in the crop, are the plain ones where the camera is centred."""
     arrays = {**source.table.arrays}
     size = arrays["image_size"]
     arrays["center"] = ((size - 1) / 2).astype(np.float32)
     centred = dataclasses.replace(source, table=dataclasses.replace(source.table, arrays=arrays))
-    build = builder(centred, body_directory)
+    build = builder(centred, body)
     plain, mirrored = (
         build(batch_of(PersonDataset(centred, draw=lambda epoch, index, flip=flip: Augmentation(mirrored=flip))))
         for flip in (False, True)
     )
-    joints = load_body("smpl", body_directory).skeleton
+    joints = body.skeleton
     order = list(joints.mirror_permutation)
     back = mirrored.joints.points[:, order] * torch.tensor([-1, 1, 1]) + torch.tensor([64.0, 0, 0])
     weight = plain.joints.weight * mirrored.joints.weight[:, order]

@@ -53,6 +53,8 @@ def run(options: CheckOptions, console: Console | None = None) -> int:
     adapter = ADAPTERS[options.name]
     if options.split is not None and options.split not in adapter.splits:
         raise InputError(f"{options.name} has the splits {', '.join(adapter.splits)}, not {options.split!r}")
+    if options.samples < 1:
+        raise InputError(f"--samples must be at least 1, not {options.samples}")
     failed = False
     for split in adapter.splits if options.split is None else (options.split,):
         console.rule(f"{options.name} {split}")
@@ -113,8 +115,6 @@ def _write_sheet(source: Source, options: CheckOptions, path: Path, console: Con
 
     Samples whose pictures are missing are passed over; FileError if that is all of them.
     """
-    if options.samples < 1:
-        raise InputError(f"--samples must be at least 1, not {options.samples}")
     there = [index for index in range(len(source)) if source.image_path(index).is_file()]
     if not there:
         raise FileError(f"no sample can be drawn: none of the pictures is in {source.folder}")

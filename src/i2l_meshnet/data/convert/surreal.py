@@ -50,12 +50,15 @@ def convert_surreal(options: SurrealOptions, console: Console | None = None) -> 
     passed over. The release's parameters and joints are of the mirror-image body and are mirrored back.
     """
     console = console or Console()
+    found = {split: sorted((options.release / split).glob("run*/*/*.mp4")) for split in SPLITS}
+    if not any(found.values()):
+        raise FileError(f"{options.release} holds no {{train,val}}/run*/*/*.mp4: name the unpacked release")
     bodies = {gender: load_body(BODIES[gender], options.body_dir) for gender in ("female", "male")}
     chosen = _chosen_clips(options.clips)
-    for split in SPLITS:
-        clips = sorted((options.release / split).glob("run*/*/*.mp4"))
+    for split, clips in found.items():
         if not clips:
-            raise FileError(f"{options.release / split} holds no run*/*/*.mp4: name the unpacked release")
+            console.print(f"{options.release} has no split {split}: passed over")
+            continue
         names = {clip: clip.relative_to(options.release / split).as_posix() for clip in clips}
         if split == "val" and chosen is not None:
             names = {clip: name for clip, name in names.items() if name in chosen}

@@ -1,0 +1,79 @@
+"""`data check` finds what is missing, says where to get it and draws samples."""
+
+import io
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from i2l_meshnet.data.check import CheckOptions, run
+from i2l_meshnet.errors import InputError
+
+
+def checked(options: CheckOptions) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=250)
+    status = run(options, console)
+    assert isinstance(console.file, io.StringIO)
+    return status, console.file.getvalue()
+
+
+def test_a_whole_data_set_passes_and_is_drawn(dataset_root: Path, body_directory: Path, tmp_path: Path) -> None:
+    status, text = checked(CheckOptions("MSCOCO", dataset_root, out=tmp_path, body_dir=body_directory))
+    assert status == 0
+    assert "missing" not in text
+    assert "5 people, 4 with a fitted body, 18 joints each" in text
+    assert "left out: 1 crowd, 1 no keypoints, 1 box of no area inside the picture" in text
+    sheet = cv2.imread(str(tmp_path / "check-MSCOCO-train.jpg"))
+    assert sheet is not None
+    assert sheet.shape == (2 * 256, 4 * 512, 3)
+    joints, mesh = sheet[:256, :256].astype(int), sheet[:256, 256:512].astype(int)
+    assert (np.abs(joints - mesh) > 40).any(-1).mean() > 0.05  # the mesh covers what the joints' picture shows
+    assert (tmp_path / "check-MSCOCO-val.jpg").is_file()
+
+
+def test_without_body_files_joints_are_drawn(
+    dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("I2L_MESHNET_BODIES", raising=False)
+    status, text = checked(CheckOptions("PW3D", dataset_root, split="train", out=tmp_path))
+    assert status == 0
+    assert "the fitted bodies are not drawn" in text
+    assert (tmp_path / "check-PW3D-train.jpg").is_file()
+
+
+def test_what_is_missing_is_named_with_its_origin(dataset_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(dataset_root, root)
+    (root / "MuCo" / "data" / "smpl_param.json").unlink()
+    status, text = checked(CheckOptions("MuCo", root, out=tmp_path))
+    assert status == 1
+    assert "MuCo/data/smpl_param.json" in text
+    assert "the MuCo download of the published I2L-MeshNet" in text
+    shutil.rmtree(root / "FreiHAND" / "data" / "training")
+    status, text = checked(CheckOptions("FreiHAND", root, out=tmp_path))
+    assert status == 1
+    assert "4 of 4 pictures are missing" in text
+    assert "no sample can be drawn" in text
+    assert (tmp_path / "check-FreiHAND-eval.jpg").is_file()
+
+
+def test_some_pictures_gone(dataset_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(dataset_root, root)
+    (root / "MuCo" / "data" / "augmented_set" / "000002.jpg").unlink()
+    status, text = checked(CheckOptions("MuCo", root, out=tmp_path, samples=2))
+    assert status == 1
+    assert "1 of 5 pictures are missing" in text
+    assert (tmp_path / "check-MuCo-train.jpg").is_file()
+
+
+def test_unknown_names_are_refused(dataset_root: Path) -> None:
+    with pytest.raises(InputError, match="there is no data set 'H36M'; choose one of Human36M"):
+        run(CheckOptions("H36M", dataset_root))
+    with pytest.raises(InputError, match="MuCo has the splits train, not 'val'"):
+        run(CheckOptions("MuCo", dataset_root, split="val"))
+    with pytest.raises(InputError, match="--samples must be at least 1"):
+        run(CheckOptions("MuCo", dataset_root, samples=0))
