@@ -92,7 +92,7 @@ def convert_keras_resnet50(folder: Path) -> dict[str, Tensor]:
     layers = _read_keras(_find_model(folder))
 
     def tensor(name: str) -> Tensor:
-        if name not in layers:
+        if name not in layers or layers[name].ndim != (4 if name.endswith("/kernel") else 1):
             raise FileError(
                 f"{folder} lacks the layer weight {name!r}: it is not the Keras ResNet-50 of the asset resnet50"
             )

@@ -68,9 +68,8 @@ def linear_soft_argmax(features: Float[Tensor, "b d n"], weight: Float[Tensor, "
     value. Only the two factors and the result are saved for the backward pass, which makes the heatmaps anew.
     Always float32 or float64: half the bits of a logit are not enough (see docs/parity.md).
     """
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
-    weight = weight.to(features.dtype)
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    features, weight = features.to(dtype), weight.to(dtype)
     with torch.autocast(features.device.type, enabled=False):
         if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
             return _LinearSoftArgmax.apply(features, weight)

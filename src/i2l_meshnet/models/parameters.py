@@ -28,6 +28,8 @@ class ParameterRegressor(nn.Module):
     def forward(self, mesh_joints: Float[Tensor, "b j 3"], feature: Tensor) -> BodyParams:
         """`mesh_joints`: lixels. `feature` is not used: this regressor sees the joints alone."""
         hidden = self.fc(mesh_joints.detach().flatten(1))
-        pose = sixd_to_matrix(self.fc_pose(hidden).float().unflatten(-1, (-1, 6)))
-        shape = self.fc_shape(hidden).float()
-        return BodyParams(pose, shape, torch.zeros_like(shape[:, :3]))
+        pose, shape = (layer(hidden) for layer in (self.fc_pose, self.fc_shape))
+        # Half precision, where autocast chose it, ends here: rotations need the bits.
+        dtype = torch.promote_types(shape.dtype, torch.float32)
+        pose, shape = pose.to(dtype), shape.to(dtype)
+        return BodyParams(sixd_to_matrix(pose.unflatten(-1, (-1, 6))), shape, shape.new_zeros(len(shape), 3))

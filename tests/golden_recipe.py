@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-GOLDENS = Path(__file__).parent
+from i2l_meshnet.models.snapshot import PREFIXES
+
+GOLDENS = Path(__file__).parent / "goldens"
 
 _GAINS = {
     "_net.conv_x.": 12.0,
@@ -26,6 +28,14 @@ _GAINS = {
 def golden(name: str) -> np.lib.npyio.NpzFile:
     """The arrays of tests/goldens/{name}.npz."""
     return np.load(GOLDENS / f"{name}.npz")
+
+
+def official_key(key: str) -> str:
+    """The published snapshots' name of one of our tensors."""
+    for theirs, ours in PREFIXES.items():
+        if key.startswith(ours):
+            return f"module.{theirs}{key.removeprefix(ours)}"
+    raise KeyError(key)
 
 
 def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:

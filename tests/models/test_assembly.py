@@ -1,0 +1,127 @@
+"""The published network's assembly, description and training switches."""
+
+import pytest
+import torch
+
+from i2l_meshnet.bodies import BodyParams, load_body
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.models import assembly
+from i2l_meshnet.models.backbone import RESNET_NAMES, ResNet, ResNetName, ResNetStages
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.reference import plain_copy
+
+BODY = load_body("toy")
+
+
+def small(backbone: str = "resnet18") -> MeshNet:
+    torch.manual_seed(0)
+    return assembly.build(assembly.published_config(BODY, backbone), BODY).eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> MeshNet:
+    return small()
+
+
+def test_output_and_gradients_are_those_of_the_published_formulation(network: MeshNet) -> None:
+    image = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    plain = plain_copy(network)
+    gradients = []
+    for each in (network, plain):
+        output = each(image)
+        (output.vertices.square().mean() + output.joints.mean()).backward()
+        gradients.append([parameter.grad for parameter in each.parameters()])
+        each.zero_grad()
+    for ours, theirs in zip(*gradients, strict=True):
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()) + 1e-9, rtol=1e-3)
+    with torch.no_grad():
+        ours, theirs = network(image), plain(image)
+    torch.testing.assert_close(ours.joints, theirs.joints, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.vertices, theirs.vertices, atol=1e-4, rtol=0)
+
+
+def test_output_shapes_and_ranges(network: MeshNet) -> None:
+    with torch.no_grad():
+        output = network(torch.rand(3, 3, 256, 256))
+    joints, vertices = BODY.joint_regressor.shape
+    assert output.joints.shape == (3, joints, 3)
+    assert output.vertices.shape == (3, vertices, 3)
+    assert ((output.vertices >= 0) & (output.vertices <= 63)).all()
+    torch.testing.assert_close(output.mesh_joints, BODY.joint_regressor @ output.vertices)
+    assert isinstance(output.params, BodyParams)
+    rotations = output.params.pose
+    identity = torch.eye(3).expand_as(rotations)
+    torch.testing.assert_close(rotations @ rotations.mT, identity, atol=1e-5, rtol=0)
+    assert not output.params.translation.any()
+
+
+def test_initialisation_is_the_published_one(network: MeshNet) -> None:
+    state = network.state_dict()
+    assert state["pose_net.head.deconv.0.weight"].std() == pytest.approx(0.001, rel=0.02)
+    assert state["pose_to_feature.conv.0.weight"].std() == pytest.approx(0.001, rel=0.02)
+    assert not state["pose_to_feature.conv.0.bias"].any()
+    assert state["parameter_regressor.fc.3.weight"].std() == pytest.approx(0.01, rel=0.02)
+    assert not state["parameter_regressor.fc.0.bias"].any()
+    assert (state["mesh_branch.head.deconv.1.weight"] == 1).all()
+    # PyTorch's default of Conv1d: uniform within 1 / sqrt(fan in).
+    assert state["mesh_branch.head.conv_x.0.weight"].abs().max() <= 256**-0.5
+    assert state["mesh_branch.head.conv_x.0.weight"].std() > 0.02
+
+
+@pytest.mark.parametrize("name", RESNET_NAMES)
+def test_every_resnet_has_its_size_and_strides(name: ResNetName) -> None:
+    parameters = {"resnet18": 11.2, "resnet34": 21.3, "resnet50": 23.5, "resnet101": 42.5, "resnet152": 58.1}
+    net = ResNet(name)
+    assert sum(parameter.numel() for parameter in net.parameters()) / 1e6 == pytest.approx(parameters[name], abs=0.05)
+    with torch.no_grad():
+        early, deep = net.eval()(torch.rand(1, 3, 64, 64))
+        assert early.shape == (1, 64, 16, 16)
+        assert deep.shape == (1, net.deep_channels, 2, 2)
+        stages = ResNetStages(name).eval()
+        assert stages.state_dict().keys() == {key for key in net.state_dict() if key.startswith("layer")}
+        assert stages(early).shape == deep.shape
+
+
+def test_only_the_regressor_trains_when_the_rest_is_frozen() -> None:
+    network = small()
+    network.freeze_lixel_parts()
+    network.train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    output = network(torch.rand(2, 3, 256, 256))
+    assert output.params is not None
+    output.params.shape.sum().backward()
+    trained = {key.split(".")[0] for key, parameter in network.named_parameters() if parameter.grad is not None}
+    assert trained == {"parameter_regressor"}
+    moved = {key.split(".")[0] for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"parameter_regressor"}
+
+
+def test_frozen_statistics_drift_where_the_published_behaviour_is_asked_for() -> None:
+    network = small()
+    network.freeze_lixel_parts(batchnorm_drifts=True)
+    network.train()
+    before = network.get_buffer("pose_net.backbone.bn1.running_mean").clone()
+    with torch.no_grad():
+        network(torch.rand(2, 3, 256, 256))
+    assert not torch.equal(network.get_buffer("pose_net.backbone.bn1.running_mean"), before)
+
+
+def test_a_network_for_another_body_is_refused() -> None:
+    config = NetworkConfig("published", "resnet18", "smpl", ("Pelvis",), 6890, 24, 10)
+    with pytest.raises(InputError, match="use the body 'smpl'"):
+        assembly.build(config, BODY)
+
+
+def test_unknown_names_are_refused() -> None:
+    config = assembly.published_config(BODY, "resnet19")
+    with pytest.raises(InputError, match="resnet152"):
+        assembly.build(config, BODY)
+    with pytest.raises(InputError, match="published"):
+        assembly.build(NetworkConfig.for_body(BODY, "unpublished", "resnet18", config.grid), BODY)
+
+
+def test_descriptions_survive_json() -> None:
+    config = NetworkConfig.for_body(BODY, "published", "resnet18", small().grid, width=3, name="x")
+    assert NetworkConfig.from_json(config.to_json()) == config

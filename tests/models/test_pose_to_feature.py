@@ -1,0 +1,73 @@
+"""Pose to feature against the one that makes the Gaussian volumes."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from i2l_meshnet.models.output import PoseOutput
+from i2l_meshnet.models.pose_to_feature import PoseToFeature
+from i2l_meshnet.models.reference import PlainPoseToFeature
+
+
+def make(joints: int, depth_bins: int, channels: int) -> tuple[PoseToFeature, PlainPoseToFeature]:
+    torch.manual_seed(0)
+    module = PoseToFeature(joints, depth_bins, channels).double()
+    plain = copy.deepcopy(module)
+    plain.__class__ = PlainPoseToFeature
+    return module, plain
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    joints=st.integers(1, 4),
+    depth_bins=st.integers(1, 9),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    spread=st.floats(0.1, 40),
+)
+def test_equals_the_convolved_volume(
+    seed: int, joints: int, depth_bins: int, height: int, width: int, spread: float
+) -> None:
+    """Outputs and gradients, joints far outside the grid included."""
+    module, plain = make(joints, depth_bins, 5)
+    generator = torch.Generator().manual_seed(seed)
+    points = spread * torch.randn(2, joints, 3, dtype=torch.float64, generator=generator)
+    early = torch.randn(2, 5, height, width, dtype=torch.float64, generator=generator)
+    pull = torch.randn(2, 5, height, width, dtype=torch.float64, generator=generator)
+    results = []
+    for part in (module, plain):
+        feature = early.clone().requires_grad_()
+        output = part.eval()(PoseOutput(points, feature))
+        (output * pull).sum().backward()
+        results.append([output, feature.grad, *(parameter.grad for parameter in part.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+
+def test_float32_at_full_size() -> None:
+    module, plain = (part.float().eval() for part in make(29, 64, 64))
+    pose = PoseOutput(torch.rand(2, 29, 3) * 70 - 3, torch.randn(2, 64, 64, 64))
+    with torch.no_grad():
+        torch.testing.assert_close(module(pose), plain(pose), atol=1e-5, rtol=0)
+
+
+def test_no_gradient_reaches_the_joints() -> None:
+    module, _ = make(2, 4, 3)
+    joints = torch.rand(2, 2, 3, dtype=torch.float64, requires_grad=True)
+    feature = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    module(PoseOutput(joints, feature)).sum().backward()
+    assert joints.grad is None
+    assert feature.grad is not None
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_is_its_samples(batch: int) -> None:
+    module, _ = make(3, 6, 4)
+    module.eval()
+    pose = PoseOutput(torch.rand(batch, 3, 3).double() * 6, torch.rand(batch, 4, 5, 7).double())
+    singles = torch.cat([module(pose[[i]]) for i in range(batch)])
+    torch.testing.assert_close(module(pose), singles)

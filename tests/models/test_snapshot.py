@@ -1,0 +1,189 @@
+"""Published snapshots: every key used or named as dropped, everything else refused in one line."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from published_files import light_state, mark, published_shapes, write_snapshot
+from safetensors import safe_open
+from torch import Tensor
+
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.models import assembly, checkpoint
+from i2l_meshnet.models.backbone import ResNet, ResNetName, ResNetStages
+from i2l_meshnet.models.snapshot import PREFIXES, convert_snapshot, load_snapshot, read_snapshot
+
+
+def with_resnet(shapes: dict[str, list[int]], name: ResNetName) -> dict[str, list[int]]:
+    """The same snapshot on another ResNet."""
+    with torch.device("meta"):
+        backbones = {"pose_backbone": ResNet(name), "mesh_backbone": ResNetStages(name)}
+    deep = backbones["pose_backbone"].deep_channels
+    shapes = {key: list(shape) for key, shape in shapes.items() if "backbone.layer" not in key}
+    for module, backbone in backbones.items():
+        layers = {key: value for key, value in backbone.state_dict().items() if key.startswith("layer")}
+        shapes |= {f"module.{module}.{key}": list(value.shape) for key, value in layers.items()}
+    for head in ("pose_net", "mesh_net"):
+        shapes[f"module.{head}.deconv.0.weight"][0] = deep
+        shapes[f"module.{head}.conv_z_1.0.weight"][1] = deep
+    return shapes
+
+
+@pytest.mark.parametrize(("kind", "body", "depth"), [("body", "smpl", 2.0), ("hand", "mano", 0.3)])
+def test_every_key_is_used_or_named_as_dropped(tmp_path: Path, kind: str, body: str, depth: float) -> None:
+    state = light_state(published_shapes(kind))
+    snapshot = read_snapshot(write_snapshot(tmp_path / "snapshot_12.pth.tar", state))
+    assert (snapshot.epoch, snapshot.config.body, snapshot.config.backbone) == (12, body, "resnet50")
+    assert snapshot.config.grid.depth_extent == depth
+    used = set()
+    for key, value in snapshot.state.items():
+        theirs = next(old + key.removeprefix(new) for old, new in PREFIXES.items() if key.startswith(new))
+        used.add(f"module.{theirs}")
+        if value.is_floating_point():
+            assert value.flatten()[0] == pytest.approx(mark(f"module.{theirs}"))
+    dropped = {f"module.{key}" for keys in snapshot.dropped.values() for key in keys}
+    assert used | dropped == state.keys()
+    assert not used & dropped
+    licensed = {key for key in state if key.startswith("module.human_model_layer.")}
+    assert licensed
+    assert {f"module.{key}" for key in snapshot.dropped["the body model's licensed buffers"]} == licensed
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet101", "resnet152"])
+def test_other_resnets_are_told_by_their_layers(tmp_path: Path, name: ResNetName) -> None:
+    state = light_state(with_resnet(published_shapes("hand"), name))
+    assert read_snapshot(write_snapshot(tmp_path / "snapshot_1.pth.tar", state)).config.backbone == name
+
+
+def test_conversion_keeps_the_weights_and_nothing_licensed(tmp_path: Path, body_directory: Path) -> None:
+    state = light_state(with_resnet(published_shapes("hand"), "resnet18"))
+    path = write_snapshot(tmp_path / "snapshot_24.pth.tar", state)
+    out = tmp_path / "hand.safetensors"
+    snapshot = convert_snapshot(path, out, half=True)
+    metadata = checkpoint.read_metadata(out)
+    assert metadata.network == snapshot.config
+    assert metadata.extra == {"epoch": 12}
+    assert "research only" in metadata.licence
+    with safe_open(out, "pt") as file:
+        keys = set(file.keys())
+    assert keys == snapshot.state.keys()
+    assert not [key for key in keys if "human_model" in key or "regressor" in key.split(".")[-1]]
+    network = checkpoint.load(out, load_body("mano", body_directory))
+    direct = assembly.build(snapshot.config, load_body("mano", body_directory)).eval()
+    load_snapshot(direct, path)
+    for (key, ours), theirs in zip(network.state_dict().items(), direct.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3, msg=key)
+
+
+def change(state: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor]:
+    """A copy with tensors replaced or, by None, removed."""
+    return {key: value for key, value in (state | changes).items() if value is not None}
+
+
+Edit = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+WRONG: dict[str, tuple[Edit, str]] = {
+    "no mesh net": (lambda s: {k: v for k, v in s.items() if "mesh_net" not in k}, "no module 'mesh_net'"),
+    "a missing tensor": (
+        lambda s: change(s, **{"module.pose_net.deconv.3.weight": None}),
+        "lacks the tensor 'pose_net.head.deconv.3.weight'",
+    ),
+    "a strange module": (
+        lambda s: change(s, **{"module.root_net.weight": torch.zeros(1)}),
+        "unknown tensor 'root_net.weight'",
+    ),
+    "a strange tensor": (
+        lambda s: change(s, **{"module.pose_net.conv_w.0.weight": torch.zeros(1)}),
+        "unknown tensor 'pose_net.head.conv_w.0.weight'",
+    ),
+    "another joint count": (
+        lambda s: change(s, **{"module.pose_net.conv_x.0.weight": torch.zeros(17, 256, 1)}),
+        "17 joints, 778 vertices and 16 bones",
+    ),
+    "a wrong shape": (
+        lambda s: change(s, **{"module.pose_net.deconv.3.weight": torch.zeros(256, 256, 3, 3)}),
+        r"is \(256, 256, 3, 3\), the network's is \(256, 256, 4, 4\)",
+    ),
+    "no resnet": (
+        lambda s: {k: v for k, v in s.items() if "backbone.layer3.4" not in k},
+        r"\(3, 4, 5, 3\) blocks",
+    ),
+    "two resnets": (
+        lambda s: change(
+            {k: v for k, v in s.items() if not k.startswith("module.mesh_backbone.layer")},
+            **{
+                k: v
+                for k, v in light_state(with_resnet(published_shapes("hand"), "resnet34")).items()
+                if k.startswith("module.mesh_backbone.layer")
+            },
+        ),
+        "joins resnet50 for the pose with resnet34",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_contents_are_told_in_one_line(tmp_path: Path, name: str) -> None:
+    edit, message = WRONG[name]
+    path = write_snapshot(tmp_path / "snapshot_0.pth.tar", edit(light_state(published_shapes("hand"))))
+    with pytest.raises(FileError, match=message) as caught:
+        read_snapshot(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_snapshot_of_another_network_is_refused(tmp_path: Path, body_directory: Path) -> None:
+    path = write_snapshot(tmp_path / "snapshot_0.pth.tar", light_state(published_shapes("hand")))
+    smpl, mano = load_body("smpl", body_directory), load_body("mano", body_directory)
+    with torch.device("meta"):
+        for body, backbone, message in ((smpl, "resnet50", "of body 'mano'"), (mano, "resnet18", "'resnet50'")):
+            network = assembly.build(assembly.published_config(body, backbone), body)
+            with pytest.raises(FileError, match=message):
+                load_snapshot(network, path)
+
+
+class Exploit:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("content", ["text", "pickle", "exploit", "tensors", "torch exploit"])
+def test_files_that_are_no_snapshots_are_refused_and_run_no_code(tmp_path: Path, content: str) -> None:
+    path, trace = tmp_path / "snapshot_0.pth.tar", tmp_path / "trace"
+    if content == "text":
+        path.write_text("not a network")
+    elif content == "pickle":
+        path.write_bytes(pickle.dumps({"epoch": 1}))
+    elif content == "exploit":
+        path.write_bytes(pickle.dumps({"network": Exploit(trace)}))
+    elif content == "tensors":
+        torch.save({"weight": torch.zeros(2)}, path)
+    else:
+        torch.save({"epoch": 1, "network": Exploit(trace)}, path)
+    with pytest.raises(FileError, match="not a published snapshot") as caught:
+        read_snapshot(path)
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()
+
+
+def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no snapshot at"):
+        read_snapshot(tmp_path / "snapshot_3.pth.tar")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "body"), [("body", "smpl"), ("hand", "mano")])
+def test_full_size_conversion(tmp_path: Path, body_directory: Path, kind: str, body: str) -> None:
+    """All of a published network's 563 MB."""
+    state = {key: value.clone() for key, value in light_state(published_shapes(kind)).items()}
+    path = write_snapshot(tmp_path / "snapshot_12.pth.tar", state)
+    convert_snapshot(path, tmp_path / "out.safetensors")
+    network = checkpoint.load(tmp_path / "out.safetensors", load_body(body, body_directory))
+    weight = network.get_parameter("pose_net.backbone.layer4.2.conv3.weight")
+    assert (weight == mark("module.pose_backbone.layer4.2.conv3.weight")).all()
