@@ -157,6 +157,23 @@ def test_faces_exist_and_all_look_outward(body: Body) -> None:
     assert (a * torch.linalg.cross(b, c, dim=-1)).sum() > 0, "the enclosed volume is negative"
 
 
+def test_all_constants_follow_the_body_to_another_device(body: Body, body_directory: Path) -> None:
+    # The meta device refuses any tensor of another device, so it shows what a GPU would trip over.
+    elsewhere = load_body(body.name, body_directory).to("meta")
+    params = elsewhere.rest_params(2)
+    mesh = elsewhere(elsewhere.mirror(params))
+    assert mesh.vertices.device.type == mesh.joints.device.type == "meta"
+    assert mesh.vertices.shape == body(body.rest_params(2)).vertices.shape
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_mesh(body: Body, body_directory: Path) -> None:
+    params = random_params(body, 3)
+    on_gpu = load_body(body.name, body_directory).to("cuda")(params.to("cuda", torch.float32))
+    torch.testing.assert_close(on_gpu.vertices.cpu().double(), body(params).vertices, atol=1e-4, rtol=0)
+
+
 def test_nothing_of_a_body_enters_a_checkpoint(body: Body) -> None:
     assert not body.state_dict()
 
