@@ -100,6 +100,9 @@ def test_hand_written_programs_are_refused(tmp_path: Path, program: bytes) -> No
         b"ccopy_reg\n_reconstructor\n(c_codecs\nencode\nc__builtin__\nobject\nNtR.",
         b"ccopy_reg\n_reconstructor\n(I1\nI2\nNtR.",
         b"c_codecs\nencode\n(S'abc'\nS'rot13'\ntR.",
+        b"\x80\x02}X\x01\x00\x00\x00xcchumpy.ch\nCh\n)\x81s.",  # made without __init__, and without a state
+        b"\x80\x02}X\x01\x00\x00\x00xcnumpy.core.multiarray\nscalar\n)\x81s.",
+        b"\x80\x02}X\x01\x00\x00\x00xcchumpy.ch\nCh\n)\x81}X\x01\x00\x00\x00xK\x05sbs.",
     ],
 )
 def test_allowed_names_cannot_be_bent(tmp_path: Path, body_directory: Path, program: bytes) -> None:

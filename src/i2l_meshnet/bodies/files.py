@@ -109,23 +109,25 @@ def _read_npz(stream: BinaryIO) -> dict[str, Any]:
 def _read_pickle(stream: BinaryIO) -> dict[str, Any]:
     try:
         content = _Unpickler(stream, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise _Refused(f"it holds a {type(content).__name__.lstrip('_')}, not a dictionary")
+        return {str(key): _plain(value, 0) for key, value in content.items()}
     except _Refused:
         raise
     except Exception as error:  # Damaged pickles raise almost anything: EOFError, IndexError, UnicodeError ...
-        raise _Refused(
-            f"it is not a whole pickle of a body ({type(error).__name__}: {error})".replace("\n", " ")
-        ) from error
-    if not isinstance(content, dict):
-        raise _Refused(f"it holds a {type(content).__name__}, not a dictionary")
-    return {str(key): _plain(value, 0) for key, value in content.items()}
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise _Refused(f"it is not a whole pickle of a body ({reason})") from error
 
 
 class _Passive:
     """What a pickle may build: an object that keeps its arguments and state, and does nothing."""
 
+    # Of the class, because a pickle may also make objects without calling __init__.
+    arguments: tuple[object, ...] = ()
+    state: object = None
+
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
-        self.state: object = None
 
     def __setstate__(self, state: object) -> None:
         self.state = state
@@ -164,7 +166,10 @@ class _Names(_Passive):
 
 
 class _Collection(_Passive):
-    """set or frozenset, which chumpy keeps in its state; never looked at."""
+    """A set or an ordered dictionary, which chumpy may keep in its state; never looked at."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Forgets the item."""
 
 
 class _Rebuild(_Passive):
@@ -204,6 +209,7 @@ _PASSIVE: dict[str, type[_Passive]] = {
     "builtins.object": _Names,
     "__builtin__.set": _Collection,
     "builtins.set": _Collection,
+    "collections.OrderedDict": _Collection,
     "_codecs.encode": _Bytes,
 }
 
