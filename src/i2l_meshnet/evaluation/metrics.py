@@ -36,3 +36,32 @@ def area_under_curve(
     thresholds = torch.linspace(0, largest, steps, dtype=predicted.dtype, device=predicted.device)
     distance = (predicted - truth).norm(dim=-1)
     return (distance[..., None] <= thresholds).to(predicted.dtype).mean((-1, -2))
+
+
+def f_score(
+    predicted: Float[Tensor, "*b n 3"], truth: Float[Tensor, "*b m 3"], threshold: float
+) -> Float[Tensor, "*b"]:
+    """Harmonic mean of precision and recall: the shares of points nearer than `threshold` to the other set (F@t).
+
+    The nearest point counts, not the corresponding one (Knapitsch et al., 2017; FreiHAND's benchmark). 0 where
+    no point is near.
+    """
+    distance = torch.cdist(predicted, truth, compute_mode="donot_use_mm_for_euclid_dist")
+    precision = (distance.amin(-1) < threshold).to(predicted.dtype).mean(-1)
+    recall = (distance.amin(-2) < threshold).to(predicted.dtype).mean(-1)
+    return 2 * precision * recall / (precision + recall).clamp_min(torch.finfo(predicted.dtype).tiny)
+
+
+def acceleration_error(
+    predicted: Float[Tensor, "*b t n 3"], truth: Float[Tensor, "*b t n 3"], rate: float = 1.0
+) -> Float[Tensor, "*b t-2"]:
+    """Mean distance between the accelerations of points at every inner frame of a sequence.
+
+    Second differences times `rate` (frames a second) squared: with the rate 1 the unit is metres a squared frame,
+    which papers print as mm/frame² or, loosely, mm/s². Raises ValueError for fewer than three frames.
+    """
+    if predicted.shape[-3] < 3:
+        raise ValueError(f"an acceleration needs three frames, not {predicted.shape[-3]}")
+    difference = predicted - truth
+    change = difference[..., 2:, :, :] - 2 * difference[..., 1:-1, :, :] + difference[..., :-2, :, :]
+    return change.norm(dim=-1).mean(-1) * rate**2

@@ -1,0 +1,67 @@
+"""Pictures of single samples: the photograph around the person, and each mesh drawn on it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.rendering.shading import render_meshes
+
+SIDE = 420
+"""Height of a panel, pixels."""
+COLOUR = (0.48, 0.67, 0.88)
+CAPTION = 26
+
+
+def draw_sample(
+    path: Path,
+    box: Float[np.ndarray, "4"],
+    meshes: Mapping[str, Float[np.ndarray, "v 3"]],
+    faces: Int[np.ndarray, "f 3"],
+    focal: tuple[float, float],
+    center: tuple[float, float],
+    captions: Mapping[str, str],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The box (x, y, width, height; px) of a picture, then the same with each mesh (camera frame, m), side by side.
+
+    captions: below each mesh's panel; "" stands for the photograph's. RGB. Raises FileError for an unreadable
+    picture.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise FileError(f"picture {path} is missing or damaged: download it again")
+    scale = SIDE / float(box[3])
+    width = max(1, round(float(box[2]) * scale))
+    # Pixel centres: image x lands on (x - left + 0.5) · scale - 0.5.
+    shift = (0.5 - np.asarray(box[:2], np.float64)) * scale - 0.5
+    affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    photo = cv2.cvtColor(cv2.warpAffine(image, affine, (width, SIDE), flags=flags), cv2.COLOR_BGR2RGB)
+    moved_focal = (focal[0] * scale, focal[1] * scale)
+    moved_center = (center[0] * scale + shift[0], center[1] * scale + shift[1])
+    panels = [_captioned(photo, captions.get("", ""))]
+    for kind, vertices in meshes.items():
+        colours = np.tile(np.array(COLOUR, np.float32), (len(vertices), 1))
+        drawn, cover = render_meshes(vertices, faces, moved_focal, moved_center, (SIDE, width), colours)
+        mixed = photo * (1 - cover[..., None]) + 255 * drawn
+        panels.append(_captioned(np.clip(mixed + 0.5, 0, 255).astype(np.uint8), captions.get(kind, kind)))
+    return np.concatenate(panels, 1)
+
+
+def save_picture(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
+    """Writes an RGB picture in the format of the path's suffix."""
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise FileError(f"cannot write pictures of the kind {path.suffix!r}: name a .jpg or .png")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h2 w 3"]:
+    strip = np.full((CAPTION, panel.shape[1], 3), 24, np.uint8)
+    cv2.putText(strip, text, (6, CAPTION - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([panel, strip])
