@@ -179,7 +179,7 @@ def no_lists(content: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "change", "words"),
     [
-        ("MuCo", "data/MuCo-3DHP.json", nan_joint, "annotation 100: joints holds NaN"),
+        ("MuCo", "data/MuCo-3DHP.json", nan_joint, "annotation 100: joints_camera holds NaN"),
         (
             "MuCo",
             "data/MuCo-3DHP.json",
@@ -193,7 +193,7 @@ def no_lists(content: Any) -> None:
         ("MSCOCO", "annotations/person_keypoints_train2017.json", too_few_keypoints, "5000 has 16 joints, not 17"),
         ("MSCOCO", "annotations/person_keypoints_train2017.json", lost_image, "5000 belongs to no image"),
         ("Human36M", "annotations/Human36M_subject5_joint_3d.json", too_few_world_joints, "there are 16 by 2 values"),
-        ("PW3D", "rootnet_output/bbox_root_pw3d_output.json", flat_box, "annotation 0 has a box of no area"),
+        ("PW3D", "rootnet_output/bbox_root_pw3d_output.json", flat_box, "annotation 0: the box has no area"),
     ],
 )
 def test_bad_annotations_give_one_clear_line(

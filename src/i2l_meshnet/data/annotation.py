@@ -13,7 +13,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import prepare_box
+from i2l_meshnet.geometry.crop import prepare_boxes
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
@@ -185,18 +185,21 @@ FIELDS: dict[str, type[np.generic]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """One fitted body as an adapter reads it; fields as in `FittedBody`, any nested lists."""
+    """One fitted body as an adapter reads it; fields as in `FittedBody`, any nested lists; no world: the camera's."""
 
     pose: Any
     shape: Any
     translation: Any
     body: str
-    world_rotation: Any = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-    world_translation: Any = (0, 0, 0)
+    world_rotation: Any = None
+    world_translation: Any = None
 
 
 class TableBuilder:
-    """Collects and checks rows, then packs them into an `AnnotationTable`."""
+    """Collects and checks rows, then packs them into an `AnnotationTable`.
+
+    Values go straight into arrays that grow; what can be worked out for all rows at once is left to `build`.
+    """
 
     def __init__(
         self,
@@ -210,15 +213,41 @@ class TableBuilder:
         """`bones`, `shapes`: how many the bodies have. `crop_size`: (height, width) that boxes are prepared for."""
         self._skeleton, self._bodies, self._bones, self._shapes = skeleton, bodies, bones, shapes
         self._trusted, self._crop_size = trusted_fits, crop_size
-        self._rows: dict[str, list[Any]] = {name: [] for name in FIELDS}
+        self._arrays = self._empty(1024)
+        self._places: list[str] = []
         self._paths: list[bytes] = []
+        self._prepared: list[bool] = []
         self._group_of: list[int] = []
         self._groups: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
 
-    def leave_out(self, reason: str) -> None:
-        """Counts an annotation that is passed over."""
-        self._left_out[reason] = self._left_out.get(reason, 0) + 1
+    def _empty(self, rows: int) -> dict[str, np.ndarray]:
+        """Arrays for `rows` annotations of which nothing is known."""
+        joints, bones = len(self._skeleton), self._bones
+        shapes: dict[str, tuple[int, ...]] = {
+            "box": (4,),
+            "image_size": (2,),
+            "focal": (2,),
+            "center": (2,),
+            "joints_image": (joints, 2),
+            "joints_camera": (joints, 3),
+            "visible": (joints,),
+            "pose": (bones, 3),
+            "shape": (self._shapes,),
+            "translation": (3,),
+            "world_rotation": (3, 3),
+            "world_translation": (3,),
+        }
+        arrays = {name: np.zeros((rows, *shapes.get(name, ())), dtype) for name, dtype in FIELDS.items()}
+        arrays["world_rotation"][:] = np.eye(3)
+        arrays["root_depth"][:] = np.nan
+        arrays["fit_trusted"][:] = self._trusted
+        return arrays
+
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        """Counts annotations that are passed over."""
+        if count:
+            self._left_out[reason] = self._left_out.get(reason, 0) + count
 
     def add(
         self,
@@ -243,78 +272,91 @@ class TableBuilder:
         where: the file, for messages. path: picture, relative to the data set's folder. size: (width, height).
         box: (x, y, width, height); a `prepared` one (RootNet's) is taken as it is, any other one is clipped and
         widened, and left out if it has no area inside the picture. Joints: all of the skeleton's, or none.
-        Raises FileError for a wrong number of joints, values that are not numbers, a prepared box without area.
+        visible: above 0 for labelled joints; all are by default.
+        Raises FileError for a wrong number of values, or what is not a number.
         """
-        where = f"{where}: annotation {id}"
-        box = self._numbers(box, (4,), f"{where}: box", np.float64)
-        if prepared:
-            if box[2] <= 0 or box[3] <= 0:
-                raise FileError(f"{where} has a box of no area ({box[2]:g} by {box[3]:g} px): mend or remove it")
-        else:
-            widened = prepare_box(torch.from_numpy(box), *size, crop_size=self._crop_size)
-            if widened is None:
-                self.leave_out("box of no area inside the picture")
-                return
-            box = widened.numpy()
-        n, k, s = len(self._skeleton), self._bones, self._shapes
-        image = np.zeros((n, 2)) if joints_image is None else self._numbers(joints_image, (n, 2), f"{where}: joints")
-        camera = np.zeros((n, 3)) if joints_camera is None else self._numbers(joints_camera, (n, 3), f"{where}: joints")
-        if visible is None:
-            visible = np.full(n, joints_image is not None)
-        row: dict[str, Any] = {
-            "box": box,
-            "image_size": size,
-            "focal": self._numbers(focal, (2,), f"{where}: focal length"),
-            "center": self._numbers(center, (2,), f"{where}: principal point"),
-            "joints_image": image,
-            "joints_camera": camera,
-            "visible": self._numbers(visible, (n,), f"{where}: visibility") > 0,
-            "has_depth": joints_camera is not None,
-            "pose": np.zeros((k, 3)),
-            "shape": np.zeros(s),
-            "translation": np.zeros(3),
-            "world_rotation": np.eye(3),
-            "world_translation": np.zeros(3),
-            "body": 0,
-            "fit_known": fit is not None,
-            "fit_trusted": self._trusted,
-            "root_depth": np.nan if root_depth is None else root_depth,
-            "id": id,
-        }
+        row = len(self._places)
+        if row == len(self._arrays["id"]):
+            grown = self._empty(2 * row)
+            for name, values in self._arrays.items():
+                grown[name][:row] = values
+            self._arrays = grown
+        self._places.append(where)
+        self._put(row, id, "box", "box", box)
+        self._put(row, id, "focal", "focal length", focal)
+        self._put(row, id, "center", "principal point", center)
+        arrays = self._arrays
+        arrays["id"][row], arrays["image_size"][row] = id, size
+        if joints_image is not None:
+            self._put(row, id, "joints_image", "joints", joints_image)
+            arrays["visible"][row] = True if visible is None else np.asarray(visible) > 0
+        if joints_camera is not None:
+            self._put(row, id, "joints_camera", "joints", joints_camera)
+            arrays["has_depth"][row] = True
+        if root_depth is not None:
+            arrays["root_depth"][row] = root_depth
         if fit is not None:
-            row["pose"] = self._numbers(fit.pose, (k * 3,), f"{where}: pose").reshape(k, 3)
-            row["shape"] = self._numbers(fit.shape, (s,), f"{where}: shape")
-            row["translation"] = self._numbers(fit.translation, (3,), f"{where}: translation")
-            row["world_rotation"] = self._numbers(fit.world_rotation, (3, 3), f"{where}: camera rotation")
-            row["world_translation"] = self._numbers(fit.world_translation, (3,), f"{where}: camera translation")
-            row["body"] = self._bodies.index(fit.body)
-        for name, dtype in FIELDS.items():
-            self._rows[name].append(np.asarray(row[name], dtype))
+            arrays["fit_known"][row] = True
+            arrays["body"][row] = self._bodies.index(fit.body)
+            flat = self._numbers(fit.pose, (self._bones * 3,), f"{where}: annotation {id}: pose")
+            arrays["pose"][row] = flat.reshape(-1, 3)
+            self._put(row, id, "shape", "shape", fit.shape)
+            self._put(row, id, "translation", "translation", fit.translation)
+            if fit.world_rotation is not None:
+                self._put(row, id, "world_rotation", "camera rotation", fit.world_rotation)
+                self._put(row, id, "world_translation", "camera translation", fit.world_translation)
         self._paths.append(path.encode())
+        self._prepared.append(prepared)
         self._group_of.append(self._groups.setdefault(group, len(self._groups)))
 
     def build(self, where: Path) -> AnnotationTable:
-        """The packed table. Raises FileError if no annotation of `where` was usable."""
-        if not self._paths:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self._left_out.items()) or "it is empty"
+        """The packed table. Raises FileError for NaN, for a prepared box without area, or if no row is usable."""
+        count = len(self._places)
+        arrays = {name: values[:count] for name, values in self._arrays.items()}
+        for name, values in arrays.items():
+            if values.dtype.kind == "f" and name != "root_depth":
+                finite = np.isfinite(values.reshape(count, -1)).all(1)
+                self._refuse(
+                    np.asarray(~finite), f"{name} holds NaN or infinite values: mend or remove this annotation"
+                )
+        prepared = np.asarray(self._prepared, np.bool_)
+        flat = np.any(arrays["box"][:, 2:] <= 0, axis=1)
+        self._refuse(np.asarray(flat & prepared), "the box has no area: mend or remove this annotation")
+        boxes, sizes = (torch.from_numpy(arrays[name]) for name in ("box", "image_size"))
+        widened, inside = prepare_boxes(boxes, sizes, self._crop_size)
+        keep = prepared | inside.numpy()
+        self.leave_out("box of no area inside the picture", int((~keep).sum()))
+        if not keep.any():
+            reasons = ", ".join(f"{number} {reason}" for reason, number in self._left_out.items()) or "it is empty"
             raise FileError(f"{where} holds no usable annotation ({reasons})")
-        arrays = {name: np.stack(rows) for name, rows in self._rows.items()}
+        arrays["box"] = np.where(prepared[:, None], arrays["box"], widened.numpy())
         arrays["group"] = np.asarray(self._group_of, np.int32)
-        arrays["paths"] = np.frombuffer(b"".join(self._paths), np.uint8)
-        arrays["path_ends"] = np.cumsum([len(path) for path in self._paths], dtype=np.int64)
+        arrays = {name: values[keep] for name, values in arrays.items()}
+        paths = [path for path, kept in zip(self._paths, keep, strict=True) if kept]
+        arrays["paths"] = np.frombuffer(b"".join(paths), np.uint8)
+        arrays["path_ends"] = np.cumsum([len(path) for path in paths], dtype=np.int64)
         return AnnotationTable(arrays, self._skeleton, self._bodies, tuple(self._groups), self._left_out)
 
+    def _refuse(self, bad: np.ndarray, why: str) -> None:
+        """Raises FileError that names the first of the bad rows, if there is one."""
+        if bad.any():
+            row = int(bad.argmax())
+            raise FileError(f"{self._places[row]}: annotation {self._arrays['id'][row]}: {why}")
+
+    def _put(self, row: int, id: int, name: str, what: str, values: Any) -> None:
+        """Writes values into a row after a look at their number."""
+        target = self._arrays[name]
+        target[row] = self._numbers(values, target.shape[1:], f"{self._places[row]}: annotation {id}: {what}")
+
     @staticmethod
-    def _numbers(values: Any, shape: tuple[int, ...], what: str, dtype: type[np.generic] = np.float32) -> np.ndarray:
-        """`values` as finite numbers of `shape`; FileError says what is wrong with them."""
+    def _numbers(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+        """`values` as an array of `shape`; FileError says what is wrong with them."""
         try:
-            array = np.asarray(values, dtype)
+            array = np.asarray(values, np.float64)
         except (TypeError, ValueError) as error:
             raise FileError(f"{what} is not an array of numbers: make the annotations anew") from error
         if array.shape != shape:
             found = " by ".join(str(side) for side in array.shape)
             wanted = " by ".join(str(side) for side in shape)
             raise FileError(f"{what}: there are {found} values, not {wanted}; is this file of another joint set?")
-        if not np.isfinite(array).all():
-            raise FileError(f"{what} holds NaN or infinite values: mend or remove this annotation")
         return array

@@ -5,7 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from i2l_meshnet.tensors import TensorDataclass
@@ -63,21 +63,28 @@ def prepare_box(
     Returns None for a box without area inside the image. A box cut at the left or top border keeps its
     full width or height, as in the published code.
     """
-    x, y, w, h = (float(value) for value in box)
-    x1, y1 = max(0.0, x), max(0.0, y)
-    x2 = min(width - 1.0, x1 + max(0.0, w - 1))
-    y2 = min(height - 1.0, y1 + max(0.0, h - 1))
-    if not (w * h > 0 and x2 >= x1 and y2 >= y1):
-        return None
-    w, h = x2 - x1, y2 - y1
-    center_x, center_y = x1 + w / 2, y1 + h / 2
+    size = torch.tensor([[width, height]], device=box.device)
+    prepared, valid = prepare_boxes(box[None], size, crop_size, margin)
+    return prepared[0] if bool(valid[0]) else None
+
+
+def prepare_boxes(
+    boxes: Float[Tensor, "n 4"],
+    image_sizes: Shaped[Tensor, "n 2"],
+    crop_size: tuple[int, int] = (256, 256),
+    margin: float = 1.25,
+) -> tuple[Float[Tensor, "n 4"], Bool[Tensor, "n"]]:
+    """`prepare_box` for many boxes in images of (width, height) `image_sizes`; the mask tells those with area."""
+    position, size = boxes.double().split(2, -1)
+    start = position.clamp_min(0)
+    end = torch.minimum(image_sizes.double() - 1, start + (size - 1).clamp_min(0))
+    valid = (size.prod(-1) > 0) & (end >= start).all(-1)
+    inside = end - start
+    w, h = inside.unbind(-1)
     aspect = crop_size[1] / crop_size[0]
-    if w > aspect * h:
-        h = w / aspect
-    elif w < aspect * h:
-        w = h * aspect
-    w, h = w * margin, h * margin
-    return torch.tensor([center_x - w / 2, center_y - h / 2, w, h], dtype=box.dtype)
+    widened = torch.stack([torch.where(w < aspect * h, h * aspect, w), torch.where(w > aspect * h, w / aspect, h)], -1)
+    widened = widened * margin
+    return torch.cat([start + inside / 2 - widened / 2, widened], -1).to(boxes.dtype), valid
 
 
 def make_crop(

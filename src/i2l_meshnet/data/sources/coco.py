@@ -11,6 +11,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.skeletons import COCO
 
 KEYPOINTS = len(COCO) - 1
+HIPS = (COCO.index("L_Hip"), COCO.index("R_Hip"))
 FITS = "annotations/coco_smplifyx_train.json"
 ROOTNET = "rootnet_output/bbox_root_coco_output.json"
 FOCAL = 1500.0
@@ -27,10 +28,13 @@ def _needs(split: str, true_boxes: bool) -> list[Needed]:
     return [*needed, Needed(f"images/{split}2017", official, parsed=False)]
 
 
-def with_pelvis(keypoints: np.ndarray) -> np.ndarray:
-    """Appends the pelvis to COCO's keypoints (17, 3: x, y, flag): the hips' mean, labelled if both hips are."""
-    hips = keypoints[[COCO.index("L_Hip"), COCO.index("R_Hip")]]
-    return np.vstack([keypoints, [*hips[:, :2].mean(0), hips[:, 2].min()]])
+def with_pelvis(keypoints: np.ndarray, left: int, right: int) -> np.ndarray:
+    """Appends the pelvis to keypoints (n, 3: x, y, flag): the mean of rows `left` and `right`, labelled if both are."""
+    joints = np.empty((len(keypoints) + 1, 3), keypoints.dtype)
+    joints[:-1] = keypoints
+    joints[-1] = (keypoints[left] + keypoints[right]) / 2
+    joints[-1, 2] = min(keypoints[left, 2], keypoints[right, 2])
+    return joints
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
@@ -64,7 +68,7 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
         keypoints = np.asarray(annotation["keypoints"], np.float32)
         if keypoints.size != KEYPOINTS * 3:
             raise FileError(f"{path}: annotation {annotation['id']} has {keypoints.size / 3:g} joints, not {KEYPOINTS}")
-        joints = with_pelvis(keypoints.reshape(KEYPOINTS, 3))
+        joints = with_pelvis(keypoints.reshape(KEYPOINTS, 3), *HIPS)
         fitted = fits.get(str(annotation["id"]))
         camera = fitted["cam_param"] if fitted else {}
         smpl = fitted["smpl_param"] if fitted else None

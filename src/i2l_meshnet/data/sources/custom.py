@@ -8,7 +8,7 @@ import numpy as np
 from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
 from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
-from i2l_meshnet.data.sources.coco import FOCAL
+from i2l_meshnet.data.sources.coco import FOCAL, with_pelvis
 from i2l_meshnet.data.sources.pw3d import BODIES
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.skeletons import Skeleton
@@ -69,7 +69,7 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
             if in_camera.shape != (count, 3):
                 raise FileError(f"{where}: `keypoints_cam` must hold {count} joints of 3 values, metres")
         if between:
-            joints = np.vstack([joints, [*joints[hips, :2].mean(0), joints[hips, 2].min()]])
+            joints = with_pelvis(joints, *hips)
             in_camera = None if in_camera is None else np.vstack([in_camera, in_camera[hips].mean(0)])
         camera: dict[str, Any] = image.get("cam_param", {})
         smpl = annotation.get("smpl_param")
