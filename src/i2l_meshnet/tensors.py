@@ -38,6 +38,10 @@ class TensorDataclass:
 
         return self.map(move)
 
+    def pin_memory(self: T) -> T:
+        """A copy in page-locked memory, from which copies to a CUDA device run beside other work."""
+        return self.map(Tensor.pin_memory)
+
     def detach(self: T) -> T:
         """A copy whose tensors are cut from the autograd graph."""
         return self.map(Tensor.detach)

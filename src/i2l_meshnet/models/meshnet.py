@@ -1,5 +1,6 @@
 """The network: a pose net, a bridge, a mesh branch and a parameter regressor, composed."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,7 +53,9 @@ class MeshNet(nn.Module):
         """All that follows the pose net."""
         feature = self.pose_to_feature(pose)
         vertices = self.mesh_branch(feature)
-        mesh_joints = self.joint_regressor @ vertices
+        # Half precision would cost a quarter of a lixel here.
+        with torch.autocast(vertices.device.type, enabled=False):
+            mesh_joints = self.joint_regressor @ vertices.to(self.joint_regressor.dtype)
         params = None if self.parameter_regressor is None else self.parameter_regressor(mesh_joints, feature)
         return LixelOutput(pose.joints, vertices, mesh_joints, params, pose.keypoints)
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from i2l_meshnet.data.targets import PointTarget
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.tensors import TensorDataclass
 
@@ -13,18 +14,6 @@ NORMAL_WEIGHT = 0.1
 """Factor of the normal loss in the published sum."""
 PUBLISHED_HAND_UNIT = 1000.0
 """`joint_unit` of the published hand, whose camera joints are in millimetres."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PointTarget(TensorDataclass):
-    """Points to be met and how much each of their coordinates counts.
-
-    A missing depth has z-weight 0, a point outside the crop or of a rejected fit weight 0 on all axes: there are no
-    other flags.
-    """
-
-    points: Float[Tensor, "*b n 3"]
-    weight: Float[Tensor, "*b n 3"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""Named recipes for `i2l-meshnet train`: the published settings, and a few of our own."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from i2l_meshnet.training.recipe import Recipe, TrainOptions
+
+BODY_LIXEL = Recipe(
+    body="smpl", train_3d=("Human36M", "MuCo"), train_2d=("MSCOCO",), end_epoch=13, decay_epochs=(10, 12)
+)
+HAND_LIXEL = Recipe(
+    body="mano", train_3d=("FreiHAND",), train_2d=(), own_joints=False, end_epoch=25, decay_epochs=(17, 21)
+)
+PARAMETER_EPOCHS = 5
+ANNY_LIXEL = Recipe(
+    body="anny",
+    train_3d=("Synthetic",),
+    train_2d=(),
+    validation="Synthetic:val",
+    # The joints of these pictures are those of their fits.
+    own_joints=False,
+    imagenet="keras",
+    end_epoch=13,
+    decay_epochs=(10, 12),
+)
+
+
+def _param(lixel: Recipe) -> Recipe:
+    """The published parameter stage: five more epochs, counted on from the lixel stage's, with the decays moved on."""
+    return dataclasses.replace(
+        lixel,
+        stage="param",
+        first_epoch=lixel.end_epoch,
+        end_epoch=lixel.end_epoch + PARAMETER_EPOCHS,
+        decay_epochs=tuple(epoch + PARAMETER_EPOCHS for epoch in lixel.decay_epochs),
+    )
+
+
+_TINY = Recipe(
+    body="toy",
+    backbone="resnet18",
+    crop=64,
+    train_3d=("Toy",),
+    train_2d=(),
+    validation="Toy",
+    pictures=16,
+    imagenet="none",
+    batch=4,
+    end_epoch=2,
+    decay_epochs=(),
+    learning_rate=1e-3,
+)
+
+RECIPES: dict[str, tuple[str, Recipe]] = {
+    "body-lixel": ("SMPL from Human3.6M, MuCo and COCO, lixel stage, as published.", BODY_LIXEL),
+    "body-param": ("SMPL, parameter stage, on top of body-lixel's last snapshot.", _param(BODY_LIXEL)),
+    "body-smooth": (
+        "As body-lixel, but towards the fitted meshes alone: visually smoother, less exact.",
+        dataclasses.replace(BODY_LIXEL, own_joints=False),
+    ),
+    "hand-lixel": ("MANO from FreiHAND, lixel stage, as published.", HAND_LIXEL),
+    "hand-param": ("MANO, parameter stage, on top of hand-lixel's last snapshot.", _param(HAND_LIXEL)),
+    "anny-lixel": ("The published network for the Anny body, on synthetic pictures, lixel stage.", ANNY_LIXEL),
+    "anny-param": ("Anny, parameter stage, on top of anny-lixel's last snapshot.", _param(ANNY_LIXEL)),
+    "tiny": ("A toy body on drawn pictures, lixel stage: a try-out on the CPU, in a minute or two.", _TINY),
+    "tiny-param": ("The toy body, parameter stage, on top of tiny's last snapshot.", _param(_TINY)),
+}
+"""Name → what it is for, and the recipe."""
+
+# Only tyro reads this type, which it makes at run time.
+TrainCommand = Annotated[
+    tyro.extras.subcommand_type_from_defaults(
+        {name: TrainOptions(recipe) for name, (_, recipe) in RECIPES.items()},
+        {name: description for name, (description, _) in RECIPES.items()},
+        prefix_names=False,
+    ),
+    tyro.conf.OmitArgPrefixes,
+]
+"""What `i2l-meshnet train` takes: a recipe's name, and every setting of it and of the run."""

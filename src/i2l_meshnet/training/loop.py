@@ -1,0 +1,494 @@
+"""The training loop. It knows a stage, samples and where to save, nothing of kinds of bodies, data or networks.
+
+The same loop serves one CPU and many GPUs: Lightning Fabric starts the processes, averages their gradients and sets
+the arithmetic. A run that was killed at any moment goes on from its last saved state as if nothing had happened: the
+samples depend on (seed, epoch, index) alone, and everything else that matters is in the state.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import cv2
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from i2l_meshnet.data.dataset import Sample, collate
+from i2l_meshnet.data.mixture import EpochSampler
+from i2l_meshnet.data.targets import Target
+from i2l_meshnet.errors import UserError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.training.average import WeightAverage
+from i2l_meshnet.training.pictures import encode_sheet, prediction_sheet
+from i2l_meshnet.training.progress import Reporter
+from i2l_meshnet.training.recipe import Recipe
+from i2l_meshnet.training.stages import Stage
+from i2l_meshnet.training.state import Position, StateFolder, TrainingState, random_states, restore_random
+
+SHEET_ROWS = 4
+"""Samples on the sheet of predictions that is drawn after every epoch."""
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+class NonFiniteLossError(UserError):
+    """The loss became infinite or NaN."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """An error measured on a data set after every epoch; the first one chooses the best checkpoint, lower is better.
+
+    measure: (network's answer, batch) -> value and weight (0 to leave it out) of each sample.
+    """
+
+    name: str
+    measure: Callable[[LixelOutput, Sample], tuple[Float[Tensor, "b"], Float[Tensor, "b"]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """A data set to measure errors on during training."""
+
+    dataset: Dataset[Sample]
+    metrics: Sequence[Metric]
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders:
+    """Where a training writes, in the published layout. Snapshots and states are in model_dump, sheets in vis."""
+
+    out: Path
+
+    @property
+    def log(self) -> Path:
+        return self.out / "log"
+
+    @property
+    def models(self) -> Path:
+        return self.out / "model_dump"
+
+    @property
+    def pictures(self) -> Path:
+        return self.out / "vis"
+
+    @property
+    def results(self) -> Path:
+        return self.out / "result"
+
+    def make(self) -> None:
+        """Makes the folders; `files.FileError` where that is not possible."""
+        for folder in (self.log, self.models, self.pictures, self.results):
+            with atomic_path(folder / ".probe") as temporary:
+                temporary.write_bytes(b"")
+            (folder / ".probe").unlink(missing_ok=True)
+
+
+class Batch:
+    """A batch and its targets, for the network's wrapper.
+
+    Fabric looks through the inputs for tensors to cast and cannot rebuild frozen dataclasses; what is no collection
+    it leaves alone.
+    """
+
+    def __init__(self, sample: Sample, target: Target) -> None:
+        self.sample, self.target = sample, target
+
+
+class StageStep(nn.Module):
+    """Images in, terms of the loss out: what DDP wraps."""
+
+    def __init__(self, network: MeshNet, stage: Stage, channels_last: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self._stage, self._channels_last = stage, channels_last
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        output = self.network(network_input(batch.sample, self._channels_last))
+        with torch.autocast(batch.sample.image.device.type, enabled=False):
+            return self._stage.losses(output, batch.target)
+
+
+def network_input(sample: Sample, channels_last: bool = False) -> Float[Tensor, "b 3 h w"]:
+    """The crops as the network takes them."""
+    image = sample.network_input()
+    return image.contiguous(memory_format=torch.channels_last) if channels_last else image
+
+
+class Stop:
+    """SIGTERM and Ctrl-C ask the loop to save and leave; a second Ctrl-C leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Signals are caught meanwhile."""
+        previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A step whose losses have not been looked at yet. values: means over all processes, then how many want to stop."""
+
+    position: Position
+    images: int
+    values: Float[Tensor, "n"]
+    own: Float[Tensor, "n"]
+    ids: list[tuple[int, int]]
+
+
+class Trainer:
+    """Trains one stage of one network; `fit` does it."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: MeshNet,
+        stage: Stage,
+        targets: Callable[[Sample], Target],
+        dataset: Dataset[Sample],
+        recipe: Recipe,
+        folders: Folders,
+        *,
+        validation: Validation | None = None,
+        workers: int = 0,
+        max_steps: int = 0,
+        save_every: int = 1000,
+        log_every: int = 20,
+        keep: int = 2,
+        channels_last: bool = False,
+        compile: bool = False,
+        licence: str = "",
+        sources: Sequence[str] = (),
+    ) -> None:
+        """fabric: launched. targets: makes a batch's targets on the device. dataset: counts positions on from epoch
+        to epoch. Other arguments as in `RunOptions`; licence: terms of the weights; sources: names
+        of the data sets that `Annotation.source` counts."""
+        self._fabric, self._stage, self._targets, self._recipe = fabric, stage, targets, recipe
+        self._dataset, self._validation, self._folders = dataset, validation, folders
+        self._workers, self._max_steps, self._save_every, self._log_every = workers, max_steps, save_every, log_every
+        self._channels_last, self._licence, self._sources = channels_last, licence, list(sources)
+        self.network = network
+        if recipe.batchnorm == "synced":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        parameters = stage.prepare(network)
+        network.to(fabric.device)
+        if compile:
+            network.compile()
+        optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
+        self._step, self._optimizer = fabric.setup(StageStep(network, stage, channels_last), optimizer)
+        named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        self._average = WeightAverage(named, recipe.ema) if recipe.ema else None
+        self._states = StateFolder(folders.models, stage.name, keep)
+        self._stop, self._agreed = Stop(), False
+        self._names: list[str] = []
+        self._late: _Step | None = None
+        self._sums: list[Tensor] = []
+        self.position, self.best = Position(recipe.first_epoch), math.inf
+        torch.manual_seed(recipe.seed + fabric.global_rank)
+
+    # How long it takes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._batches(self._recipe.first_epoch)) // self._recipe.accumulate)
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.steps_per_epoch * (self._recipe.end_epoch - self._recipe.first_epoch)
+        return min(steps, self._max_steps) if self._max_steps else steps
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        """This process' batches of positions in an epoch.
+
+        A last batch of one sample, of which BatchNorm knows no variance, is left out.
+        """
+        sampler = EpochSampler(
+            len(cast(Any, self._dataset)), epoch, self._recipe.seed, self._fabric.global_rank, self._fabric.world_size
+        )
+        positions, size = list(sampler), self._recipe.batch
+        batches = [positions[start : start + size] for start in range(0, len(positions), size)]
+        if len(batches) > 1 and len(batches[-1]) == 1 < size and self._recipe.batchnorm != "frozen":
+            batches.pop()
+        return batches
+
+    # Saving and going on
+
+    def save(self) -> Path:
+        """Saves the state; all processes take part, the first writes."""
+        cpu, cuda = random_states(self._fabric.device)
+        gathered = self._gather(cpu)
+        gathered_cuda = None if cuda is None else self._gather(cuda)
+        state = TrainingState(
+            recipe=self._recipe.to_json(),
+            position=self.position,
+            network=self.network.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            average=self._average.tensors if self._average else {},
+            random=gathered,
+            cuda_random=gathered_cuda,
+            processes=self._fabric.world_size,
+            best=self.best,
+        )
+        path = self._states.folder
+        if self._fabric.is_global_zero:
+            path = self._states.save(state)
+        self._fabric.barrier()
+        return path
+
+    def resume(self) -> None:
+        """Goes on from the newest saved state. Errors as in `StateFolder.load`."""
+        state = self._states.load(self._recipe, self._fabric.world_size)
+        self.network.load_state_dict(state.network)
+        self._optimizer.load_state_dict(state.optimizer)
+        if self._average:
+            self._average.load(state.average)
+        rank = self._fabric.global_rank
+        cuda = None if state.cuda_random is None else state.cuda_random[rank]
+        restore_random(state.random[rank], cuda, self._fabric.device)
+        self.position, self.best = state.position, state.best
+
+    def _gather(self, value: Tensor) -> Tensor:
+        """The same tensor of every process, stacked, on the CPU."""
+        gathered = cast(Tensor, self._fabric.all_gather(value.to(self._fabric.device)))
+        return gathered.reshape(self._fabric.world_size, *value.shape).cpu()
+
+    # Training
+
+    def fit(self, reporter: Reporter) -> signal.Signals | None:
+        """Trains to the end, or to `max_steps`; a signal ends it earlier, and is returned. The state is saved.
+
+        Raises NonFiniteLossError, with the batch's ids saved, where the loss is no number, and FileError where
+        nothing can be saved.
+        """
+        if self._fabric.is_global_zero:
+            self._states.clean()
+        with self._stop.watched():
+            for epoch in range(self.position.epoch, self._recipe.end_epoch):
+                self._train_epoch(epoch, reporter)
+                if self._ends() or not self._finish_epoch(epoch, reporter):
+                    break
+            else:
+                return None
+        self.save()
+        return (self._stop.signal or signal.SIGTERM) if self._agreed else None
+
+    def _ends(self) -> bool:
+        """Whether training ends before its time. All processes see the same here."""
+        return self._agreed or bool(self._max_steps and self.position.step >= self._max_steps)
+
+    def _train_epoch(self, epoch: int, reporter: Reporter) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.rate(epoch)
+        self._stage.train_mode(self.network)
+        if self._recipe.batchnorm == "frozen":
+            for module in self.network.modules():
+                if isinstance(module, BATCHNORMS):
+                    module.eval()
+        batches = self._batches(epoch)[self.position.batch :]
+        if not batches:
+            return
+        loader = iter(self._loader(self._dataset, list(batches)))
+        while batches and not self._ends():
+            sizes = [len(batch) for batch in batches[: self._recipe.accumulate]]
+            del batches[: len(sizes)]
+            self._train_step([next(loader) for _ in sizes], sum(sizes), reporter)
+            if self.position.step % self._save_every == 0 and batches:
+                self._look(reporter)
+                self.save()
+        self._look(reporter)
+
+    def _loader(self, dataset: Dataset[Sample], batches: list[list[int]]) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self._workers,
+            collate_fn=collate,
+            pin_memory=self._fabric.device.type == "cuda",
+            worker_init_fn=_prepare_worker,
+            # Else it would draw from the global generator, as often as a run is resumed.
+            generator=torch.Generator(),
+        )
+
+    def _train_step(self, samples: list[Sample], images: int, reporter: Reporter) -> None:
+        """One optimizer step, the gradient being the mean over the samples of all batches."""
+        own: Tensor | None = None
+        for number, sample in enumerate(samples, 1):
+            share = len(sample.image) / images
+            moved = self._moved(sample)
+            batch = Batch(moved, self._targets(moved))
+            with self._fabric.no_backward_sync(self._step, enabled=number < len(samples)):
+                terms: dict[str, Tensor] = self._step(batch)
+                self._fabric.backward(torch.stack(list(terms.values())).sum() * share)
+            values = torch.stack([value.detach() for value in terms.values()]) * share
+            own = values if own is None else own + values
+            self._names = list(terms)
+        assert own is not None
+        if self._recipe.clip:
+            self._fabric.clip_gradients(
+                self._step, self._optimizer, max_norm=self._recipe.clip, error_if_nonfinite=False
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.position = Position(self.position.epoch, self.position.batch + len(samples), self.position.step + 1)
+        if self._average:
+            self._average.update(self.position.step)
+        # Losses are looked at one step late, so that a CUDA device need not wait; one exchange tells all
+        # processes of all losses and of a signal that only one of them got.
+        stop = own.new_full((1,), float(self._stop.signal is not None))
+        shared = cast(Tensor, self._fabric.all_reduce(torch.cat([own, stop]), reduce_op="mean"))
+        self._look(reporter)
+        ids = [pair for sample in samples for pair in _identities(sample)]
+        self._late = _Step(self.position, images * self._fabric.world_size, shared, own, ids)
+        if self.position.step == self._max_steps:
+            self._look(reporter)
+
+    def _look(self, reporter: Reporter) -> None:
+        """Looks at the losses of the last step but one (or the last)."""
+        step, self._late = self._late, None
+        if step is None:
+            return
+        self._agreed |= bool(step.values[-1] > 0)
+        values = step.values[:-1]
+        if not bool(values.isfinite().all()):
+            raise NonFiniteLossError(self._tell_of(step))
+        self._sums.append(values)
+        total = {"loss": float(values.sum())}
+        reporter.step(step.position.step, step.position.epoch, step.images, total)
+        if step.position.step % self._log_every == 0 or step.position.step == self.total_steps:
+            means = torch.stack(self._sums).mean(0).tolist()
+            self._sums = []
+            terms = dict(zip(self._names, means, strict=True))
+            rate = self._recipe.rate(step.position.epoch)
+            reporter.log_losses(step.position.step, step.position.epoch, rate, {"loss": sum(means), **terms})
+
+    def _tell_of(self, step: _Step) -> str:
+        """Saves what led to a loss that is no number; the line to show."""
+        path = self._folders.log / f"nonfinite_{step.position.step}_{self._fabric.global_rank}.json"
+        terms = dict(zip(self._names, step.own.tolist(), strict=True))
+        content = {
+            "step": step.position.step,
+            "epoch": step.position.epoch,
+            "terms": {name: repr(value) for name, value in terms.items()},
+            "samples": [
+                {"data set": self._sources[source] if source < len(self._sources) else source, "annotation": number}
+                for source, number in step.ids
+            ],
+        }
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
+        bad = [name for name, value in terms.items() if not math.isfinite(value)]
+        what = f"the loss ({', '.join(bad)})" if bad else "another process' loss"
+        return (
+            f"{what} is no finite number at step {step.position.step}; the batch's annotations are in {path}; "
+            "look at them, then go on from the last saved state with --continue, perhaps with another --learning-rate"
+        )
+
+    def _moved(self, sample: Sample) -> Sample:
+        """The batch on the device; the copy runs beside other work."""
+        return sample.map(lambda tensor: tensor.to(self._fabric.device, non_blocking=True))
+
+    # After an epoch
+
+    def _finish_epoch(self, epoch: int, reporter: Reporter) -> bool:
+        """Measures, draws and keeps the weights (the averaged ones, if there are), then saves the state.
+
+        Returns False, with the epoch left unfinished, if a signal came meanwhile.
+        """
+        with self._average.applied() if self._average else contextlib.nullcontext():
+            errors = self._measure(epoch, reporter)
+            if self._agreed:
+                return False
+            first = next(iter(errors.values()), math.inf)
+            better, self.best = first < self.best, min(first, self.best)
+            if self._fabric.is_global_zero:
+                self._write_snapshot(self._folders.models / f"snapshot_{epoch}.safetensors", epoch, errors)
+                if better:
+                    best = self._folders.models / f"best_{self._stage.name}.safetensors"
+                    self._write_snapshot(best, epoch, errors)
+        self.position = Position(epoch + 1, 0, self.position.step)
+        self.save()
+        if errors:
+            reporter.scalars(self.position.step, {"epoch": epoch, **errors})
+            reporter.say(f"epoch {epoch}: {', '.join(f'{name} {value:.2f}' for name, value in errors.items())}")
+        return True
+
+    def _write_snapshot(self, path: Path, epoch: int, errors: dict[str, float]) -> None:
+        extra = {
+            "stage": self._stage.name,
+            "epoch": epoch,
+            "step": self.position.step,
+            "errors": errors,
+            "recipe": self._recipe.to_json(),
+        }
+        checkpoint.save(self.network, path, extra, licence=self._licence, source="trained with i2l-meshnet train")
+
+    @torch.no_grad()
+    def _measure(self, epoch: int, reporter: Reporter) -> dict[str, float]:
+        """Errors on the validation samples, each process measuring its share; a signal cuts it short."""
+        if self._validation is None:
+            return {}
+        self.network.eval()
+        dataset, size = self._validation.dataset, self._recipe.batch
+        own = list(range(self._fabric.global_rank, len(cast(Any, dataset)), self._fabric.world_size))
+        loader = self._loader(dataset, [own[start : start + size] for start in range(0, len(own), size)])
+        sums = torch.zeros(len(self._validation.metrics) + 1, 2, device=self._fabric.device)
+        for number, sample in enumerate(loader):
+            if self._stop.signal is not None:
+                sums[-1] = 1
+                break
+            sample = self._moved(sample)
+            with self._fabric.autocast():
+                output = self.network(network_input(sample, self._channels_last))
+            for row, metric in enumerate(self._validation.metrics):
+                value, weight = metric.measure(output, sample)
+                sums[row] += torch.stack([(value * weight).sum(), weight.sum()])
+            if number == 0 and self._fabric.is_global_zero:
+                self._draw(epoch, sample[:SHEET_ROWS], output[:SHEET_ROWS], reporter)
+        *rows, stop = cast(Tensor, self._fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        self._agreed |= stop[0] > 0
+        pairs = zip(self._validation.metrics, rows, strict=True)
+        return {metric.name: total / weight for metric, (total, weight) in pairs if weight}
+
+    def _draw(self, epoch: int, sample: Sample, output: LixelOutput, reporter: Reporter) -> None:
+        sheet = prediction_sheet(sample, self._stage.mesh(self.network, output, sample), self._stage.body.faces)
+        reporter.picture(self.position.step, "predictions", sheet)
+        with atomic_path(self._folders.pictures / f"{self._stage.name}_{epoch}.jpg") as temporary:
+            temporary.write_bytes(encode_sheet(sheet))
+
+
+def _identities(sample: Sample) -> list[tuple[int, int]]:
+    """(number of the data set, annotation id) of each sample of a batch."""
+    annotation = sample.annotation
+    return list(zip(annotation.source.tolist(), annotation.id.tolist(), strict=True))
+
+
+def _prepare_worker(_: int) -> None:
+    """Loader processes leave signals to the loop, which saves before it lets them go."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cv2.setNumThreads(1)

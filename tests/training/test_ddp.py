@@ -1,0 +1,90 @@
+"""Two processes train like one with the double batch.
+
+BatchNorm is frozen here: each process' own statistics (as published) make another network of two half batches than of
+a whole one, and statistics over all processes (`batchnorm="synced"`) need CUDA.
+"""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from test_resume import start, wait
+from tiny_training import newest_state, tiny_options
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.training import job
+from i2l_meshnet.training.recipe import TrainOptions
+
+RECIPE = {"batchnorm": "frozen", "pictures": 12, "end_epoch": 1, "validation": "Toy"}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start_two(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Starts two processes as torchrun does."""
+    common = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+    }
+    pids = []
+    for rank in range(2):
+        with monkeypatch.context() as patch:
+            for name, value in {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}.items():
+                patch.setenv(name, value)
+            pids.append(start(options))
+    return pids
+
+
+def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tiny_options(tmp_path / "one", {**RECIPE, "batch": 4})
+    two = tiny_options(tmp_path / "two", {**RECIPE, "batch": 2}, device="cpu", gpu="0-1")
+    assert wait(start(one)) == 0
+    assert [wait(pid) for pid in start_two(two, monkeypatch)] == [0, 0]
+
+    logs = [(options.run.out / "log" / "lixel.csv").read_text().splitlines() for options in (one, two)]
+    columns = logs[0][0].split(",")
+    assert logs[1][0].split(",") == columns
+    rows = [[dict(zip(columns, line.split(","), strict=True)) for line in log[1:]] for log in logs]
+    for expected, found in zip(*rows, strict=True):
+        for name in set(columns) - {"images_per_second"}:
+            assert float(found[name] or 0) == pytest.approx(float(expected[name] or 0), rel=2e-3), name
+
+    expected, found = newest_state(one), newest_state(two)
+    assert found["processes"] == 2
+    assert found["random"].shape[0] == 2
+    assert found["position"]["step"] == expected["position"]["step"] == 3
+
+
+def test_gradients_of_two_processes_equal_those_of_the_double_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Adam's mean after one step is a tenth of the gradient.
+    one = tiny_options(tmp_path / "one", {**RECIPE, "batch": 4}, max_steps=1)
+    two = tiny_options(tmp_path / "two", {**RECIPE, "batch": 2}, max_steps=1, device="cpu", gpu="0,1")
+    assert wait(start(one)) == 0
+    assert [wait(pid) for pid in start_two(two, monkeypatch)] == [0, 0]
+    expected, found = newest_state(one)["optimizer"]["state"], newest_state(two)["optimizer"]["state"]
+    assert expected.keys() == found.keys()
+    assert len(expected) > 100
+    for number, state in expected.items():
+        gradient = 10 * state["exp_avg"]
+        assert gradient.norm() > 0
+        torch.testing.assert_close(
+            10 * found[number]["exp_avg"], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
+        )
+
+
+def test_a_training_of_two_processes_does_not_go_on_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = tiny_options(tmp_path, RECIPE, max_steps=1, device="cpu", gpu="0,1")
+    assert [wait(pid) for pid in start_two(two, monkeypatch)] == [0, 0]
+    with pytest.raises(InputError, match="made by 2 processes, not 1"):
+        job.run(tiny_options(tmp_path, RECIPE, resume=True))

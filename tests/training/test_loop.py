@@ -1,0 +1,173 @@
+"""The training loop on the toy body: steps, going on, logs, and what goes wrong."""
+
+import csv
+import json
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import differing, newest_state, tiny_options
+
+from i2l_meshnet.data.annotation import AnnotationTable
+from i2l_meshnet.data.sources.base import Source
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.training import job
+from i2l_meshnet.training.loop import NonFiniteLossError, Stop
+
+
+def test_two_steps_then_on_to_the_end_equals_one_go(tmp_path: Path) -> None:
+    whole = tiny_options(tmp_path / "whole", {"validation": "Toy"}, tensorboard=True)
+    assert job.run(whole) == 0
+    halves = tiny_options(tmp_path / "halves", {"validation": "Toy"}, max_steps=2)
+    assert job.run(halves) == 0
+    assert newest_state(halves)["position"] == {"epoch": 0, "batch": 2, "step": 2}
+    assert job.run(tiny_options(tmp_path / "halves", {"validation": "Toy"}, resume=True)) == 0
+    expected, found = newest_state(whole), newest_state(halves)
+    assert found["position"] == expected["position"] == {"epoch": 2, "batch": 0, "step": 6}
+    assert not differing(found["network"], expected["network"])
+    assert found["best"] == expected["best"] > 0
+    assert torch.equal(found["random"], expected["random"])
+
+    with (halves.run.out / "log" / "lixel.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [row for row in rows if row["loss"]]
+    assert [row["step"] for row in losses] == ["1", "2", "3", "4", "5", "6"]
+    with (whole.run.out / "log" / "lixel.csv").open() as file:
+        assert [row["mesh_fit"] for row in csv.DictReader(file)] == [row["mesh_fit"] for row in rows]
+    assert float(losses[0]["learning_rate"]) == whole.recipe.learning_rate
+    assert [row["epoch"] for row in rows if row["MPJPE from lixel mesh"]] == ["0", "1"]
+
+    models = whole.run.out / "model_dump"
+    assert {path.name for path in models.iterdir()} == {
+        *("snapshot_0.safetensors", "snapshot_1.safetensors", "best_lixel.safetensors"),
+        *("state_lixel_00000003.pt", "state_lixel_00000006.pt"),
+    }
+    network = checkpoint.load(models / "snapshot_1.safetensors")
+    assert not differing(dict(network.state_dict()), {k: expected["network"][k] for k in network.state_dict()})
+    extra = checkpoint.read_metadata(models / "snapshot_1.safetensors").extra
+    assert (extra["stage"], extra["epoch"], extra["step"]) == ("lixel", 1, 6)
+    assert (whole.run.out / "vis" / "lixel_1.jpg").stat().st_size > 1000
+    assert list((whole.run.out / "log" / "tensorboard" / "lixel").glob("events*"))
+
+
+def test_parameter_stage_starts_from_the_lixel_snapshot_and_leaves_it_alone(tmp_path: Path) -> None:
+    param = {"stage": "param", "first_epoch": 1, "end_epoch": 2, "validation": "Toy"}
+    with pytest.raises(FileError, match="no snapshot of the lixel stage"):
+        job.run(tiny_options(tmp_path, param))
+    assert job.run(tiny_options(tmp_path, {"end_epoch": 1})) == 0
+    assert job.run(tiny_options(tmp_path, param)) == 0
+    models = tmp_path / "output" / "model_dump"
+    before = checkpoint.load(models / "snapshot_0.safetensors").state_dict()
+    after = checkpoint.load(models / "snapshot_1.safetensors").state_dict()
+    changed = differing(dict(before), dict(after))
+    assert changed
+    assert all(name.startswith("parameter_regressor.") for name in changed)
+    assert "MPJPE from param mesh" in checkpoint.read_metadata(models / "snapshot_1.safetensors").extra["errors"]
+
+
+def test_accumulated_batches_equal_one_big_batch(tmp_path: Path) -> None:
+    frozen = {"batchnorm": "frozen", "end_epoch": 1, "pictures": 6}
+    big = tiny_options(tmp_path / "big", {**frozen, "batch": 4})
+    small = tiny_options(tmp_path / "small", {**frozen, "batch": 2, "accumulate": 2})
+    for options in (big, small):
+        assert job.run(options) == 0
+    expected, found = newest_state(big), newest_state(small)
+    # Two steps, of four samples and of two; a step of Adam is at most the learning rate, so where a gradient is
+    # nothing but rounding it may differ by twice that: compare Adam's means of the gradients.
+    assert found["position"]["step"] == expected["position"]["step"] == 2
+    for number, state in expected["optimizer"]["state"].items():
+        mean = found["optimizer"]["state"][number]["exp_avg"]
+        torch.testing.assert_close(
+            mean, state["exp_avg"], rtol=2e-2, atol=2e-4 * float(state["exp_avg"].abs().max() + 1e-3)
+        )
+
+
+def test_average_is_kept_and_goes_on(tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    average = {"ema": 0.9, "clip": 1.0, "end_epoch": 1}
+    assert job.run(tiny_options(whole, average)) == 0
+    assert job.run(tiny_options(halves, average, max_steps=1)) == 0
+    assert job.run(tiny_options(halves, average, resume=True)) == 0
+    expected, found = newest_state(tiny_options(whole)), newest_state(tiny_options(halves))
+    assert not differing(found["average"], expected["average"])
+    snapshot = checkpoint.load(whole / "output" / "model_dump" / "snapshot_0.safetensors").state_dict()
+    name = "mesh_branch.head.conv_x.0.weight"
+    assert torch.equal(snapshot[name], expected["average"][name])
+    assert not torch.equal(snapshot[name], expected["network"][name])
+
+
+def test_a_started_training_is_not_overwritten_nor_mixed_with_another(tmp_path: Path) -> None:
+    assert job.run(tiny_options(tmp_path, max_steps=1)) == 0
+    with pytest.raises(InputError, match="--continue goes on"):
+        job.run(tiny_options(tmp_path))
+    with pytest.raises(InputError, match=r"another recipe: learning_rate 0.001, not 0.5"):
+        job.run(tiny_options(tmp_path, {"learning_rate": 0.5}, resume=True))
+    with pytest.raises(FileError, match="no state of the lixel stage"):
+        job.run(tiny_options(tmp_path / "other", resume=True))
+    (path,) = (tmp_path / "output" / "model_dump").glob("state*")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FileError, match="damaged"):
+        job.run(tiny_options(tmp_path, resume=True))
+
+
+def test_loss_that_is_no_number_stops_with_the_samples_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path, count: int, seed: int = 0) -> Source:
+        source = toy_source(folder, count, seed)
+        arrays = {**source.table.arrays, "joints_image": source.table.arrays["joints_image"].copy()}
+        arrays["joints_image"][:] = np.nan
+        table = AnnotationTable(arrays, source.table.skeleton, source.table.bodies, source.table.groups, {})
+        return Source(source.name, source.split, source.folder, table, source.three_d)
+
+    toy_source = job.toy_source
+    monkeypatch.setattr(job, "toy_source", broken)
+    with pytest.raises(NonFiniteLossError, match=r"joint_orig.*step 1;.*nonfinite_1_0.json"):
+        job.run(tiny_options(tmp_path))
+    content = json.loads((tmp_path / "output" / "log" / "nonfinite_1_0.json").read_text())
+    assert len(content["samples"]) == 2
+    assert {sample["data set"] for sample in content["samples"]} == {"Toy"}
+    assert content["terms"]["joint_orig"] == "nan"
+    assert not list((tmp_path / "output" / "model_dump").glob("state*"))
+
+
+def test_full_disk_leaves_earlier_states(tmp_path: Path) -> None:
+    assert job.run(tiny_options(tmp_path, max_steps=1)) == 0
+    before = newest_state(tiny_options(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(FileError, match=r"cannot write .*state_lixel_00000002.pt"):
+            job.run(tiny_options(tmp_path, max_steps=2, resume=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not differing(newest_state(tiny_options(tmp_path))["network"], before["network"])
+    assert [path.name for path in (tmp_path / "output" / "model_dump").iterdir()] == ["state_lixel_00000001.pt"]
+
+
+def test_unwritable_folder_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("a file where the folder should be")
+    with pytest.raises(FileError, match="cannot write"):
+        job.run(tiny_options(tmp_path))
+
+
+def test_unknown_data_set_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no data set 'Nowhere'; choose from Human36M"):
+        job.run(tiny_options(tmp_path, {"train_3d": ("Nowhere",)}))
+    with pytest.raises(FileError, match="is missing"):
+        job.run(tiny_options(tmp_path, {"train_3d": ("Human36M",)}))
+
+
+def test_second_interrupt_leaves_at_once() -> None:
+    stop = Stop()
+    previous = signal.getsignal(signal.SIGINT)
+    with stop.watched():
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is previous

@@ -1,0 +1,31 @@
+"""A training of the toy body that takes moments: what the tests of the loop share."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2l_meshnet.recipes import RECIPES
+from i2l_meshnet.training.recipe import RunOptions, TrainOptions
+
+TINY = dataclasses.replace(RECIPES["tiny"][1], crop=32, batch=2, pictures=6, validation="")
+
+
+def tiny_options(folder: Path, recipe: dict[str, Any] | None = None, **run: Any) -> TrainOptions:
+    """Options of a run in `folder`; the pictures lie in its `data`, the results in its `output`."""
+    options = {"data": folder / "data", "out": folder / "output", "workers": 0, "log_every": 1, "tensorboard": False}
+    return TrainOptions(dataclasses.replace(TINY, **(recipe or {})), RunOptions(**{**options, **run}))
+
+
+def newest_state(options: TrainOptions) -> dict[str, Any]:
+    """The content of the newest saved state."""
+    paths = sorted((options.run.out / "model_dump").glob(f"state_{options.recipe.stage}_*.pt"))
+    return torch.load(paths[-1], weights_only=True)
+
+
+def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that are not equal bit for bit."""
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
