@@ -87,7 +87,7 @@ class ViewSampler:
             return degrees * (math.pi / 180)
 
         frontal = chance(mix.frontal)
-        yaw = torch.where(frontal, uniform(-mix.frontal_range, mix.frontal_range), uniform(-180, 180))
+        yaw = torch.where(frontal, uniform(-mix.frontal_range, mix.frontal_range), uniform(-180.0, 180.0))
         pitch = (mix.pitch_mean + normal(torch.where(chance(1 / 3), mix.steep, mix.pitch))).clamp(-30, 60)
         roll = normal(torch.where(chance(0.2), mix.tilted_roll, mix.roll)).clamp(-40, 40)
         facing = torch.tensor(FACING)

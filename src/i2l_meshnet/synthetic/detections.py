@@ -113,7 +113,7 @@ def read_bank(folder: Path, held_out: bool = False) -> DetectionBank:
             with np.load(path) as data:
                 for name in data.files:
                     parts.setdefault(name, []).append(torch.from_numpy(data[name]))
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise FileError(f"{path} is not a shard of detections ({error}); delete it and make it again") from error
     joined = {name: torch.cat(tensors) for name, tensors in parts.items()}
     return DetectionBank(

@@ -31,13 +31,19 @@ LIMBS = {
 
 
 def turn_between(source: Float[np.ndarray, "*n 3"], target: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
-    """The smallest rotations that take the directions `source` to the directions `target` (any lengths)."""
+    """The smallest rotations that take the directions `source` to the directions `target` (any lengths).
+
+    Between opposite directions it is a half turn about some axis normal to them.
+    """
     a = source / np.linalg.norm(source, axis=-1, keepdims=True)
     b = target / np.linalg.norm(target, axis=-1, keepdims=True)
     axis = np.cross(a, b)
     sine = np.linalg.norm(axis, axis=-1, keepdims=True)
     angle = np.arctan2(sine, (a * b).sum(-1, keepdims=True))
-    vector = np.where(sine > 1e-9, axis / np.maximum(sine, 1e-9), 0.0) * angle
+    # Where the axis is lost, any normal will do: the one to the coordinate axis that is farthest from `a`.
+    normal = np.cross(a, np.eye(3)[np.abs(a).argmin(-1)])
+    axis = np.where(sine > 1e-9, axis, normal)
+    vector = axis / np.linalg.norm(axis, axis=-1, keepdims=True) * angle
     return Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape, 3)
 
 

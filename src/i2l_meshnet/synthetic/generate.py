@@ -118,7 +118,7 @@ def read_pictures(path: Path) -> PictureShard:
         with np.load(path) as data:
             params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
             return PictureShard(data["jpeg"], data["start"], data["box"], data["focal"], data["center"], params)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise FileError(f"{path} is not a shard of pictures ({error}); delete it and make it again") from error
 
 

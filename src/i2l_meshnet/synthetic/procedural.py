@@ -102,11 +102,11 @@ def _stride(n: int, rng: np.random.Generator, hip: float, knee: float, arm: floa
 
 
 def _walk(n: int, rng: np.random.Generator) -> Draw:
-    return _stride(n, rng, hip=24, knee=55, arm=24)
+    return _stride(n, rng, hip=24.0, knee=55.0, arm=24.0)
 
 
 def _run(n: int, rng: np.random.Generator) -> Draw:
-    draw = _stride(n, rng, hip=42, knee=95, arm=45)
+    draw = _stride(n, rng, hip=42.0, knee=95.0, arm=45.0)
     draw["bend"] = rng.normal(10, 6, n)
     draw["elbow"] = np.clip(rng.normal(85, 15, (n, 2)), 30, 130)
     return draw
