@@ -65,14 +65,17 @@ class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
 
     def save_str2(self, value: str | bytes) -> None:
         raw = value.encode("latin1") if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
+        if self.proto:  # type: ignore[has-type]
+            self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
+        else:
+            self.write(pickle.STRING + repr(raw)[1:].encode("ascii") + b"\n")
         self.memoize(value)
 
     dispatch[str] = save_str2
     dispatch[bytes] = save_str2
 
 
-def write_pickle(path: Path, entries: dict[str, Any]) -> None:
+def write_pickle(path: Path, entries: dict[str, Any], protocol: int = 2) -> None:
     """Pickles entries as the published files were pickled."""
     fakes = {"chumpy": [], "chumpy.ch": [Ch], "chumpy.reordering": [Select]}
     before = {name: sys.modules.get(name) for name in fakes}
@@ -85,7 +88,7 @@ def write_pickle(path: Path, entries: dict[str, Any]) -> None:
                 setattr(sys.modules[name], kind.__name__, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as stream:
-            pickler = Python2Pickler(_Renaming(stream), protocol=2)
+            pickler = Python2Pickler(_Renaming(stream), protocol=protocol)
             pickler.dump(entries)
     finally:
         for name, module in before.items():

@@ -94,6 +94,10 @@ def read_body_file(path: Path) -> dict[str, Any]:
     return entries
 
 
+_LARGEST = 10**7
+"""Entries of the largest list or sparse matrix that is read; SMPL's sparse matrix has 165,360."""
+
+
 class _Refused(Exception):
     """The file is not what it should be; the message says how."""
 
@@ -214,14 +218,17 @@ _PASSIVE: dict[str, type[_Passive]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler for which only the names of `_PASSIVE` exist, each a class that does nothing."""
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """An unpickler for which only the names of `_PASSIVE` exist, each a class that does nothing.
 
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        name = f"{module_name}.{global_name}"
-        if name not in _PASSIVE:
-            raise _Refused(f"it asks for {name!r}, which is code and not a body's data")
-        return _PASSIVE[name]
+    It is the one in Python, because the one in C makes a table as long as any number that a file names.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        path = f"{module}.{name}"
+        if path not in _PASSIVE:
+            raise _Refused(f"it asks for {path!r}, which is code and not a body's data")
+        return _PASSIVE[path]
 
     def persistent_load(self, pid: Any) -> Any:
         raise _Refused("it refers to data outside the file")
@@ -229,7 +236,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _plain(value: object, depth: int) -> Any:
     """Turns passive objects into arrays; texts and numbers stay; anything else becomes None (and is not used)."""
-    if depth > 20:
+    if depth > 6:
         raise _Refused("its objects are nested too deeply")
     state = value.state if isinstance(value, _Passive) else None
     if isinstance(value, _Array):
@@ -247,16 +254,26 @@ def _plain(value: object, depth: int) -> Any:
             return _select(_need(parts, "a"), _need(parts, "idxs"), state.get("preferred_shape"))
         return _sparse(state, by_columns=isinstance(value, _Columns))
     if isinstance(value, list):
-        if any(isinstance(item, _Passive) for item in value):
+        if depth == 0 and any(isinstance(item, _Passive) for item in value):
             return [_plain(item, depth + 1) for item in value]
-        try:
-            array = _normal(np.array(value))
-        except (ValueError, TypeError):
-            return None
-        return array if array.dtype.kind in "fiU" else None
+        return _from_lists(value)
     if isinstance(value, np.ndarray | str | int | float | bytes):
         return value
     return None
+
+
+def _from_lists(value: list[object]) -> np.ndarray | None:
+    """An array from a list of numbers or texts, or a list of such lists; None for any other list."""
+    rows = value if value and all(isinstance(row, list) for row in value) else [value]
+    # A few bytes of a pickle can name one list many times over.
+    if sum(len(row) for row in rows if isinstance(row, list)) > _LARGEST:
+        raise _Refused("a list of it is too long")
+    if not all(isinstance(item, int | float | str) for row in rows if isinstance(row, list) for item in row):
+        return None
+    try:
+        return _normal(np.array(value))
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _need(parts: dict[str, Any], key: str) -> np.ndarray:
@@ -322,7 +339,7 @@ def _sparse(state: dict[str, Any], by_columns: bool) -> np.ndarray:
     lines, width = (columns, rows) if by_columns else (rows, columns)
     counts = np.diff(starts)
     whole = len(starts) == lines + 1 and (counts >= 0).all() and len(index) == len(data) == counts.sum()
-    if not whole or lines * width > 10**8 or (len(index) and not (index.min() >= 0 and index.max() < width)):
+    if not whole or lines * width > _LARGEST or (len(index) and not (index.min() >= 0 and index.max() < width)):
         raise _Refused("a sparse matrix of it is damaged")
     dense = np.zeros((lines, width))
     np.add.at(dense, (np.repeat(np.arange(lines), counts), index), data)
