@@ -72,6 +72,8 @@ def test_a_real_mixture_gives_one_batch(dataset_root: Path) -> None:
     assert mixture.datasets == datasets
     loader = DataLoader(mixture, batch_size=22, sampler=EpochSampler(len(mixture), seed=1), collate_fn=collate)
     (batch,) = loader
+    order = list(EpochSampler(len(mixture), seed=1))
+    assert batch.annotation.id.tolist() == [int(mixture[position].annotation.id) for position in order]
     annotation = batch.annotation
     assert annotation.visible.shape == (22, len(union))
     assert torch.bincount(annotation.source).tolist() == [6, 5, 11]

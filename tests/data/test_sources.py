@@ -253,7 +253,7 @@ def test_ones_own_data_set(tmp_path: Path) -> None:
     assert source.table.skeleton.joints == ("Nose", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "Pelvis")
     assert source.table.skeleton.bones == (("L_Hip", "L_Knee"), ("R_Hip", "R_Knee"))
     assert source.table.skeleton.root == "Pelvis"
-    annotation = source.table.annotation(0)
+    annotation = source.table.annotations([0])[0]
     assert annotation.visible.tolist() == [True, True, True, True, False, True]
     assert annotation.joints_image[5].tolist() == [80, 50]
     assert annotation.camera.focal.tolist() == [1500, 1500]
@@ -265,7 +265,7 @@ def test_ones_own_data_set_in_3d(tmp_path: Path) -> None:
     camera = {"focal": [900, 910], "princpt": [99, 51]}
     fit = {"pose": [0.0] * 72, "shape": [0.0] * 10, "trans": [0, 0, 3], "gender": "female"}
     custom(tmp_path, keypoints_cam=joints, smpl_param=fit, image={"cam_param": camera})
-    annotation = opened("Custom", tmp_path).table.annotation(0)
+    annotation = opened("Custom", tmp_path).table.annotations([0])[0]
     assert bool(annotation.has_depth)
     np.testing.assert_allclose(annotation.joints_camera[5], [0, 0, 3.1], atol=1e-6)
     assert float(annotation.root_depth) == pytest.approx(3.1)

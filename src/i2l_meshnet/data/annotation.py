@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,10 @@ class AnnotationTable:
         """The action or sequence of a row; empty where the data set has none."""
         return self.groups[int(self.arrays["group"][index])]
 
-    def annotation(self, index: int) -> Annotation:
-        """Row `index` as float32 tensors; the box stays in float64, in which crops are worked out."""
-        row = {name: torch.from_numpy(np.array(self.arrays[name][index])) for name in FIELDS}
+    def annotations(self, indices: Sequence[int]) -> Annotation:
+        """A batch of rows as float32 tensors; the boxes stay in float64, in which crops are worked out."""
+        chosen = np.asarray(indices, np.int64)
+        row = {name: torch.from_numpy(np.asarray(self.arrays[name][chosen])) for name in FIELDS}
         return Annotation(
             box=row["box"],
             image_size=row["image_size"],
@@ -127,7 +129,7 @@ class AnnotationTable:
             ),
             root_depth=row["root_depth"],
             id=row["id"],
-            source=torch.tensor(0),
+            source=torch.zeros(len(chosen), dtype=torch.long),
         )
 
     def describe(self) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from i2l_meshnet.bodies import Body, load_body
-from i2l_meshnet.data.dataset import PersonDataset, collate
+from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError, UserError
@@ -142,7 +142,7 @@ def _bodies(source: Source, options: CheckOptions, console: Console) -> list[Bod
 
 def _cell(dataset: PersonDataset, index: int, bodies: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
     """One sample with its joints and, if there are bodies, beside it with its fitted body's mesh."""
-    batch = collate([dataset[index]])
+    batch = dataset.batch([index])
     crop = np.ascontiguousarray(batch.image[0].permute(1, 2, 0).numpy())
     annotation = batch.annotation
     joints, mesh = crop.copy(), crop.copy()

@@ -44,29 +44,28 @@ class Sample(TensorDataclass):
 
 def cut_crop(
     path: Path,
-    box: Float[Tensor, "4"],
+    affine: Float[Tensor, "2 3"],
     image_size: tuple[int, int],
-    change: Augmentation = augmentation.NONE,
     crop_size: tuple[int, int] = (256, 256),
     full_decode: bool = False,
-) -> tuple[UInt8[np.ndarray, "3 h w"], Crop]:
-    """Reads a picture and cuts the crop of a prepared box from it; planes of red, green and blue.
+) -> UInt8[np.ndarray, "3 h w"]:
+    """Reads a picture and cuts a crop (see `Crop.affine`) from it; planes of red, green and blue.
 
     image_size: (width, height) that the annotations state. A JPEG much larger than the crop is decoded at 1/2, 1/4
     or 1/8 of its size, as long as that still has the crop's resolution; `full_decode` (the published behaviour)
     never does. The reduced picture is an area mean, so fine detail that full decoding would alias is smoothed
-    away: on photographs the crops differ by 1 to 3 grey levels in the mean (measured in docs/data.md).
+    away; docs/data.md says by how much crops differ.
     Raises FileError for a picture that is missing, damaged or of another size.
     """
-    crop = make_crop(box, float(image_size[0]), crop_size, change.scale, change.rotation, change.mirrored)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FileError(f"picture {path} is not there ({error.strerror}); `data check` lists what is needed") from error
     factor = 1
     if not full_decode and data.startswith(JPEG_START):
-        side = float(box[3]) * change.scale
-        factor = next((f for f in REDUCED if side >= crop_size[0] * f), 1)
+        (a, b, _), (c, d, _) = affine.tolist()
+        step = abs(a * d - b * c) ** -0.5 * (1 + 1e-6)  # picture pixels to a crop pixel, rounding allowed for
+        factor = next((f for f in REDUCED if step >= f), 1)
     flags = (REDUCED[factor] if factor > 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
@@ -77,13 +76,12 @@ def cut_crop(
             f"picture {path} is not of {image_size[0]} by {image_size[1]} px as its annotations say: "
             "picture and annotations do not belong together"
         )
-    affine = crop.affine
     if factor > 1:
         # Pixel i of the reduced picture is the mean of the full picture's pixels factor*i .. factor*(i+1)-1.
         shift = affine[:, :2].sum(-1, keepdim=True) * (factor - 1) / 2
         affine = torch.cat([affine[:, :2] * factor, affine[:, 2:] + shift], -1)
     blue, green, red = cv2.split(warp_image(image, affine, crop_size))
-    return np.stack([red, green, blue]), crop
+    return np.stack([red, green, blue])
 
 
 class PersonDataset(Dataset[Sample]):
@@ -141,40 +139,61 @@ class PersonDataset(Dataset[Sample]):
         return augmentation.draw(generator.random, generator.standard_normal, self._mirror)
 
     def __getitem__(self, position: int) -> Sample:
-        epoch, index = divmod(position, len(self))
-        annotation = self._adapted(self._source.table.annotation(index))
-        change = self.augmentation(epoch, index)
-        width, height = (int(side) for side in annotation.image_size)
-        path = self._source.image_path(index)
-        image, crop = cut_crop(path, annotation.box, (width, height), change, self._crop_size, self._full_decode)
-        annotation = dataclasses.replace(annotation, box=annotation.box.float())
+        return self.batch([position])[0]
+
+    def batch(self, positions: Sequence[int]) -> Sample:
+        """The samples at `positions` as one batch; much of the work is done for all of them at once."""
+        places = [divmod(position, len(self)) for position in positions]
+        indices = [index for _, index in places]
+        changes = [self.augmentation(epoch, index) for epoch, index in places]
+        annotation = self._adapted(self._source.table.annotations(indices))
+        crop = make_crop(
+            annotation.box,
+            annotation.image_size[:, 0].double(),
+            self._crop_size,
+            torch.tensor([change.scale for change in changes], dtype=torch.float64),
+            torch.tensor([change.rotation for change in changes], dtype=torch.float64),
+            torch.tensor([change.mirrored for change in changes]),
+        )
+        images = np.empty((len(positions), 3, *self._crop_size), np.uint8)
+        sizes = annotation.image_size.int().tolist()
+        for row, index in enumerate(indices):
+            path, (width, height) = self._source.image_path(index), sizes[row]
+            images[row] = cut_crop(path, crop.affine[row], (width, height), self._crop_size, self._full_decode)
         return Sample(
-            torch.from_numpy(image),
-            torch.tensor(change.colour),
+            torch.from_numpy(images),
+            torch.tensor([change.colour for change in changes]),
             crop.to(dtype=torch.float32),
-            annotation,
+            dataclasses.replace(annotation, box=annotation.box.float()),
         )
 
+    __getitems__ = batch
+    """What a DataLoader calls, if there is such a method, for all samples of a batch."""
+
     def _adapted(self, annotation: Annotation) -> Annotation:
-        """The annotation in the mixture's joint set and fit size."""
-        changes: dict[str, Tensor | FittedBody] = {"source": torch.tensor(self._number)}
+        """A batch of annotations in the mixture's joint set and fit size."""
+        count = len(annotation.id)
+        changes: dict[str, Tensor | FittedBody] = {"source": torch.full((count,), self._number)}
         if self.skeleton is not self._source.table.skeleton:
             for name in ("joints_image", "joints_camera", "visible"):
                 values = getattr(annotation, name)
-                spread = values.new_zeros(len(self.skeleton), *values.shape[1:])
-                spread[self._columns] = values[self._rows]
+                spread = values.new_zeros(count, len(self.skeleton), *values.shape[2:])
+                spread[:, self._columns] = values[:, self._rows]
                 changes[name] = spread
         if self._fit_size is not None:
             fit = annotation.fit
             changes["fit"] = dataclasses.replace(
                 fit,
-                pose=fit.pose.new_zeros(self._fit_size[0], 3),
-                shape=fit.shape.new_zeros(self._fit_size[1]),
-                known=torch.tensor(False),
+                pose=fit.pose.new_zeros(count, self._fit_size[0], 3),
+                shape=fit.shape.new_zeros(count, self._fit_size[1]),
+                known=torch.zeros_like(fit.known),
             )
         return dataclasses.replace(annotation, **changes)
 
 
-def collate(samples: Sequence[Sample]) -> Sample:
-    """A batch from samples of the same joint set and fit size; for `DataLoader(collate_fn=collate)`."""
-    return Sample.stack(samples)
+def collate(samples: Sample | Sequence[Sample]) -> Sample:
+    """A batch from samples of the same joint set and fit size; for `DataLoader(collate_fn=collate)`.
+
+    What `__getitems__` has already made a batch of stays as it is.
+    """
+    return samples if isinstance(samples, Sample) else Sample.stack(samples)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from i2l_meshnet.data.dataset import PersonDataset, Sample
@@ -61,6 +62,18 @@ class Mixture(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         dataset, place = self.locate(position)
         return dataset[place]
+
+    def __getitems__(self, positions: Sequence[int]) -> Sample:
+        """The samples at `positions` as one batch, which each data set makes its part of."""
+        rows: dict[PersonDataset, list[int]] = {}
+        places: dict[PersonDataset, list[int]] = {}
+        for row, position in enumerate(positions):
+            dataset, place = self.locate(position)
+            rows.setdefault(dataset, []).append(row)
+            places.setdefault(dataset, []).append(place)
+        batch = Sample.concatenate([dataset.batch(chosen) for dataset, chosen in places.items()])
+        order = torch.tensor([row for chosen in rows.values() for row in chosen])
+        return batch[order.argsort()]
 
 
 class EpochSampler(Sampler[int]):
