@@ -9,11 +9,11 @@ from stand_in import Scene, TruthNetwork
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.crop import make_crop, prepare_box, warp_image
+from i2l_meshnet.geometry.crop import make_crop, prepare_box
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.prediction.boxes import PersonBox
 from i2l_meshnet.prediction.intrinsics import DEFAULT_FIELD_OF_VIEW, Intrinsics
-from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, MeshPredictor, as_photo, choose_device, cut_crop
+from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, MeshPredictor, as_photo, choose_device
 
 INTRINSICS = Intrinsics(matrix=(860.0, 860.0, 449.5, 349.5))
 
@@ -166,22 +166,6 @@ def test_broken_weights_are_told(network: TruthNetwork, anny: Body, scenes: list
     network.rows = network.rows.map(lambda tensor: tensor * float("nan"))
     with pytest.raises(InputError, match="not finite"):
         MeshPredictor(network, anny)(scenes[0].pixels, boxes=scenes[0].boxes)
-
-
-def test_large_people_are_shrunk_by_area() -> None:
-    y, x = np.mgrid[0:1200, 0:1600]
-    smooth = np.stack([x * 255 / 1600, y * 255 / 1200, (x + y) * 255 / 2800], -1).astype(np.uint8)
-    for box in ([100.0, 50.0, 900.0, 1200.0], [-300.0, -200.0, 1500.0, 2000.0], [1000.0, 600.0, 900.0, 1200.0]):
-        crop = make_crop(torch.tensor(box), 1600.0, (256, 192))
-        fine, plain = cut_crop(smooth, crop.affine, (256, 192)), warp_image(smooth, crop.affine, (256, 192))
-        inside = warp_image(np.full_like(smooth, 255), crop.affine, (256, 192)).min(-1) == 255
-        inside[1:-1, 1:-1] &= inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-        inside[[0, -1]] = inside[:, [0, -1]] = False
-        assert inside.sum() > 5000
-        assert np.abs(fine.astype(int) - plain)[inside].max() <= 2
-    stripes = np.repeat(((np.arange(1600) % 6 < 3) * 255).astype(np.uint8)[None, :, None], 1200, 0).repeat(3, -1)
-    crop = make_crop(torch.tensor([0.0, 0.0, 900.0, 1200.0]), 1600.0, (256, 192))
-    assert cut_crop(stripes, crop.affine, (256, 192)).std() < 0.6 * warp_image(stripes, crop.affine, (256, 192)).std()
 
 
 def test_a_prepared_box_is_used_as_it_is(predictor: MeshPredictor, grid: LixelGrid, scenes: list[Scene]) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -182,3 +183,22 @@ def test_one_person_one_mesh(three: PicturePrediction, tmp_path: Path) -> None:
     np.testing.assert_allclose(mesh.vertices.mean(0), three[1].surface("param").vertices.mean(0), atol=1e-3)
     assert len(three[1].save(tmp_path / "coarse.obj", "lixel").read_text().splitlines()) == 1 + 1229 + 2454
     assert len(three[:2]) == 2
+
+
+def test_doubtful_people_are_drawn_only_if_there_are_no_others(
+    three: PicturePrediction, network: TruthNetwork, tmp_path: Path
+) -> None:
+    def drawn(*reliable: bool) -> Any:
+        people = tuple(dataclasses.replace(person, reliable=good) for person, good in zip(three, reliable, strict=True))
+        folder = tmp_path / "".join(map(str, reliable))
+        dataclasses.replace(three, people=people).save(folder, SaveOptions(formats=()))
+        return cv2.imread(str(folder / "photo_overlay.jpg")).astype(int)  # pyright: ignore
+
+    everyone, nobody, two = drawn(True, True, True), drawn(False, False, False), drawn(False, True, True)
+    np.testing.assert_array_equal(everyone, nobody)
+    x, y, w, h = (round(value) for value in three[0].box.tolist())
+    first = np.zeros(everyone.shape[:2], bool)
+    first[y : y + h, x : x + w] = True
+    changed = np.abs(everyone - two).max(-1) > 20
+    assert (changed & first).sum() > 2000
+    assert (changed & ~first).sum() < 20

@@ -74,22 +74,28 @@ def draw_overlay(
     surfaces: Sequence[Surface],
     focal: Float[np.ndarray, "2"],
     center: Float[np.ndarray, "2"],
+    numbers: Sequence[int] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Meshes on the photo as the camera (focal and centre in pixels of `photo`) sees them, nearer before farther."""
+    """Meshes on the photo as the camera (focal and centre in pixels of `photo`) sees them, nearer before farther.
+
+    numbers: which person's colour each has; in order if None.
+    """
     points = []
     for surface in surfaces:
         depth = surface.vertices[:, 2:]
         flat = surface.vertices[:, :2] / np.maximum(depth, 1e-6) * focal + center
         points.append(np.concatenate([flat, depth], 1))
-    layer = draw_layer(surfaces, points, [surface.normals for surface in surfaces], photo.shape[:2])
+    layer = draw_layer(surfaces, points, [surface.normals for surface in surfaces], photo.shape[:2], numbers)
     return photo if layer is None else layer.over(photo, OPACITY)
 
 
-def draw_view(surfaces: Sequence[Surface], view: Literal["side", "top"]) -> UInt8[np.ndarray, "h w 3"]:
+def draw_view(
+    surfaces: Sequence[Surface], view: Literal["side", "top"], numbers: Sequence[int] | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """All meshes without perspective on a plain background, with a scale bar.
 
     "side": from the camera's right, so that the camera is to the left of the picture. "top": from above, the camera
-    at the bottom.
+    at the bottom. numbers: as in `draw_overlay`.
     """
     # Rows: which way of the camera frame is right, down and away from the viewer.
     axes = {
@@ -108,7 +114,7 @@ def draw_view(surfaces: Sequence[Surface], view: Literal["side", "top"]) -> UInt
         points.append(np.concatenate([flat, t[:, 2:] - low[2] + 1.0], 1))
     paper = np.linspace(250, 226, height)[:, None, None].repeat(width, 1).repeat(3, 2).astype(np.uint8)
     normals = [surface.normals @ axes.T for surface in surfaces]
-    layer = draw_layer(surfaces, points, normals, (height, width))
+    layer = draw_layer(surfaces, points, normals, (height, width), numbers)
     picture = paper if layer is None else layer.over(paper)
     return _with_scale_bar(picture, scale)
 
@@ -118,11 +124,12 @@ def draw_layer(
     points: Sequence[Float[np.ndarray, "_ 3"]],
     normals: Sequence[Float[np.ndarray, "_ 3"]],
     size: tuple[int, int],
+    numbers: Sequence[int] | None = None,
 ) -> Layer | None:
     """Shades meshes, each in its colour, in the part of a picture of `size` (height, width) that they cover.
 
-    points: x, y in pixels and depth in metres of each mesh's vertices; normals: in the same frame. Supersampled, so
-    edges are smooth. None if nothing is to be seen.
+    points: x, y in pixels and depth in metres of each mesh's vertices; normals: in the same frame; numbers: as in
+    `draw_overlay`. Supersampled, so edges are smooth. None if nothing is to be seen.
     """
     corners = np.concatenate(points)
     seen = corners[(corners[:, 2] > 0) & np.isfinite(corners).all(1)]
@@ -139,7 +146,8 @@ def draw_layer(
 
     offsets = np.cumsum([0, *(len(p) for p in points[:-1])])
     faces = np.concatenate([s.faces + offset for s, offset in zip(surfaces, offsets, strict=True)])
-    person = np.concatenate([np.full(len(s.faces), i % len(COLORS)) for i, s in enumerate(surfaces)])
+    colors = range(len(surfaces)) if numbers is None else numbers
+    person = np.concatenate([np.full(len(s.faces), i % len(COLORS)) for i, s in zip(colors, surfaces, strict=True)])
     moved = corners.copy()
     moved[:, :2] = (moved[:, :2] - (left, top) + 0.5) * samples - 0.5
     raster = rasterize(moved.astype(np.float32), faces, (height * samples, width * samples))

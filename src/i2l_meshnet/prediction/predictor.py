@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -19,7 +18,7 @@ from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body, BodyMesh
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, transform_points, warp_image
+from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
@@ -263,7 +262,7 @@ class MeshPredictor:
             crops = [self._crop(images[index], person) for index, person in batch]
             pixels = np.stack(
                 [
-                    cut_crop(images[index], crop.affine, self.network.grid.crop_size)
+                    warp_image(images[index], crop.affine, self.network.grid.crop_size)
                     for (index, _), crop in zip(batch, crops, strict=True)
                 ]
             )
@@ -419,37 +418,6 @@ def as_photo(picture: Picture) -> Photo:
         raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels are too few to see a person")
     pixels = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
     return Photo(np.ascontiguousarray(pixels))
-
-
-def cut_crop(
-    image: UInt8[np.ndarray, "h w 3"], affine: Float[Tensor, "2 3"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "ch cw 3"]:
-    """Cuts a crop of (height, width) `size`, bilinear, black outside; large people are shrunk by area first.
-
-    Bilinear sampling alone skips pixels where the crop is less than half as fine as the picture.
-    """
-    zoom = float(torch.linalg.det(affine[:, :2].double()).abs().sqrt())
-    factor = int(1 / max(zoom, 1e-6))
-    if factor < 2:
-        return warp_image(image, affine, size)
-    corners = torch.tensor([[0.0, 0], [size[1], 0], [0, size[0]], [size[1], size[0]]], dtype=torch.float64)
-    linear = torch.linalg.inv(affine[:, :2].double())
-    inverse = torch.cat([linear, -linear @ affine[:, 2:].double()], -1)
-    region = transform_points(inverse, corners)
-    height, width = image.shape[:2]
-    left, top = (int(v) for v in (region.amin(0).floor() - factor).clamp_min(0))
-    right = min(width, int(region[:, 0].max()) + 2 * factor)
-    bottom = min(height, int(region[:, 1].max()) + 2 * factor)
-    columns, rows = (right - left) // factor, (bottom - top) // factor
-    if columns < 1 or rows < 1:
-        return warp_image(image, affine, size)
-    part = image[top : top + rows * factor, left : left + columns * factor]
-    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    # Pixel q of the small picture covers pixels factor·q + offset + (0 .. factor - 1) of the whole one.
-    offset = torch.tensor([left, top], dtype=torch.float64) + (factor - 1) / 2
-    shift = affine[:, :2].double() @ offset + affine[:, 2].double()
-    moved = torch.cat([affine[:, :2].double() * factor, shift[:, None]], -1)
-    return warp_image(small, moved, size)
 
 
 def _file_name(picture: Picture) -> str | None:

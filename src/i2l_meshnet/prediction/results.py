@@ -203,17 +203,16 @@ class PicturePrediction(Sequence[Prediction]):
         if not self.people:
             return
         photo, scale = fit_to_side(self.pixels, options.max_side)
-        surfaces = [person.surface(options.shown or person.best_kind) for person in self.people]
+        # A mesh that is only a guess may cover half the picture; it is drawn only if there is nothing better.
+        chosen = [i for i, person in enumerate(self.people) if person.reliable] or list(range(len(self.people)))
+        surfaces = [self.people[i].surface(options.shown or self.people[i].best_kind) for i in chosen]
+        joints = [(self.people[i].joints_image.double().numpy() + 0.5) * scale - 0.5 for i in chosen]
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
         drawn = {
-            "overlay": draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5),
-            "side": draw_view(surfaces, "side"),
-            "top": draw_view(surfaces, "top"),
-            "joints": draw_joints(
-                photo,
-                [(person.joints_image.double().numpy() + 0.5) * scale - 0.5 for person in self.people],
-                self.body.skeleton,
-            ),
+            "overlay": draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5, chosen),
+            "side": draw_view(surfaces, "side", chosen),
+            "top": draw_view(surfaces, "top", chosen),
+            "joints": draw_joints(photo, joints, self.body.skeleton),
         }
         for what, ending in names.items():
             _write_jpeg(_beside(base, ending), drawn[what])
