@@ -2,9 +2,18 @@
 
 import math
 
+import pytest
 import torch
 
-from i2l_meshnet.evaluation.metrics import aligned_error, area_under_curve, correct_share, mean_error, root_relative
+from i2l_meshnet.evaluation.metrics import (
+    acceleration_error,
+    aligned_error,
+    area_under_curve,
+    correct_share,
+    f_score,
+    mean_error,
+    root_relative,
+)
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 
 POINTS = torch.randn(3, 12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -41,3 +50,27 @@ def test_area_under_curve_of_equal_errors():
     """Points off by 0.31 of the largest threshold are right for the 21 of 31 thresholds above it."""
     moved = POINTS + torch.tensor([0.31, 0, 0], dtype=torch.float64)
     assert all(math.isclose(value, 21 / 31) for value in area_under_curve(moved, POINTS, 1.0).tolist())
+
+
+def test_f_score_of_shifted_grids():
+    """Points 10 mm apart moved by 4 mm: each lies 4 mm from its own place, 6 mm from the next."""
+    line = torch.arange(20.0)[:, None] * torch.tensor([0.01, 0, 0])
+    moved = line + torch.tensor([0.004, 0, 0])
+    assert f_score(moved, line, 0.0039) == 0
+    assert f_score(moved, line, 0.005) == 1
+    half = torch.cat([moved[:10], moved[10:] + torch.tensor([0, 1.0, 0])])
+    # Half of the points are near some truth, and half of the truth (10 or 11 points) is near some point.
+    precision, recall = 0.5, 0.5
+    assert math.isclose(f_score(half, line, 0.005), 2 * precision * recall / (precision + recall), rel_tol=1e-6)
+    assert f_score(half, line, 0.005) == f_score(line, half, 0.005)
+
+
+def test_acceleration_error_sees_no_constant_motion():
+    time = torch.arange(6.0, dtype=torch.float64)[:, None, None]
+    drift = POINTS[:1] + time * torch.tensor([0.1, -0.2, 0.3])
+    assert acceleration_error(drift, POINTS[:1].expand(6, -1, -1)).abs().max() < 1e-12
+    falling = POINTS[:1] + 0.5 * 9.81 * (time / 30) ** 2 * torch.tensor([0, 1.0, 0])
+    found = acceleration_error(falling, POINTS[:1].expand(6, -1, -1), rate=30.0)
+    torch.testing.assert_close(found, torch.full((4,), 9.81, dtype=torch.float64))
+    with pytest.raises(ValueError, match="three frames"):
+        acceleration_error(falling[:2], falling[:2])

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,16 +15,17 @@ from i2l_meshnet.data.multiview import Detect, build_samples, open_clip, read_cr
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation.multiview import evaluate_multiview
 from i2l_meshnet.files import atomic_path
-from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.rtmpose import load_onnx
 
 NAME = "real-multiview"
 
 
 def evaluate_clips(
-    network: MeshNet,
+    network: LixelNetwork,
     body: Body,
     make_detector: Callable[[], Detect] | None,
+    device: torch.device,
     batch_size: int,
     out: Path,
     weights: str,
@@ -40,7 +42,6 @@ def evaluate_clips(
         raise InputError(f"{NAME} needs a network of the body 'anny', not of {body.name!r}")
     folder = assets.ensure("multiview")
     detect, estimate = make_detector(), load_onnx(assets.ensure("rtmpose")).eval()
-    device = network.joint_regressor.device
     found = {}
     for path in sorted(path for path in folder.glob("**/Demo_*") if (path / "videos").is_dir()):
         clip = open_clip(path)

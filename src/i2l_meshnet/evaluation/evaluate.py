@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, runtime_checkable
-from typing import Protocol as Interface
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.library import load_body
-from i2l_meshnet.data.dataset import PersonDataset, Sample, collate
+from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.multiview import Detect
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder, read_regressor
@@ -41,10 +40,7 @@ from i2l_meshnet.evaluation.scoring import (
 from i2l_meshnet.evaluation.submission import write_submission
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.loading import choose_device, load_network
-from i2l_meshnet.models.output import LixelOutput
-
-READ_AHEAD = 2
-"""Batches whose pictures are read while the network is at work on another."""
+from i2l_meshnet.models.output import LixelNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +78,8 @@ class EvaluateOptions:
     plots: bool = True
     """Draw the error histogram and the joints' errors (needs the extra `plots`)."""
     published: bool = False
-    """Repeat the published code's faults: FreiHAND's param stage in millimetres relative to the root, and the
-    middle fingertip at the neighbouring vertex."""
+    """Repeat the published code's ways: pictures decoded whole; FreiHAND's param stage in millimetres relative to the
+    root, and its middle fingertip at the neighbouring vertex."""
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.snapshot is not None:
@@ -92,17 +88,6 @@ class EvaluateOptions:
             raise InputError("--batch-size and --workers are at least 1, --pictures at least 0")
         if self.samples is not None and self.samples < 1:
             raise InputError("--samples is at least 1")
-
-
-@runtime_checkable
-class Network(Interface):
-    """What an evaluation needs of a network; `MeshNet` is one."""
-
-    grid: LixelGrid
-
-    def __call__(self, image: Tensor) -> LixelOutput:
-        """RGB crops (b, 3, h, w) in [0, 1], of the grid's crop size, to lixels."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +131,9 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
     named = options.snapshot or options.weights
     weights = "default" if named is None else named.name
     if options.data == clips.NAME:
-        for line in clips.evaluate_clips(network, body, make_detector, options.batch_size, options.out, weights):
+        for line in clips.evaluate_clips(
+            network, body, make_detector, device, options.batch_size, options.out, weights
+        ):
             _say(console, line)
         return 0
     protocol = PROTOCOLS[options.data]
@@ -180,7 +167,7 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
         "weights": weights,
         "body": body.name,
         "ground_truth_boxes_and_depths": options.gt_root,
-        "published_faults": options.published,
+        "as_published": options.published,
         "left_out": source.table.left_out,
         "notes": list(benchmark.notes),
         "seconds": round(seconds, 3),
@@ -228,7 +215,9 @@ def build_benchmark(
     FileError for a missing file. The result is on the CPU.
     """
     table, notes = source.table, []
-    scored = protocol.scored or tuple(joint for joint in table.skeleton.joints if joint != protocol.root)
+    root_joint = protocol.root or table.skeleton.root
+    shared = (joint for joint in table.skeleton.joints if joint != root_joint and joint in body.skeleton.joints)
+    scored = protocol.scored or tuple(shared)
     regressor = None
     if protocol.joints is not None:
         regressor = _read_regressor(root, ADAPTERS[protocol.source].joint_regressor or "", len(protocol.joints))
@@ -241,8 +230,8 @@ def build_benchmark(
                     f"the joint regressor of {source.name} is for {regressor.shape[1]} vertices, the body "
                     f"{of.name!r} has {of.joint_regressor.shape[1]}: download it again"
                 )
-            return joint_rows(protocol.joints, protocol.root, scored, regressor, of.name)
-        return joint_rows(of.skeleton.joints, protocol.root, scored, of.joint_regressor.cpu(), of.name)
+            return joint_rows(protocol.joints, root_joint, scored, regressor, of.name)
+        return joint_rows(of.skeleton.joints, root_joint, scored, of.joint_regressor.cpu(), of.name)
 
     same = body.name == protocol.body
     if not same:
@@ -265,7 +254,7 @@ def build_benchmark(
     whole = same and protocol.vertices and (released is not None or fitted)
     truth: OwnJoints | FittedMeshes | ReleasedTruth
     if released is not None:
-        truth = ReleasedTruth(*released, table.skeleton, protocol.root, scored, whole)
+        truth = ReleasedTruth(*released, table.skeleton, root_joint, scored, whole)
     else:
         fits, bodies = None, list[Body]()
         if whole or protocol.truth == "fit":
@@ -274,7 +263,7 @@ def build_benchmark(
         if protocol.truth == "fit" and fits is not None:
             truth = FittedMeshes(fits, JointReader(rows(bodies[0]), whole))
         else:
-            truth = OwnJoints(table.skeleton, protocol.root, scored, fits)
+            truth = OwnJoints(table.skeleton, root_joint, scored, fits)
     readout = rows(body)
     scorer = Scorer(JointReader(readout, whole), truth, metrics_for(protocol, whole), grid)
     return Benchmark(fit_boxes(source, grid.crop_size), protocol, scorer, scored, readout, tuple(notes))
@@ -297,7 +286,7 @@ def fit_boxes(source: Source, crop_size: tuple[int, int]) -> Source:
 
 @torch.inference_mode()
 def evaluate(
-    network: Network,
+    network: LixelNetwork,
     body: Body,
     benchmark: Benchmark,
     kinds: Sequence[str],
@@ -313,12 +302,12 @@ def evaluate(
     """Runs the network on a benchmark's samples and scores its meshes, batch by batch, on the device.
 
     network, body, benchmark: on `device`. kinds: the meshes to score, `lixel` or `lixel` and `param`. samples: how
-    many, from the first; all if None. published: see `submitted`. The submission is None unless the benchmark has
-    a server and all samples were asked for. Raises UserError, for one that names the annotation, where a picture
-    is missing or the network gives values that are not finite.
+    many, from the first; all if None. published: pictures are decoded whole, and see `submitted`. The submission is
+    None unless the benchmark has a server and all samples were asked for. Raises UserError, in one line that names
+    the picture or annotation, where a picture is missing or the network gives values that are not finite.
     """
     source, scorer = benchmark.source, benchmark.scorer
-    dataset = PersonDataset(source, crop_size=network.grid.crop_size)
+    dataset = PersonDataset(source, crop_size=network.grid.crop_size, full_decode=published)
     count = len(dataset) if samples is None else min(samples, len(dataset))
     submits = benchmark.protocol.submission and source.split == benchmark.protocol.split and count == len(dataset)
     if submits and source.table.left_out:
@@ -364,7 +353,7 @@ def evaluate(
     return evaluation, Submission(joints, vertices)
 
 
-def predict_meshes(network: Network, body: Body, sample: Sample, kinds: Sequence[str]) -> Meshes:
+def predict_meshes(network: LixelNetwork, body: Body, sample: Sample, kinds: Sequence[str]) -> Meshes:
     """The meshes of a batch of crops: lixels, and metres from the body model if `kinds` has `param`."""
     output = network(sample.network_input())
     if "param" not in kinds:
@@ -421,7 +410,7 @@ def submitted(
 
 @torch.inference_mode()
 def draw_samples(
-    network: Network,
+    network: LixelNetwork,
     body: Body,
     benchmark: Benchmark,
     evaluation: Evaluation,
@@ -436,7 +425,7 @@ def draw_samples(
     faces = body.faces.cpu().numpy()
     paths = []
     for place, row in enumerate(evaluation.worst(count), 1):
-        sample = collate([dataset[row]]).to(device)
+        sample = dataset.batch([row]).to(device)
         depth = true_root_depth(benchmark, sample, torch.tensor([row], device=device), true_depth)
         if not bool(torch.isfinite(depth).all()):
             continue
@@ -466,23 +455,23 @@ def draw_samples(
 def _batches(
     dataset: PersonDataset, count: int, batch_size: int, workers: int
 ) -> Iterator[tuple[Int[Tensor, "b"], Sample]]:
-    """The first `count` samples in order, in batches; pictures are read in threads (OpenCV frees the interpreter)."""
+    """The first `count` samples in order, in batches that threads read ahead (OpenCV frees the interpreter)."""
     starts = iter(range(0, count, batch_size))
-    waiting: deque[tuple[range, list[Future[Sample]]]] = deque()
+    waiting: deque[tuple[range, Future[Sample]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
 
         def read_on() -> None:
             start = next(starts, None)
             if start is not None:
                 numbers = range(start, min(start + batch_size, count))
-                waiting.append((numbers, [pool.submit(dataset.__getitem__, number) for number in numbers]))
+                waiting.append((numbers, pool.submit(dataset.batch, numbers)))
 
         try:
-            for _ in range(READ_AHEAD):
+            for _ in range(workers + 1):
                 read_on()
             while waiting:
-                numbers, futures = waiting.popleft()
-                batch = collate([future.result() for future in futures])
+                numbers, future = waiting.popleft()
+                batch = future.result()
                 read_on()
                 yield torch.tensor(numbers), batch
         finally:

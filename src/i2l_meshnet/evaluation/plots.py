@@ -10,6 +10,7 @@ from i2l_meshnet.evaluation.report import Evaluation
 from i2l_meshnet.files import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"lixel": "#4c8ed9", "param": "#e8803a"}
@@ -34,7 +35,7 @@ def save_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def error_histogram(evaluation: Evaluation) -> "Figure":
     """How many samples have which error (the first metric); dashed lines are means."""
-    figure, axes = _figure(7, 4)
+    figure, axes = _figure(7.0, 4.0)
     metric = evaluation.metrics[0]
     found = {kind: errors.metrics[:, 0] for kind, errors in evaluation.errors.items()}
     known = np.concatenate([values[np.isfinite(values)] for values in found.values()])
@@ -55,7 +56,7 @@ def error_histogram(evaluation: Evaluation) -> "Figure":
 def joint_bars(evaluation: Evaluation) -> "Figure":
     """Mean error of each scored joint."""
     count, kinds = len(evaluation.joints), list(evaluation.errors)
-    figure, axes = _figure(7, 1.4 + 0.3 * count)
+    figure, axes = _figure(7.0, 1.4 + 0.3 * count)
     places, height = np.arange(count), 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
         shifted = places + (number - (len(kinds) - 1) / 2) * height
@@ -72,7 +73,7 @@ def _title(evaluation: Evaluation) -> str:
     return f"{evaluation.settings['data']} {evaluation.settings['split']}, {evaluation.scored} samples"
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     """A figure that no window and no global state belongs to."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -75,7 +75,8 @@ class Protocol:
     source: its name in `data.sources.ADAPTERS`. split: the one that is scored if none is named. body: the body whose
     meshes the truth is of; predictions of another body are scored on joints of the same names only. joints: the
     names of the rows of the set's joint regressor, None where the body's own joints are scored. root: the joint that
-    predictions are made relative to. scored: the joints that count, None for all of the set's own. truth: whether the
+    predictions are made relative to, None for the set's own root. scored: the joints that count, None for all of the
+    set's own that the body has. truth: whether the
     true joints are the set's own (`joints`) or are read off its fitted meshes (`fit`). vertices: whether the fitted
     meshes are good enough to score vertices on. metrics: in the order of printing. group: what the set's groups
     are called. truth_files: files below the set's folder that the makers released later, with the true joints
@@ -87,7 +88,7 @@ class Protocol:
     split: str
     body: str
     joints: tuple[str, ...] | None
-    root: str
+    root: str | None
     scored: tuple[str, ...] | None
     truth: Literal["joints", "fit"]
     vertices: bool
@@ -159,7 +160,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "test",
             "smpl",
             None,
-            "Pelvis",
+            None,
             None,
             truth="joints",
             vertices=False,

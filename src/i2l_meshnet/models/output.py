@@ -1,11 +1,13 @@
 """What networks and their pose nets return."""
 
 import dataclasses
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.tensors import TensorDataclass
 
 
@@ -37,3 +39,14 @@ class LixelOutput(TensorDataclass):
     mesh_joints: Float[Tensor, "b j 3"]
     params: BodyParams | None = None
     keypoints: Float[Tensor, "b k 3"] | None = None
+
+
+@runtime_checkable
+class LixelNetwork(Protocol):
+    """What prediction and evaluation need of a network; `MeshNet` is one."""
+
+    grid: LixelGrid
+
+    def __call__(self, image: Tensor) -> LixelOutput:
+        """RGB crops (b, 3, h, w) in [0, 1], of the grid's crop size, to lixels."""
+        ...
