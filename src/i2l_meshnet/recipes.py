@@ -1,10 +1,12 @@
 """Named recipes for `i2l-meshnet train`: the published settings, and a few of our own."""
 
 import dataclasses
+import importlib.util
 from typing import Annotated
 
 import tyro
 
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.training.recipe import Recipe, TrainOptions
 
 BODY_LIXEL = Recipe(
@@ -79,3 +81,13 @@ TrainCommand = Annotated[
     tyro.conf.OmitArgPrefixes,
 ]
 """What `i2l-meshnet train` takes: a recipe's name, and every setting of it and of the run."""
+
+
+def train(options: Annotated[TrainCommand, tyro.conf.arg(name="")]) -> int:  # pyright: ignore[reportInvalidTypeForm]
+    """Train a network: a recipe, each of whose settings can be changed."""
+    if importlib.util.find_spec("lightning_fabric") is None:
+        raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
+    # Imported late: it takes a second, which other commands need not wait for.
+    from i2l_meshnet.training import job
+
+    return job.run(options)

@@ -5,18 +5,25 @@ a whole one, and statistics over all processes (`batchnorm="synced"`) need CUDA.
 """
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from test_resume import start, wait
-from tiny_training import newest_state, tiny_options
+from tiny_training import newest_state, slim_networks, tiny_options
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.training import job
 from i2l_meshnet.training.recipe import TrainOptions
 
 RECIPE = {"batchnorm": "frozen", "pictures": 12, "end_epoch": 1, "validation": "Toy"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks():
+        yield
 
 
 def free_port() -> int:
@@ -34,6 +41,7 @@ def start_two(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[in
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "GROUP_RANK": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
     }
     pids = []
     for rank in range(2):

@@ -6,7 +6,8 @@ import pytest
 import tyro
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.recipes import RECIPES, TrainCommand
+from i2l_meshnet.recipes import RECIPES, TrainCommand, train
+from i2l_meshnet.training import job
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 
 
@@ -45,6 +46,14 @@ def test_command_line_gives_the_recipe_and_changes_it(name: str) -> None:
     assert changed.run.resume
     assert changed.run.device_numbers() == [0, 1, 2, 3]
     assert str(changed.run.out) == "elsewhere"
+
+
+def test_command_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainOptions] = []
+    monkeypatch.setattr(job, "run", lambda options: seen.append(options) or 7)
+    commands = {"train": train, "other": lambda: 0}
+    assert tyro.extras.subcommand_cli_from_dict(commands, args=["train", "hand-param", "--end-epoch", "31"]) == 7
+    assert seen == [TrainOptions(dataclasses.replace(RECIPES["hand-param"][1], end_epoch=31))]
 
 
 def test_every_setting_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,17 +6,24 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import differing, newest_state, tiny_options
+from tiny_training import differing, newest_state, slim_networks, tiny_options
 
 from i2l_meshnet.training import job
 from i2l_meshnet.training.recipe import TrainOptions
 
-RECIPE = {"pictures": 12, "end_epoch": 2, "ema": 0.9, "validation": "Toy"}
-"""Twelve steps."""
+RECIPE = {"pictures": 30, "end_epoch": 2, "ema": 0.9, "validation": "Toy"}
+STEPS = 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks():
+        yield
 
 
 def start(options: TrainOptions) -> int:
@@ -77,7 +84,7 @@ def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path,
             while (code := ended(pid)) is None and (progress(options) < seen + 3 or not states(options)):
                 time.sleep(0.002)
             if code is None:
-                time.sleep(moments.uniform(0, 0.3))
+                time.sleep(moments.uniform(0, 0.1))
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
         if code is None:
@@ -89,7 +96,7 @@ def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path,
         pytest.fail("the training never came to its end")
     assert kills >= 2
     expected, found = newest_state(undisturbed), newest_state(options)
-    assert found["position"] == expected["position"] == {"epoch": 2, "batch": 0, "step": 12}
+    assert found["position"] == expected["position"] == {"epoch": 2, "batch": 0, "step": STEPS}
     assert not differing(found["network"], expected["network"])
     assert not differing(found["average"], expected["average"])
     assert torch.equal(found["random"], expected["random"])
@@ -116,6 +123,6 @@ def test_told_to_stop_it_saves_first(
     os.kill(pid, number)
     assert wait(pid) == 128 + number
     assert f"stopped by {number.name} after" in capfd.readouterr().out
-    assert 1 <= newest_state(options)["position"]["step"] < 12
+    assert 1 <= newest_state(options)["position"]["step"] < STEPS
     assert wait(start(tiny_options(tmp_path, RECIPE, resume=True))) == 0
     assert not differing(newest_state(options)["network"], newest_state(undisturbed)["network"])

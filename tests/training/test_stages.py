@@ -1,10 +1,12 @@
 """The two stages: what trains, what rests, and that a perfect answer has no error."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import slim_networks
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.data.dataset import PersonDataset, Sample, collate
@@ -21,6 +23,12 @@ from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage, joint_err
 RECIPE = dataclasses.replace(RECIPES["tiny"][1], crop=32)
 BODY = load_body("toy")
 CONFIG = job.network_config(RECIPE, BODY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks():
+        yield
 
 
 @pytest.fixture

@@ -1,16 +1,31 @@
 """A training of the toy body that takes moments: what the tests of the loop share."""
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from i2l_meshnet.models import assembly, backbone
+from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training.recipe import RunOptions, TrainOptions
 
 TINY = dataclasses.replace(RECIPES["tiny"][1], crop=32, batch=2, pictures=6, validation="")
+
+
+@contextlib.contextmanager
+def slim_networks() -> Iterator[None]:
+    """Published networks have a hundredth of their weights meanwhile: a step takes moments, a state little room."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "_WIDTHS", (8, 12, 16, 20))
+        patch.setattr(assembly, "LixelHead", functools.partial(LixelHead, channels=16))
+        yield
 
 
 def tiny_options(folder: Path, recipe: dict[str, Any] | None = None, **run: Any) -> TrainOptions:

@@ -7,10 +7,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import Tensor
 
@@ -27,16 +28,12 @@ from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.synthetic.source import synthetic_source
 from i2l_meshnet.synthetic.toy import toy_source
+from i2l_meshnet.training.loop import Folders, Metric, Trainer, Validation
 from i2l_meshnet.training.losses import PUBLISHED_HAND_UNIT
 from i2l_meshnet.training.progress import CsvLog, Log, Reporter, TensorBoardLog, WandbLog
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage, joint_error
 from i2l_meshnet.training.state import StateFolder
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-    from i2l_meshnet.training.loop import Folders, Validation
 
 TOY, TOY_VALIDATION_SEED = "Toy", 1
 SYNTHETIC = "Synthetic"
@@ -49,10 +46,6 @@ def run(options: TrainOptions) -> int:
 
     Raises UserError, in one line, for what is missing, does not fit or cannot be written.
     """
-    if importlib.util.find_spec("lightning_fabric") is None:
-        raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
-    from i2l_meshnet.training.loop import Folders
-
     recipe, run_options = options.recipe, options.run
     folders = Folders(run_options.out)
     states = StateFolder(folders.models, recipe.stage, run_options.keep)
@@ -71,15 +64,13 @@ def run(options: TrainOptions) -> int:
 
 
 def _train(
-    fabric: "Fabric",
+    fabric: Fabric,
     network: MeshNet,
     body: Body,
     parts: "DataParts",
     options: TrainOptions,
-    folders: "Folders",
+    folders: Folders,
 ) -> int:
-    from i2l_meshnet.training.loop import Trainer
-
     recipe, run_options = options.recipe, options.run
     stage = make_stage(recipe, body.to(fabric.device))
     trainer = Trainer(
@@ -120,11 +111,8 @@ def _train(
     return 0 if signal is None else SIGNAL_EXIT + signal
 
 
-def start_fabric(recipe: Recipe, options: RunOptions) -> "Fabric":
+def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
     """Starts the processes and sets the arithmetic. Raises InputError for devices that are not there."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
     cuda = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise InputError("there is no CUDA device: leave --device cuda out, or install PyTorch with CUDA")
@@ -168,7 +156,7 @@ def network_config(recipe: Recipe, body: Body) -> NetworkConfig:
     return dataclasses.replace(config, grid=grid)
 
 
-def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: "Folders") -> MeshNet:
+def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folders) -> MeshNet:
     """The network as the training starts with it; when it goes on, its weights follow from the saved state.
 
     Raises FileError or InputError for weights that are missing or of another network.
@@ -222,7 +210,7 @@ class DataParts:
 
     def _open(self, name: str, split: str, validation: bool = False) -> Source:
         if name == TOY:
-            seed = TOY_VALIDATION_SEED if validation else 0
+            seed = TOY_VALIDATION_SEED if validation and split != "train" else 0
             return toy_source(self._options.data / TOY, self._recipe.pictures, seed)
         if name == SYNTHETIC:
             return synthetic_source(self._options.data / SYNTHETIC, split)
@@ -272,10 +260,8 @@ class DataParts:
         arrays = source.table.arrays
         return self._fits(source) and bool((arrays["fit_known"] & ~arrays["fit_trusted"]).any())
 
-    def validation(self, stage: Stage, network: MeshNet, device: torch.device) -> "Validation | None":
+    def validation(self, stage: Stage, network: MeshNet, device: torch.device) -> Validation | None:
         """The error of the stage's mesh on the validation samples, in the published code's words."""
-        from i2l_meshnet.training.loop import Metric, Validation
-
         if self._validation is None:
             return None
         targets = self.targets(own_joints=True).to(device)
@@ -295,7 +281,7 @@ class ErrorMeasure:
         return joint_error(self._stage, self._stage.mesh(self._network, output, sample), self._targets(sample))
 
 
-def _logs(recipe: Recipe, options: RunOptions, folders: "Folders", step: int) -> Sequence[Log]:
+def _logs(recipe: Recipe, options: RunOptions, folders: Folders, step: int) -> Sequence[Log]:
     logs: list[Log] = [CsvLog(folders.log / f"{recipe.stage}.csv", step)]
     if options.tensorboard and importlib.util.find_spec("tensorboard") is not None:
         logs.append(TensorBoardLog(folders.log / "tensorboard" / recipe.stage, step))

@@ -154,8 +154,8 @@ class _Step:
 
     position: Position
     images: int
-    values: Float[Tensor, "n"]
-    own: Float[Tensor, "n"]
+    values: Float[Tensor, "shared"]
+    own: Float[Tensor, "terms"]
     ids: list[tuple[int, int]]
 
 
@@ -433,7 +433,7 @@ class Trainer:
         self.position = Position(epoch + 1, 0, self.position.step)
         self.save()
         if errors:
-            reporter.scalars(self.position.step, {"epoch": epoch, **errors})
+            reporter.scalars(self.position.step, {"epoch": float(epoch), **errors})
             reporter.say(f"epoch {epoch}: {', '.join(f'{name} {value:.2f}' for name, value in errors.items())}")
         return True
 

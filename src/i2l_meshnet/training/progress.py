@@ -5,7 +5,7 @@ import importlib.util
 import io
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +16,7 @@ from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.files import atomic_path
 
 
+@runtime_checkable
 class Log(Protocol):
     """Takes numbers and pictures of a step."""
 
@@ -166,7 +167,7 @@ class Reporter:
         """Writes means since the last call, the learning rate and the throughput to the logs."""
         speed = self._images / max(time.perf_counter() - self._started, 1e-9)
         self._started, self._images = time.perf_counter(), 0
-        self.scalars(step, {"epoch": epoch, "learning_rate": rate, "images_per_second": speed, **values})
+        self.scalars(step, {"epoch": float(epoch), "learning_rate": rate, "images_per_second": speed, **values})
         if not self._bar.disable:
             return
         terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

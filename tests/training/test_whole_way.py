@@ -1,0 +1,40 @@
+"""The tiny recipes from end to end on the CPU: two steps, on to the end, second stage, errors, prediction, export."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_training import slim_networks, tiny_options
+
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.prediction import job as prediction
+from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.training import job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks():
+        yield
+
+
+def test_tiny_trains_goes_on_measures_predicts_and_exports(tmp_path: Path) -> None:
+    lixel = {"end_epoch": 1, "validation": "Toy"}
+    assert job.run(tiny_options(tmp_path, lixel, max_steps=2)) == 0
+    assert job.run(tiny_options(tmp_path, lixel, resume=True)) == 0
+    param = {**lixel, "stage": "param", "first_epoch": 1, "end_epoch": 2}
+    assert job.run(tiny_options(tmp_path, param)) == 0
+
+    weights = tmp_path / "output" / "model_dump" / "snapshot_1.safetensors"
+    errors = checkpoint.read_metadata(weights).extra["errors"]
+    assert 0 < errors["MPJPE from param mesh"] < 5000
+
+    picture = tmp_path / "data" / "Toy" / "toy-0-0000.png"
+    out = tmp_path / "results"
+    options = PredictOptions((str(picture),), out, weights=weights, detect=False, device="cpu", formats=("obj", "glb"))
+    assert prediction.run(options) == 0
+    record = json.loads((out / "toy-0-0000.json").read_text())
+    assert record
+    written = {path.suffix for path in out.iterdir()}
+    assert {".obj", ".glb", ".json", ".npz"} <= written
