@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import golden_recipe
 import numpy as np
@@ -33,7 +34,7 @@ MakeBody = Callable[[str], Body]
 class Tolerance:
     """How far one training step may be from the golden.
 
-    Absolute for losses; relative for gradients, with an absolute floor for the norms of single tensors.
+    Absolute for losses; relative for gradients, with an absolute floor for their norms.
     """
 
     loss: float
@@ -42,9 +43,13 @@ class Tolerance:
     gradient: float
     after_step: float
 
+    def norm(self, expected: float) -> Any:
+        """What a gradient norm must equal; compares as `pytest.approx`."""
+        return pytest.approx(expected, rel=self.gradient_norm, abs=self.gradient_norm_floor)
 
-TIGHT = Tolerance(loss=5e-6, gradient_norm=4e-5, gradient_norm_floor=4e-4, gradient=2e-3, after_step=1e-4)
-"""BatchNorm in eval mode."""
+
+TIGHT = Tolerance(loss=5e-6, gradient_norm=4e-5, gradient_norm_floor=8e-4, gradient=2e-3, after_step=1e-4)
+"""BatchNorm in eval mode. The goldens' gradient norms are up to 8e-4 from those of their float64 run."""
 SOFT = Tolerance(loss=1e-4, gradient_norm=1e-2, gradient_norm_floor=0, gradient=0.12, after_step=2.5e-2)
 """BatchNorm over four values (conv_z_1) amplifies rounding: the golden itself is 2.3e-2 from its float64 run."""
 SOFT_HAND = dataclasses.replace(SOFT, loss=3e-3)
@@ -164,9 +169,7 @@ def check_gradients(network: MeshNet, numbers: np.lib.npyio.NpzFile, mode: str, 
         squares[module] = squares.get(module, 0.0) + norm**2
         if mode == "trainbn" and name.endswith(("pose2feat.conv.0.bias", "conv_z_1.0.bias", "fc.0.bias", "fc.3.bias")):
             continue  # A bias before BatchNorm: zero but for rounding.
-        expected_norm = float(numbers[f"{mode}/gradnorm/{name}"])
-        allowed = max(tolerance.gradient_norm * expected_norm, tolerance.gradient_norm_floor)
-        assert norm == pytest.approx(expected_norm, rel=0, abs=allowed), name
+        assert norm == tolerance.norm(float(numbers[f"{mode}/gradnorm/{name}"])), name
         if f"{mode}/grad_sub/{name}" in numbers:
             expected = numbers[f"{mode}/grad_sub/{name}"]
             close(subsample(parameter.grad.numpy(), 32), expected, tolerance.gradient * float(np.abs(expected).max()))
@@ -174,7 +177,7 @@ def check_gradients(network: MeshNet, numbers: np.lib.npyio.NpzFile, mode: str, 
     assert squares.keys() == expected_modules
     for module, square in squares.items():
         expected = float(numbers[f"{mode}/gradnorm_module/{module}"])
-        assert square**0.5 == pytest.approx(expected, rel=tolerance.gradient_norm), module
+        assert square**0.5 == tolerance.norm(expected), module
 
 
 PLACES = {
