@@ -7,10 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tyro
 from rich.console import Console
 
+from i2l_meshnet.data import job
 from i2l_meshnet.data.check import CheckOptions, run
-from i2l_meshnet.errors import InputError
+from i2l_meshnet.data.job import DataOptions
+from i2l_meshnet.errors import FileError, InputError
 
 
 def checked(options: CheckOptions) -> tuple[int, str]:
@@ -68,6 +71,19 @@ def test_some_pictures_gone(dataset_root: Path, tmp_path: Path) -> None:
     assert status == 1
     assert "1 of 5 pictures are missing" in text
     assert (tmp_path / "check-MuCo-train.jpg").is_file()
+
+
+def command(*arguments: str) -> int:
+    return job.run(tyro.cli(DataOptions, args=arguments))
+
+
+def test_the_command_line(dataset_root: Path, tmp_path: Path) -> None:
+    flags = ("--split", "val", "--out", str(tmp_path), "--samples", "1")
+    assert command("check", "MSCOCO", "--root", str(dataset_root), *flags) == 0
+    assert (tmp_path / "check-MSCOCO-val.jpg").is_file()
+    for release in ("3dpw", "surreal"):
+        with pytest.raises(FileError, match="name the unpacked release"):
+            command("convert", release, "--release", str(tmp_path), "--root", str(tmp_path))
 
 
 def test_unknown_names_are_refused(dataset_root: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import Positional
 
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.data.dataset import PersonDataset
@@ -29,7 +30,7 @@ MESH_COLOR = (0.55, 0.72, 0.9)
 class CheckOptions:
     """What to check."""
 
-    name: str
+    name: Positional[str]
     """The data set: Human36M, MuCo, MSCOCO, PW3D, FreiHAND, SURREAL or Custom."""
     root: Path
     """The folder that holds the data sets' folders (the published code's `data/`)."""
