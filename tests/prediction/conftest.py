@@ -16,8 +16,8 @@ def anny() -> Body:
 
 @pytest.fixture(scope="session")
 def grid() -> LixelGrid:
-    """The default network's: crops of 256x192 and bins that reach beyond them."""
-    return LixelGrid(crop_size=(256, 192), margin=0.25)
+    """The default network's: crops of 256x192, bins that reach beyond them, depth along the line of sight."""
+    return LixelGrid(crop_size=(256, 192), depth_extent=2.4, margin=0.5, depth_axis="crop")
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,8 @@ class TruthNetwork:
                 root = person.mesh.joints[body.skeleton.root_index, 2]
                 vertices = grid.from_camera(person.mesh.vertices, crop, scene.camera, root)
                 joints = grid.from_camera(person.mesh.joints, crop, scene.camera, root)
-                local = dataclasses.replace(person.params, translation=torch.zeros(3))
+                view = grid.view_rotation(crop, scene.camera)
+                local = dataclasses.replace(person.params.turned(view.mT), translation=torch.zeros(3))
                 rows.append(
                     LixelOutput(joints[None], vertices[None], (body.joint_regressor @ vertices)[None], local[None])
                 )

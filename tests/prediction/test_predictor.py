@@ -37,6 +37,15 @@ def test_people_are_put_back_where_they_stand(predictor: MeshPredictor, scenes: 
         assert found.box.tolist() == pytest.approx(truth.box)
 
 
+def test_the_published_networks_count_depth_along_the_camera_axis(scenes: list[Scene], anny: Body) -> None:
+    network = TruthNetwork(scenes, anny, LixelGrid())
+    people = MeshPredictor(network, anny)(scenes[0].pixels, boxes=scenes[0].boxes, intrinsics=INTRINSICS)
+    for found, truth in zip(people, scenes[0].people, strict=True):
+        assert found.parametric_mesh is not None
+        for mesh in (found.lixel_mesh, found.parametric_mesh):
+            torch.testing.assert_close(mesh.vertices, truth.mesh.vertices, rtol=0, atol=1e-3)
+
+
 def test_the_parametric_mesh_is_the_body_at_its_parameters(predictor: MeshPredictor, scenes: list[Scene]) -> None:
     for found in predictor(scenes[0].pixels, boxes=scenes[0].boxes, intrinsics=INTRINSICS):
         assert found.params is not None

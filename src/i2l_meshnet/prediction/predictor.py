@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -19,10 +19,9 @@ from i2l_meshnet.bodies.base import Body, BodyMesh
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
-from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
-from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
 from i2l_meshnet.prediction.boxes import PersonBox, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
@@ -46,17 +45,6 @@ NO_DETECTOR = (
 )
 
 Picture = Path | str | np.ndarray | Image.Image
-
-
-@runtime_checkable
-class LixelNetwork(Protocol):
-    """What the predictor needs of a network; `MeshNet` is one."""
-
-    grid: LixelGrid
-
-    def __call__(self, image: Tensor) -> LixelOutput:
-        """RGB crops (b, 3, h, w) in [0, 1], of the grid's crop size, to lixels."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,9 +346,15 @@ class MeshPredictor:
 
     def _depth_from_bones(self, output: LixelOutput, crop: Crop, camera: Camera) -> Float[Tensor, "b"]:
         """Root depths at which the lixel mesh's joints have the rest body's bone lengths."""
-        crop_pixels, relative = self.network.grid.decode(output.mesh_joints)
-        visible = _visible(crop_pixels, self.network.grid.crop_size)
-        return solve_root_depth(crop.to_image(crop_pixels), relative, camera, self._bones, self._bone_lengths, visible)
+        grid = self.network.grid
+        crop_pixels, relative = grid.decode(output.mesh_joints)
+        visible = _visible(crop_pixels, grid.crop_size)
+        # Solved in the frame whose z is the grid's depth axis, with the picture plane at z = 1.
+        turn = grid.view_rotation(crop, camera)
+        rays = camera.backproject(crop.to_image(crop_pixels), torch.ones_like(relative)) @ turn
+        plane = Camera(torch.ones_like(camera.focal), torch.zeros_like(camera.center))
+        along = solve_root_depth(plane.project(rays), relative, plane, self._bones, self._bone_lengths, visible)
+        return along * turn[..., 2, 2]
 
 
 def default_weights() -> Path:
