@@ -16,11 +16,16 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets as registry
 from i2l_meshnet.bodies import BODIES, load_body
+from i2l_meshnet.data import job as data_job
+from i2l_meshnet.data.job import DataOptions
 from i2l_meshnet.errors import InputError, UserError
+from i2l_meshnet.evaluation import evaluate as evaluation
+from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.imagenet import convert_keras_resnet50
 from i2l_meshnet.models.snapshot import convert_snapshot
 from i2l_meshnet.prediction import job
+from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.job import PredictOptions
 
 _EXIT_INTERRUPTED = 130
@@ -29,6 +34,16 @@ _EXIT_INTERRUPTED = 130
 def predict(options: Annotated[PredictOptions, tyro.conf.arg(name="")]) -> int:
     """Turn photos of people into 3D meshes: overlays, mesh files, parameters."""
     return job.run(options)
+
+
+def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
+    """Score a network on a benchmark: the published metrics and more, tables, plots, the worst samples."""
+    return evaluation.run(options, lambda: PersonDetector(registry.ensure("detector")))
+
+
+def data(options: Annotated[DataOptions, tyro.conf.arg(name="")]) -> int:
+    """Check data sets, make their files from original releases."""
+    return data_job.run(options)
 
 
 def convert(snapshot: Positional[Path], out: Positional[Path], half: bool = False) -> int:
@@ -98,14 +113,14 @@ def info(body_dir: Path | None = None) -> int:
     print(f"assets in {registry.cache_folder()}:")
     for name in registry.ASSETS:
         print(f"  {name:12}{registry.find(name) or 'not fetched'}")
-    optional = {"anny": "anny", "pillow_heif": "heic"}
+    optional = {"anny": "anny", "pillow_heif": "heic", "matplotlib": "plots"}
     for module, extra in optional.items():
         there = importlib.util.find_spec(module) is not None
         print(f"extra [{extra}]: {'installed' if there else 'not installed'}")
     return 0
 
 
-COMMANDS = {"predict": predict, "convert": convert, "assets": assets, "info": info}
+COMMANDS = {"predict": predict, "evaluate": evaluate, "data": data, "convert": convert, "assets": assets, "info": info}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
