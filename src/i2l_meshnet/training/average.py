@@ -22,7 +22,8 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Takes in the weights after `step` steps."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.tensors.values()), self._current(), 1 - decay)
+        for kept, latest in zip(self.tensors.values(), self._current(), strict=True):
+            kept.lerp_(latest, 1 - decay)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Takes up a saved average."""

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -281,7 +280,7 @@ class ErrorMeasure:
         return joint_error(self._stage, self._stage.mesh(self._network, output, sample), self._targets(sample))
 
 
-def _logs(recipe: Recipe, options: RunOptions, folders: Folders, step: int) -> Sequence[Log]:
+def _logs(recipe: Recipe, options: RunOptions, folders: Folders, step: int) -> list[Log]:
     logs: list[Log] = [CsvLog(folders.log / f"{recipe.stage}.csv", step)]
     if options.tensorboard and importlib.util.find_spec("tensorboard") is not None:
         logs.append(TensorBoardLog(folders.log / "tensorboard" / recipe.stage, step))
