@@ -5,8 +5,8 @@
 A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random pictures and targets. All
 variants run in one process, one after the other (each needs 2.3 GB), the first one once more at the end to show how
 steady the machine was; the figure is the least of `--repeats` steps after one that warms up. On a busy machine the
-clock `cpu` with one thread counts the work alone. `--compile` adds the compiled variants, which take minutes to compile.
-Prints Markdown.
+clock `cpu` with one thread counts the work alone. `--compile` adds the compiled variants, which take minutes to
+compile. Prints Markdown.
 """
 
 import argparse

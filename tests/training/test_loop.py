@@ -92,6 +92,17 @@ def test_accumulated_batches_equal_one_big_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(found["optimizer"]["state"][number]["exp_avg"], mean, **close)
 
 
+def test_half_precision_and_channels_last_keep_the_losses(tmp_path: Path) -> None:
+    losses = []
+    for number, (recipe, run) in enumerate([({}, {}), ({"precision": "bf16"}, {"channels_last": True})]):
+        options = tiny_options(tmp_path / str(number), recipe, max_steps=1, **run)
+        assert job.run(options) == 0
+        with (options.run.out / "log" / "lixel.csv").open() as file:
+            losses.append(next(csv.DictReader(file)))
+    for name in ("loss", "joint_fit", "mesh_fit", "mesh_edge"):
+        assert float(losses[1][name]) == pytest.approx(float(losses[0][name]), rel=0.05)
+
+
 def test_average_is_kept_and_goes_on(tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     average = {"ema": 0.9, "clip": 1.0, "end_epoch": 1}
