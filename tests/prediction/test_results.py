@@ -198,7 +198,7 @@ def test_doubtful_people_are_drawn_only_if_there_are_no_others(
     np.testing.assert_array_equal(everyone, nobody)
     x, y, w, h = (round(value) for value in three[0].box.tolist())
     first = np.zeros(everyone.shape[:2], bool)
-    first[y - 3 : y + h + 3, x - 3 : x + w + 3] = True
+    first[y - 16 : y + h + 16, x - 16 : x + w + 16] = True  # JPEG blocks reach beyond the mesh
     changed = np.abs(everyone - two).max(-1) > 20
     assert (changed & first).sum() > 2000
-    assert (changed & ~first).sum() < 20  # but for JPEG blocks
+    assert not (changed & ~first).any()
