@@ -9,6 +9,7 @@ from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import build
 from i2l_meshnet.models.keypoint import (
     LEAST_CONFIDENCE,
+    SIGMA,
     KeypointTrunk,
     VectorLixelHead,
     keypoint_config,
@@ -26,9 +27,8 @@ def body() -> Body:
 @pytest.fixture(scope="module")
 def network(body: Body) -> MeshNet:
     torch.manual_seed(0)
-    config = keypoint_config(
-        body, width=32, blocks=1, joint_hidden=16, joint_channels=4, mesh_hidden=16, mesh_channels=4
-    )
+    sizes = {"joint_hidden": 16, "joint_channels": 4, "mesh_rank": 24, "mesh_hidden": 16, "mesh_channels": 4}
+    config = keypoint_config(body, width=32, blocks=1, **sizes)
     return build(config, body).eval()
 
 
@@ -67,15 +67,36 @@ def test_the_place_of_an_unseen_keypoint_does_not_matter(keypoints: torch.Tensor
     assert not torch.allclose(trunk(moved), trunk(keypoints))
 
 
-def test_head_is_the_soft_argmax_of_linear_heatmaps():
-    head = VectorLixelHead(8, 5, 6, 3, (16, 16, 16))
-    feature = torch.randn(2, 8)
+def head_inside_the_grid() -> tuple[VectorLixelHead, torch.Tensor]:
+    """Centres some bins apart, far from the grid's ends."""
+    torch.manual_seed(0)
+    head = VectorLixelHead(8, 70, 4, 6, 3, (64, 48, 32))
+    return head, torch.randn(2, 8)
+
+
+def test_without_a_free_part_the_lixels_are_the_gaussians_centres():
+    """Sums over 32 to 64 bins of a Gaussian of 2.5 bins, hardly cut off at its ends: equal to 1e-2."""
+    head, feature = head_inside_the_grid()
+    with torch.no_grad():
+        torch.testing.assert_close(head(feature), head.centers(feature), atol=1e-2, rtol=0)
+
+
+def test_the_heatmaps_are_a_gaussian_and_a_free_part():
+    """Against the formula in the docstring, bin by bin, with soft-argmax in its plain form."""
+    head, feature = head_inside_the_grid()
+    for layer in head.free:
+        torch.nn.init.normal_(layer.weight, std=0.3)
     with torch.no_grad():
         found = head(feature)
         hidden = torch.nn.functional.silu(head.hidden(feature))
-        for axis in range(3):
-            columns = torch.nn.functional.silu(head.columns[axis](hidden)).view(2, 3, 16)
-            torch.testing.assert_close(found[..., axis], soft_argmax(head.rows[axis] @ columns), atol=1e-4, rtol=0)
+        for axis, size in enumerate((32, 48, 64)):
+            offset = torch.arange(size) - (size - 1) / 2
+            mean = head.centers(feature)[..., axis] - (size - 1) / 2
+            gaussian = -((offset - mean[..., None]) ** 2) / (2 * SIGMA**2)
+            free = head.free[axis](hidden).view(2, 3, size)
+            logits = gaussian + head.rows[axis][:, :3] @ free
+            torch.testing.assert_close(found[..., axis], soft_argmax(logits), atol=1e-3, rtol=0)
+            assert (found[..., axis] - head.centers(feature)[..., axis]).abs().max() > 0.1
 
 
 def test_parameters_follow_from_camera_rotations(network: MeshNet, body: Body, keypoints: torch.Tensor):

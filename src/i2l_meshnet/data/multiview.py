@@ -5,6 +5,7 @@ The clips (one man; several people in the same hall) come without 3D truth: the 
 """
 
 import dataclasses
+import itertools
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from i2l_meshnet.data.triangulation import PosedCamera, associate, triangulate, triangulate_best_views
+from i2l_meshnet.data.triangulation import (
+    PosedCamera,
+    associate,
+    refine_orientations,
+    triangulate,
+    triangulate_best_views,
+)
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
@@ -50,11 +57,12 @@ class MultiviewClip:
         """Every `every`-th frame's number and the RGB pictures of all views. Stops with the shortest video."""
         streams = [cv2.VideoCapture(str(video)) for video in self.videos]
         try:
-            number = 0
-            while all([stream.grab() for stream in streams]):
+            for number in itertools.count():
+                advanced = [stream.grab() for stream in streams]
+                if not all(advanced):
+                    return
                 if number % every == 0:
                     yield number, [cv2.cvtColor(stream.retrieve()[1], cv2.COLOR_BGR2RGB) for stream in streams]
-                number += 1
         finally:
             for stream in streams:
                 stream.release()
@@ -124,13 +132,20 @@ def open_clip(folder: Path) -> MultiviewClip:
 
 
 def build_samples(
-    clip: MultiviewClip, detect: Detect, estimate: Estimate, every: int = 4, smallest_score: float = 0.5
+    clip: MultiviewClip,
+    detect: Detect,
+    estimate: Estimate,
+    every: int = 4,
+    smallest_score: float = 0.5,
+    refine: bool = True,
 ) -> MultiviewSamples:
     """Detects the people in each view, tells who is who by geometry, and triangulates their joints.
 
     `estimate` gets crops of 256x192 pixels (height x width). People seen in fewer than three views are left out.
+    refine: the cameras' orientations are adjusted to the detections of the whole clip first. The clips' own are
+    about half a degree off, which the leave-one-out error shows (docs/default-model.md).
     """
-    samples: list[MultiviewSamples] = []
+    seen: list[_Person] = []
     for number, images in clip.frames(every):
         boxes, keypoints = [], []
         for image in images:
@@ -139,10 +154,15 @@ def build_samples(
             boxes.append(box)
             keypoints.append(_estimate_keypoints(image, box, estimate))
         for person, member in enumerate(associate(clip.cameras, [points.double() for points in keypoints])):
-            samples.append(_person_samples(clip.cameras, number, person, member, boxes, keypoints))
-    if not samples:
+            seen.append(_collect(number, person, member, boxes, keypoints))
+    if not seen:
         raise FileError(f"no person was found in three views of {clip.name}")
-    return MultiviewSamples.concatenate(samples)
+    cameras = clip.cameras
+    whole = [person for person in seen if bool(person.present.all())]
+    if refine and whole:
+        points = torch.cat([person.keypoints[:, KEYPOINT_ROWS] for person in whole], 1)
+        cameras = refine_orientations(cameras, points[..., :2], points[..., 2])
+    return MultiviewSamples.concatenate([_person_samples(cameras, person) for person in seen])
 
 
 def read_crops(
@@ -214,20 +234,33 @@ def _estimate_keypoints(
     return torch.cat([transform_points(invert_affine(affine), found[..., :2]), found[..., 2:]], -1)
 
 
-def _person_samples(
-    cameras: PosedCamera,
-    frame: int,
-    person: int,
-    member: Int[Tensor, "v"],
-    boxes: list[Tensor],
-    keypoints: list[Tensor],
-) -> MultiviewSamples:
+@dataclasses.dataclass(frozen=True)
+class _Person:
+    """One person of a frame in all views; zeros where `present` is false."""
+
+    frame: int
+    number: int
+    present: Bool[Tensor, "v"]
+    box: Float[Tensor, "v 4"]
+    keypoints: Float[Tensor, "v 26 3"]
+
+
+def _collect(
+    frame: int, number: int, member: Int[Tensor, "v"], boxes: list[Tensor], keypoints: list[Tensor]
+) -> _Person:
     present = member >= 0
-    views = torch.nonzero(present)[:, 0].tolist()
-    blank = torch.zeros(26, 3)
-    seen = torch.stack([keypoints[v][member[v]] if present[v] else blank for v in range(len(member))]).double()
-    pixels, confidence = seen[:, KEYPOINT_ROWS, :2], seen[:, KEYPOINT_ROWS, 2]
-    points, errors = triangulate_best_views(cameras, pixels, confidence, present)
+    box = torch.zeros(len(member), 4)
+    points = torch.zeros(len(member), 26, 3, dtype=torch.float64)
+    for view in torch.nonzero(present)[:, 0].tolist():
+        box[view] = boxes[view][member[view]]
+        points[view] = keypoints[view][member[view]].double()
+    return _Person(frame, number, present, box, points)
+
+
+def _person_samples(cameras: PosedCamera, person: _Person) -> MultiviewSamples:
+    views = torch.nonzero(person.present)[:, 0].tolist()
+    pixels, confidence = person.keypoints[:, KEYPOINT_ROWS, :2], person.keypoints[:, KEYPOINT_ROWS, 2]
+    points, errors = triangulate_best_views(cameras, pixels, confidence, person.present)
     without = []
     for view in views:
         others = [other for other in views if other != view]
@@ -236,11 +269,11 @@ def _person_samples(
     seen_from = cameras[views]
     return MultiviewSamples(
         view=torch.tensor(views),
-        frame=torch.full((count,), frame),
-        person=torch.full((count,), person),
-        box=torch.stack([boxes[v][member[v]] for v in views]),
+        frame=torch.full((count,), person.frame),
+        person=torch.full((count,), person.number),
+        box=person.box[views],
         camera=seen_from.intrinsics.to(dtype=torch.float32),
-        keypoints=seen[views].float(),
+        keypoints=person.keypoints[views].float(),
         joints=seen_from.to_camera(points.expand(count, -1, -1)).float(),
         joints_without=seen_from.to_camera(torch.stack(without)).float(),
         error=errors.nanmedian().expand(count).float(),

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.tensors import TensorDataclass
 
 
@@ -22,6 +23,11 @@ class PosedCamera(TensorDataclass):
     def to_camera(self, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
         """World points to the cameras' frames (x right, y down, z forward), metres."""
         return points @ self.rotation.transpose(-1, -2) + self.translation[..., None, :]
+
+    def turned(self, rotation: Float[Tensor, "*b 3 3"]) -> "PosedCamera":
+        """The cameras turned about their own centres by `rotation`, given in their own frames."""
+        moved = (rotation @ self.translation[..., None])[..., 0]
+        return dataclasses.replace(self, rotation=rotation @ self.rotation, translation=moved)
 
 
 def triangulate(
@@ -114,3 +120,29 @@ def associate(
             taken |= members
             groups.append(torch.tensor(choice))
     return groups
+
+
+def refine_orientations(
+    cameras: PosedCamera, pixels: Float[Tensor, "v n 2"], confidence: Float[Tensor, "v n"], robust: float = 10.0
+) -> PosedCamera:
+    """Turns each camera a little so that points seen by all views agree better: bundle adjustment of orientations.
+
+     Places and intrinsics stay, so that scale and origin stay. Minimises the confidence-weighted Huber loss (from
+     squares to lengths at `robust` pixels) of the reprojection errors, with the points triangulated anew at each
+    step and turns held small.
+    """
+    pixels, confidence, cameras = pixels.double(), confidence.double(), cameras.to(dtype=torch.float64)
+    turn = torch.zeros_like(cameras.translation, requires_grad=True)
+    optimizer = torch.optim.LBFGS([turn], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        turned = cameras.turned(axis_angle_to_matrix(turn))
+        error = reprojection_error(turned, triangulate(turned, pixels, confidence), pixels)
+        huber = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=robust, reduction="none")
+        total = (huber * confidence).mean() / robust + 0.1 * turn.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return cameras.turned(axis_angle_to_matrix(turn.detach()))

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,8 +18,9 @@ from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet
+from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import PoseOutput
 from i2l_meshnet.training.lifting_samples import LiftingBatch, LiftingSampler
 from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
 
@@ -32,10 +34,11 @@ class LiftingOptions:
 
     steps: optimiser steps. batch: samples a step. detected: share of real detections on synthetic pictures.
     learning_rate: its peak; it rises over `warmup` steps and falls to `final_rate` of it along a cosine.
-    average: decay of the weights' moving average, which is what is kept. meshed, posed: shares of a batch whose
-    lixel mesh and parametric mesh are made and compared, which is most of the work; surfaced: share of the meshed
-    ones whose faces are compared. *_weight: factors of the loss
-    terms. workers: processes that draw batches (0: the training's own).
+    average: decay of the weights' moving average, which is what is kept. heatmaps: whether the
+    lixels are read from heatmaps, or from the centres that the heads' Gaussians have (`VectorLixelHead`), which is
+    how training starts. meshed: with heatmaps, share of a batch whose mesh is made; surfaced, posed: shares whose
+    faces and parametric mesh are compared.
+    *_weight: factors of the loss terms. workers: processes that draw batches (0: the training's own).
     """
 
     steps: int = 6000
@@ -47,9 +50,10 @@ class LiftingOptions:
     final_rate: float = 0.02
     average: float = 0.999
     clip: float = 5.0
-    meshed: float = 0.5
-    surfaced: float = 0.25
-    posed: float = 0.5
+    heatmaps: bool = False
+    meshed: float = 0.125
+    surfaced: float = 0.125
+    posed: float = 0.125
     joint_weight: float = 1.0
     vertex_weight: float = 1.0
     mesh_joint_weight: float = 0.5
@@ -85,9 +89,18 @@ class LiftingTrainer:
     def __init__(self, network: MeshNet, body: Body, sampler: LiftingSampler, options: LiftingOptions) -> None:
         self.network, self.body, self.sampler, self.options = network, body, sampler, options
         self.parts = _lifting_parts(network)
+        # The mesh head's rows are trained by their coefficients in a basis, so that its meshes are smooth surfaces.
+        head = cast(VectorLixelHead, network.mesh_branch)
+        self.rows = list(head.rows)
+        meshes = torch.cat([sampler.batch(-1 - i, 256, 0.0).view_vertices for i in range(6)])
+        self.basis = surface_basis(meshes, head.rows[0].shape[1])
+        self.coefficients = [nn.Parameter(self.basis.T @ row.detach()) for row in self.rows]
+        self._spread_rows()
         self.average = copy.deepcopy(network).eval()
-        decayed = [p for p in self.parts.parameters() if p.ndim > 1]
-        others = [p for p in self.parts.parameters() if p.ndim <= 1]
+        free = [p for p in self.parts.parameters() if all(p is not row for row in self.rows)]
+        self.trained = [*free, *self.coefficients]
+        decayed = [p for p in free if p.ndim > 1] + self.coefficients
+        others = [p for p in free if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
             lr=options.learning_rate,
@@ -114,7 +127,7 @@ class LiftingTrainer:
         sums: dict[str, float] = {}
         started, first, counted = time.monotonic(), self.step, 0
         for batch in self._batches(end):
-            for name, value in self._train_step(batch).items():
+            for name, value in self.train_step(batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             counted += 1
             if self.step % every == 0 or self.step == end:
@@ -141,6 +154,7 @@ class LiftingTrainer:
             "step": self.step,
             "network": self.parts.state_dict(),
             "average": _lifting_parts(self.average).state_dict(),
+            "coefficients": [coefficients.detach() for coefficients in self.coefficients],
             "optimizer": self.optimizer.state_dict(),
         }
         with atomic_path(path) as temporary:
@@ -153,10 +167,27 @@ class LiftingTrainer:
             self.parts.load_state_dict(state["network"])
             _lifting_parts(self.average).load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for kept, saved in zip(self.coefficients, state["coefficients"], strict=True):
+                kept.data.copy_(saved)
             self.step = int(state["step"])
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0]
             raise FileError(f"cannot go on from {path}: {reason}; it is no state of this training") from error
+
+    @torch.no_grad()
+    def _spread_rows(self) -> None:
+        for row, coefficients in zip(self.rows, self.coefficients, strict=True):
+            row.copy_(self.basis @ coefficients)
+
+    def take(self, path: Path) -> None:
+        """Begins with the averaged weights of another training's state, where names and shapes agree."""
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["average"]
+        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise FileError(f"cannot begin with {path}: it is no state of this training") from error
+        own = self.parts.state_dict()
+        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+        self.parts.load_state_dict(fitting, strict=False)
 
     def _rate(self) -> float:
         options = self.options
@@ -167,16 +198,21 @@ class LiftingTrainer:
             * (options.final_rate + (1 - options.final_rate) * fall)
         )
 
-    def _train_step(self, batch: LiftingBatch) -> dict[str, float]:
+    def train_step(self, batch: LiftingBatch) -> dict[str, float]:
+        """One optimiser step; returns the weighted loss terms."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         self.network.train()
         terms = lifting_losses(self.network, self.body, batch, self.options)
         total = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         total.backward()
-        nn.utils.clip_grad_norm_(self.parts.parameters(), self.options.clip)
+        for row, coefficients in zip(self.rows, self.coefficients, strict=True):
+            assert row.grad is not None
+            coefficients.grad = self.basis.T @ row.grad
+        nn.utils.clip_grad_norm_(self.trained, self.options.clip)
         self.optimizer.step()
+        self._spread_rows()
         self.step += 1
         decay = min(self.options.average, 1 - 1 / (self.step + 1) ** 0.7)
         with torch.no_grad():
@@ -191,37 +227,77 @@ def lifting_losses(
     """The weighted loss terms of a batch; their sum is the loss."""
     pose_net = cast(KeypointPoseNet, network.pose_net)
     regressor = cast(GlobalRotationRegressor, network.parameter_regressor)
-    meshed, posed = (_stride(share) for share in (options.meshed, options.posed))
+    head = cast(VectorLixelHead, network.mesh_branch)
+    meshed = _stride(options.meshed if options.heatmaps else 1)
+    surfaced, posed = _stride(options.surfaced), _stride(options.posed)
     with torch.autocast("cpu", torch.bfloat16):
-        pose = pose_net.lift(batch.keypoints)
-        feature = network.pose_to_feature(pose)
-        vertices = network.mesh_branch(feature[meshed])
+        trunk = pose_net.trunk(batch.keypoints)
+        joints = pose_net.head(trunk) if options.heatmaps else pose_net.head.centers(trunk)
+        feature = network.pose_to_feature(PoseOutput(joints, trunk, batch.keypoints))
+        vertices = head(feature[meshed]) if options.heatmaps else head.centers(feature)
     mesh_joints = network.joint_regressor @ vertices
     # The pose stage's joints stand in for the mesh's where there is no mesh: both are the same joints.
-    joints = pose.joints.detach().clone()
-    joints[meshed] = mesh_joints.detach()
+    known = joints.detach().clone()
+    known[meshed] = mesh_joints.detach()
     with torch.autocast("cpu", torch.bfloat16):
-        rotations, shape = regressor.camera_frame(joints, feature)
+        rotations, shape = regressor.camera_frame(known, feature)
     unit = _axis_units(network.grid, batch.scale)[:, None]
-    seen_joints = _visibility(network.grid, batch.joints)[..., None]
-    target = batch[meshed]
-    seen = _visibility(network.grid, target.vertices)[..., None]
-    some = _stride(options.surfaced)
-    surface = PointTarget(target.vertices[some], seen[some].expand(-1, -1, 3))
+
+    def distance(found: Tensor, true: Tensor, rows: slice) -> Tensor:
+        weight = _visibility(network.grid, true)[..., None]
+        return ((found - true).abs() * unit[rows] * weight).mean()
+
+    some = slice(None) if options.heatmaps else surfaced
+    target = batch.vertices[meshed][some]
+    surface = PointTarget(target, _visibility(network.grid, target)[..., None].expand(-1, -1, 3))
     mesh = body(local_params(regressor, rotations[posed], shape[posed]))
     posed_vertices = mesh.vertices - mesh.joints[:, body.skeleton.root_index, None]
     off = (posed_vertices - batch.view_vertices[posed]).abs() * batch.scale[posed, None, None] / PIXELS_PER_UNIT
     return {
-        "joints": options.joint_weight * ((pose.joints - batch.joints).abs() * unit * seen_joints).mean(),
-        "vertices": options.vertex_weight * ((vertices - target.vertices).abs() * unit[meshed] * seen).mean(),
-        "mesh_joints": options.mesh_joint_weight
-        * ((mesh_joints - target.joints).abs() * unit[meshed] * seen_joints[meshed]).mean(),
+        "joints": options.joint_weight * distance(joints, batch.joints, slice(None)),
+        "vertices": options.vertex_weight * distance(vertices, batch.vertices[meshed], meshed),
+        "mesh_joints": options.mesh_joint_weight * distance(mesh_joints, batch.joints[meshed], meshed),
         "normal": options.normal_weight * normal_loss(vertices[some], surface, body.faces),
         "edge": options.edge_weight * edge_loss(vertices[some], surface, body.faces),
         "rotations": options.rotation_weight * (rotations - batch.rotations)[..., :2].abs().mean(),
         "shape": options.shape_weight * (shape - batch.shape).abs().mean(),
         "mesh": options.mesh_weight * off.mean(),
     }
+
+
+def start_heads(network: MeshNet, sampler: LiftingSampler) -> None:
+    """Gives the heads of an untrained network the mean body, and rows that span posed bodies' surfaces.
+
+    The rows are scaled so that unit features move the points as far as poses do.
+    """
+    batch = LiftingBatch.concatenate([sampler.batch(-1 - i, 256, 0.0) for i in range(6)])
+    middle = (batch.vertices.new_tensor(network.grid.shape[::-1]) - 1) / 2
+    mesh_head = cast(VectorLixelHead, network.mesh_branch)
+    joint_head = cast(KeypointPoseNet, network.pose_net).head
+    with torch.no_grad():
+        basis = surface_basis(batch.view_vertices, mesh_head.rows[0].shape[1])
+        mean = batch.vertices.mean(0)
+        spread = (basis.T @ (batch.vertices - mean)).std(0)
+        for axis, row in enumerate(mesh_head.rows):
+            row.copy_(basis * spread[:, axis])
+        mesh_head.centre.copy_(mean - middle)
+        for axis, row in enumerate(joint_head.rows):
+            row.copy_(torch.diag(batch.joints[..., axis].std(0)))
+        joint_head.centre.copy_(batch.joints.mean(0) - middle)
+
+
+def surface_basis(meshes: Float[Tensor, "n v 3"], rank: int) -> Float[Tensor, "v {rank}"]:
+    """Orthonormal functions on a mesh that span its coordinates best: the constant and principal components.
+
+    Posed bodies are nearly linear combinations of few such functions (96 leave 0.8 mm), so a head whose rows lie in
+    their span makes smooth surfaces, and learns all vertices from any of them.
+    """
+    centered = (meshes - meshes.mean(1, keepdim=True)).double()
+    products = torch.einsum("nvi,nwi->vw", centered, centered)
+    values, vectors = torch.linalg.eigh(products)
+    constant = torch.ones_like(vectors[:, :1])
+    basis, _ = torch.linalg.qr(torch.cat([constant, vectors[:, values.argsort(descending=True)[: rank - 1]]], 1))
+    return basis.float()
 
 
 def local_params(

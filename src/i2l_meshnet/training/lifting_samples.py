@@ -6,7 +6,7 @@ No picture is made: what a detector would find is the body's keypoints, moved an
 import dataclasses
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from i2l_meshnet.bodies.anny import AnnyBody
@@ -14,9 +14,23 @@ from i2l_meshnet.bodies.base import BodyMesh, BodyParams
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.synthetic.detections import DetectionBank
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.tensors import TensorDataclass
+
+GROUPS = tuple(
+    [HALPE26.index(joint) for joint in joints.split()]
+    for joints in (
+        "Nose L_Eye R_Eye L_Ear R_Ear Head_top",
+        "L_Hip R_Hip Pelvis",
+        "L_Big_toe L_Small_toe L_Heel",
+        "R_Big_toe R_Small_toe R_Heel",
+    )
+)
+"""Keypoints that lie together on a part of the body: head, hips, left foot, right foot."""
+FACE = GROUPS[0][:5]
+SHOULDERS = [HALPE26.index("L_Shoulder"), HALPE26.index("R_Shoulder")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +55,26 @@ class LiftingBatch(TensorDataclass):
 class NoiseOptions:
     """How detections differ from the body's keypoints; lengths in crop pixels.
 
-    Whole-person residuals of real detections are added with their confidences, times a factor from `least` to
-    `most`; the `clean` share of people keeps none. Then every keypoint is jittered, and some are lost.
+    Detections of mean confidence below `sure` are drawn less often, those below `doubtful` at a tenth: synthetic
+    pictures are harder for the detector than photographs. Whole-person residuals of real detections are added with
+    their confidences, times a factor from `least` to `most`; the `clean` share of people keeps none. Then every
+    keypoint is jittered, and some are lost.
+
+    head, hips, feet: deviations, in metres along each axis, by which these groups of keypoints lie elsewhere on one
+    person than on another. face_drop: metres by which real faces are found lower on the trunk than the body model's:
+    taken at their word, the faces of upright people made the whole body lean (docs/default-model.md).
     """
 
+    doubtful: float = 0.35
+    sure: float = 0.65
     least: float = 0.35
     most: float = 1.1
     clean: float = 0.25
     jitter: float = 1.2
+    face_drop: float = 0.03
+    head: float = 0.03
+    hips: float = 0.02
+    feet: float = 0.012
     lost: float = 0.04
     lost_more: float = 0.14
     careless: float = 0.3
@@ -72,7 +98,10 @@ class LiftingSampler:
         self.keypoint_regressor = body.keypoint_regressor
         self.noise, self.seed = noise or NoiseOptions(), seed
         self.residual = bank.keypoints[..., :2] - self.keypoint_regressor @ bank.vertices[..., :2].float()
-        self.confidence = bank.keypoints[..., 2]
+        self.confidence = bank.keypoints[..., 2].clamp(0, 1)
+        options = self.noise
+        trust = (self.confidence.mean(1) - options.doubtful) / (options.sure - options.doubtful)
+        self.chances = trust.clamp(0.1, 1)
 
     @torch.no_grad()
     def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
@@ -87,20 +116,34 @@ class LiftingSampler:
     def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
         people = self.people.sample(n, generator)
         crop = body_crop(people.box, self.grid.crop_size)
-        true = people.camera.project(self.keypoint_regressor @ people.mesh.vertices)
+        points = self._individual(self.keypoint_regressor @ people.mesh.vertices, generator)
+        true = people.camera.project(points)
         low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
         hidden = ((true < low) | (true > low + size)).any(-1)
         keypoints = self._detect(crop.to_crop(true), hidden, generator)
         return self._finish(people.params, people.mesh, people.camera, crop, keypoints)
 
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
-        index = torch.randint(len(self.bank.keypoints), (n,), generator=generator)
+        index = self._draw(n, generator)
         params, camera, found = self.bank.params[index], self.bank.camera[index], self.bank.keypoints[index]
         whole = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
         crop = Crop(whole, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
         moved = found[..., :2] + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
         keypoints = torch.cat([moved, found[..., 2:].clamp(0, 1)], -1)
         return self._finish(params, self.body(params), camera, crop, keypoints)
+
+    def _individual(self, points: Float[Tensor, "n 26 3"], generator: torch.Generator) -> Float[Tensor, "n 26 3"]:
+        """The body model's keypoints (metres) put where they may lie on a particular person."""
+        noise, points = self.noise, points.clone()
+        trunk = points[:, SHOULDERS].mean(1) - points[:, GROUPS[1]].mean(1)
+        points[:, FACE] -= noise.face_drop * torch.nn.functional.normalize(trunk, dim=-1)[:, None]
+        for group, deviation in zip(GROUPS, (noise.head, noise.hips, noise.feet, noise.feet), strict=True):
+            points[:, group] += torch.randn(len(points), 1, 3, generator=generator) * deviation
+        return points
+
+    def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "n"]:
+        """Rows of the bank."""
+        return torch.multinomial(self.chances, n, replacement=True, generator=generator)
 
     def _finish(
         self, params: BodyParams, mesh: BodyMesh, camera: Camera, crop: Crop, keypoints: Float[Tensor, "b 26 3"]
@@ -126,7 +169,7 @@ class LiftingSampler:
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator)
 
-        chosen = torch.randint(len(self.residual), (n,), generator=generator)
+        chosen = self._draw(n, generator)
         factor = noise.least + (noise.most - noise.least) * uniform(n, 1, 1)
         factor = torch.where(uniform(n, 1, 1) < noise.clean, 0.0, factor)
         found = keypoints + self.residual[chosen] * factor

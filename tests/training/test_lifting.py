@@ -1,0 +1,160 @@
+"""Training of the default network: deterministic, resumable, and it learns."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.models.assembly import build
+from i2l_meshnet.models.keypoint import GRID, keypoint_config
+from i2l_meshnet.synthetic.cameras import ViewSampler
+from i2l_meshnet.synthetic.detections import DetectionBank
+from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
+from i2l_meshnet.synthetic.samples import BodySampler
+from i2l_meshnet.synthetic.shapes import ShapeSampler
+from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, lifting_losses, start_heads, surface_basis
+from i2l_meshnet.training.lifting_samples import LiftingSampler, camera_rotations
+
+OPTIONS = LiftingOptions(steps=4, batch=32, warmup=2, workers=0)
+
+
+@pytest.fixture(scope="module")
+def body() -> AnnyBody:
+    body = load_body("anny")
+    assert isinstance(body, AnnyBody)
+    return body
+
+
+@pytest.fixture(scope="module")
+def sampler(body: AnnyBody) -> LiftingSampler:
+    poses = PoseSampler(body, PoseBank.build(body, None, procedural=300))
+    people = BodySampler(poses, ShapeSampler(body, size=64), ViewSampler(body))
+    sample = people.sample(40, torch.Generator().manual_seed(1))
+    assert body.keypoint_regressor is not None
+    zoom = 0.4
+    camera = Camera(sample.camera.focal * zoom, torch.tensor([96.0, 128.0]).expand(40, 2))
+    pixels = camera.project(sample.mesh.vertices)
+    depth = sample.mesh.joints[:, body.skeleton.root_index, 2]
+    vertices = torch.cat([pixels, sample.mesh.vertices[..., 2:] - depth[:, None, None]], 2)
+    found = body.keypoint_regressor @ pixels + 2 * torch.randn(40, 26, 2, generator=torch.Generator().manual_seed(2))
+    keypoints = torch.cat([found, torch.full((40, 26, 1), 0.7)], 2)
+    bank = DetectionBank(keypoints, vertices, depth, camera, sample.params)
+    return LiftingSampler(body, GRID, people, bank, seed=3)
+
+
+def trainer(body: AnnyBody, sampler: LiftingSampler, options: LiftingOptions = OPTIONS) -> LiftingTrainer:
+    torch.manual_seed(0)
+    sizes = {"joint_hidden": 16, "joint_channels": 4, "mesh_rank": 48, "mesh_hidden": 16, "mesh_channels": 4}
+    network = build(keypoint_config(body, width=32, blocks=1, **sizes), body)
+    start_heads(network, sampler)
+    return LiftingTrainer(network, body, sampler, options)
+
+
+def test_a_batch_depends_on_its_number_alone(sampler: LiftingSampler):
+    first = sampler.batch(5, 16, 0.25)
+    sampler.batch(9, 16, 0.25)
+    again = sampler.batch(5, 16, 0.25)
+    torch.testing.assert_close(first.keypoints, again.keypoints, atol=0, rtol=0)
+    torch.testing.assert_close(first.vertices, again.vertices, atol=0, rtol=0)
+    assert not torch.equal(first.keypoints, sampler.batch(6, 16, 0.25).keypoints)
+
+
+def test_targets_agree_with_each_other(body: AnnyBody, sampler: LiftingSampler):
+    """The view's vertices are the posed body in that frame, and lie where the lixels say."""
+    batch = sampler.batch(0, 24, 0.5)
+    root = batch.rotations[:, :1]
+    local = batch.rotations[:, [max(p, 0) for p in body.parents]].mT @ batch.rotations
+    pose = torch.cat([root, local[:, 1:]], 1)
+    mesh = body(BodyParams(pose, batch.shape, torch.zeros(24, 3)))
+    posed = mesh.vertices - mesh.joints[:, body.skeleton.root_index, None]
+    torch.testing.assert_close(posed, batch.view_vertices, atol=2e-3, rtol=0)
+    torch.testing.assert_close(body.joint_regressor @ batch.vertices, batch.joints, atol=0.7, rtol=0)
+    depth = GRID.decode(batch.vertices)[1]
+    relative = batch.view_vertices[..., 2] + (depth - batch.view_vertices[..., 2]).mean(1, keepdim=True)
+    torch.testing.assert_close(depth, relative, atol=2e-3, rtol=0)
+
+
+def test_keypoints_lie_near_the_body_where_the_detector_is_sure(body: AnnyBody, sampler: LiftingSampler):
+    batch = sampler.batch(1, 200, 0.3)
+    assert body.keypoint_regressor is not None
+    true = GRID.decode(body.keypoint_regressor @ batch.vertices)[0]
+    off = (batch.keypoints[..., :2] - true).norm(dim=-1)
+    sure = batch.keypoints[..., 2] > 0.5
+    assert off[sure].median() < 5
+    assert ((batch.keypoints[..., 2] >= 0) & (batch.keypoints[..., 2] <= 1)).all()
+
+
+def test_camera_rotations_of_the_rest_pose_are_the_root_s(body: AnnyBody):
+    pose = body.rest_params(2).pose.clone()
+    pose[:, 0] = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    found = camera_rotations(pose, body.parents)
+    torch.testing.assert_close(found, pose[:, :1].expand_as(found))
+
+
+def test_surfaces_are_spanned_by_few_functions(body: AnnyBody, sampler: LiftingSampler):
+    meshes = torch.cat([sampler.batch(i, 128, 0.0).view_vertices for i in range(3)])
+    basis = surface_basis(meshes, 96)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(96), atol=1e-4, rtol=0)
+    other = sampler.batch(9, 32, 0.0).view_vertices
+    assert (other - basis @ (basis.T @ other)).norm(dim=-1).mean() < 0.002
+
+
+def test_training_is_the_same_twice_and_after_a_stop(body: AnnyBody, sampler: LiftingSampler, tmp_path: Path):
+    whole = trainer(body, sampler)
+    reports: list[dict[str, float]] = []
+    whole.run(reports.append, every=2)
+    assert [report["step"] for report in reports] == [2, 4]
+    path = tmp_path / "state.pt"
+    stopped = trainer(body, sampler)
+    stopped.run(lambda _: None, save_to=path, until=2)
+    resumed = trainer(body, sampler)
+    resumed.resume(path)
+    assert resumed.step == 2
+    resumed.run(lambda _: None)
+    for first, second in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
+        torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("heatmaps", [False, True])
+def test_it_learns_a_batch(body: AnnyBody, sampler: LiftingSampler, heatmaps: bool):
+    options = dataclasses.replace(OPTIONS, steps=30, learning_rate=5e-3, heatmaps=heatmaps, meshed=1.0)
+    training = trainer(body, sampler, options)
+    batch = sampler.batch(0, 32, 0.25)
+
+    def total() -> float:
+        with torch.no_grad():
+            return float(sum(lifting_losses(training.network, body, batch, options).values()))
+
+    before = total()
+    for _ in range(30):
+        training.train_step(batch)
+    assert total() < 0.8 * before
+
+
+def test_heads_start_from_the_mean_body(body: AnnyBody, sampler: LiftingSampler):
+    network = trainer(body, sampler).network
+    with torch.inference_mode():
+        feature = torch.zeros(1, 32)
+        found, mean = network.mesh_branch.centers(feature)[0], sampler.batch(50, 256, 0.0).vertices.mean(0)
+    assert (found - mean).abs().mean() < 3
+
+
+def test_keypoint_estimator_is_left_alone(body: AnnyBody, sampler: LiftingSampler):
+    training = trainer(body, sampler)
+    before = [parameter.clone() for parameter in training.network.pose_net.estimator.parameters()]
+    training.train_step(sampler.batch(0, 32, 0.25))
+    for first, second in zip(before, training.network.pose_net.estimator.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_file_that_is_no_state_is_refused(body: AnnyBody, sampler: LiftingSampler, tmp_path: Path):
+    path = tmp_path / "state.pt"
+    torch.save({"step": 3}, path)
+    with pytest.raises(FileError, match="no state of this training"):
+        trainer(body, sampler).resume(path)
