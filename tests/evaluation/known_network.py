@@ -15,13 +15,15 @@ class KnownNetwork:
 
     def __init__(self, lixels: Tensor, grid: LixelGrid, with_params: bool = True) -> None:
         self.lixels, self.grid, self.with_params = lixels, grid, with_params
-        self.config = None
-        self.joint_regressor = torch.zeros(1, lixels.shape[1])
+        self.parameter_regressor = self if with_params else None
         self._rows = self._count()
 
     def _count(self) -> Iterator[int]:
         while True:
             yield from range(len(self.lixels))
+
+    def to(self, device: torch.device) -> "KnownNetwork":
+        return self
 
     def __call__(self, image: Tensor) -> LixelOutput:
         assert image.shape[2:] == self.grid.crop_size

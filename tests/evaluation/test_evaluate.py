@@ -208,7 +208,8 @@ class TestRun:
         generator = torch.Generator().manual_seed(0)
         lixels = torch.rand(5, 6890, 3, generator=generator) * 16 + 24
         body = KnownBody(torch.randn(5, 6890, 3, generator=generator) * 0.3, smpl)
-        monkeypatch.setattr(evaluate, "load_network", lambda *_: (KnownNetwork(lixels, GRID), body))
+        monkeypatch.setattr(evaluate, "load_network", lambda *_: (KnownNetwork(lixels, GRID), body, None))
+        monkeypatch.setattr(evaluate, "default_weights", lambda: Path("default.safetensors"))
 
     @pytest.mark.usefixtures("stand_in")
     def test_writes_numbers_tables_and_pictures(
@@ -353,6 +354,8 @@ def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path
     state = {}
     for key, value in network.state_dict().items():
         ours = next(prefix for prefix in names if key.startswith(prefix))
+        # An untrained regressor would be taken for a lixel stage's.
+        value = value + 1 if key.endswith("num_batches_tracked") else value
         state[f"module.{names[ours]}{key.removeprefix(ours)}"] = value
     snapshot = tmp_path / "snapshot_17.pth.tar"
     torch.save({"epoch": 17, "network": state, "optimizer": {}}, snapshot)
@@ -373,6 +376,10 @@ def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path
     assert set(found["metrics"]) == {"lixel", "param"}
     # An untrained network gives a small body without a pose; the truth's joints are some 0.5 m from the root.
     assert 100 < found["metrics"]["param"]["mpjpe_mm"] < 2000
+    lixel_stage = {key: value * 0 if key.endswith("batches_tracked") else value for key, value in state.items()}
+    torch.save({"epoch": 12, "network": lixel_stage, "optimizer": {}}, snapshot)
+    with pytest.raises(InputError, match="--stage lixel"):
+        evaluate.run(options)
     snapshot.write_bytes(b"nothing")
     with pytest.raises(FileError, match="not a published snapshot"):
         evaluate.run(options)

@@ -39,8 +39,10 @@ from i2l_meshnet.evaluation.scoring import (
 )
 from i2l_meshnet.evaluation.submission import write_submission
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.loading import choose_device, load_network
+from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.output import LixelNetwork
+
+NO_REGRESSOR = "the network has no (trained) parameter regressor: evaluate it with --stage lixel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +129,10 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
     """
     console = Console(highlight=False)
     device = choose_device(options.device)
-    network, body = load_network(options.weights, options.snapshot, options.body_dir, device, options.published)
     named = options.snapshot or options.weights
+    path, is_snapshot = named or default_weights(), None if options.snapshot is None else True
+    network, body, _ = load_network(path, options.body_dir, is_snapshot, options.published)
+    network, body = network.to(device), body.to(device)
     weights = "default" if named is None else named.name
     if options.data == clips.NAME:
         for line in clips.evaluate_clips(
@@ -144,7 +148,7 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
     ).to(device)
     for note in benchmark.notes:
         _say(console, f"note: {note}")
-    kinds = mesh_kinds(options.stage, network.config is None or network.config.regresses_parameters)
+    kinds = mesh_kinds(options.stage, network.parameter_regressor is not None)
     start = time.perf_counter()
     evaluation, submission = evaluate(
         network,
@@ -195,7 +199,7 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
 def mesh_kinds(stage: Literal["auto", "lixel", "param"], regresses_parameters: bool) -> tuple[str, ...]:
     """The meshes that a stage scores. Raises InputError where the network lacks one."""
     if stage == "param" and not regresses_parameters:
-        raise InputError("the network has no parameter regressor: evaluate it with --stage lixel")
+        raise InputError(NO_REGRESSOR)
     return ("lixel",) if stage == "lixel" or not regresses_parameters else ("lixel", "param")
 
 
@@ -359,7 +363,7 @@ def predict_meshes(network: LixelNetwork, body: Body, sample: Sample, kinds: Seq
     if "param" not in kinds:
         return Meshes(output.vertices.float())
     if output.params is None:
-        raise InputError("the network has no parameter regressor: evaluate it with --stage lixel")
+        raise InputError(NO_REGRESSOR)
     turn = network.grid.view_rotation(sample.crop, sample.annotation.camera)
     vertices = body(output.params.to(dtype=torch.float32)).vertices
     return Meshes(output.vertices.float(), vertices @ turn.transpose(-1, -2))

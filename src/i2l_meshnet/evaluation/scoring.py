@@ -76,7 +76,7 @@ class JointReader(nn.Module):
 
     def pick(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b n 3"]:
         """The vertices that are looked at."""
-        return vertices if self._whole else vertices[:, self.vertices]
+        return vertices if self._whole else vertices.index_select(1, self.vertices)
 
     def forward(self, picked: Float[Tensor, "b n 3"]) -> Points:
         """picked: what `pick` gave, in any frame of metres."""
@@ -219,10 +219,13 @@ class Scorer(nn.Module):
         """
         truth: Truth = self.truth(sample, numbers)
         depth = truth.points.root[:, 2] if true_depth else sample.annotation.root_depth
-        placed = {"lixel": self.place(meshes.lixel, sample, depth)}
+        found = {"lixel": self.reader(self.place(meshes.lixel, sample, depth))}
         if meshes.param is not None:
-            placed["param"] = self.reader.pick(meshes.param)
-        return {kind: self.score(self.reader(mesh), truth) for kind, mesh in placed.items()}
+            found["param"] = self.reader(self.reader.pick(meshes.param))
+        # One batch of both kinds: on small point sets, calls cost more than numbers.
+        both = self.score(Points.concatenate(list(found.values())), Truth.concatenate([truth] * len(found)))
+        count = len(numbers)
+        return {kind: both[place * count : (place + 1) * count] for place, kind in enumerate(found)}
 
 
 def metrics_for(protocol: Protocol, with_vertices: bool) -> tuple[Metric, ...]:

@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.files import find_body_file
@@ -12,10 +13,13 @@ from i2l_meshnet.bodies.linear import load_mano
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
-from i2l_meshnet.models.snapshot import read_snapshot
+from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
 
 DEFAULT_WEIGHTS = "default.safetensors"
 """The network that ships with the package, in i2l_meshnet/models/data."""
+
+SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
+"""Endings of published snapshots, which are snapshot_N.pth.tar; everything else is read as a checkpoint of ours."""
 
 
 def default_weights() -> Path:
@@ -37,30 +41,31 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_network(
-    weights: Path | None = None,
-    snapshot: Path | None = None,
-    body_directory: Path | None = None,
-    device: torch.device | str = "cpu",
-    published_regressor: bool = False,
-) -> tuple[MeshNet, Body]:
-    """A network in eval mode and the body that it predicts, both on `device`.
+    path: Path, body_directory: Path | None = None, snapshot: bool | None = None, published_regressor: bool = False
+) -> tuple[MeshNet, Body, checkpoint.Metadata]:
+    """The network, in evaluation mode on the CPU, of a checkpoint of ours or of a published snapshot_N.pth.tar.
 
-    weights: a checkpoint of ours. snapshot: one of the published code instead. Neither: the network that ships with
-    the package. body_directory: where the licensed files of SMPL and MANO are. published_regressor: the parity
-    switch `middle_fingertip`; networks of MANO then read the middle finger's tip at vertex 445, as the published
-    network does. Raises UserError for whatever cannot be loaded.
+    body_directory: where the licensed files of SMPL and MANO are. snapshot: which of the two `path` is; None tells it
+    by the ending. published_regressor: the parity switch `middle_fingertip`; networks of MANO then read the middle
+    finger's tip at vertex 445, as the published network does. A published network whose parameter regressor was never
+    trained (a snapshot of the lixel stage: its BatchNorm layers have seen no batch) comes without it. Raises UserError
+    for whatever cannot be loaded.
     """
-    if weights is not None and snapshot is not None:
-        raise InputError("give either --weights or --snapshot, not both")
-    if snapshot is None:
-        path = weights or default_weights()
-        body = _load_body(checkpoint.read_metadata(path).network.body, body_directory, published_regressor)
-        return checkpoint.load(path, body, device), body.eval().to(device)
-    read = read_snapshot(snapshot)
-    body = _load_body(read.config.body, body_directory, published_regressor)
-    network = assembly.build(read.config, body)
-    checkpoint.load_state(network, read.state, snapshot)
-    return network.eval().to(device), body.eval().to(device)
+    if path.suffix in SNAPSHOT_SUFFIXES if snapshot is None else snapshot:
+        read = read_snapshot(path)
+        metadata = checkpoint.Metadata(read.config, LICENCE, f"published snapshot {path.name}")
+        body = _load_body(metadata.network.body, body_directory, published_regressor)
+        network = assembly.build(metadata.network, body).eval()
+        checkpoint.load_state(network, read.state, path)
+    else:
+        metadata = checkpoint.read_metadata(path)
+        body = _load_body(metadata.network.body, body_directory, published_regressor)
+        network = checkpoint.load(path, body)
+    if network.parameter_regressor is not None:
+        norms = [part for part in network.parameter_regressor.modules() if isinstance(part, nn.BatchNorm1d)]
+        if norms and all(norm.num_batches_tracked == 0 for norm in norms):
+            network.parameter_regressor = None
+    return network, body.eval(), metadata
 
 
 def _load_body(name: str, directory: Path | None, published_regressor: bool) -> Body:

@@ -3,7 +3,6 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,18 +10,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from i2l_meshnet import assets
-from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body, BodyMesh
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
-from i2l_meshnet.models import assembly, checkpoint
-from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
-from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
 from i2l_meshnet.prediction.boxes import PersonBox, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD, PersonDetector
@@ -32,12 +28,6 @@ from i2l_meshnet.prediction.results import PicturePrediction, Prediction
 
 CONFIDENCE_GATE = 0.45
 """Mean keypoint confidence below which a prediction is called unreliable (docs/default-model.md)."""
-
-DEFAULT_WEIGHTS = "default.safetensors"
-"""The network that ships with the package, in i2l_meshnet/models/data."""
-
-SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
-"""Endings of published snapshots, which are snapshot_N.pth.tar; everything else is read as a checkpoint of ours."""
 
 NO_DETECTOR = (
     "the person detector has not been fetched, so each whole picture is taken as one person; "
@@ -355,47 +345,6 @@ class MeshPredictor:
         plane = Camera(torch.ones_like(camera.focal), torch.zeros_like(camera.center))
         along = solve_root_depth(plane.project(rays), relative, plane, self._bones, self._bone_lengths, visible)
         return along * turn[..., 2, 2]
-
-
-def default_weights() -> Path:
-    """The checkpoint that ships with the package. Raises InputError if this installation lacks it."""
-    path = Path(str(resources.files("i2l_meshnet.models") / "data" / DEFAULT_WEIGHTS))
-    if not path.is_file():
-        raise InputError("this installation has no default network; reinstall i2l-meshnet, or give --weights")
-    return path
-
-
-def load_network(path: Path, body_directory: Path | None = None) -> tuple[MeshNet, Body, checkpoint.Metadata]:
-    """The network, in evaluation mode on the CPU, of a checkpoint of ours or of a published snapshot_N.pth.tar.
-
-    A published network whose parameter regressor was never trained (a snapshot of the lixel stage: its BatchNorm
-    layers have seen no batch) comes without it. Raises UserError for whatever cannot be loaded.
-    """
-    if path.suffix in SNAPSHOT_SUFFIXES:
-        snapshot = read_snapshot(path)
-        metadata = checkpoint.Metadata(snapshot.config, LICENCE, f"published snapshot {path.name}")
-        body = load_body(metadata.network.body, body_directory)
-        network = assembly.build(metadata.network, body).eval()
-        checkpoint.load_state(network, snapshot.state, path)
-    else:
-        metadata = checkpoint.read_metadata(path)
-        body = load_body(metadata.network.body, body_directory)
-        network = checkpoint.load(path, body)
-    if network.parameter_regressor is not None:
-        norms = [part for part in network.parameter_regressor.modules() if isinstance(part, nn.BatchNorm1d)]
-        if norms and all(norm.num_batches_tracked == 0 for norm in norms):
-            network.parameter_regressor = None
-    return network, body, metadata
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" (a CUDA device where there is one), "cpu" or "cuda". Raises InputError where there is none."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda")
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("no CUDA device can be used here; choose --device cpu, or install a CUDA build of PyTorch")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def as_photo(picture: Picture) -> Photo:
