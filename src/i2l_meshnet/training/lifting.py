@@ -228,7 +228,7 @@ def lifting_losses(
     pose_net = cast(KeypointPoseNet, network.pose_net)
     regressor = cast(GlobalRotationRegressor, network.parameter_regressor)
     head = cast(VectorLixelHead, network.mesh_branch)
-    meshed = _stride(options.meshed if options.heatmaps else 1)
+    meshed = _stride(options.meshed if options.heatmaps else 1.0)
     surfaced, posed = _stride(options.surfaced), _stride(options.posed)
     with torch.autocast("cpu", torch.bfloat16):
         trunk = pose_net.trunk(batch.keypoints)
