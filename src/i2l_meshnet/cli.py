@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tyro.conf import Positional
 
 from i2l_meshnet import assets as registry
+from i2l_meshnet import recipes
 from i2l_meshnet.bodies import BODIES, load_body
 from i2l_meshnet.data import job as data_job
 from i2l_meshnet.data.job import DataOptions
@@ -27,6 +28,10 @@ from i2l_meshnet.models.snapshot import convert_snapshot
 from i2l_meshnet.prediction import job
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.synthetic.detections import DetectOptions, detect_bank
+from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures
+from i2l_meshnet.synthetic.keypoints import FitOptions, fit_keypoint_regressor
+from i2l_meshnet.training.lifting_job import LiftOptions, train_lifting
 
 _EXIT_INTERRUPTED = 130
 
@@ -44,6 +49,31 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
 def data(options: Annotated[DataOptions, tyro.conf.arg(name="")]) -> int:
     """Check data sets, make their files from original releases."""
     return data_job.run(options)
+
+
+Synthesis = (
+    Annotated[PictureOptions, tyro.conf.subcommand("pictures")]
+    | Annotated[DetectOptions, tyro.conf.subcommand("detections")]
+    | Annotated[FitOptions, tyro.conf.subcommand("keypoints")]
+)
+
+
+def synthesize(options: Annotated[Synthesis, tyro.conf.arg(name="")]) -> int:
+    """Make what the default model is trained with: synthetic pictures, detections on them, a keypoint regressor."""
+    if isinstance(options, PictureOptions):
+        generate_pictures(options)
+    elif isinstance(options, DetectOptions):
+        detect_bank(options)
+    else:
+        fit_keypoint_regressor(options)
+    print(f"written to {options.out}")
+    return 0
+
+
+def lift(options: Annotated[LiftOptions, tyro.conf.arg(name="")]) -> int:
+    """Train the default model: RTMPose's keypoints to mesh and parameters of the Anny body."""
+    print(train_lifting(options))
+    return 0
 
 
 def convert(snapshot: Positional[Path], out: Positional[Path], half: bool = False) -> int:
@@ -120,7 +150,17 @@ def info(body_dir: Path | None = None) -> int:
     return 0
 
 
-COMMANDS = {"predict": predict, "evaluate": evaluate, "data": data, "convert": convert, "assets": assets, "info": info}
+COMMANDS = {
+    "predict": predict,
+    "evaluate": evaluate,
+    "train": recipes.train,
+    "lift": lift,
+    "data": data,
+    "synthesize": synthesize,
+    "convert": convert,
+    "assets": assets,
+    "info": info,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ def _base(n: int, rng: np.random.Generator) -> Draw:
     return {
         "pitch": normal(0, 4, n),
         "roll": normal(0, 3, n),
-        "bend": normal(4, 8, n),
+        "bend": normal(-1, 9, n),
         "lean": normal(0, 5, n),
         "twist": normal(0, 10, n),
         "nod": normal(6, 12, n),
@@ -107,7 +107,7 @@ def _walk(n: int, rng: np.random.Generator) -> Draw:
 
 def _run(n: int, rng: np.random.Generator) -> Draw:
     draw = _stride(n, rng, hip=42.0, knee=95.0, arm=45.0)
-    draw["bend"] = rng.normal(10, 6, n)
+    draw["bend"] = rng.normal(6, 6, n)
     draw["elbow"] = np.clip(rng.normal(85, 15, (n, 2)), 30, 130)
     return draw
 
@@ -217,15 +217,15 @@ def _lie(n: int, rng: np.random.Generator) -> Draw:
 
 
 ACTIVITIES: tuple[tuple[float, Callable[[int, np.random.Generator], Draw]], ...] = (
-    (0.30, _stand),
+    (0.34, _stand),
     (0.17, _walk),
     (0.06, _run),
-    (0.14, _sit),
-    (0.07, _squat),
+    (0.13, _sit),
+    (0.05, _squat),
     (0.08, _lunge),
     (0.03, _kneel),
-    (0.06, _stoop),
-    (0.05, _kick),
+    (0.04, _stoop),
+    (0.06, _kick),
     (0.03, _free),
     (0.01, _lie),
 )
