@@ -43,7 +43,7 @@ class LiftingOptions:
 
     steps: int = 6000
     batch: int = 256
-    detected: float = 0.3
+    detected: float = 0.15
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warmup: int = 100

@@ -28,7 +28,7 @@ LICENCE = (
     "maintainers, terms of some training sets unresolved upstream."
 )
 POSES = PoseMix(
-    sources=(("procedural", 0.5), ("makehuman", 0.08), ("mocap", 0.42)), recombine=0.15, arms=0.2, noise=0.8
+    sources=(("procedural", 0.64), ("makehuman", 0.08), ("mocap", 0.28)), recombine=0.15, arms=0.2, noise=0.8
 )
 VIEWS = ViewMix(offset=5.0, pitch_mean=11.0, pitch=10.0, steep=18.0, tele=0.15)
 """A hand-held camera is above the middle of the body, so the line of sight to it mostly falls."""
