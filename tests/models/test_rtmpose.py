@@ -61,7 +61,7 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path):
     pytest.importorskip("onnx")
     path = tmp_path / "broken.onnx"
     path.write_text("not a network")
-    with pytest.raises(FileError, match="broken.onnx"):
+    with pytest.raises(FileError, match=r"broken\.onnx"):
         load_onnx(path)
 
 

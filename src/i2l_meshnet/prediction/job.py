@@ -63,8 +63,8 @@ class PredictOptions:
     """Mesh formats."""
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
     """Which meshes to write: the network's own (lixel), the body model's (param)."""
-    show: Literal["auto", "lixel", "param"] = "auto"
-    """Which mesh the pictures show; auto takes the body model's where the network has one."""
+    show: MeshKind = "lixel"
+    """Which mesh the pictures show: the network's own, which follows the picture more closely, or the body model's."""
     pictures: bool = True
     """Draw overlay, side view, top view and joints."""
     max_side: int = 2048
@@ -94,8 +94,7 @@ class PredictOptions:
     @property
     def saving(self) -> SaveOptions:
         """What the options say about the files to write."""
-        shown = None if self.show == "auto" else self.show
-        return SaveOptions(self.formats, self.meshes, self.pictures, shown, self.max_side, self.overwrite)
+        return SaveOptions(self.formats, self.meshes, self.pictures, self.show, self.max_side, self.overwrite)
 
 
 @dataclasses.dataclass(frozen=True)

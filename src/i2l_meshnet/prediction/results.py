@@ -98,15 +98,10 @@ class Prediction:
             return Surface(full, self.body.full_faces.numpy(), uv, face_uv)
         return Surface(vertices.double().numpy(), self.faces.numpy())
 
-    @property
-    def best_kind(self) -> MeshKind:
-        """The mesh to show: the parametric one where there is one."""
-        return "lixel" if self.parametric_mesh is None else "param"
-
-    def save(self, path: Path | str, kind: MeshKind | None = None) -> Path:
-        """Writes one mesh (`best_kind` if None) as .obj, .ply or .glb and returns its path. Replaces a file."""
+    def save(self, path: Path | str, kind: MeshKind = "lixel") -> Path:
+        """Writes one mesh as .obj, .ply or .glb and returns its path. Replaces a file."""
         path = Path(path)
-        write_surface(self.surface(kind or self.best_kind), path)
+        write_surface(self.surface(kind), path)
         return path
 
 
@@ -115,14 +110,14 @@ class SaveOptions:
     """What is written for a picture.
 
     formats: of the meshes. meshes: which of them. pictures: whether overlay, views and joints are drawn.
-    shown: which mesh they show; the parametric one where there is one if None. max_side: longer side of the drawn
+    shown: which mesh they show; the lixel mesh follows the picture more closely. max_side: longer side of the drawn
     pictures, pixels; 0 keeps the photo's. overwrite: whether results that are there already are replaced.
     """
 
     formats: tuple[MeshFormat, ...] = ("obj", "ply", "glb")
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
     pictures: bool = True
-    shown: MeshKind | None = None
+    shown: MeshKind = "lixel"
     max_side: int = 2048
     overwrite: bool = False
 
@@ -205,7 +200,7 @@ class PicturePrediction(Sequence[Prediction]):
         photo, scale = fit_to_side(self.pixels, options.max_side)
         # A mesh that is only a guess may cover half the picture; it is drawn only if there is nothing better.
         chosen = [i for i, person in enumerate(self.people) if person.reliable] or list(range(len(self.people)))
-        surfaces = [self.people[i].surface(options.shown or self.people[i].best_kind) for i in chosen]
+        surfaces = [self.people[i].surface(options.shown) for i in chosen]
         joints = [(self.people[i].joints_image.double().numpy() + 0.5) * scale - 0.5 for i in chosen]
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
         drawn = {
