@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import body_files
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch
 def pytest_configure() -> None:
     # Small tensors: more threads only wait for each other, and results do not depend on the machine's cores.
     torch.set_num_threads(1)
+    # Some tests fork, and a fork that inherits OpenCV's threads waits for them for ever.
+    cv2.setNumThreads(1)
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def test_reduced_decoding_gives_the_crop_of_the_whole_picture(factor: int, tmp_p
 
 @pytest.mark.parametrize("name", ["standing_garden.jpg", "standing_phone.jpg"])
 def test_on_photographs_reduced_decoding_is_nearer_to_the_area_mean(name: str) -> None:
-    """The stated tolerance: 4 by 4 pixel means of the two crops differ by less than 2 grey levels in the mean."""
+    """The stated tolerance: 4 by 4 pixel means of the two crops differ by less than 3 grey levels in the mean."""
     path = EXAMPLES / name
     picture = cv2.imread(str(path))
     assert picture is not None
@@ -117,7 +117,7 @@ def test_on_photographs_reduced_decoding_is_nearer_to_the_area_mean(name: str) -
         return crop.reshape(3, 64, 4, 64, 4).astype(np.float64).mean((2, 4))
 
     assert distance(reduced, ideal) <= distance(whole, ideal)
-    assert distance(blocks(reduced), blocks(whole)) < 2
+    assert distance(blocks(reduced), blocks(whole)) < 3
 
 
 def test_pictures_that_are_gone_damaged_or_of_another_size(tmp_path: Path) -> None:

@@ -180,8 +180,11 @@ def test_one_person_one_mesh(three: PicturePrediction, tmp_path: Path) -> None:
     path = three[1].save(tmp_path / "person.ply")
     mesh = trimesh.load(path)
     assert isinstance(mesh, trimesh.Trimesh)
-    np.testing.assert_allclose(mesh.vertices.mean(0), three[1].surface("param").vertices.mean(0), atol=1e-3)
-    assert len(three[1].save(tmp_path / "coarse.obj", "lixel").read_text().splitlines()) == 1 + 1229 + 2454
+    np.testing.assert_allclose(mesh.vertices.mean(0), three[1].surface("lixel").vertices.mean(0), atol=1e-3)
+    assert len(three[1].save(tmp_path / "coarse.obj").read_text().splitlines()) == 1 + 1229 + 2454
+    full = trimesh.load(three[1].save(tmp_path / "full.ply", "param"))
+    assert isinstance(full, trimesh.Trimesh)
+    np.testing.assert_allclose(full.vertices.mean(0), three[1].surface("param").vertices.mean(0), atol=1e-3)
     assert len(three[:2]) == 2
 
 

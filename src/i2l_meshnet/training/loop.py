@@ -312,6 +312,8 @@ class Trainer:
         batches = self._batches(epoch)[self.position.batch :]
         if not batches:
             return
+        # Before the fork: a loader process that inherits OpenCV's threads would wait for them for ever.
+        cv2.setNumThreads(1)
         loader = iter(self._loader(self._dataset, list(batches)))
         while batches and not self._ends():
             sizes = [len(batch) for batch in batches[: self._recipe.accumulate]]
@@ -491,4 +493,3 @@ def _prepare_worker(_: int) -> None:
     """Loader processes leave signals to the loop, which saves before it lets them go."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(1)
