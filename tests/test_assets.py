@@ -85,7 +85,7 @@ def test_members_that_leave_the_folder_are_refused(tmp_path, registry):
 
 def test_a_client_that_fails_is_told_in_one_line(tmp_path, registry, monkeypatch):
     registry(_wheel(tmp_path / "thing.whl", {"kept/a.txt": "a"}))
-    failing = [sys.executable, "-c", "import sys; print('first line'); sys.exit('no route to host')"]
+    failing = [sys.executable, "-c", "import sys; print('first line', flush=True); sys.exit('no route to host')"]
     monkeypatch.setitem(assets._CLIENTS, "pypi", lambda package, folder: failing)
     with pytest.raises(FileError, match="could not fetch pypi package thing 1: no route to host") as caught:
         assets.ensure("thing")
