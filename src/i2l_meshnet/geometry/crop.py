@@ -123,6 +123,15 @@ def make_crop(
     return Crop(torch.cat([linear, flip_shift[..., None]], -1), rotation, mirror)
 
 
+def unclipped_crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int], margin: float = 1.25) -> Crop:
+    """The crop of a box that no picture's edge clips: brought to the crop's aspect, widened by `margin`."""
+    aspect = crop_size[1] / crop_size[0]
+    height = torch.maximum(box[..., 3], box[..., 2] / aspect) * margin
+    size = torch.stack([height * aspect, height], -1)
+    center = box[..., :2] + box[..., 2:] / 2
+    return make_crop(torch.cat([center - size / 2, size], -1), 0.0, crop_size)
+
+
 def warp_image(
     image: UInt8[np.ndarray, "h w 3"], affine: Float[Tensor, "2 3"], crop_size: tuple[int, int]
 ) -> UInt8[np.ndarray, "ch cw 3"]:

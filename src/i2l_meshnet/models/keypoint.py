@@ -179,7 +179,10 @@ class GlobalRotationRegressor(nn.Module):
         self.shape = nn.Linear(width, shape_values)
 
     def forward(self, mesh_joints: Float[Tensor, "b j 3"], feature: Float[Tensor, "b c"]) -> BodyParams:
-        rotations, shape = self.camera_frame(mesh_joints, feature)
+        return self.params(*self.camera_frame(mesh_joints, feature))
+
+    def params(self, rotations: Float[Tensor, "b k 3 3"], shape: Float[Tensor, "b s"]) -> BodyParams:
+        """Rotations of all bones against the camera, and shape values, to parameters of the body."""
         local = rotations[:, self.above].transpose(-1, -2) @ rotations
         pose = torch.cat([rotations[:, :1], local[:, 1:]], 1)
         return BodyParams(pose, shape, torch.zeros_like(shape[:, :3]))

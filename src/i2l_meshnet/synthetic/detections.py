@@ -18,7 +18,7 @@ from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop, transform_points, warp_image
+from i2l_meshnet.geometry.crop import transform_points, unclipped_crop, warp_image
 from i2l_meshnet.synthetic.generate import read_pictures, run_tasks
 
 CROP_SIZE = (256, 192)
@@ -80,11 +80,7 @@ class RtmPose:
 
 def detector_crop(box: Float[Tensor, "n 4"], margin: float = 1.25) -> Float[Tensor, "n 2 3"]:
     """Affine maps from the picture to RTMPose's crop: the box widened to 3:4 and by `margin` about its centre."""
-    height, width = CROP_SIZE
-    center, size = box[:, :2] + box[:, 2:] / 2, box[:, 2:]
-    tall = torch.maximum(size[:, 1], size[:, 0] * height / width) * margin
-    size = torch.stack([tall * width / height, tall], 1)
-    return make_crop(torch.cat([center - size / 2, size], 1), 0.0, CROP_SIZE).affine
+    return unclipped_crop(box, CROP_SIZE, margin).affine
 
 
 def detect_bank(options: DetectOptions) -> list[Path]:

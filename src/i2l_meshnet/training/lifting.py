@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -250,7 +250,7 @@ def lifting_losses(
     some = slice(None) if options.heatmaps else surfaced
     target = batch.vertices[meshed][some]
     surface = PointTarget(target, _visibility(network.grid, target)[..., None].expand(-1, -1, 3))
-    mesh = body(local_params(regressor, rotations[posed], shape[posed]))
+    mesh = body(regressor.params(rotations[posed], shape[posed]))
     posed_vertices = mesh.vertices - mesh.joints[:, body.skeleton.root_index, None]
     off = (posed_vertices - batch.view_vertices[posed]).abs() * batch.scale[posed, None, None] / PIXELS_PER_UNIT
     return {
@@ -298,14 +298,6 @@ def surface_basis(meshes: Float[Tensor, "n v 3"], rank: int) -> Float[Tensor, "v
     constant = torch.ones_like(vectors[:, :1])
     basis, _ = torch.linalg.qr(torch.cat([constant, vectors[:, values.argsort(descending=True)[: rank - 1]]], 1))
     return basis.float()
-
-
-def local_params(
-    regressor: GlobalRotationRegressor, rotations: Float[Tensor, "b k 3 3"], shape: Float[Tensor, "b s"]
-) -> BodyParams:
-    """Rotations against the camera to parameters of the body."""
-    local = rotations[:, regressor.above].transpose(-1, -2) @ rotations
-    return BodyParams(torch.cat([rotations[:, :1], local[:, 1:]], 1), shape, torch.zeros_like(shape[:, :3]))
 
 
 def _stride(share: float) -> slice:

@@ -12,7 +12,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, make_crop
+from i2l_meshnet.geometry.crop import Crop, unclipped_crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.synthetic.detections import DetectionBank
@@ -115,7 +115,7 @@ class LiftingSampler:
 
     def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
         people = self.people.sample(n, generator)
-        crop = body_crop(people.box, self.grid.crop_size)
+        crop = unclipped_crop(people.box, self.grid.crop_size)
         points = self._individual(self.keypoint_regressor @ people.mesh.vertices, generator)
         true = people.camera.project(points)
         low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
@@ -181,15 +181,6 @@ class LiftingSampler:
         outside = (keypoints < -4).any(-1) | (keypoints[..., 0] > width + 4) | (keypoints[..., 1] > height + 4)
         confidence = torch.where(outside | hidden, confidence.clamp(max=0.3) * uniform(n, 26), confidence)
         return torch.cat([found, confidence.clamp(0, 1)[..., None]], -1)
-
-
-def body_crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int], margin: float = 1.25) -> Crop:
-    """The crop of a box that no picture's edge clips: brought to the crop's aspect, widened by `margin`."""
-    aspect = crop_size[1] / crop_size[0]
-    height = torch.maximum(box[..., 3], box[..., 2] / aspect) * margin
-    size = torch.stack([height * aspect, height], -1)
-    center = box[..., :2] + box[..., 2:] / 2
-    return make_crop(torch.cat([center - size / 2, size], -1), 0.0, crop_size)
 
 
 def camera_rotations(pose: Float[Tensor, "*b k 3 3"], parents: tuple[int, ...]) -> Float[Tensor, "*b k 3 3"]:
