@@ -89,7 +89,7 @@ def triangulate_best_views(
 
 def associate(
     cameras: PosedCamera,
-    keypoints: list[Float[Tensor, "p k 3"]],
+    keypoints: list[Float[Tensor, "_ k 3"]],
     fewest_views: int = 3,
     largest_error: float = 30.0,
 ) -> list[Int[Tensor, "v"]]:
