@@ -23,13 +23,17 @@ from i2l_meshnet.errors import FileError, InputError
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A file in a package registry. registry: "pypi", "npm" or "debian"."""
+    """A file in a package registry.
+
+    registry: "pypi", "npm" or "debian". options: more arguments of the registry's client, to name one wheel of many.
+    """
 
     registry: str
     name: str
     version: str
     sha256: str
     megabytes: int
+    options: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +109,25 @@ ASSETS = {
                 ),
             ),
             ("package/",),
+        ),
+        Asset(
+            "mediapipe",
+            "MediaPipe's hand networks as published, to rebuild the hand model",
+            "Apache-2.0",
+            (
+                Package(
+                    "pypi",
+                    "mediapipe",
+                    "0.10.21",
+                    "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
+                    36,
+                    ("--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"),
+                ),
+            ),
+            (
+                "mediapipe/modules/hand_landmark/hand_landmark_full",
+                "mediapipe/modules/palm_detection/palm_detection_full",
+            ),
         ),
         Asset(
             "multiview",
@@ -249,7 +272,19 @@ def _pip(package: Package, folder: Path) -> list[str]:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--disable-pip-version-check"]
-    return [sys.executable, "-m", "pip", "download", *options, "--quiet", "-d", str(folder), "-r", str(requirement)]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        *package.options,
+        "--quiet",
+        "-d",
+        str(folder),
+        "-r",
+        str(requirement),
+    ]
 
 
 def _npm(package: Package, folder: Path) -> list[str]:

@@ -1,0 +1,174 @@
+"""MediaPipe's hand landmark and palm detection networks in plain PyTorch (Zhang et al., arXiv:2006.10214; Apache-2.0).
+
+BatchNorm is folded into the convolutions, as in the exported files that the weights come from
+(`scripts/convert_mediapipe.py`).
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i2l_meshnet.tensors import TensorDataclass
+
+LANDMARKS = 21
+LANDMARK_CROP = (224, 224)
+PALM_CROP = (192, 192)
+PALM_POINTS = 7
+"""Wrist, starts of the index, middle, ring and little fingers, and of the thumb's metacarpal and first bone."""
+PALM_STRIDES = ((8, 2), (16, 6))
+"""Pixels between the anchors of a map, and anchors at each place."""
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution whose output has a pixel for each `stride` of the input: of odd padding, more is at the end."""
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        total = max(self.kernel_size[0] - self.stride[0], 0)
+        before, after = total // 2, total - total // 2
+        return super().forward(F.pad(input, (before, after, before, after)) if total else input)
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1 expansion, depthwise convolution, 1x1 projection; residual where input and output agree."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.expand = SameConv2d(inputs, hidden, 1)
+        self.depthwise = SameConv2d(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = SameConv2d(hidden, outputs, 1)
+        self.residual = inputs == outputs and stride == 1
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        y = self.project(F.relu6(self.depthwise(F.relu6(self.expand(x)))))
+        return x + y if self.residual else y
+
+
+BOTTLENECKS = (
+    *((16, 64, 24, 3, 2), (24, 144, 24, 3, 1), (24, 144, 40, 5, 2), (40, 240, 40, 5, 1), (40, 240, 80, 3, 2)),
+    *((80, 480, 80, 3, 1), (80, 480, 80, 3, 1), (80, 480, 112, 5, 1), (112, 672, 112, 5, 1), (112, 672, 112, 5, 1)),
+    *((112, 672, 192, 5, 2), (192, 1152, 192, 5, 1), (192, 1152, 192, 5, 1), (192, 1152, 192, 5, 1)),
+)
+"""Channels in, hidden and out, kernel and stride."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Landmarks(TensorDataclass):
+    """What is found in a batch of crops.
+
+    points: x, y in crop pixels, and depth relative to the wrist at the same scale, further positive. presence:
+    probability that a hand is there. right: probability that it is a right hand, seen without a mirror. world:
+    the points in metres about the hand's centre, in the crop's frame.
+    """
+
+    points: Float[Tensor, "*b 21 3"]
+    presence: Float[Tensor, "*b"]
+    right: Float[Tensor, "*b"]
+    world: Float[Tensor, "*b 21 3"]
+
+
+class LandmarkNet(nn.Module):
+    """RGB crops in [0, 1] of `LANDMARK_CROP`, fingers up, to 21 points in MANO's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = SameConv2d(3, 24, 3, 2)
+        self.depthwise = SameConv2d(24, 24, 3, groups=24)
+        self.project = SameConv2d(24, 16, 1)
+        self.blocks = nn.Sequential(*(InvertedBottleneck(*sizes) for sizes in BOTTLENECKS))
+        self.last_expand = SameConv2d(192, 1152, 1)
+        self.last_depthwise = SameConv2d(1152, 1152, 3, groups=1152)
+        self.handedness = nn.Linear(1152, 1)
+        self.presence = nn.Linear(1152, 1)
+        self.points = nn.Linear(1152, LANDMARKS * 3)
+        self.world = nn.Linear(1152, LANDMARKS * 3)
+
+    def forward(self, image: Float[Tensor, "b 3 224 224"]) -> Landmarks:
+        x = self.project(F.relu6(self.depthwise(F.relu6(self.stem(image)))))
+        x = F.relu6(self.last_depthwise(F.relu6(self.last_expand(self.blocks(x)))))
+        feature = x.mean((2, 3))
+        return Landmarks(
+            self.points(feature).unflatten(-1, (LANDMARKS, 3)),
+            self.presence(feature).sigmoid()[..., 0],
+            # The network was trained on mirrored pictures of a front camera: its "right" is our left.
+            1 - self.handedness(feature).sigmoid()[..., 0],
+            self.world(feature).unflatten(-1, (LANDMARKS, 3)),
+        )
+
+
+class ResidualDepthwise(nn.Module):
+    """5x5 depthwise and 1x1 convolution beside the (pooled, widened) input, then PReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = SameConv2d(inputs, inputs, 5, stride, groups=inputs)
+        self.pointwise = SameConv2d(inputs, outputs, 1)
+        self.activation = nn.PReLU(outputs)
+        self.widening, self.pooled = outputs - inputs, stride == 2
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        beside = F.max_pool2d(x, 2) if self.pooled else x
+        beside = F.pad(beside, (0, 0, 0, 0, 0, self.widening))
+        return self.activation(beside + self.pointwise(self.depthwise(x)))
+
+
+class Lateral(nn.Module):
+    """A coarser map, twice as large and narrowed, added to a finer one; two residual layers behind it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.narrow = SameConv2d(inputs, outputs, 1)
+        self.activation = nn.PReLU(outputs)
+        self.blocks = nn.Sequential(*(ResidualDepthwise(outputs, outputs) for _ in range(2)))
+
+    def forward(self, coarse: Float[Tensor, "b c h w"], fine: Float[Tensor, "b d h2 w2"]) -> Tensor:
+        larger = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.blocks(fine + self.activation(self.narrow(larger)))
+
+
+class PalmNet(nn.Module):
+    """RGB pictures in [0, 1], square, of `PALM_CROP`, to palms at 2,016 anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def stage(inputs: int, outputs: int) -> nn.Sequential:
+            same = (ResidualDepthwise(outputs, outputs) for _ in range(4))
+            return nn.Sequential(ResidualDepthwise(inputs, outputs, 2), *same)
+
+        self.stem = SameConv2d(3, 32, 5, 2)
+        self.activation = nn.PReLU(32)
+        self.first = nn.Sequential(*(ResidualDepthwise(32, 32) for _ in range(4)))
+        self.stages = nn.ModuleList(stage(*sizes) for sizes in ((32, 64), (64, 128), (128, 256), (256, 256)))
+        self.laterals = nn.ModuleList(Lateral(*sizes) for sizes in ((256, 256), (256, 128)))
+        widths = (128, 256)
+        self.scores = nn.ModuleList(
+            SameConv2d(width, count, 1) for width, (_, count) in zip(widths, PALM_STRIDES, strict=True)
+        )
+        self.places = nn.ModuleList(
+            SameConv2d(width, count * (4 + 2 * PALM_POINTS), 1)
+            for width, (_, count) in zip(widths, PALM_STRIDES, strict=True)
+        )
+
+    def forward(self, image: Float[Tensor, "b 3 192 192"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 9 2"]]:
+        """Score (0 to 1) of each anchor, and centre, size and seven points of the palm there, pixels."""
+        maps = [self.first(self.activation(self.stem(image)))]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        middle = self.laterals[0](maps[4], maps[3])
+        features = [self.laterals[1](middle, maps[2]), middle]
+        scores, places = [], []
+        for feature, score, place, (stride, count) in zip(
+            features, self.scores, self.places, PALM_STRIDES, strict=True
+        ):
+            scores.append(score(feature).permute(0, 2, 3, 1).flatten(1))
+            offsets = place(feature).permute(0, 2, 3, 1).unflatten(-1, (count, 2 + PALM_POINTS, 2))
+            rows, columns = feature.shape[2:]
+            anchor = torch.stack(torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy"), -1)
+            anchor = ((anchor + 0.5) * stride).to(offsets)[:, :, None, None]
+            # The size is no place: the anchor is added to all but that.
+            is_place = offsets.new_tensor([1.0, 0.0] + [1.0] * PALM_POINTS)[:, None]
+            places.append((offsets + anchor * is_place).flatten(1, 3))
+        return torch.cat(scores, 1).clamp(-100, 100).sigmoid(), torch.cat(places, 1)
