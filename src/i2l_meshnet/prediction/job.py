@@ -4,9 +4,8 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -17,16 +16,13 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.prediction.boxes import BoxFile, PersonBox
+from i2l_meshnet.prediction.batches import answers, batches, read_ahead
+from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
 from i2l_meshnet.prediction.images import MAX_PIXELS, Picture, find_pictures, read_photo
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
-
-PIXELS_HELD = 60_000_000
-"""A batch is closed when its pictures together have so many pixels, however few people they show."""
-READ_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +171,8 @@ def run(options: PredictOptions) -> int:
         )
         with progress:
             bar = progress.add_task("predict", total=len(tasks))
-            for batch in _batches(_loaded(tasks, predictor, options, boxes, intrinsics), options.batch_size):
-                _finish(batch, predictor, options, tally, console)
+            for batch in _answered(tasks, predictor, options, boxes, intrinsics):
+                _finish(batch, options, tally, console)
                 progress.update(bar, advance=len(batch))
     Console(highlight=False).print(tally.summary(options.out), markup=False, soft_wrap=True)
     return 1 if tally.counts["failed"] else 0
@@ -203,93 +199,46 @@ def _boxes_for(path: Path, pictures: Sequence[Picture]) -> BoxFile:
     return boxes
 
 
-def _loaded(
+def _answered(
     tasks: Sequence[_Task],
     predictor: MeshPredictor,
     options: PredictOptions,
     boxes: BoxFile | None,
     intrinsics: Intrinsics,
-) -> Iterator[tuple[_Task, Subject | UserError]]:
-    """Pictures in order, decoded and searched for people in a thread while the network is at work on others."""
+) -> Iterator[list[tuple[_Task, PicturePrediction | UserError]]]:
+    """The answers to all pictures, a batch at a time."""
 
-    def load(task: _Task) -> Subject | UserError:
+    def load(task: _Task) -> Subject:
         path = task.picture.path
-        given: list[PersonBox] | None = None if boxes is None else boxes.of(path, task.picture.place)
-        try:
-            photo = read_photo(path, options.max_pixels)
-            return predictor.prepare(photo, path.name, task.name.name, given, intrinsics)
-        except UserError as error:
-            return error
+        given = None if boxes is None else boxes.of(path, task.picture.place)
+        photo = read_photo(path, options.max_pixels)
+        return predictor.prepare(photo, path.name, task.name.name, given, intrinsics)
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[_Task, Future[Subject | UserError]]] = deque()
-        try:
-            for task in tasks:
-                waiting.append((task, pool.submit(load, task)))
-                if len(waiting) > READ_AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _batches(
-    items: Iterator[tuple[_Task, Subject | UserError]], batch_size: int
-) -> Iterator[list[tuple[_Task, Subject | UserError]]]:
-    """Groups of pictures with about `batch_size` people, or as many as memory should hold."""
-    batch: list[tuple[_Task, Subject | UserError]] = []
-    people = pixels = 0
-    for item in items:
-        batch.append(item)
-        if isinstance(item[1], Subject):
-            people += len(item[1].people)
-            pixels += item[1].photo.width * item[1].photo.height
-        if people >= batch_size or pixels >= PIXELS_HELD or len(batch) >= batch_size:
-            yield batch
-            batch, people, pixels = [], 0, 0
-    if batch:
-        yield batch
+    for batch in batches(read_ahead(tasks, load), options.batch_size):
+        yield answers(batch, predictor, options.root_depth)
 
 
 def _finish(
-    batch: Sequence[tuple[_Task, Subject | UserError]],
-    predictor: MeshPredictor,
+    batch: Sequence[tuple[_Task, PicturePrediction | UserError]],
     options: PredictOptions,
     tally: _Tally,
     console: Console,
 ) -> None:
-    """Runs the network on a batch and writes its results; what fails is reported and counted."""
-    tasks = [task for task, subject in batch if isinstance(subject, Subject)]
-    subjects = [subject for _, subject in batch if isinstance(subject, Subject)]
-    failures = [(task, error) for task, error in batch if isinstance(error, UserError)]
-    done: list[tuple[_Task, PicturePrediction]] = []
-    try:
-        done = list(zip(tasks, predictor.predict(subjects, options.root_depth), strict=True))
-    except UserError:
-        # One picture's fault must not cost the others theirs.
-        for task, subject in zip(tasks, subjects, strict=True):
-            try:
-                done.append((task, predictor.predict([subject], options.root_depth)[0]))
-            except UserError as error:
-                failures.append((task, error))
-    for task, prediction in done:
+    """Writes the results of a batch; what failed is reported and counted."""
+    for task, answer in batch:
         try:
-            prediction.save((options.out / task.name).parent, options.saving)
+            if isinstance(answer, UserError):
+                raise answer
+            answer.save((options.out / task.name).parent, options.saving)
         except UserError as error:
-            failures.append((task, error))
+            tally.counts["failed"] += 1
+            shown = str(error) if str(task.picture.path) in str(error) else f"{task.picture.path}: {error}"
+            _say(console, f"failed: {shown}")
             continue
-        tally.add(prediction)
-        if not prediction.people:
+        tally.add(answer)
+        if not answer.people:
             tally.counts["empty"] += 1
             _say(console, f"no person found in {task.picture.path}; --no-detect takes the whole picture, --boxes a box")
-    for task, error in failures:
-        tally.counts["failed"] += 1
-        shown = str(error) if str(task.picture.path) in str(error) else f"{task.picture.path}: {error}"
-        _say(console, f"failed: {shown}")
 
 
 def require_writable(folder: Path) -> None:
