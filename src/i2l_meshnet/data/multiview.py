@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from i2l_meshnet.data.triangulation import (
@@ -36,8 +37,11 @@ JOINTS = tuple(
 """The scored joints: those of the detector's that a body and a detector agree on best."""
 HIPS = (JOINTS.index("L_Hip"), JOINTS.index("R_Hip"))
 KEYPOINT_ROWS = tuple(HALPE26.index(joint) for joint in JOINTS)
+TRUNK_ROWS = tuple(HALPE26.index(f"{side}_{part}") for part in ("Hip", "Shoulder") for side in "LR")
 SUBPIXEL = 64
 """The calibration file gives focal lengths and centres in 64ths of a pixel."""
+STEP = 0.5
+"""How far a person's hips and shoulders may move from one sampled frame to the next, metres, to be the same person."""
 
 Detect = Callable[[UInt8[np.ndarray, "h w 3"]], tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n"]]]
 """RGB image to boxes (x, y, width, height; pixels) and scores."""
@@ -47,10 +51,14 @@ Estimate = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b 26 3"]]
 
 @dataclasses.dataclass(frozen=True)
 class MultiviewClip:
-    """Synchronous videos of calibrated cameras (batch axis: view)."""
+    """Synchronous videos of calibrated cameras (batch axis: view).
+
+    distortion: OpenCV's k1, k2, p1, p2 of each lens.
+    """
 
     name: str
     cameras: PosedCamera
+    distortion: Float[np.ndarray, "v 4"]
     videos: tuple[Path, ...]
 
     def frames(self, every: int) -> Iterator[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
@@ -67,13 +75,25 @@ class MultiviewClip:
             for stream in streams:
                 stream.release()
 
+    def undistorted(self, view: int, pixels: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
+        """Where pixels of a view would lie in a picture without lens distortion: in double precision."""
+        matrix = np.eye(3)
+        matrix[[0, 1], [0, 1]] = self.cameras.intrinsics.focal[view]
+        matrix[:2, 2] = self.cameras.intrinsics.center[view]
+        flat = pixels.double().reshape(-1, 1, 2).numpy()
+        if not len(flat):
+            return pixels.double()
+        straight = cv2.undistortPoints(flat, matrix, self.distortion[view], P=matrix)
+        return torch.from_numpy(straight).reshape(pixels.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class MultiviewSamples(TensorDataclass):
     """One person in one view of one frame, with the reference in that camera's frame (metres).
 
-    box: x, y, width, height, pixels. keypoints: x, y in image pixels, confidence. joints: from all views;
-    joints_without: from the other views only. error: median reprojection error of the person's joints, pixels.
+    person: the same number in all frames that show the same person. box: x, y, width, height, pixels. keypoints: x,
+    y in image pixels without the lens's distortion, confidence. joints: from all views; joints_without: from the
+    other views only. error: median reprojection error of the person's joints, pixels.
     """
 
     view: Int[Tensor, "*b"]
@@ -103,7 +123,7 @@ def open_clip(folder: Path) -> MultiviewClip:
         root = ElementTree.parse(calibration).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise FileError(f"{calibration} is no readable calibration: {error}") from error
-    focal, center, rotation, translation, videos = [], [], [], [], []
+    focal, center, distortion, rotation, translation, videos = [], [], [], [], [], []
     for entry in root.iter("camera"):
         video = folder / "videos" / f"{entry.attrib['serial']}.mp4"
         stream = cv2.VideoCapture(str(video))
@@ -116,6 +136,8 @@ def open_clip(folder: Path) -> MultiviewClip:
         cut = (view["right"] - view["left"] + 1 - width) / 2
         focal.append([intrinsic["focalLengthU"] / SUBPIXEL, intrinsic["focalLengthV"] / SUBPIXEL])
         center.append([intrinsic["centerPointU"] / SUBPIXEL - cut, intrinsic["centerPointV"] / SUBPIXEL])
+        names = ("radialDistortion1", "radialDistortion2", "tangentalDistortion1", "tangentalDistortion2")
+        distortion.append([intrinsic.get(name, 0.0) for name in names])
         # Qualisys' cameras look along -z with y up: half a turn about x gives ours. The place is in millimetres.
         turn = np.diag([1.0, -1.0, -1.0]) @ [[pose[f"r{row}{column}"] for column in (1, 2, 3)] for row in (1, 2, 3)]
         rotation.append(turn)
@@ -128,7 +150,7 @@ def open_clip(folder: Path) -> MultiviewClip:
         torch.from_numpy(np.stack(rotation)),
         torch.from_numpy(np.stack(translation)),
     )
-    return MultiviewClip(folder.name, cameras.to(dtype=torch.float64), tuple(videos))
+    return MultiviewClip(folder.name, cameras.to(dtype=torch.float64), np.array(distortion), tuple(videos))
 
 
 def build_samples(
@@ -148,12 +170,13 @@ def build_samples(
     seen: list[_Person] = []
     for number, images in clip.frames(every):
         boxes, keypoints = [], []
-        for image in images:
+        for view, image in enumerate(images):
             found, score = detect(image)
             box = torch.from_numpy(np.asarray(found, np.float32).reshape(-1, 4)[np.asarray(score) >= smallest_score])
             boxes.append(box)
-            keypoints.append(_estimate_keypoints(image, box, estimate))
-        for person, member in enumerate(associate(clip.cameras, [points.double() for points in keypoints])):
+            points = _estimate_keypoints(image, box, estimate).double()
+            keypoints.append(torch.cat([clip.undistorted(view, points[..., :2]), points[..., 2:]], -1))
+        for person, member in enumerate(associate(clip.cameras, keypoints)):
             seen.append(_collect(number, person, member, boxes, keypoints))
     if not seen:
         raise FileError(f"no person was found in three views of {clip.name}")
@@ -162,7 +185,7 @@ def build_samples(
     if refine and whole:
         points = torch.cat([person.keypoints[:, KEYPOINT_ROWS] for person in whole], 1)
         cameras = refine_orientations(cameras, points[..., :2], points[..., 2])
-    return MultiviewSamples.concatenate([_person_samples(cameras, person) for person in seen])
+    return MultiviewSamples.concatenate([_person_samples(cameras, person) for person in _tracked(cameras, seen)])
 
 
 def read_crops(
@@ -255,6 +278,35 @@ def _collect(
         box[view] = boxes[view][member[view]]
         points[view] = keypoints[view][member[view]].double()
     return _Person(frame, number, present, box, points)
+
+
+def _tracked(cameras: PosedCamera, people: list[_Person]) -> list[_Person]:
+    """The same people, frame after frame, numbered so that the same number is the same person.
+
+    Whoever is nearest to where somebody was last seen, within `STEP`, is the same.
+    """
+    tracked: list[_Person] = []
+    places: dict[int, Tensor] = {}
+    unused = itertools.count()
+    for _, group in itertools.groupby(people, key=lambda person: person.frame):
+        members = list(group)
+        here = torch.stack([_trunk_place(cameras, person) for person in members])
+        known: dict[int, int] = {}
+        if places:
+            distance = torch.cdist(here, torch.stack(list(places.values()))).numpy()
+            pairs = zip(*linear_sum_assignment(distance), strict=True)
+            known = {row: list(places)[column] for row, column in pairs if distance[row, column] < STEP}
+        for row, person in enumerate(members):
+            number = known[row] if row in known else next(unused)
+            places[number] = here[row]
+            tracked.append(dataclasses.replace(person, number=number))
+    return tracked
+
+
+def _trunk_place(cameras: PosedCamera, person: _Person) -> Float[Tensor, "3"]:
+    """The middle of a person's hips and shoulders in the world, metres."""
+    seen = person.keypoints[person.present][:, TRUNK_ROWS]
+    return triangulate(cameras[person.present], seen[..., :2], seen[..., 2]).mean(0)
 
 
 def _person_samples(cameras: PosedCamera, person: _Person) -> MultiviewSamples:

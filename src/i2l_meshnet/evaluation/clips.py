@@ -1,24 +1,40 @@
 """`evaluate --data real-multiview`: the clips of real people, fetched, prepared and scored in one go."""
 
-import dataclasses
+import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from rich.table import Table
 from torch import Tensor
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.data.multiview import Detect, build_samples, open_clip, read_crops
+from i2l_meshnet.data.multiview import (
+    Detect,
+    MultiviewClip,
+    MultiviewSamples,
+    build_samples,
+    load_samples,
+    open_clip,
+    read_crops,
+    save_samples,
+)
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation.multiview import evaluate_multiview
+from i2l_meshnet.evaluation.report import write_table
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.rtmpose import load_onnx
 
 NAME = "real-multiview"
+VERSION = 2
+"""To be raised when samples come out otherwise, so that kept ones are made again."""
 
 
 def evaluate_clips(
@@ -29,33 +45,77 @@ def evaluate_clips(
     batch_size: int,
     out: Path,
     weights: str,
-) -> Iterator[str]:
-    """Scores a network on each clip; yields the lines to print and writes `multiview.json`.
+    every: int = 4,
+) -> Iterator[str | Table]:
+    """Scores a network on each clip; yields what to print and writes `multiview.json` and tables.
 
-    make_detector: makes the person detector. weights: their name, for the record. Raises InputError where there is
-    none or the body has no keypoint regressor, FileError where the clips cannot be fetched.
+    make_detector: makes the person detector. weights: their name, for the record. every: every so-manieth frame; with
+    1 there are accelerations too. What the detectors find is kept in the cache folder for the next time. Raises
+    InputError where there is no detector or the body has no keypoint regressor, FileError where the clips cannot be
+    fetched.
     """
     if make_detector is None:
         raise InputError(f"{NAME} needs a person detector, and none was given")
-    regressor: Float[Tensor, "26 v"] | None = getattr(body, "keypoint_regressor", None)
-    if regressor is None:
-        raise InputError(f"{NAME} needs a network of the body 'anny', not of {body.name!r}")
+    regressor = require_regressor(body, NAME)
     folder = assets.ensure("multiview")
-    detect, estimate = make_detector(), load_onnx(assets.ensure("rtmpose")).eval()
-    found = {}
+    found: dict[str, Any] = {}
+    rows: dict[str, list[dict[str, Any]]] = {"joints": [], "views": [], "samples": []}
     for path in sorted(path for path in folder.glob("**/Demo_*") if (path / "videos").is_dir()):
         clip = open_clip(path)
-        samples = build_samples(clip, detect, estimate)
-        crops = read_crops(clip, samples, network.grid.crop_size)
+        samples, crops = _prepared(clip, make_detector, every, network.grid.crop_size)
         report = evaluate_multiview(
             network, network.grid, body, regressor, samples.to(device), crops.to(device), batch_size
         )
-        found[clip.name] = dataclasses.asdict(report)
+        found[clip.name] = report.to_json()
+        for name, part in (
+            ("joints", report.joint_rows()),
+            ("views", report.view_rows()),
+            ("samples", report.sample_rows()),
+        ):
+            rows[name] += [{"clip": clip.name, **row} for row in part]
         yield f"{clip.name}:"
         yield from report.lines()
+        yield from report.tables()
     if not found:
         raise InputError(f"{folder} holds no clip: delete it to have it fetched again")
     path = out / "multiview.json"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"weights": weights, "clips": found}, indent=1) + "\n", encoding="utf-8")
-    yield f"results in {path}"
+        content = {"weights": weights, "every": every, "clips": found}
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for name, part in rows.items():
+        write_table(out / f"multiview_{name}.csv", part)
+    yield f"results in {path}, tables beside it (multiview_joints.csv, multiview_views.csv, multiview_samples.csv)"
+
+
+def require_regressor(body: Body, benchmark: str) -> Float[Tensor, "26 v"]:
+    """What reads the detector's keypoints off the body. Raises InputError for a body that has none."""
+    regressor: Float[Tensor, "26 v"] | None = getattr(body, "keypoint_regressor", None)
+    if regressor is None:
+        raise InputError(f"{benchmark} needs a network of the body 'anny', not of {body.name!r}")
+    return regressor
+
+
+def _prepared(
+    clip: MultiviewClip, make_detector: Callable[[], Detect], every: int, crop_size: tuple[int, int]
+) -> tuple[MultiviewSamples, UInt8[Tensor, "b 3 h w"]]:
+    """Samples and crops of a clip, kept in the cache folder."""
+    facts = [VERSION, every, *(str(assets.ensure(name)) for name in ("multiview", "detector", "rtmpose"))]
+    stamp = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    folder = assets.cache_folder() / "benchmarks"
+    kept = folder / f"{clip.name}-{stamp}.npz"
+    if not kept.exists():
+        estimate = load_onnx(assets.ensure("rtmpose")).eval()
+        save_samples(build_samples(clip, make_detector(), estimate, every), kept)
+    samples = load_samples(kept)
+    cut = folder / f"{clip.name}-{stamp}-{crop_size[0]}x{crop_size[1]}.npz"
+    try:
+        with np.load(cut) as file:
+            crops = torch.from_numpy(file["crops"])
+            if crops.shape == (len(samples.view), 3, *crop_size):
+                return samples, crops
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass  # not there, or damaged: made anew
+    crops = read_crops(clip, samples, crop_size, every)
+    with atomic_path(cut) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, crops=crops.numpy())
+    return samples, crops

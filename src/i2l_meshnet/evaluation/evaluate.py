@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body
@@ -73,6 +74,8 @@ class EvaluateOptions:
     """Threads that read pictures."""
     samples: int | None = None
     """Evaluate on the first so many samples only."""
+    every: int = 4
+    """Of real-multiview: take every so-manieth frame; with 1 the errors of accelerations are told too."""
     out: Path = Path("evaluation")
     """Folder for the results; it is made if it is missing."""
     pictures: int = 8
@@ -88,8 +91,8 @@ class EvaluateOptions:
             raise InputError("give either --weights or --snapshot, not both")
         if self.batch_size < 1 or self.workers < 1 or self.pictures < 0:
             raise InputError("--batch-size and --workers are at least 1, --pictures at least 0")
-        if self.samples is not None and self.samples < 1:
-            raise InputError("--samples is at least 1")
+        if (self.samples is not None and self.samples < 1) or self.every < 1:
+            raise InputError("--samples and --every are at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +138,12 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
     network, body = network.to(device), body.to(device)
     weights = "default" if named is None else named.name
     if options.data == clips.NAME:
-        for line in clips.evaluate_clips(
-            network, body, make_detector, device, options.batch_size, options.out, weights
-        ):
-            _say(console, line)
+        _show(
+            console,
+            clips.evaluate_clips(
+                network, body, make_detector, device, options.batch_size, options.out, weights, options.every
+            ),
+        )
         return 0
     protocol = PROTOCOLS[options.data]
     split = options.split or protocol.split
@@ -512,6 +517,14 @@ def _read_regressor(root: Path, path: str, joints: int) -> Float[Tensor, "j v"]:
     if len(regressor) != joints:
         raise FileError(f"{root / path} has {len(regressor)} rows, not one for each of {joints} joints")
     return regressor
+
+
+def _show(console: Console, found: Iterable[str | Table]) -> None:
+    for item in found:
+        if isinstance(item, str):
+            _say(console, item)
+        else:
+            console.print(item)
 
 
 def _say(console: Console, text: str) -> None:

@@ -1,73 +1,180 @@
-"""The default model on real people: joints against a reference triangulated from four views."""
+"""A network on real people: joints against a reference triangulated from four views."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
+from rich.table import Table
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.data.multiview import HIPS, KEYPOINT_ROWS, MultiviewSamples
-from i2l_meshnet.evaluation.metrics import aligned_error, mean_error, root_relative
+from i2l_meshnet.data.multiview import HIPS, JOINTS, KEYPOINT_ROWS, MultiviewSamples
+from i2l_meshnet.evaluation.metrics import acceleration_error, aligned_error, mean_error, root_relative
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.tensors import TensorDataclass
 
 MILLIMETRES = 1000
+SHOULDERS = (JOINTS.index("L_Shoulder"), JOINTS.index("R_Shoulder"))
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshScore:
-    """Mean errors of one kind of mesh, millimetres; `*_views`: the same for each view.
+class PersonErrors(TensorDataclass):
+    """Errors of one kind of mesh, a row per sample; millimetres and degrees, relative to the mean of the hips.
 
-    size_ratio: median over the samples of the reference's size against the prediction's (mean distance from the
-    root). mpjpe_other_views: MPJPE against the reference made without the scored view.
+    joints: distances. aligned: PA-MPJPE. depth: signed along the camera's z axis, positive too far. lean: of the
+    trunk against the reference's, positive forward (`trunk_lean`). acceleration: mm a squared frame, NaN where the
+    frame before or after is not among the samples. size: of the reference against the prediction's (distances from
+    the root). other_views, aligned_other_views: MPJPE and PA-MPJPE against the reference without the scored view.
     """
 
-    mpjpe: float
-    pa_mpjpe: float
-    mpjpe_views: tuple[float, ...]
-    pa_mpjpe_views: tuple[float, ...]
-    size_ratio: float
-    mpjpe_other_views: float
-    pa_mpjpe_other_views: float
+    joints: Float[Tensor, "*b 12"]
+    aligned: Float[Tensor, "*b"]
+    depth: Float[Tensor, "*b 12"]
+    lean: Float[Tensor, "*b"]
+    acceleration: Float[Tensor, "*b"]
+    size: Float[Tensor, "*b"]
+    other_views: Float[Tensor, "*b"]
+    aligned_other_views: Float[Tensor, "*b"]
+
+    @property
+    def mpjpe(self) -> float:
+        """Mean per-joint position error, mm."""
+        return float(self.joints.mean())
+
+    @property
+    def pa_mpjpe(self) -> float:
+        """The same after the best scale, rotation and translation, mm."""
+        return float(self.aligned.mean())
+
+    def summary(self) -> dict[str, float | None]:
+        """Means (of lean and size: medians) over the samples; None for an acceleration of nothing."""
+        known = self.acceleration[~self.acceleration.isnan()]
+        return {
+            "mpjpe_mm": self.mpjpe,
+            "pa_mpjpe_mm": self.pa_mpjpe,
+            "lean_degrees": float(self.lean.median()),
+            "depth_bias_mm": float(self.depth.mean()),
+            "depth_error_mm": float(self.depth.abs().mean()),
+            "acceleration_mm_per_squared_frame": float(known.mean()) if len(known) else None,
+            "size_ratio": float(self.size.median()),
+            "mpjpe_other_views_mm": float(self.other_views.mean()),
+            "pa_mpjpe_other_views_mm": float(self.aligned_other_views.mean()),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class MultiviewReport:
     """What `evaluate_multiview` found.
 
-    noise_mpjpe, noise_pa_mpjpe: how far the reference moves when the scored view is left out of it, millimetres:
-    differences below this mean nothing. reprojection: median error of the reference in the views, pixels.
+    errors: by kind of mesh, `lixel` and `param`. noise: errors of the reference without the scored view against the
+    whole one; differences below these mean nothing. reprojection: median error of the reference in the views, pixels.
     """
 
-    samples: int
-    lixel: MeshScore
-    param: MeshScore | None
-    noise_mpjpe: float
-    noise_pa_mpjpe: float
+    samples: MultiviewSamples
+    errors: dict[str, PersonErrors]
+    noise: PersonErrors
     reprojection: float
 
+    @property
+    def views(self) -> list[int]:
+        """The views that have samples."""
+        return sorted(set(self.samples.view.tolist()))
+
     def lines(self) -> list[str]:
-        """The report as printed, in the published wording."""
+        """The means as printed, in the published wording first."""
         found = []
-        for name, score in (("lixel", self.lixel), ("param", self.param)):
-            if score is not None:
-                found.append(f"MPJPE from {name} mesh: {score.mpjpe:.2f} mm")
-                found.append(f"PA MPJPE from {name} mesh: {score.pa_mpjpe:.2f} mm")
-                views = ", ".join(
-                    f"{direct:.1f}/{aligned:.1f}"
-                    for direct, aligned in zip(score.mpjpe_views, score.pa_mpjpe_views, strict=True)
-                )
-                found.append(f"  per view {views}; reference / predicted size {score.size_ratio:.3f}")
-                found.append(
-                    f"  against the other views alone {score.mpjpe_other_views:.2f} / {score.pa_mpjpe_other_views:.2f}"
-                )
+        for kind, errors in self.errors.items():
+            found.append(f"MPJPE from {kind} mesh: {errors.mpjpe:.2f} mm")
+            found.append(f"PA MPJPE from {kind} mesh: {errors.pa_mpjpe:.2f} mm")
+        for kind, errors in self.errors.items():
+            mean = errors.summary()
+            found.append(
+                f"{kind} mesh: lean {mean['lean_degrees']:+.1f}°, depth bias {mean['depth_bias_mm']:+.1f} mm, "
+                f"depth error {mean['depth_error_mm']:.1f} mm{_acceleration(mean)}, "
+                f"reference / predicted size {mean['size_ratio']:.3f}, against the other views alone "
+                f"{mean['mpjpe_other_views_mm']:.1f} / {mean['pa_mpjpe_other_views_mm']:.1f} mm"
+            )
+        noise = self.noise.summary()
         found.append(
-            f"{self.samples} samples, 12 joints, root depth given; leaving the scored view out moves the reference by "
-            f"{self.noise_mpjpe:.1f} mm ({self.noise_pa_mpjpe:.1f} aligned); reprojection {self.reprojection:.1f} px"
+            f"{len(self.samples.view)} samples, 12 joints, root depth given; leaving the scored view out moves the "
+            f"reference by {self.noise.mpjpe:.1f} mm ({self.noise.pa_mpjpe:.1f} aligned{_acceleration(noise)}); "
+            f"reprojection {self.reprojection:.1f} px"
         )
         return found
+
+    def tables(self) -> list[Table]:
+        """Per joint and per view, for the terminal."""
+        by_joint = Table("joint", title="by joint, mm; depth: too far is positive")
+        by_view = Table("view", "n", title="by view, mm; lean in degrees, forward is positive")
+        for kind in self.errors:
+            for name in ("MPJPE", "depth"):
+                by_joint.add_column(f"{name}\n{kind}", justify="right")
+            for name in ("MPJPE", "PA MPJPE", "depth", "lean"):
+                by_view.add_column(f"{name}\n{kind}", justify="right")
+        by_joint.add_column("noise", justify="right")
+        for row in self.joint_rows():
+            by_joint.add_row(str(row.pop("joint")), *(f"{value:.1f}" for value in row.values()))
+        for view in self.views:
+            chosen = self.samples.view == view
+            cells = [f"{view + 1}", str(int(chosen.sum()))]
+            for errors in self.errors.values():
+                mean = errors[chosen].summary()
+                names = ("mpjpe_mm", "pa_mpjpe_mm", "depth_bias_mm", "lean_degrees")
+                cells += [f"{mean[name]:.1f}" for name in names]
+            by_view.add_row(*cells)
+        return [by_joint, by_view]
+
+    def joint_rows(self) -> list[dict[str, Any]]:
+        """A row per joint: its mean distance and signed depth for each mesh, and the reference's noise, mm."""
+        rows = []
+        for index, joint in enumerate(JOINTS):
+            row: dict[str, Any] = {"joint": joint}
+            for kind, errors in self.errors.items():
+                row[f"{kind}_mpjpe_mm"] = float(errors.joints[:, index].mean())
+                row[f"{kind}_depth_bias_mm"] = float(errors.depth[:, index].mean())
+            rows.append({**row, "noise_mm": float(self.noise.joints[:, index].mean())})
+        return rows
+
+    def view_rows(self) -> list[dict[str, Any]]:
+        """A row per view: `PersonErrors.summary` of each mesh."""
+        rows = []
+        for view in self.views:
+            chosen = self.samples.view == view
+            row: dict[str, Any] = {"view": view + 1, "samples": int(chosen.sum())}
+            for kind, errors in self.errors.items():
+                row |= {f"{kind}_{name}": value for name, value in errors[chosen].summary().items()}
+            rows.append(row)
+        return rows
+
+    def sample_rows(self) -> Iterator[dict[str, Any]]:
+        """A row per sample: who and where, the detector's mean confidence, and its errors."""
+        for index in range(len(self.samples.view)):
+            row: dict[str, Any] = {
+                "frame": int(self.samples.frame[index]),
+                "person": int(self.samples.person[index]),
+                "view": int(self.samples.view[index]) + 1,
+                "confidence": float(self.samples.keypoints[index, :, 2].mean()),
+            }
+            for kind, errors in self.errors.items():
+                row |= {f"{kind}_{name}": value for name, value in errors[index : index + 1].summary().items()}
+            yield row
+
+    def to_json(self) -> dict[str, Any]:
+        """All means, as plain values."""
+        return {
+            "samples": len(self.samples.view),
+            "people": len(set(self.samples.person.tolist())),
+            "reprojection_px": self.reprojection,
+            "noise": {
+                name: v for name, v in self.noise.summary().items() if "other" not in name and "size" not in name
+            },
+            "meshes": {kind: errors.summary() for kind, errors in self.errors.items()},
+            "joints": self.joint_rows(),
+            "views": self.view_rows(),
+        }
 
 
 def evaluate_multiview(
@@ -116,36 +223,68 @@ def report(
     samples: MultiviewSamples, lixel: Float[Tensor, "b 12 3"], param: Float[Tensor, "b 12 3"] | None
 ) -> MultiviewReport:
     """Scores of joints in the camera frame (metres; the parametric ones in any place)."""
-    truth, other = _rooted(samples.joints), _rooted(samples.joints_without)
-    return MultiviewReport(
-        samples=len(truth),
-        lixel=_score(samples, lixel),
-        param=None if param is None else _score(samples, param),
-        noise_mpjpe=_millimetres(mean_error(other, truth)),
-        noise_pa_mpjpe=_millimetres(aligned_error(other, truth)),
-        reprojection=float(samples.error.median()),
+    samples, lixel = samples.to("cpu"), lixel.cpu()
+    errors = {"lixel": person_errors(samples, lixel)}
+    if param is not None:
+        errors["param"] = person_errors(samples, param.cpu())
+    noise = person_errors(samples, samples.joints_without)
+    return MultiviewReport(samples, errors, noise, float(samples.error.median()))
+
+
+def person_errors(samples: MultiviewSamples, joints: Float[Tensor, "b 12 3"]) -> PersonErrors:
+    """Errors of joints in the camera frame (metres, in any place)."""
+    found, truth, other = _rooted(joints), _rooted(samples.joints), _rooted(samples.joints_without)
+    acceleration = torch.full_like(found[:, 0, 0], torch.nan)
+    middle, before, after = consecutive(samples)
+    if len(middle):
+        frames = torch.stack([before, middle, after], 1)
+        acceleration[middle] = acceleration_error(found[frames], truth[frames])[:, 0] * MILLIMETRES
+    return PersonErrors(
+        joints=(found - truth).norm(dim=-1) * MILLIMETRES,
+        aligned=aligned_error(found, truth) * MILLIMETRES,
+        depth=(found - truth)[..., 2] * MILLIMETRES,
+        lean=trunk_lean(found, truth).rad2deg(),
+        acceleration=acceleration,
+        size=truth.norm(dim=-1).sum(-1) / found.norm(dim=-1).sum(-1),
+        other_views=mean_error(found, other) * MILLIMETRES,
+        aligned_other_views=aligned_error(found, other) * MILLIMETRES,
     )
+
+
+def consecutive(samples: MultiviewSamples) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of samples whose person is seen by the same view in the frames before and after too, and their rows."""
+    keys = list(zip(samples.person.tolist(), samples.view.tolist(), samples.frame.tolist(), strict=True))
+    row = {key: index for index, key in enumerate(keys)}
+    found = [
+        (index, row[person, view, frame - 1], row[person, view, frame + 1])
+        for index, (person, view, frame) in enumerate(keys)
+        if (person, view, frame - 1) in row and (person, view, frame + 1) in row
+    ]
+    middle, before, after = torch.tensor(found, dtype=torch.long).reshape(-1, 3).unbind(1)
+    return middle, before, after
+
+
+def trunk_lean(found: Float[Tensor, "*b 12 3"], truth: Float[Tensor, "*b 12 3"]) -> Float[Tensor, "*b"]:
+    """How far the line from hips to shoulders leans forward against the reference's, radians.
+
+    The angle lies in the plane of the reference's trunk and of its front, which is at right angles to the trunk and
+    to the line from the right hip and shoulder to the left ones.
+    """
+
+    def trunk(joints: Tensor) -> Tensor:
+        return joints[..., SHOULDERS, :].mean(-2) - joints[..., HIPS, :].mean(-2)
+
+    up = trunk(truth)
+    left = sum(truth[..., first, :] - truth[..., second, :] for first, second in (HIPS, SHOULDERS))
+    front = torch.linalg.cross(left, up)
+    leaning = trunk(found)
+    return torch.atan2((leaning * front).sum(-1) / front.norm(dim=-1), (leaning * up).sum(-1) / up.norm(dim=-1))
+
+
+def _acceleration(mean: dict[str, float | None]) -> str:
+    value = mean["acceleration_mm_per_squared_frame"]
+    return "" if value is None else f", acceleration error {value:.1f} mm/frame²"
 
 
 def _rooted(joints: Float[Tensor, "b 12 3"]) -> Float[Tensor, "b 12 3"]:
     return root_relative(joints, joints[:, list(HIPS)].mean(1))
-
-
-def _millimetres(error: Float[Tensor, "n"]) -> float:
-    return float(error.mean()) * MILLIMETRES
-
-
-def _score(samples: MultiviewSamples, joints: Float[Tensor, "b 12 3"]) -> MeshScore:
-    found, truth, other = _rooted(joints), _rooted(samples.joints), _rooted(samples.joints_without)
-    direct, aligned = mean_error(found, truth), aligned_error(found, truth)
-    views = sorted(set(samples.view.tolist()))
-    size = truth.norm(dim=-1).sum(-1) / found.norm(dim=-1).sum(-1)
-    return MeshScore(
-        mpjpe=_millimetres(direct),
-        pa_mpjpe=_millimetres(aligned),
-        mpjpe_views=tuple(_millimetres(direct[samples.view == view]) for view in views),
-        pa_mpjpe_views=tuple(_millimetres(aligned[samples.view == view]) for view in views),
-        size_ratio=float(size.median()),
-        mpjpe_other_views=_millimetres(mean_error(found, other)),
-        pa_mpjpe_other_views=_millimetres(aligned_error(found, other)),
-    )

@@ -167,6 +167,12 @@ def _column(metric: Metric) -> str:
     return f"{metric.key}_{'mm' if metric.unit == 'mm' else 'percent'}"
 
 
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows of the same keys as CSV, whole or not at all; None and NaN are left empty."""
+    cells = ([_cell(v) if isinstance(v, float) else "" if v is None else v for v in row.values()] for row in rows)
+    _write_csv(path, list(rows[0]), cells)
+
+
 def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 

@@ -1,0 +1,150 @@
+"""Scores on the multi-view clips: the trunk's lean, accelerations, tables, detections that are kept."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from i2l_meshnet import assets
+from i2l_meshnet.bodies.library import load_body
+from i2l_meshnet.data.multiview import HIPS, JOINTS, MultiviewClip, MultiviewSamples
+from i2l_meshnet.data.triangulation import PosedCamera
+from i2l_meshnet.evaluation import clips
+from i2l_meshnet.evaluation.multiview import consecutive, report, trunk_lean
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.output import LixelOutput
+
+
+def standing() -> torch.Tensor:
+    """Joints of a person who stands upright and faces the camera (12, 3), metres."""
+    places = {"Shoulder": (0.2, -0.5), "Elbow": (0.25, -0.2), "Wrist": (0.3, 0.0)}
+    places |= {"Hip": (0.1, 0.0), "Knee": (0.1, 0.45), "Ankle": (0.1, 0.9)}
+    rows = []
+    for joint in JOINTS:
+        side, part = joint.split("_")
+        x, y = places[part]
+        rows.append([x if side == "L" else -x, y, 4.0])
+    return torch.tensor(rows)
+
+
+def samples(joints: torch.Tensor, frames: list[int], view: int = 0) -> MultiviewSamples:
+    count = len(joints)
+    keypoints = torch.cat([torch.zeros(count, 26, 2), torch.full((count, 26, 1), 0.8)], -1)
+    return MultiviewSamples(
+        view=torch.full((count,), view),
+        frame=torch.tensor(frames),
+        person=torch.zeros(count, dtype=torch.long),
+        box=torch.tensor([100.0, 100, 150, 300]).expand(count, 4),
+        camera=Camera(torch.full((count, 2), 800.0), torch.full((count, 2), 200.0)),
+        keypoints=keypoints,
+        joints=joints,
+        joints_without=joints + 0.001,
+        error=torch.full((count,), 2.0),
+    )
+
+
+@pytest.mark.parametrize("degrees", [-7.0, 0.0, 12.0])
+def test_lean_is_signed_forward_whatever_way_the_person_faces(degrees: float) -> None:
+    truth = standing()
+    hips = truth[list(HIPS)].mean(0)
+    angle = math.radians(degrees)
+    # Forward is towards the camera (-z): a turn about x that takes up (-y) to it.
+    turn = torch.tensor(
+        [[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]], dtype=torch.float32
+    )
+    leaning = (truth - hips) @ turn.T + hips
+    assert math.degrees(float(trunk_lean(leaning, truth))) == pytest.approx(degrees, abs=1e-3)
+    about = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
+    assert math.degrees(float(trunk_lean(leaning @ about, truth @ about))) == pytest.approx(degrees, abs=1e-3)
+
+
+def test_acceleration_needs_neighbouring_frames_and_sees_jitter() -> None:
+    steady = standing()[None].repeat(5, 1, 1)
+    found = steady.clone()
+    found[1, 0, 0] += 0.024
+    given = samples(steady, [0, 1, 2, 3, 5])
+    middle, before, after = consecutive(given)
+    assert (middle.tolist(), before.tolist(), after.tolist()) == ([1, 2], [0, 1], [2, 3])
+    errors = report(given, found, None).errors["lixel"]
+    # One of twelve joints jumps by 24 mm and back: its second difference is 48 mm, then 24 mm.
+    expected = [float("nan"), 4, 2, float("nan"), float("nan")]
+    torch.testing.assert_close(errors.acceleration, torch.tensor(expected), equal_nan=True, atol=1e-3, rtol=0)
+
+
+def test_depth_is_signed_and_views_are_told_apart() -> None:
+    joints = standing()[None].repeat(2, 1, 1)
+    found = joints.clone()
+    found[:, JOINTS.index("L_Wrist"), 2] += 0.06
+    given = MultiviewSamples.concatenate([samples(joints, [0, 1]), samples(joints, [0, 1], view=2)])
+    scores = report(given, torch.cat([found, joints]), None)
+    wrist = next(row for row in scores.joint_rows() if row["joint"] == "L_Wrist")
+    assert wrist["lixel_depth_bias_mm"] == pytest.approx(30, abs=1e-3)
+    first, second = scores.view_rows()
+    assert (first["view"], second["view"]) == (1, 3)
+    assert first["lixel_mpjpe_mm"] == pytest.approx(5, abs=1e-3)
+    assert second["lixel_mpjpe_mm"] == pytest.approx(0, abs=1e-3)
+    assert len(scores.tables()) == 2
+
+
+class StandInNetwork:
+    """Gives every crop the same mesh, at the grid's middle."""
+
+    def __init__(self, vertices: int) -> None:
+        self.grid = LixelGrid(crop_size=(64, 48))
+        self.vertices = vertices
+
+    def __call__(self, image: torch.Tensor) -> LixelOutput:
+        noise = torch.randn(len(image), self.vertices, 3, generator=torch.Generator().manual_seed(0))
+        return LixelOutput(noise[:, :1], 32 + noise, noise[:, :1])
+
+
+def test_clips_are_prepared_once_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Demo_One" / "videos").mkdir(parents=True)
+    monkeypatch.setenv("I2L_MESHNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(assets, "ensure", lambda name: tmp_path)
+    none = PosedCamera(Camera(torch.zeros(0, 2), torch.zeros(0, 2)), torch.zeros(0, 3, 3), torch.zeros(0, 3))
+    clip = MultiviewClip("Demo_One", none, np.zeros((0, 4)), ())
+    monkeypatch.setattr(clips, "open_clip", lambda path: clip)
+    monkeypatch.setattr(clips, "load_onnx", lambda path: torch.nn.Identity())
+    given = samples(standing()[None].repeat(3, 1, 1), [0, 1, 2])
+    made: list[str] = []
+
+    def build(*arguments: object) -> MultiviewSamples:
+        made.append("samples")
+        return given
+
+    def read(*arguments: object) -> torch.Tensor:
+        made.append("crops")
+        return torch.zeros(3, 3, 64, 48, dtype=torch.uint8)
+
+    monkeypatch.setattr(clips, "build_samples", build)
+    monkeypatch.setattr(clips, "read_crops", read)
+    body = load_body("anny")
+    network = StandInNetwork(len(body.joint_regressor[0]))
+    results = []
+    for run in ("first", "second"):
+        found = clips.evaluate_clips(
+            network,
+            body,
+            lambda: None,
+            torch.device("cpu"),
+            2,
+            tmp_path / run,
+            "mine",
+            every=1,  # type: ignore[arg-type, return-value]
+        )
+        results.append([item for item in found if isinstance(item, str)][:-1])
+    assert made == ["samples", "crops"]
+    assert results[0] == results[1]
+    content = json.loads((tmp_path / "second" / "multiview.json").read_text())
+    assert content["weights"] == "mine"
+    assert content["clips"]["Demo_One"]["meshes"]["lixel"]["acceleration_mm_per_squared_frame"] > 0
+    with (tmp_path / "second" / "multiview_samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["0", "1", "2"]
+    assert rows[0]["lixel_acceleration_mm_per_squared_frame"] == ""
