@@ -29,6 +29,14 @@ MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _pillow_limit = threading.Lock()
 
 
+class UnknownFormatError(FileError):
+    """A file is not a picture in a format that can be read here."""
+
+
+class TooManyPixelsError(FileError):
+    """A picture has more pixels than are allowed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Photo:
     """A decoded picture: upright 8-bit RGB, and the focal length that its EXIF data tell, pixels (None: not told)."""
@@ -109,32 +117,48 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     """Reads a picture of any format that Pillow knows, and HEIC where pillow-heif is installed.
 
     The EXIF orientation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and floating-point
-    pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read and for
-    a picture of more than `max_pixels`.
+    pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read
+    (UnknownFormatError where it is no picture at all) and TooManyPixelsError for more than `max_pixels`.
     """
+    with _reading(path, max_pixels) as image:
+        width, height = image.size
+        focal = focal_from_exif(image)
+        pixels = to_rgb(image)
+    if min(pixels.shape[:2]) < 2:
+        raise FileError(f"cannot use {path}: {width}x{height} pixels are too few to see a person")
+    return Photo(pixels, focal)
+
+
+def require_picture(path: Path, max_pixels: int = MAX_PIXELS) -> str:
+    """Pillow's name of a picture's format, from its first bytes; nothing is decoded. Raises as `read_photo` does."""
+    with _reading(path, max_pixels) as image:
+        return image.format or "HEIF"
+
+
+@contextlib.contextmanager
+def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """An opened picture of at most `max_pixels`; whatever goes wrong with it becomes one line that names it."""
     try:
         if path.stat().st_size == 0:
             raise FileError(f"cannot read {path}: the file is empty; copy or download it again")
         with _opened(path) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise FileError(
+                raise TooManyPixelsError(
                     f"cannot read {path}: {width}x{height} is more than {max_pixels / 1e6:g} million pixels; "
                     "make it smaller, or allow more with --max-pixels"
                 )
-            focal = focal_from_exif(image)
-            pixels = to_rgb(image)
+            yield image
     except UnidentifiedImageError as error:
-        raise FileError(f"cannot read {path}: it is not a picture in a format that can be read here") from error
+        raise UnknownFormatError(
+            f"cannot read {path}: it is not a picture in a format that can be read here"
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
         # Pillow's decoders report broken data as any of these.
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
         raise FileError(f"cannot read {path}: {reason}; copy or download it again") from error
     except MemoryError as error:
         raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
-    if min(pixels.shape[:2]) < 2:
-        raise FileError(f"cannot use {path}: {width}x{height} pixels are too few to see a person")
-    return Photo(pixels, focal)
 
 
 @contextlib.contextmanager
