@@ -75,27 +75,33 @@ def draw_overlay(
     focal: Float[np.ndarray, "2"],
     center: Float[np.ndarray, "2"],
     numbers: Sequence[int] | None = None,
+    samples: int = 3,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Meshes on the photo as the camera (focal and centre in pixels of `photo`) sees them, nearer before farther.
 
-    numbers: which person's colour each has; in order if None.
+    numbers: which person's colour each has; in order if None. samples: most samples along each side of a pixel.
     """
     points = []
     for surface in surfaces:
         depth = surface.vertices[:, 2:]
         flat = surface.vertices[:, :2] / np.maximum(depth, 1e-6) * focal + center
         points.append(np.concatenate([flat, depth], 1))
-    layer = draw_layer(surfaces, points, [surface.normals for surface in surfaces], photo.shape[:2], numbers)
+    layer = draw_layer(surfaces, points, [surface.normals for surface in surfaces], photo.shape[:2], numbers, samples)
     return photo if layer is None else layer.over(photo, OPACITY)
 
 
 def draw_view(
-    surfaces: Sequence[Surface], view: Literal["side", "top"], numbers: Sequence[int] | None = None
+    surfaces: Sequence[Surface],
+    view: Literal["side", "top"],
+    numbers: Sequence[int] | None = None,
+    bounds: Float[np.ndarray, "2 3"] | None = None,
+    samples: int = 3,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """All meshes without perspective on a plain background, with a scale bar.
 
     "side": from the camera's right, so that the camera is to the left of the picture. "top": from above, the camera
-    at the bottom. numbers: as in `draw_overlay`.
+    at the bottom. numbers, samples: as in `draw_overlay`. bounds: least and greatest x, y, z that the picture has room
+    for (camera frame, metres); those of the meshes if None.
     """
     # Rows: which way of the camera frame is right, down and away from the viewer.
     axes = {
@@ -103,7 +109,8 @@ def draw_view(
         "top": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
     }[view]
     turned = [surface.vertices @ axes.T for surface in surfaces]
-    low, high = (np.min([t.min(0) for t in turned], 0), np.max([t.max(0) for t in turned], 0))
+    corners = turned if bounds is None else [bounds @ axes.T]
+    low, high = (np.min([c.min(0) for c in corners], 0), np.max([c.max(0) for c in corners], 0))
     extent = np.maximum(high - low, 0.2)
     scale = VIEW_SIDE * 0.86 / extent[:2].max()
     width, height = (max(VIEW_SIDE // 3, math.ceil(side * scale + VIEW_SIDE * 0.14)) for side in extent[:2])
@@ -114,7 +121,7 @@ def draw_view(
         points.append(np.concatenate([flat, t[:, 2:] - low[2] + 1.0], 1))
     paper = np.linspace(250, 226, height)[:, None, None].repeat(width, 1).repeat(3, 2).astype(np.uint8)
     normals = [surface.normals @ axes.T for surface in surfaces]
-    layer = draw_layer(surfaces, points, normals, (height, width), numbers)
+    layer = draw_layer(surfaces, points, normals, (height, width), numbers, samples)
     picture = paper if layer is None else layer.over(paper)
     return _with_scale_bar(picture, scale)
 
@@ -125,12 +132,15 @@ def draw_layer(
     normals: Sequence[Float[np.ndarray, "_ 3"]],
     size: tuple[int, int],
     numbers: Sequence[int] | None = None,
+    samples: int = 3,
 ) -> Layer | None:
     """Shades meshes, each in its colour, in the part of a picture of `size` (height, width) that they cover.
 
-    points: x, y in pixels and depth in metres of each mesh's vertices; normals: in the same frame; numbers: as in
-    `draw_overlay`. Supersampled, so edges are smooth. None if nothing is to be seen.
+    points: x, y in pixels and depth in metres of each mesh's vertices; normals: in the same frame; numbers, samples: as
+    in `draw_overlay`. Supersampled, so edges are smooth. None if nothing is to be seen.
     """
+    if not surfaces:
+        return None
     corners = np.concatenate(points)
     seen = corners[(corners[:, 2] > 0) & np.isfinite(corners).all(1)]
     if not len(seen):
@@ -142,7 +152,7 @@ def draw_layer(
     if right <= left or bottom <= top:
         return None
     width, height = right - left, bottom - top
-    samples = max(1, min(3, math.isqrt(SAMPLES_MAX // (width * height))))
+    samples = max(1, min(samples, math.isqrt(SAMPLES_MAX // (width * height))))
 
     offsets = np.cumsum([0, *(len(p) for p in points[:-1])])
     faces = np.concatenate([s.faces + offset for s, offset in zip(surfaces, offsets, strict=True)])
