@@ -202,6 +202,21 @@ ASSETS = {
             ),
             ("interior_photos/images/",),
         ),
+        Asset(
+            "openpeople",
+            "ten people, to look at and to show (made by an image generator)",
+            "MIT",
+            (
+                Package(
+                    "pypi",
+                    "openpeople",
+                    "0.1.2",
+                    "6faee04493aa7e3e913ba7bc720db90bb9e5f4b7e65eaaf74cd77f74c74e609f",
+                    34,
+                ),
+            ),
+            ("openpeople/data/curated/",),
+        ),
     )
 }
 

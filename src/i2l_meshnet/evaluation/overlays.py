@@ -43,25 +43,27 @@ def draw_sample(
     photo = cv2.cvtColor(cv2.warpAffine(image, affine, (width, SIDE), flags=flags), cv2.COLOR_BGR2RGB)
     moved_focal = (focal[0] * scale, focal[1] * scale)
     moved_center = (center[0] * scale + shift[0], center[1] * scale + shift[1])
-    panels = [_captioned(photo, captions.get("", ""))]
+    panels = [captioned(photo, captions.get("", ""))]
     for kind, vertices in meshes.items():
         colours = np.tile(np.array(COLOUR, np.float32), (len(vertices), 1))
         drawn, cover = render_meshes(vertices, faces, moved_focal, moved_center, (SIDE, width), colours)
         mixed = photo * (1 - cover[..., None]) + 255 * drawn
-        panels.append(_captioned(np.clip(mixed + 0.5, 0, 255).astype(np.uint8), captions.get(kind, kind)))
+        panels.append(captioned(np.clip(mixed + 0.5, 0, 255).astype(np.uint8), captions.get(kind, kind)))
     return np.concatenate(panels, 1)
 
 
-def save_picture(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
-    """Writes an RGB picture in the format of the path's suffix."""
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+def save_picture(picture: UInt8[np.ndarray, "h w 3"], path: Path, quality: int = 95) -> None:
+    """Writes an RGB picture in the format of the path's suffix. quality: of a JPEG, to 100."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix in (".jpg", ".jpeg") else []
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise FileError(f"cannot write pictures of the kind {path.suffix!r}: name a .jpg or .png")
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
 
-def _captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h2 w 3"]:
+def captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h2 w 3"]:
+    """A panel with a strip of text below, light on dark."""
     strip = np.full((CAPTION, panel.shape[1], 3), 24, np.uint8)
     cv2.putText(strip, text, (6, CAPTION - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
     return np.concatenate([panel, strip])

@@ -1,0 +1,61 @@
+"""The contact sheet: panels of all photos, whoever is found on them, in a grid."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from i2l_meshnet import assets
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.prediction.results import PicturePrediction
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "contact_sheet.py"
+
+
+@pytest.fixture(scope="module")
+def sheet() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("contact_sheet", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["contact_sheet"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class StandInPredictor:
+    """Finds nobody."""
+
+    def __call__(self, path: Path) -> PicturePrediction:
+        camera = Camera(torch.tensor([90.0, 90.0]), torch.tensor([30.0, 40.0]))
+        pixels = np.full((80, 60, 3), 90, np.uint8)
+        return PicturePrediction(path.stem, path.name, pixels, camera, "default", "detector", load_body("toy"), ())
+
+
+def test_a_folder_becomes_one_picture(
+    sheet: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((80, 60, 3), np.uint8))
+    monkeypatch.setattr(assets, "ensure", lambda name: tmp_path)
+    monkeypatch.setattr(sheet.MeshPredictor, "load", lambda weights: StandInPredictor())
+    sheet.make_sheet(sheet.SheetOptions((str(tmp_path),), tmp_path / "out" / "sheet.png", height=60))
+    picture = cv2.imread(str(tmp_path / "out" / "sheet.png"))
+    assert picture is not None
+    # Three photos in two columns: two rows of a panel and its caption, four panels of 40 px each.
+    assert picture.shape == (2 * (60 + 26), 2 * 160 + 6, 3)
+    assert "3 photos" in capsys.readouterr().out
+
+
+def test_a_window_beyond_the_picture_is_filled_with_paper(sheet: ModuleType) -> None:
+    picture = np.zeros((4, 6, 3), np.uint8)
+    found = sheet._window(picture, np.array([-2, 1]), (5, 4))
+    assert (found[:3, 2:] == 0).all()
+    assert (found[:, :2] == sheet.PAPER).all()
+    assert (found[3:] == sheet.PAPER).all()
