@@ -175,3 +175,15 @@ def test_a_perfect_fit_off_centre_passes_the_mended_check_only(dataset_root: Pat
     assert float(right.params_weight[0]) == 1
     assert float(wrong.fit_error[0]) > 3
     assert float(wrong.params_weight[0]) == 0
+
+
+def test_the_same_fits_pass_on_grids_of_other_sizes(dataset_root: Path, bodies: dict[str, Body]) -> None:
+    """The limit is a part of the crop: three lixels of the published 64."""
+    source = open_source(ADAPTERS["MSCOCO"], "MSCOCO", dataset_root, "train")
+    batch = PersonDataset(source).batch(range(len(source)))
+    check = ImageFitCheck(read_regressor(dataset_root / "MSCOCO" / "J_regressor_coco_hip_smpl.npy"))
+    grids = [LixelGrid(), LixelGrid((16, 16, 16))]
+    fine, coarse = (TargetBuilder([bodies["smpl"]], grid, source.table.skeleton, None, check)(batch) for grid in grids)
+    assert 0 < fine.params_weight.sum() < len(source)
+    assert torch.equal(coarse.params_weight, fine.params_weight)
+    torch.testing.assert_close(4 * coarse.fit_error, fine.fit_error, equal_nan=True)

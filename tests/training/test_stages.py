@@ -131,6 +131,18 @@ def test_samples_without_depth_count_nothing(network: MeshNet, sample: Sample, t
     assert error.isfinite().all()
 
 
+def test_pictures_without_depth_are_measured_where_their_fits_stand(
+    network: MeshNet, sample: Sample, targets: TargetBuilder
+) -> None:
+    """COCO knows no depth of the root, and a mesh at another depth has another size."""
+    unknown = torch.full((3,), torch.nan)
+    flat = dataclasses.replace(sample, annotation=dataclasses.replace(sample.annotation, root_depth=unknown))
+    measure = job.ErrorMeasure(LixelStage(BODY), network, targets)
+    (error, weight), (expected, _) = (measure(perfect(sample, targets), given) for given in (flat, sample))
+    torch.testing.assert_close(error, expected, rtol=0, atol=0.1)
+    assert weight.tolist() == [1, 1, 1]
+
+
 def test_hand_joints_in_millimetres_are_a_parity_switch(
     network: MeshNet, sample: Sample, targets: TargetBuilder
 ) -> None:

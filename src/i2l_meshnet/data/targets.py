@@ -19,6 +19,8 @@ from i2l_meshnet.skeletons import COCO, HUMAN36M, Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
 CAMERA_LIMIT = 0.025
+PUBLISHED_BINS = 64
+"""Lixels along a side of the published grid."""
 IMAGE_LIMIT = 3.0
 SHAPE_LIMIT = 3.0
 """Beyond this, a shape value counts as a failed fit and the whole shape target is set to the average body. The mesh
@@ -69,7 +71,7 @@ def read_regressor(path: Path) -> Float[Tensor, "j v"]:
 class FitCheck(nn.Module):
     """Joints read off a fitted mesh, to be held against the data set's own.
 
-    limit: mean distance beyond which the fit is not used, m in the camera frame or lixels in the crop.
+    limit: mean distance beyond which the fit is not used, m in the camera frame or lixels of the published grid.
     """
 
     regressor: Tensor
@@ -219,7 +221,9 @@ class TargetBuilder(nn.Module):
             points = self._seen(self.image_check.read_joints(vertices), camera, size, crop)
             points = self.grid.encode(points, torch.zeros_like(points[..., 0]))[..., :2]
             distance = self.image_check(points, lixels[..., :2], visible, self.skeleton)
-            error, limit = torch.where(without, distance, error), limit.masked_fill(without, self.image_check.limit)
+            # The limit is one of the published grid; here a lixel may be another part of the crop.
+            image_limit = self.image_check.limit * self.grid.shape[-1] / PUBLISHED_BINS
+            error, limit = torch.where(without, distance, error), limit.masked_fill(without, image_limit)
         used = (fit.known & ~(error > limit)).to(lixels.dtype)
 
         fit_weight = (fit_inside * used[:, None])[..., None].expand(-1, -1, 3)

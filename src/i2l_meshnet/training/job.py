@@ -277,6 +277,12 @@ class ErrorMeasure:
         self._stage, self._network, self._targets = stage, network, targets
 
     def __call__(self, output: LixelOutput, sample: Sample) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        _, _, joints = self._targets.meshes(sample)
+        annotation = sample.annotation
+        # A set without depths (COCO) is measured against its fits, so where they stand.
+        fitted = joints[:, self._stage.body.skeleton.root_index, 2]
+        depth = torch.where(annotation.root_depth.isnan(), fitted, annotation.root_depth)
+        sample = dataclasses.replace(sample, annotation=dataclasses.replace(annotation, root_depth=depth))
         return joint_error(self._stage, self._stage.mesh(self._network, output, sample), self._targets(sample))
 
 
