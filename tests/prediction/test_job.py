@@ -141,6 +141,7 @@ def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) 
     (tmp_path / "list.json").write_text("[[0, 0, 10, 10]]")
     (tmp_path / "others.json").write_text('{"x.jpg": [[0, 0, 10, 10]]}')
     cases: list[tuple[type[UserError], dict[str, Any]]] = [
+        (InputError, {"inputs": ()}),
         (FileError, {"inputs": (str(empty),)}),
         (FileError, {"inputs": (str(tmp_path / "none.jpg"),)}),
         (FileError, {"out": tmp_path / "file" / "results"}),
@@ -155,7 +156,7 @@ def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) 
         with pytest.raises(kind) as caught:
             run(PredictOptions(**arguments))
         assert "\n" not in str(caught.value)
-    for wrong in ({"root_depth": 0.0}, {"score": 0.0}, {"batch_size": 0}, {"inputs": ()}):
+    for wrong in ({"root_depth": 0.0}, {"score": 0.0}, {"batch_size": 0}):
         with pytest.raises(InputError):
             PredictOptions(**{"inputs": (str(photos),), **wrong})
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.errors import FileError, InputError
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
 """Endings by which pictures are found in folders; a file that is named outright may have any ending."""
@@ -61,13 +61,20 @@ class Picture:
     place: Path
 
 
-def find_pictures(inputs: Sequence[str], recursive: bool = False, exclude: Path | None = None) -> list[Picture]:
+def find_pictures(
+    inputs: Sequence[str],
+    recursive: bool = False,
+    exclude: Path | None = None,
+    suffixes: Sequence[str] = SUFFIXES,
+) -> list[Picture]:
     """The pictures that files, folders and glob patterns stand for, each file once, folders in sorted order.
 
     Pictures below the folder `exclude` (where results go) are left out of folders and patterns, unless it is the
-    input folder itself. Raises FileError for a file that does not exist, a folder without pictures or a pattern
-    without a match.
+    input folder itself. suffixes: endings (lower case) that folders and patterns are searched for. Raises InputError
+    without any input, FileError for a file that does not exist, a folder without pictures or a pattern without a match.
     """
+    if not inputs:
+        raise InputError("nothing to do: name at least one picture, folder or pattern")
     found: dict[Path, Picture] = {}
 
     def add(path: Path, place: Path) -> None:
@@ -76,13 +83,13 @@ def find_pictures(inputs: Sequence[str], recursive: bool = False, exclude: Path 
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            for file in _pictures_in(path, recursive, exclude):
+            for file in _pictures_in(path, recursive, exclude, suffixes):
                 add(file, file.relative_to(path))
         elif path.exists():
             add(path, Path(path.name))
         elif glob.has_magic(text):
             matches = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (absolute too)
-            files = [file for file in matches if file.is_file() and _is_picture(file) and not _below(file, exclude)]
+            files = [file for file in matches if file.is_file() and _ends(file, suffixes) and not _below(file, exclude)]
             if not files:
                 raise FileError(f"no picture matches {text}; put the pattern in quotes and check its folder")
             for file in files:
@@ -92,21 +99,21 @@ def find_pictures(inputs: Sequence[str], recursive: bool = False, exclude: Path 
     return list(found.values())
 
 
-def _pictures_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
+def _pictures_in(folder: Path, recursive: bool, exclude: Path | None, suffixes: Sequence[str]) -> list[Path]:
     try:
         entries = sorted(folder.rglob("*") if recursive else folder.iterdir())
     except OSError as error:
         raise FileError(f"cannot read folder {folder}: {error.strerror}") from error
     inside = exclude if exclude is not None and exclude.resolve() != folder.resolve() else None
-    files = [file for file in entries if _is_picture(file) and file.is_file() and not _below(file, inside)]
+    files = [file for file in entries if _ends(file, suffixes) and file.is_file() and not _below(file, inside)]
     if not files:
         hint = "" if recursive else "; --recursive looks into its subfolders too"
-        raise FileError(f"no pictures ({', '.join(ending[1:] for ending in SUFFIXES)}) in folder {folder}{hint}")
+        raise FileError(f"no pictures ({', '.join(ending[1:] for ending in suffixes)}) in folder {folder}{hint}")
     return files
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _ends(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 def _below(path: Path, folder: Path | None) -> bool:

@@ -71,16 +71,27 @@ class PredictOptions:
     """Most people in one pass of the network."""
     overwrite: bool = False
     """Replace results that are there already; else their pictures are skipped."""
+    parquet: str | None = None
+    """Write a table with a row for each person into this folder (a path or an address such as s3://bucket/people), in
+    place of files for each picture; INPUTS may be addresses too. See docs/fleet.md."""
+    engine: Literal["local", "ray"] = "local"
+    """Who makes the table: this process, or the workers of a Ray cluster."""
+    workers: int = 0
+    """Ray workers, each with a network of its own; 0: as many as the cluster has CPUs, or GPUs for."""
+    gpus_per_worker: float = 0
+    """GPUs of a Ray worker; 0.5 lets two share one."""
 
     def __post_init__(self) -> None:
-        if not self.inputs:
-            raise InputError("nothing to do: name at least one picture, folder or pattern")
         if self.root_depth is not None and not 0 < self.root_depth < float("inf"):
             raise InputError(f"--root-depth is a distance greater than 0 metres, not {self.root_depth:g}")
         if not 0 < self.score <= 1:
             raise InputError(f"--score lies between 0 and 1, not {self.score:g}")
         if self.batch_size < 1 or self.max_pixels < 1 or self.max_side < 0:
             raise InputError("--batch-size and --max-pixels are at least 1, --max-side at least 0")
+        if self.engine == "ray" and self.parquet is None:
+            raise InputError("--engine ray writes a table; name its folder with --parquet")
+        if self.workers < 0 or not 0 <= self.gpus_per_worker < float("inf"):
+            raise InputError("--workers and --gpus-per-worker are 0 or more")
 
     @property
     def camera(self) -> Intrinsics:
@@ -118,20 +129,20 @@ class _Tally:
     def summary(self, out: Path) -> str:
         counts = self.counts
         parts = [
-            f"{_count(counts['pictures'], 'picture')}, {_count(counts['people'], 'person', 'people')}, "
+            f"{counted(counts['pictures'], 'picture')}, {counted(counts['people'], 'person', 'people')}, "
             f"{time.perf_counter() - self.start:.1f} s",
         ]
         if self.errors:
             parts.append(f"reprojection error {np.median(self.errors):.1f} px (median)")
         if counts["unreliable"]:
-            people = _count(counts["unreliable"], "person", "people")
+            people = counted(counts["unreliable"], "person", "people")
             parts.append(f"{people} unreliable (mean keypoint confidence below {CONFIDENCE_GATE:g})")
         if counts["empty"]:
-            parts.append(f"no person in {_count(counts['empty'], 'picture')}")
+            parts.append(f"no person in {counted(counts['empty'], 'picture')}")
         if counts["skipped"]:
-            parts.append(f"{_count(counts['skipped'], 'picture')} skipped")
+            parts.append(f"{counted(counts['skipped'], 'picture')} skipped")
         if counts["failed"]:
-            parts.append(f"{_count(counts['failed'], 'picture')} failed")
+            parts.append(f"{counted(counts['failed'], 'picture')} failed")
         if counts["pictures"] or counts["skipped"]:
             parts.append(f"results in {out}")
         return "; ".join(parts)
@@ -143,24 +154,29 @@ def run(options: PredictOptions) -> int:
     A picture that fails is reported in one line and the others go on. Raises UserError for what concerns all
     pictures: options that do not fit, no input, no network, an output folder that cannot be written.
     """
+    pictures = find_pictures(options.inputs, options.recursive, options.out)
+    return predict_pictures(options, pictures, result_names(pictures))
+
+
+def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names: Sequence[Path]) -> int:
+    """`run` for pictures that have been found and the names of their results, relative to the output folder."""
     tally, console = _Tally(), Console(stderr=True, highlight=False)
     intrinsics = options.camera
-    pictures = find_pictures(options.inputs, options.recursive, options.out)
     boxes = None if options.boxes is None else _boxes_for(options.boxes, pictures)
     require_writable(options.out)
     tasks = []
-    for picture, name in zip(pictures, result_names(pictures), strict=True):
+    for picture, name in zip(pictures, names, strict=True):
         record = options.out / name.with_name(name.name + ".json")
         if record.exists() and not options.overwrite:
-            _say(console, f"skipped {picture.path}: {record} is there already; --overwrite replaces it")
+            say(console, f"skipped {picture.path}: {record} is there already; --overwrite replaces it")
             tally.counts["skipped"] += 1
         elif boxes is not None and boxes.of(picture.path, picture.place) is None:
-            _say(console, f"skipped {picture.path}: {boxes.path} has no boxes for it")
+            say(console, f"skipped {picture.path}: {boxes.path} has no boxes for it")
             tally.counts["skipped"] += 1
         else:
             tasks.append(_Task(picture, name))
     if tasks:
-        predictor = _load(options, boxes, console)
+        predictor = load_predictor(options, boxes, console)
         progress = Progress(
             TextColumn("predicting"),
             BarColumn(),
@@ -178,10 +194,11 @@ def run(options: PredictOptions) -> int:
     return 1 if tally.counts["failed"] else 0
 
 
-def _load(options: PredictOptions, boxes: BoxFile | None, console: Console) -> MeshPredictor:
+def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Console) -> MeshPredictor:
+    """The network that the options name, and the detector unless boxes are given; says so if there is none."""
     detect = options.detect and boxes is None
     if detect and assets.find("detector") is None:
-        _say(console, f"warning: {NO_DETECTOR}")
+        say(console, f"warning: {NO_DETECTOR}")
         detect = False
     return MeshPredictor.load(
         options.weights, options.device, options.body_dir, detect, options.batch_size, options.score
@@ -233,12 +250,12 @@ def _finish(
         except UserError as error:
             tally.counts["failed"] += 1
             shown = str(error) if str(task.picture.path) in str(error) else f"{task.picture.path}: {error}"
-            _say(console, f"failed: {shown}")
+            say(console, f"failed: {shown}")
             continue
         tally.add(answer)
         if not answer.people:
             tally.counts["empty"] += 1
-            _say(console, f"no person found in {task.picture.path}; --no-detect takes the whole picture, --boxes a box")
+            say(console, f"no person found in {task.picture.path}; --no-detect takes the whole picture, --boxes a box")
 
 
 def require_writable(folder: Path) -> None:
@@ -284,9 +301,11 @@ def _name_at(picture: Picture, level: int) -> Path:
     return picture.place.with_name("_".join(part for part in parts if part))
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 person", "2 people"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
     console.print(text, markup=False, soft_wrap=True)
