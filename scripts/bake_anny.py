@@ -153,15 +153,19 @@ SPREAD = {
 
 
 def random_pose(names: list[str], heads: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random rotations (K, 3, 3) with knees, elbows, hips and fingers bent the way they bend."""
+    """Random rotations (K, 3, 3) with knees, elbows, hips and a lone hand's fingers bent the way they bend.
+
+    A whole body's fingers, which keep their rest pose in use, bend backwards.
+    """
     pose = np.tile(np.eye(3), (len(names), 1, 1))
     for bone, name in enumerate(names):
         spread = next((degrees for start, degrees in SPREAD.items() if name.startswith(start)), 0)
         pose[bone] = rotation(rng.normal(size=3), np.radians(spread) * rng.normal())
     front, left = np.array([0.0, -1, 0]), np.array([1.0, 0, 0])
     index = {name: bone for bone, name in enumerate(names)}
+    lone_hand = "upperleg01.R" not in index
     for side in "LR":
-        curl = rng.beta(1, 1.5) * 1.4
+        curl = rng.uniform(-0.3, 1.5) if lone_hand else -rng.beta(1, 1.5) * 1.4
         if f"upperleg01.{side}" in index:
             hip, knee = index[f"upperleg01.{side}"], index[f"lowerleg01.{side}"]
             pose[hip] = pose[hip] @ rotation(left, -np.radians(rng.uniform(-25, 110)))
@@ -174,7 +178,7 @@ def random_pose(names: list[str], heads: np.ndarray, rng: np.random.Generator) -
         across = heads[index[f"finger5-1.{side}"]] - heads[index[f"finger2-1.{side}"]]
         for finger, joint in itertools.product(range(1, 6), range(1, 4)):
             bone, share = index[f"finger{finger}-{joint}.{side}"], 0.4 if finger == 1 else 1
-            angle = curl * share * rng.uniform(0.7, 1.2) * (1 if side == "R" else -1)
+            angle = curl * share * rng.uniform(0.7, 1.2) * (-1 if side == "R" else 1)
             pose[bone] = pose[bone] @ rotation(across, angle)
     return pose
 

@@ -1,4 +1,4 @@
-"""Converts MediaPipe's hand networks to safetensors: `python scripts/convert_mediapipe.py landmarks.safetensors palm.safetensors`.
+"""Converts MediaPipe's hand networks: `python scripts/convert_mediapipe.py landmarks.safetensors palm.safetensors`.
 
 Needs the asset `mediapipe` (fetched by the script) and the package `tflite`, which reads the exported graphs. With
 `ai-edge-litert` installed it also prints the largest difference from MediaPipe's own runtime on random pictures.
@@ -111,13 +111,13 @@ def report(landmarks: LandmarkNet, palm: PalmNet, folder: Path) -> None:
     """Prints the largest differences from MediaPipe's runtime."""
     rng = np.random.default_rng(0)
     picture = rng.random((1, *LANDMARK_CROP, 3), np.float32)
-    points, presence, left, world = reference(folder / LANDMARK_FILE, picture)
+    points, presence, right, world = reference(folder / LANDMARK_FILE, picture)
     with torch.inference_mode():
         found = landmarks(torch.from_numpy(picture).permute(0, 3, 1, 2))
     pairs = {
         "points, px": (found.points[0].flatten(), points),
         "presence": (found.presence, presence),
-        "handedness": (1 - found.right, left),
+        "handedness": (found.right, right),
         "world, m": (found.world[0].flatten(), world),
     }
     picture = rng.random((1, *PALM_CROP, 3), np.float32)

@@ -109,7 +109,7 @@ def test_the_person_is_drawn_where_the_truth_says(anny: Body, sampler: BodySampl
     """Pictures that differ in the skin alone differ on the projected body and nowhere else."""
     mix = PictureMix(company=0.0, occluder=0.0, shadow=0.0, painted=1.0)
     maker = make_maker(anny, sampler, mix, monkeypatch)
-    monkeypatch.setattr("i2l_meshnet.synthetic.pictures._photograph", lambda picture, rng: picture.clip(0, 255))
+    monkeypatch.setattr("i2l_meshnet.synthetic.pictures.photograph", lambda picture, rng: picture.clip(0, 255))
     monkeypatch.setattr("i2l_meshnet.synthetic.pictures.REGIONS", ())
     drawn = {}
     real_cut = maker._draw

@@ -39,7 +39,8 @@ def transform_points(affine: Float[Tensor, "*b 2 3"], points: Float[Tensor, "*b 
 
 def invert_affine(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
     """The inverse of invertible 2x3 affine maps."""
-    linear = torch.linalg.inv(affine[..., :2])
+    a, b, c, d = affine[..., :2].flatten(-2).unbind(-1)
+    linear = (torch.stack([d, -b, -c, a], -1) / (a * d - b * c)[..., None]).unflatten(-1, (2, 2))
     return torch.cat([linear, -linear @ affine[..., 2:]], -1)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop
+from i2l_meshnet.geometry.crop import Crop, invert_affine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +31,28 @@ class LixelGrid:
 
     def encode(self, pixels: Float[Tensor, "*b 2"], depth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
         """Crop pixels and root-relative depth (metres) to lixels (x, y, z)."""
-        bins_z, bins_y, bins_x = self.shape
-        span = 1 + 2 * self.margin
-        x = (pixels[..., 0] / self.crop_size[1] + self.margin) / span * bins_x
-        y = (pixels[..., 1] / self.crop_size[0] + self.margin) / span * bins_y
-        z = (depth / (self.depth_extent / 2) + 1) / 2 * bins_z
-        return torch.stack([x, y, z], -1)
+        step, start = self._bins(pixels)
+        return (torch.cat([pixels, depth[..., None]], -1) - start) / step
 
     def decode(self, lixels: Float[Tensor, "*b 3"]) -> tuple[Float[Tensor, "*b 2"], Float[Tensor, "*b"]]:
         """Lixels (x, y, z) to crop pixels and root-relative depth (metres). The inverse of `encode`."""
-        bins_z, bins_y, bins_x = self.shape
+        step, start = self._bins(lixels)
+        values = lixels * step + start
+        return values[..., :2], values[..., 2]
+
+    def _bins(self, like: Tensor) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+        """How far apart bins are along x, y (crop pixels) and z (metres), and where bin 0 is."""
+        (bins_z, bins_y, bins_x), (height, width) = self.shape, self.crop_size
         span = 1 + 2 * self.margin
-        x = (lixels[..., 0] / bins_x * span - self.margin) * self.crop_size[1]
-        y = (lixels[..., 1] / bins_y * span - self.margin) * self.crop_size[0]
-        z = (lixels[..., 2] / bins_z * 2 - 1) * (self.depth_extent / 2)
-        return torch.stack([x, y], -1), z
+        step = [span * width / bins_x, span * height / bins_y, self.depth_extent / bins_z]
+        start = [-self.margin * width, -self.margin * height, -self.depth_extent / 2]
+        return like.new_tensor(step), like.new_tensor(start)
 
     def view_rotation(self, crop: Crop, camera: Camera) -> Float[Tensor, "*b 3 3"]:
         """Takes directions from the frame that the network sees bodies in to the camera's.
 
-        The identity, or the smallest rotation that turns the camera's axis to the crop's centre.
+        The identity, or the smallest rotation that turns the camera's axis to the crop's centre, after a turn about
+        that axis by the crop's rotation.
         """
         height, width = self.crop_size
         middle = crop.affine.new_tensor([width / 2, height / 2]).expand(*crop.affine.shape[:-2], 1, 2)
@@ -60,7 +62,11 @@ class LixelGrid:
         x, y, z = (ray / ray.norm(dim=-1, keepdim=True)).unbind(-1)
         shared = -x * y / (1 + z)
         rows = [1 - x * x / (1 + z), shared, x, shared, 1 - y * y / (1 + z), y, -x, -y, z]
-        return torch.stack(rows, -1).unflatten(-1, (3, 3))
+        towards = torch.stack(rows, -1).unflatten(-1, (3, 3))
+        cos, sin = crop.rotation.to(x).cos(), crop.rotation.to(x).sin()
+        zero = torch.zeros_like(cos)
+        about = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1], -1).unflatten(-1, (3, 3))
+        return towards @ about
 
     def to_camera(
         self, lixels: Float[Tensor, "*b n 3"], crop: Crop, camera: Camera, root_depth: Float[Tensor, "*b"]
@@ -69,14 +75,22 @@ class LixelGrid:
 
         With the depth axis "crop" the root is taken to lie in the direction of the crop's centre.
         """
-        pixels, depth = self.decode(lixels)
-        pixels = crop.to_image(pixels)
-        if self.depth_axis == "camera":
-            return camera.backproject(pixels, depth + root_depth[..., None])
-        axis = self.view_rotation(crop, camera)[..., 2]
-        rays = camera.backproject(pixels, torch.ones_like(depth))
-        along = depth + (root_depth / axis[..., 2])[..., None]
-        return rays * (along / (rays @ axis[..., None])[..., 0])[..., None]
+        # A lixel's ray (x, y at z = 1) and depth are affine in it: one map for all that `decode`, `Crop.to_image` and
+        # `Camera.backproject` do, and one pass over the points in place of six.
+        step, start = self._bins(lixels)
+        to_image = invert_affine(crop.affine)
+        ray_of_start = (to_image[..., :2] @ start[:2, None])[..., 0] + to_image[..., 2] - camera.center
+        axis = None if self.depth_axis == "camera" else self.view_rotation(crop, camera)[..., 2]
+        root_along = root_depth if axis is None else root_depth / axis[..., 2]
+        linear = lixels.new_zeros(*crop.affine.shape[:-2], 3, 3)
+        linear[..., :2, :2] = to_image[..., :2] * step[:2] / camera.focal[..., None]
+        linear[..., 2, 2] = step[2]
+        offset = torch.cat([ray_of_start / camera.focal, (start[2] + root_along)[..., None]], -1).to(lixels.dtype)
+        points = lixels @ linear.mT + offset[..., None, :]
+        rays, along = points[..., :2], points[..., 2:]
+        if axis is not None:
+            along = along / (rays @ axis[..., :2, None] + axis[..., None, 2:])
+        return torch.cat([rays * along, along], -1)
 
     def from_camera(
         self, points: Float[Tensor, "*b n 3"], crop: Crop, camera: Camera, root_depth: Float[Tensor, "*b"]

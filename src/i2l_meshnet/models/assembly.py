@@ -12,6 +12,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.backbone import RESNET_NAMES, ResNet, ResNetName, ResNetStages
 from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.hand import build_hand
 from i2l_meshnet.models.keypoint import build_keypoint
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
@@ -87,5 +88,6 @@ def _initialise(module: nn.Module) -> None:
 BUILDERS: dict[str, Callable[[NetworkConfig, Body], MeshNet]] = {
     "published": lambda config, body: build_published(config, body.joint_regressor),
     "keypoint": build_keypoint,
+    "hand": build_hand,
 }
 """Kind of network → what builds it."""

@@ -14,7 +14,7 @@ Option = int | float | str | bool
 class NetworkConfig:
     """A network's description.
 
-    kind: the assembly ("published", "keypoint"). backbone: its image network. body: name of the body whose mesh
+    kind: the assembly ("published", "keypoint", "hand"). backbone: its image network. body: name of the body whose mesh
     it predicts. joints: joint names, in output order. vertices, bones, shape_values: counts. grid: what the
     lixels span. regresses_parameters: whether there is a parameter regressor. options: sizes that only this kind
     of assembly knows.

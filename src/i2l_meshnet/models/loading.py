@@ -17,6 +17,8 @@ from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
 
 DEFAULT_WEIGHTS = "default.safetensors"
 """The network that ships with the package, in i2l_meshnet/models/data."""
+HAND_WEIGHTS = "hand.safetensors"
+"""The hand network that ships beside it."""
 
 SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
 """Endings of published snapshots, which are snapshot_N.pth.tar; everything else is read as a checkpoint of ours."""
@@ -24,9 +26,14 @@ SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
 
 def default_weights() -> Path:
     """The checkpoint that ships with the package. Raises InputError if this installation lacks it."""
-    path = Path(str(resources.files("i2l_meshnet.models") / "data" / DEFAULT_WEIGHTS))
+    return shipped_weights(DEFAULT_WEIGHTS)
+
+
+def shipped_weights(name: str) -> Path:
+    """A file that ships with the package. Raises InputError if this installation lacks it."""
+    path = Path(str(resources.files("i2l_meshnet.models") / "data" / name))
     if not path.is_file():
-        raise InputError("this installation has no default network; reinstall i2l-meshnet, or give --weights")
+        raise InputError(f"this installation has no {name}; reinstall i2l-meshnet, or give --weights")
     return path
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from i2l_meshnet.geometry.crop import Crop, make_crop
 from i2l_meshnet.tensors import TensorDataclass
 
 LANDMARKS = 21
@@ -59,8 +60,8 @@ class Landmarks(TensorDataclass):
     """What is found in a batch of crops.
 
     points: x, y in crop pixels, and depth relative to the wrist at the same scale, further positive. presence:
-    probability that a hand is there. right: probability that it is a right hand, seen without a mirror. world:
-    the points in metres about the hand's centre, in the crop's frame.
+    probability that a hand is there. right: probability that it is a right hand, where the picture is not mirrored.
+    world: the points in metres about the hand's centre, in the crop's frame.
     """
 
     points: Float[Tensor, "*b 21 3"]
@@ -92,8 +93,7 @@ class LandmarkNet(nn.Module):
         return Landmarks(
             self.points(feature).unflatten(-1, (LANDMARKS, 3)),
             self.presence(feature).sigmoid()[..., 0],
-            # The network was trained on mirrored pictures of a front camera: its "right" is our left.
-            1 - self.handedness(feature).sigmoid()[..., 0],
+            self.handedness(feature).sigmoid()[..., 0],
             self.world(feature).unflatten(-1, (LANDMARKS, 3)),
         )
 
@@ -172,3 +172,27 @@ class PalmNet(nn.Module):
             is_place = offsets.new_tensor([1.0, 0.0] + [1.0] * PALM_POINTS)[:, None]
             places.append((offsets + anchor * is_place).flatten(1, 3))
         return torch.cat(scores, 1).clamp(-100, 100).sigmoid(), torch.cat(places, 1)
+
+
+ROI_POINTS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
+"""Points that decide a crop: all but those that bend much."""
+ROI_SCALE, ROI_SHIFT = 2.0, 0.1
+"""Side of a crop in sides of the box around them, and its shift towards the fingers in heights of that box."""
+
+
+def crop_around(points: Float[Tensor, "*b 21 2"]) -> Crop:
+    """The crop that shows a hand as `LandmarkNet` wants it: fingers up. Points: pixels of the picture.
+
+    The region that MediaPipe tracks hands with: turned so that the wrist lies below the fingers' starts.
+    """
+    towards = (points[..., 5, :] + points[..., 13, :]) / 4 + points[..., 9, :] / 2 - points[..., 0, :]
+    rotation = torch.atan2(towards[..., 0], -towards[..., 1])
+    cos, sin = rotation.cos(), rotation.sin()
+    turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+    turned = points[..., ROI_POINTS, :] @ turn.mT
+    low, high = turned.amin(-2), turned.amax(-2)
+    shift = torch.stack([torch.zeros_like(cos), (high - low)[..., 1] * ROI_SHIFT], -1)
+    centre = (((low + high) / 2 - shift)[..., None, :] @ turn)[..., 0, :]
+    side = (high - low).amax(-1, keepdim=True).clamp_min(1.0) * ROI_SCALE
+    box = torch.cat([centre - side / 2, side, side], -1)
+    return make_crop(box, 0.0, LANDMARK_CROP, rotation=rotation)

@@ -164,7 +164,7 @@ class PictureMaker:
         frame = person.frame.double().numpy()
         low = np.clip((frame[:2] - middle) * zoom + self.size / 2, 0, self.size).round().astype(int)
         high = np.clip((frame[:2] + frame[2:] - middle) * zoom + self.size / 2, 0, self.size).round().astype(int)
-        photo = _photograph(picture, rng)
+        photo = photograph(picture, rng)
         # Beyond the edge of the photo there is nothing, as in a crop at the border of a real one.
         cut = np.zeros_like(photo)
         cut[low[1] : high[1], low[0] : high[0]] = photo[low[1] : high[1], low[0] : high[0]]
@@ -272,7 +272,7 @@ class PictureMaker:
     ) -> Float32[np.ndarray, "s s 3"]:
         """The scene before a photo of a place, RGB of 255, lit from a few directions."""
         up = person.up.double().numpy()
-        lighting = _lights(up, rng)
+        lighting = random_lights(up, rng)
         vertices, faces, uv, texture, textures, cutout, bias = scene.merge()
         fine = 2 * self.size
         points = project(vertices, tuple(focal), tuple(center), 2)
@@ -365,7 +365,7 @@ def _beside(other: BodySample, person: BodySample, rng: np.random.Generator) -> 
     return BodyParams(pose, other.params.shape, torch.from_numpy(place * away + shift).float())
 
 
-def _lights(up: np.ndarray, rng: np.random.Generator) -> Lighting:
+def random_lights(up: np.ndarray, rng: np.random.Generator) -> Lighting:
     """Ambient light and one to three lights, mostly from above and from the camera's side, of mild colours."""
     count = int(rng.integers(1, 4))
     directions = rng.normal(0, 1, (count, 3)) + up * 0.9 - np.array([0, 0, 0.6])
@@ -396,7 +396,7 @@ def _ground_shadow(
     return rasterize(points, faces, (size, size)).mask.astype(np.float32)
 
 
-def _photograph(picture: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
+def photograph(picture: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
     """What a camera makes of it: colour cast, exposure, contrast, blur, low resolution, noise."""
     size = len(picture)
     picture = np.clip(picture * (1 + rng.normal(0, 0.05, 3)).astype(np.float32), 0, 255)

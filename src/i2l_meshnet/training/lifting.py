@@ -21,7 +21,7 @@ from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
-from i2l_meshnet.training.lifting_samples import LiftingBatch, LiftingSampler
+from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingBatch
 from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
 
 PIXELS_PER_UNIT = 8.0
@@ -68,7 +68,7 @@ class LiftingOptions:
 class _Batches(Dataset[LiftingBatch]):
     """A sampler's batches by number."""
 
-    def __init__(self, sampler: LiftingSampler, options: LiftingOptions, steps: range) -> None:
+    def __init__(self, sampler: BatchSampler, options: LiftingOptions, steps: range) -> None:
         self.sampler, self.options, self.steps = sampler, options, steps
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ def _use_one_thread(worker: int) -> None:
 class LiftingTrainer:
     """Holds what training moves: the network, its moving average, the optimiser and the step."""
 
-    def __init__(self, network: MeshNet, body: Body, sampler: LiftingSampler, options: LiftingOptions) -> None:
+    def __init__(self, network: MeshNet, body: Body, sampler: BatchSampler, options: LiftingOptions) -> None:
         self.network, self.body, self.sampler, self.options = network, body, sampler, options
         self.parts = _lifting_parts(network)
         # The mesh head's rows are trained by their coefficients in a basis, so that its meshes are smooth surfaces.
@@ -233,7 +233,7 @@ def lifting_losses(
     with torch.autocast("cpu", torch.bfloat16):
         trunk = pose_net.trunk(batch.keypoints)
         joints = pose_net.head(trunk) if options.heatmaps else pose_net.head.centers(trunk)
-        feature = network.pose_to_feature(PoseOutput(joints, trunk, batch.keypoints))
+        feature = network.pose_to_feature(PoseOutput(joints, trunk))
         vertices = head(feature[meshed]) if options.heatmaps else head.centers(feature)
     mesh_joints = network.joint_regressor @ vertices
     # The pose stage's joints stand in for the mesh's where there is no mesh: both are the same joints.
@@ -265,7 +265,7 @@ def lifting_losses(
     }
 
 
-def start_heads(network: MeshNet, sampler: LiftingSampler) -> None:
+def start_heads(network: MeshNet, sampler: BatchSampler) -> None:
     """Gives the heads of an untrained network the mean body, and rows that span posed bodies' surfaces.
 
     The rows are scaled so that unit features move the points as far as poses do.

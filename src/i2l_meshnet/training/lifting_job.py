@@ -8,6 +8,7 @@ import torch
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
@@ -21,7 +22,7 @@ from i2l_meshnet.synthetic.poses import PoseBank, PoseMix, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, start_heads
-from i2l_meshnet.training.lifting_samples import LiftingSampler, NoiseOptions
+from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingSampler, NoiseOptions
 
 LICENCE = (
     "Lifting parts: Apache-2.0. RTMPose weights: OpenMMLab, Apache-2.0, stated usable commercially by their "
@@ -71,27 +72,43 @@ def train_lifting(options: LiftOptions) -> Path:
     start_heads(network, sampler)
     if options.start is not None:
         LiftingTrainer(network, body, sampler, options.training).take(options.start)
-    stages = {"centres": dataclasses.replace(options.training, heatmaps=False)}
-    if options.heatmap_steps:
-        rate = options.training.learning_rate / 5
-        stages["heatmaps"] = dataclasses.replace(
-            options.training, heatmaps=True, steps=options.heatmap_steps, learning_rate=rate
-        )
-    average: MeshNet = network
-    for name, stage in stages.items():
-        state = options.out / f"{name}.pt"
-        trainer = LiftingTrainer(average, body, sampler, stage)
-        if options.going_on and state.exists():
-            trainer.resume(state)
-        elif state.exists():
-            raise InputError(f"{state} is there already: go on from it with --going-on, or name another folder")
-        history = options.out / f"{name}.jsonl"
-        trainer.run(lambda row, path=history: _append(path, row), save_to=state)
-        average = trainer.average
+    average = run_stages(network, body, sampler, options.training, options.heatmap_steps, options.out, options.going_on)
     path = options.out / "network.safetensors"
     source = f"training.lifting_job, seed {options.seed}, {len(sampler.residual)} detections"
     checkpoint.save(average, path, licence=LICENCE, source=source, half=True)
     return path
+
+
+def run_stages(
+    network: MeshNet,
+    body: Body,
+    sampler: BatchSampler,
+    training: LiftingOptions,
+    heatmap_steps: int,
+    out: Path,
+    going_on: bool,
+) -> MeshNet:
+    """Trains the lifting parts, states and histories in the folder `out`; returns the averaged network.
+
+    The second stage, of `heatmap_steps` steps, takes a fifth of the first one's learning rate. Raises InputError if
+    there is a state already that is not to be gone on from.
+    """
+    stages = {"centres": dataclasses.replace(training, heatmaps=False)}
+    if heatmap_steps:
+        rate = training.learning_rate / 5
+        stages["heatmaps"] = dataclasses.replace(training, heatmaps=True, steps=heatmap_steps, learning_rate=rate)
+    average = network
+    for name, stage in stages.items():
+        state = out / f"{name}.pt"
+        trainer = LiftingTrainer(average, body, sampler, stage)
+        if going_on and state.exists():
+            trainer.resume(state)
+        elif state.exists():
+            raise InputError(f"{state} is there already: go on from it with --going-on, or name another folder")
+        history = out / f"{name}.jsonl"
+        trainer.run(lambda row, path=history: _append(path, row), save_to=state)
+        average = trainer.average
+    return average
 
 
 def build_sampler(body: AnnyBody, options: LiftOptions) -> LiftingSampler:

@@ -4,6 +4,7 @@ No picture is made: what a detector would find is the body's keypoints, moved an
 """
 
 import dataclasses
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,18 +38,26 @@ SHOULDERS = [HALPE26.index("L_Shoulder"), HALPE26.index("R_Shoulder")]
 class LiftingBatch(TensorDataclass):
     """What the network is given and what it should answer.
 
-    keypoints: crop pixels and confidence. vertices, joints: lixels. rotations: of the bones against the frame that
-    the network sees bodies in (`LixelGrid.view_rotation`). shape: the body's. view_vertices: in that frame, metres,
-    relative to the root joint. scale: crop pixels per metre at the root's depth.
+    keypoints: what the trunk is given; of a person, crop pixels and confidence. vertices, joints: lixels. rotations: of
+    the bones against the frame that the network sees bodies in (`LixelGrid.view_rotation`). shape: the body's.
+    view_vertices: in that frame, metres, relative to the root joint. scale: crop pixels per metre at the root's depth.
     """
 
-    keypoints: Float[Tensor, "b 26 3"]
+    keypoints: Float[Tensor, "b n c"]
     vertices: Float[Tensor, "b v 3"]
     joints: Float[Tensor, "b j 3"]
     rotations: Float[Tensor, "b k 3 3"]
     shape: Float[Tensor, "b s"]
     view_vertices: Float[Tensor, "b v 3"]
     scale: Float[Tensor, "b"]
+
+
+class BatchSampler(Protocol):
+    """Draws training batches: the i-th depends on the sampler's seed and i alone."""
+
+    def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
+        """The `index`-th batch of `size` samples, a share `detected` of them real detections."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
