@@ -1,8 +1,9 @@
 """Many fits on one picture, to be looked at after every change: `python scripts/contact_sheet.py [PICTURE...]`.
 
-Each photo gets a row of panels: the lixel mesh on it, the parametric mesh on it, and both from the side (the camera to
-the left). Without pictures, the photos are the bundled examples and the ten people of the asset `openpeople`, which is
-fetched first; all are under the MIT licence and may be shown. docs/images/contact_sheet.jpg is made so.
+Each photo gets a row of panels: the lixel mesh on it, the parametric mesh on it, and both from the side (the first
+person only, the camera to the left). Without pictures, the photos are the bundled examples and the ten people of the
+asset `openpeople`, which is fetched first; all are under the MIT licence and may be shown.
+docs/images/contact_sheet.jpg is made so.
 """
 
 import dataclasses
@@ -83,7 +84,7 @@ def draw_row(found: PicturePrediction, height: int, name: str) -> UInt8[np.ndarr
         overlays.append(
             captioned(_window(drawn, corner, (height, width)), f"{name} {confidence}" if not overlays else kind)
         )
-        views.append(captioned(_letterboxed(draw_view(surfaces, "side", chosen), (height, width)), f"side, {kind}"))
+        views.append(captioned(_letterboxed(draw_view(surfaces[:1], "side", chosen), (height, width)), f"side, {kind}"))
     return np.hstack(overlays + views)
 
 

@@ -23,7 +23,7 @@ from i2l_meshnet.data.multiview import Detect
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.evaluation import clips, overlays, plots
+from i2l_meshnet.evaluation import clips, held_out, overlays, plots
 from i2l_meshnet.evaluation.protocols import PROTOCOLS, Protocol
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors
 from i2l_meshnet.evaluation.scoring import (
@@ -32,8 +32,8 @@ from i2l_meshnet.evaluation.scoring import (
     Meshes,
     OwnJoints,
     ReleasedTruth,
+    ScoreKeeper,
     Scorer,
-    Scores,
     joint_rows,
     metrics_for,
     read_released,
@@ -50,14 +50,16 @@ NO_REGRESSOR = "the network has no (trained) parameter regressor: evaluate it wi
 class EvaluateOptions:
     """Score a network on a benchmark, by the benchmark's own protocol."""
 
-    data: Literal["Human36M", "PW3D", "FreiHAND", "MSCOCO", "SURREAL", "Custom", "real-multiview"]
-    """What to evaluate on; real-multiview needs no download of yours (see docs/evaluation.md)."""
+    data: Literal["Human36M", "PW3D", "FreiHAND", "MSCOCO", "SURREAL", "Custom", "real-multiview", "synthetic-pictures"]
+    """What to evaluate on; real-multiview needs no download of yours, synthetic-pictures shards of `synthesize pictures
+    --held-out` (see docs/evaluation.md)."""
     weights: Path | None = None
     """Checkpoint; the network that ships with the package if neither this nor --snapshot is given."""
     snapshot: Path | None = None
     """Published snapshot (snapshot_N.pth.tar) in place of a checkpoint."""
     root: Path = Path("data")
-    """Folder that holds the data sets' folders (Human36M/, PW3D/ and so on)."""
+    """Folder that holds the data sets' folders (Human36M/, PW3D/ and so on); for synthetic-pictures, that of the
+    shards."""
     split: str | None = None
     """Split of the data set; the benchmark's if not given."""
     stage: Literal["auto", "lixel", "param"] = "auto"
@@ -142,6 +144,23 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
             console,
             clips.evaluate_clips(
                 network, body, make_detector, device, options.batch_size, options.out, weights, options.every
+            ),
+        )
+        return 0
+    if options.data == held_out.NAME:
+        _show(
+            console,
+            held_out.evaluate_pictures(
+                network,
+                body,
+                device,
+                options.batch_size,
+                options.root,
+                options.out,
+                weights,
+                options.samples,
+                options.pictures,
+                console,
             ),
         )
         return 0
@@ -324,7 +343,7 @@ def evaluate(
             f"{sum(source.table.left_out.values())} pictures of {source.name} {source.split} were left out "
             f"({', '.join(source.table.left_out)}), but its server wants all: complete the RootNet output"
         )
-    scores: dict[str, list[Scores]] = {kind: [] for kind in kinds if scorer is not None}
+    keeper = None if scorer is None else ScoreKeeper(scorer, true_depth)
     sent: list[tuple[Tensor, Tensor]] = []
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=console is None or not console.is_terminal) as progress:
@@ -333,18 +352,17 @@ def evaluate(
             sample = batch.to(device)
             meshes = predict_meshes(network, body, sample, kinds)
             _require_finite(meshes, sample, source, numbers)
-            if scorer is not None:
-                for kind, found in scorer(meshes, sample, numbers.to(device), true_depth).items():
-                    scores[kind].append(found)
+            if keeper is not None:
+                keeper.add(meshes, sample, numbers.to(device))
             if submits:
                 depth = true_root_depth(benchmark, sample, numbers.to(device), true_depth)
                 sent.append(submitted(meshes, sample, depth, network.grid, benchmark.readout, published))
             progress.update(bar, advance=len(numbers))
     errors: dict[str, MeshErrors] = {}
-    if scorer is not None:
+    if scorer is not None and keeper is not None:
         factors = np.array([metric.factor for metric in scorer.metrics])
-        for kind, parts in scores.items():
-            whole = Scores.concatenate(parts).to("cpu", torch.float64)
+        for kind, found in keeper.scores().items():
+            whole = found.to("cpu", torch.float64)
             errors[kind] = MeshErrors(whole.metrics.numpy() * factors, whole.distances.numpy() * MILLIMETRES)
     evaluation = Evaluation(
         settings={"data": source.name, "split": source.split},

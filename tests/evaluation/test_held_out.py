@@ -1,0 +1,124 @@
+"""Held-out synthetic pictures as a benchmark: errors, confidence bands, what is told of body shape."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.library import load_body
+from i2l_meshnet.data.dataset import PersonDataset
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.evaluation.held_out import evaluate_pictures, shape_rows, volume
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.synthetic.cameras import FACING
+from i2l_meshnet.synthetic.generate import write_pictures
+from i2l_meshnet.synthetic.pictures import Picture
+from i2l_meshnet.synthetic.source import synthetic_source
+
+PEOPLE = 4
+CONFIDENCE = (0.3, 0.5, 0.9, 0.9)
+
+
+@pytest.fixture(scope="module")
+def anny() -> AnnyBody:
+    body = load_body("anny")
+    assert isinstance(body, AnnyBody)
+    return body
+
+
+@pytest.fixture
+def folder(anny: Body, tmp_path: Path) -> Path:
+    """Held-out shards of people who stand upright, 4 m away, from short and slim to tall and heavy."""
+    pictures = []
+    for i in range(PEOPLE):
+        pose = torch.eye(3).repeat(len(anny.bones), 1, 1)
+        pose[0] = torch.tensor(FACING)
+        value = i / (PEOPLE - 1)
+        shape = torch.tensor([0.5, 0.7, 0.5, value, value, 0.5])
+        params = BodyParams(pose, shape, torch.tensor([0.0, 0.9, 4.0]))
+        mesh = anny(params)
+        focal, center = np.full(2, 400, np.float32), np.full(2, 127.5, np.float32)
+        pixels = mesh.vertices.numpy()[:, :2] / mesh.vertices.numpy()[:, 2:] * focal + center
+        low, high = pixels.min(0), pixels.max(0)
+        _, jpeg = cv2.imencode(".jpg", np.full((256, 256, 3), 40 * i, np.uint8))
+        points = np.zeros((1, 3), np.float32)
+        box = np.concatenate([low, high - low]).astype(np.float32)
+        pictures.append(Picture(jpeg.reshape(-1), points, points, box, focal, center, params))
+    write_pictures(tmp_path / "val_00000.npz", pictures)
+    return tmp_path
+
+
+class Knowing:
+    """Gives each crop, in order, its person's true mesh and parameters; `shift` metres off along the depth."""
+
+    def __init__(self, folder: Path, body: Body, shift: float = 0.0) -> None:
+        self.grid = LixelGrid(crop_size=(256, 192), depth_extent=2.4, margin=0.5, depth_axis="crop")
+        sample = PersonDataset(synthetic_source(folder, "val"), crop_size=self.grid.crop_size).batch(range(PEOPLE))
+        fit, camera = sample.annotation.fit, sample.annotation.camera
+        truth = BodyParams(fit.camera_pose(), fit.shape, fit.translation)
+        vertices = body(truth).vertices.clone()
+        vertices[:, ::2, 2] += shift
+        lixels = self.grid.from_camera(vertices, sample.crop, camera, sample.annotation.root_depth)
+        local = truth.turned(self.grid.view_rotation(sample.crop, camera).mT)
+        keypoints = torch.tensor(CONFIDENCE)[:, None, None].expand(-1, 26, 3)
+        self.rows = LixelOutput(lixels[:, :1], lixels, lixels[:, :1], local, keypoints)
+        self.next = 0
+
+    def __call__(self, image: torch.Tensor) -> LixelOutput:
+        start, self.next = self.next, (self.next + len(image)) % PEOPLE
+        return self.rows[start : start + len(image)]
+
+
+def test_a_perfect_network_has_no_errors_and_tells_shape(folder: Path, anny: AnnyBody, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = list(
+        evaluate_pictures(Knowing(folder, anny), anny, torch.device("cpu"), 2, folder, out, "mine", pictures=1)
+    )
+    assert "held-out pictures" in found[-1]
+    content = json.loads((out / "metrics.json").read_text())
+    for kind in ("lixel", "param"):
+        assert all(value < 0.5 for value in content["metrics"][kind].values())
+    assert {name: group["samples"] for name, group in content["groups"].items()} == {
+        "below 0.4": 1,
+        "0.4 to 0.6": 1,
+        "0.8 and above": 2,
+    }
+    with (out / "shapes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["people"] for row in rows][:2] == ["all", "adults"]
+    assert float(rows[0]["stature_error_mm"]) < 0.1
+    assert float(rows[0]["volume_correlation"]) > 0.999
+    assert rows[0]["gender_correlation"] == ""
+    assert cv2.imread(str(out / "worst_1.jpg")) is not None
+
+
+def test_errors_are_those_of_the_mesh(folder: Path, anny: AnnyBody, tmp_path: Path) -> None:
+    network = Knowing(folder, anny, shift=0.1)
+    list(evaluate_pictures(network, anny, torch.device("cpu"), 4, folder, tmp_path / "out", "mine", 4, 0))
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
+    assert 30 < metrics["lixel"]["mpvpe_mm"] < 100
+    assert metrics["param"]["mpvpe_mm"] < 0.5
+
+
+def test_training_pictures_are_not_taken_for_held_out_ones(folder: Path, anny: AnnyBody, tmp_path: Path) -> None:
+    network = Knowing(folder, anny)
+    (folder / "val_00000.npz").rename(folder / "train_00000.npz")
+    with pytest.raises(FileError, match="val_"):
+        list(evaluate_pictures(network, anny, torch.device("cpu"), 4, folder, tmp_path / "out", "mine"))
+
+
+def test_a_network_that_gives_everybody_the_same_shape_is_seen_through(anny: AnnyBody) -> None:
+    true = torch.tensor(
+        [[0.5, 0.7, 0.5, 0.3, 0.2, 0.5], [0.5, 0.7, 0.5, 0.5, 0.5, 0.5], [0.5, 0.7, 0.5, 0.8, 0.9, 0.5]]
+    )
+    row = shape_rows(anny, true[1:2].expand(3, -1), true, ["below 0.4"] * 3)[0]
+    assert row["stature_correlation"] is None
+    assert row["stature_error_mm"] > 10
+    assert 40 < float(volume(anny, true[1:2])) < 100
