@@ -1,15 +1,16 @@
 """Scoring predictions against the published way of scoring: samples a second, both in one run.
 
-    python benchmarks/evaluation.py                 prints the table of benchmarks/README.md
-    python benchmarks/evaluation.py --device cuda   the same with our side on a GPU
+    python benchmarks/evaluation.py --batch 32 128   prints the table of benchmarks/README.md
+    python benchmarks/evaluation.py --device cuda    the same with our side on a GPU
 
 The oracle (`published_evaluate`) does for each sample what the published evaluate() of Human3.6M does in its param
 stage, in NumPy: the lixel mesh to pixels, to the image, to the camera; joints of both meshes; MPJPE, PA-MPJPE. Ours is
-`evaluation.scoring.Scorer` on the same predictions, in batches. The regressor is once as sparse as the tests' stand-in
-(32 vertices a joint) and once without a zero, the worst case; the last row adds MPVPE, PA-MPVPE, PCK and AUC, for which
-every vertex has to be decoded and aligned, and which the published code does not have. Predictions are random meshes
-about random people: the time does not depend on the values. Seconds are of processor time, one thread (of wall-clock
-time with a GPU).
+`evaluation.scoring.ScoreKeeper`, to which the same predictions come in batches as from a network. The regressor is once
+as sparse as the tests' stand-in (32 vertices a joint) and once without a zero, the worst case; the last row adds MPVPE,
+PA-MPVPE, PCK and AUC, for which every vertex has to be decoded and aligned, and which the published code does not have.
+Predictions are random meshes about random people: the time does not depend on the values. Both get their input in the
+form that they work on. They take turns (A B A B ...): milliseconds a sample are medians, ratios medians of the ratios
+within a turn. Time is of the processor, one thread (wall-clock time with a GPU).
 """
 
 import argparse
@@ -22,10 +23,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from i2l_meshnet.benchmarking.turns import take_turns
 from i2l_meshnet.data.annotation import TableBuilder
 from i2l_meshnet.data.dataset import Sample
+from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.evaluation.protocols import BODY_METRICS, HUMAN36M_SCORED, MPJPE, PA_MPJPE
-from i2l_meshnet.evaluation.scoring import JointReader, Meshes, OwnJoints, Points, Scorer, Scores, Truth, joint_rows
+from i2l_meshnet.evaluation.scoring import (
+    JointReader,
+    Meshes,
+    OwnJoints,
+    Points,
+    ScoreKeeper,
+    Scorer,
+    Truth,
+    joint_rows,
+)
 from i2l_meshnet.geometry.crop import invert_affine, make_crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import HUMAN36M
@@ -151,57 +163,47 @@ def ours(predictions: Predictions, batch: int, device: str, everything: bool) ->
     scorer = Scorer(JointReader(rows, everything), own, metrics, LixelGrid()).to(device)
     sample = predictions.sample.to(device)
     numbers = torch.arange(len(lixel), device=device)
+    parts = [slice(start, start + batch) for start in range(0, len(lixel), batch)]
+    batches = [(Meshes(lixel[part], param[part]), sample[part], numbers[part]) for part in parts]
 
     @torch.inference_mode()
     def run() -> np.ndarray:
-        parts: dict[str, list[Scores]] = {"lixel": [], "param": []}
-        for start in range(0, len(lixel), batch):
-            part = slice(start, start + batch)
-            found = scorer(Meshes(lixel[part], param[part]), sample[part], numbers[part], False)
-            for kind, scores in found.items():
-                parts[kind].append(scores)
-        joined = [Scores.concatenate(scores).metrics.cpu().double().numpy() for scores in parts.values()]
+        keeper = ScoreKeeper(scorer)
+        for part in batches:
+            keeper.add(*part)
+        joined = [scores.metrics.cpu().double().numpy() for scores in keeper.scores().values()]
         return np.concatenate(joined, 1) * 1000
 
     return run
 
 
-def seconds(run: Callable[[], np.ndarray], clock: Callable[[], float], repeats: int) -> float:
-    """The fastest of several runs after one that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        start = clock()
-        run()
-        times.append(clock() - start)
-    return min(times[1:])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=int, nargs="+", default=[EvaluateOptions.batch_size])
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    clock = time.process_time if options.device == "cpu" else time.perf_counter
-    print("| scored | published way, ms a sample | ours, ms a sample | times as fast | largest difference, mm |")
-    print("|---|---|---|---|---|")
+    on_cpu = options.device == "cpu"
+    clock, wait = (time.process_time, None) if on_cpu else (time.perf_counter, torch.cuda.synchronize)
+    print("| scored | batch | published way, ms | ours, ms | times as fast | largest difference, mm |")
+    print("|---|---|---|---|---|---|")
     cases = (
         ("MPJPE, PA-MPJPE; sparse regressor", 32, False),
         ("MPJPE, PA-MPJPE; dense regressor", VERTICES, False),
-        ("all body metrics; sparse regressor", 32, True),
+        ("all body metrics (ours only); sparse regressor", 32, True),
     )
     for name, per_joint, everything in cases:
         predictions = make_predictions(options.samples, per_joint)
-        oracle, batched = (
-            published_evaluate(predictions),
-            ours(predictions, options.batch, options.device, everything),
-        )
-        columns = [0, 1, 6, 7] if everything else [0, 1, 2, 3]
-        difference = np.abs(oracle() - batched()[:, columns]).max()
-        slow, fast = (1000 * seconds(run, clock, options.repeats) / options.samples for run in (oracle, batched))
-        print(f"| {name} | {slow:.3f} | {fast:.4f} | {slow / fast:.1f} | {difference:.4f} |", flush=True)
+        oracle = published_evaluate(predictions)
+        for batch in options.batch:
+            batched = ours(predictions, batch, options.device, everything)
+            columns = [0, 1, 6, 7] if everything else [0, 1, 2, 3]
+            difference = np.abs(oracle() - batched()[:, columns]).max()
+            times = take_turns({"oracle": oracle, "ours": batched}, options.turns, clock, wait)
+            slow, fast = (f"{1000 * times.median(way) / options.samples:.3f}" for way in ("oracle", "ours"))
+            print(f"| {name} | {batch} | {slow} | {fast} | {times.ratio('ours'):.1f} | {difference:.4f} |", flush=True)
 
 
 if __name__ == "__main__":

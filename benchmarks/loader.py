@@ -3,6 +3,8 @@
     python benchmarks/loader.py                 everything; prints the tables of benchmarks/README.md
     python benchmarks/loader.py --people 30000  a smaller annotation file
 
+All ways take turns (A B A B ...); figures are medians over the turns, ratios medians of the ratios within a turn.
+
 Samples: pictures of the data sets' sizes, made from the example photographs; one process, one thread. The oracle
 (`PublishedLoader`) does what the published loader does for each sample, in plain NumPy, OpenCV and PyTorch: whole
 picture decoded, turned to float32, mirrored and warped, body layer for one body (dense matrices, one bone after the
@@ -10,8 +12,8 @@ other, a 4 x 4 matrix for each vertex), projection, fit check. The real code's f
 beside it. Ours: `PersonDataset.batch`, as a worker calls it; the targets are made for 16 samples at once on the
 device, here the CPU. Rates are per second of processor time, so that other work on the machine disturbs them little.
 
-Start-up: a generated MS-COCO file and its fits; each measurement in a fresh process. Memory of a worker: what a
-forked process makes its own (`Private_Dirty`) by going through all annotations once.
+Start-up: a generated MS-COCO file and its fits; each measurement in a fresh process, processor time again. Memory of a
+worker: what a forked process makes its own (`Private_Dirty`) by going through all annotations once.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,19 +35,21 @@ import numpy as np
 import orjson
 import torch
 
-from i2l_meshnet.bodies.linear import SMPL_BONES, SMPL_FACE_VERTICES, LinearBody, LinearBodyData
+from i2l_meshnet.benchmarking.subjects import made_up_body
+from i2l_meshnet.benchmarking.turns import Turns, take_turns
+from i2l_meshnet.bodies.linear import LinearBody
 from i2l_meshnet.data.annotation import Fit, TableBuilder
 from i2l_meshnet.data.augmentation import draw
+from i2l_meshnet.data.cache import FOLDER as CACHE_FOLDER
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.skeletons import COCO, HUMAN36M, MANO, SMPL, Skeleton
+from i2l_meshnet.skeletons import COCO, HUMAN36M, MANO, Skeleton
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BATCH = 16
 SEED = 11
-VERTICES = 6890
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,28 +71,6 @@ CASES = (
     Case("PW3D", (1080, 1920), 800, HUMAN36M, "17-22"),
     Case("FreiHAND", (224, 224), 150, MANO, "~200"),
 )
-
-
-def made_up_body(vertices: int, bones: int, joints: Skeleton, tips: tuple[int, ...]) -> LinearBody:
-    """A body of SMPL's or MANO's size with random constants: as much work, no licensed file."""
-    generator = np.random.default_rng(SEED)
-    weights = np.zeros((vertices, bones))
-    near = generator.integers(0, bones, (vertices, 4))
-    np.put_along_axis(weights, near, generator.random((vertices, 4)), 1)
-    regressor = np.zeros((bones, vertices))
-    np.put_along_axis(regressor, generator.integers(0, vertices, (bones, 30)), 1 / 30, 1)
-    data = LinearBodyData(
-        template=generator.normal(0, 0.3, (vertices, 3)),
-        shape_directions=generator.normal(0, 0.01, (vertices, 3, 10)),
-        pose_directions=generator.normal(0, 0.001, (vertices, 3, 9 * (bones - 1))),
-        weights=weights / weights.sum(1, keepdims=True),
-        bone_regressor=regressor,
-        parents=np.array([-1, *((bone - 1) // 2 for bone in range(1, bones))]),
-        faces=np.zeros((1, 3), np.int64),
-        pose_mean=np.zeros((bones, 3)),
-    )
-    names = SMPL_BONES if bones == 24 else tuple(f"Bone_{i}" for i in range(bones))
-    return LinearBody("made-up", "none", joints, names, data, joint_vertices=tips, one_sided=bones != 24)
 
 
 def made_up_source(case: Case, folder: Path, people: int) -> Source:
@@ -233,25 +216,11 @@ class PublishedLoader:
         return grid, ((grid >= 0) & (grid < 64)).all(1)
 
 
-def rate(work: Callable[[int], Any], count: int, rounds: int = 3) -> float:
-    """Calls per second of processor time: the best of some rounds of `count`, after one call that is not counted."""
-    work(0)
-    best = 0.0
-    for _ in range(rounds):
-        start = time.process_time()
-        for index in range(count):
-            work(index)
-        best = max(best, count / (time.process_time() - start))
-    return best
-
-
-def compare_samples(count: int) -> list[str]:
-    """Rows of the table of samples a second."""
-    lines = []
+def compare_samples(count: int, turns: int) -> None:
+    """Prints the rows of the table of samples a second."""
     for case in CASES:
         hand = case.skeleton is MANO
-        tips = (745, 317, 444, 556, 673) if hand else SMPL_FACE_VERTICES
-        body = made_up_body(778 if hand else VERTICES, 16 if hand else 24, MANO if hand else SMPL, tips)
+        body = made_up_body(hand)
         regressor = np.random.default_rng(SEED).dirichlet(np.ones(body.joint_regressor.shape[1]), 17)
         extent = 0.3 if hand else 2.0
         with tempfile.TemporaryDirectory() as folder:
@@ -262,28 +231,31 @@ def compare_samples(count: int) -> list[str]:
             matrix = torch.from_numpy(regressor).float()
             checks = (None, None) if hand else (CameraFitCheck(matrix), ImageFitCheck(matrix))
             build = TargetBuilder([body], LixelGrid(depth_extent=extent), source.table.skeleton, *checks)
-            theirs = rate(lambda index, loader=published: loader[index], count)
-            starts = range(0, count, BATCH)
-            batches = [[index % count for index in range(start, start + BATCH)] for start in starts]
-            loader = BATCH * rate(lambda i, dataset=dataset, batches=batches: dataset.batch(batches[i]), len(batches))
-            loader_full = BATCH * rate(
-                lambda i, dataset=whole, batches=batches: dataset.batch(batches[i]), len(batches)
-            )
+            batches = [range(start, start + BATCH) for start in range(0, count, BATCH)]
             batch = dataset.batch(batches[0])
-            made = rate(lambda _, batch=batch, build=build: (build(batch), batch.network_input()), 10) * BATCH
-        both = 1 / (1 / loader + 1 / made)
+            ways: dict[str, Callable[[], object]] = {
+                "oracle": lambda load=published: [load[index] for index in range(count)],
+                "ours": lambda load=dataset, batches=batches: [load.batch(numbers) for numbers in batches],
+                "whole": lambda load=whole, batches=batches: [load.batch(numbers) for numbers in batches],
+                "targets": lambda build=build, batch=batch, batches=batches: [
+                    (build(batch), batch.network_input()) for _ in batches
+                ],
+            }
+            times = take_turns(ways, turns, time.process_time)
+        seconds = {
+            **times.seconds,
+            "both": [a + b for a, b in zip(times.seconds["ours"], times.seconds["targets"], strict=True)],
+        }
+        times = Turns(seconds)
         cells = (
             f"{case.name} {case.size[0]} x {case.size[1]}",
             case.real,
-            f"{theirs:.0f}",
-            f"{loader:.0f} ({loader / theirs:.1f}x)",
-            f"{loader_full:.0f} ({loader_full / theirs:.1f}x)",
-            f"{1000 / made:.1f} ms",
-            f"{both:.0f} ({both / theirs:.1f}x)",
+            f"{count / times.median('oracle'):.0f}",
+            *(f"{count / times.median(way):.0f} ({times.ratio(way):.1f}x)" for way in ("ours", "whole")),
+            f"{1000 * times.median('targets') / count:.1f} ms",
+            f"{count / times.median('both'):.0f} ({times.ratio('both'):.1f}x)",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    return lines
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def write_annotations(root: Path, people: int, kinds: int = 500) -> None:
@@ -390,30 +362,44 @@ def measure_start(way: str, root: Path) -> None:
     print(json.dumps({"people": count, "seconds": seconds, "resident": resident, "private": private, "worker": worker}))
 
 
-def compare_starts(people: int) -> list[str]:
-    """Rows of the table of start-up."""
-    lines = []
+def compare_starts(people: int, turns: int) -> None:
+    """Prints the rows of the table of start-up."""
+    ways = {
+        "published way": "published",
+        "ours, first start (parses, writes the cache)": "ours",
+        "ours, later starts": "ours",
+    }
+    found: dict[str, list[dict[str, float]]] = {title: [] for title in ways}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_annotations(root, people)
-        for title, way in (
-            ("published way", "published"),
-            ("ours, first start (parses, writes the cache)", "ours"),
-            ("ours, later starts", "ours"),
-        ):
-            command = [sys.executable, __file__, "--measure", way, "--root", str(root)]
-            facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            lines.append(
-                f"| {title} | {facts['seconds']:.2f} s | {facts['resident']:.0f} MiB | {facts['worker']:.1f} MiB |"
-            )
-            print(lines[-1], flush=True)
-    return lines
+        for _ in range(turns):
+            shutil.rmtree(root / "MSCOCO" / CACHE_FOLDER, ignore_errors=True)
+            for title, way in ways.items():
+                command = [sys.executable, __file__, "--measure", way, "--root", str(root)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                found[title].append(json.loads(done.stdout))
+                print(f"{title}: {done.stdout.strip()}", file=sys.stderr)
+
+    def column(key: str) -> Turns:
+        return Turns({title: [facts[key] for facts in runs] for title, runs in found.items()})
+
+    start, resident, worker = (column(key) for key in ("seconds", "resident", "worker"))
+    for title in ways:
+        cells = (
+            f"{1000 * start.median(title):,.1f} ms ({start.ratio(title):,.1f}x)",
+            f"{resident.median(title):.1f} MiB",
+            f"{worker.median(title):.1f} MiB ({worker.ratio(title):.0f}x)",
+        )
+        print(f"| {title} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=300_000, help="annotations of the start-up measurement")
     parser.add_argument("--samples", type=int, default=64, help="samples of each data set; 0: start-up only")
+    parser.add_argument("--turns", type=int, default=5, help="of the samples")
+    parser.add_argument("--start-turns", type=int, default=3, help="of the start-up; its published way takes 20 s each")
     parser.add_argument("--measure", choices=("published", "ours"), help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -425,13 +411,13 @@ def main() -> None:
     if options.samples:
         print(
             "| pictures | real published code | oracle | ours | ours, whole pictures decoded "
-            "| targets, of a batch of 16 | ours with targets |\n|---|---|---|---|---|---|---|",
+            "| targets, a sample in a batch of 16 | ours with targets |\n|---|---|---|---|---|---|---|",
             flush=True,
         )
-        compare_samples(options.samples)
+        compare_samples(options.samples, options.turns)
     print(f"\n| {options.people:,} annotations | start | resident | a worker's own |")
     print("|---|---|---|---|", flush=True)
-    compare_starts(options.people)
+    compare_starts(options.people, options.start_turns)
 
 
 if __name__ == "__main__":

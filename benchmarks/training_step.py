@@ -1,24 +1,27 @@
-"""What the options of `i2l-meshnet train` cost or save, one training step of the lixel stage beside the other.
+"""One training step of the lixel stage: the published formulation against ours, and what each option does to a step.
 
-    python benchmarks/training_step.py [--batch 4] [--repeats 3] [--threads 1] [--device cpu] [--clock cpu] [--compile]
+    python benchmarks/training_step.py [--batch 4] [--turns 3] [--threads 1] [--device cpu] [--clock cpu] [--compile]
 
-A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random pictures and targets. All
-variants run in one process, one after the other (each needs 2.3 GB), the first one once more at the end to show how
-steady the machine was; the figure is the least of `--repeats` steps after one that warms up. On a busy machine the
-clock `cpu` with one thread counts the work alone. `--compile` adds the compiled variants, which take minutes to
-compile. Prints Markdown.
+A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random pictures and targets. The
+published formulation (i2l_meshnet.models.reference) makes the joints' Gaussian volumes and keeps the heads' heatmaps.
+All ways are in one process (6 GB), work on the same weights and take turns (A B A B ...): seconds are medians, ratios
+medians of the ratios within a turn. On a busy machine the clock `cpu` with one thread counts the work alone.
+`--compile` adds the compiled ways, which take minutes to compile. Prints Markdown.
 """
 
 import argparse
 import contextlib
 import copy
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 
 import torch
-from network import make_body, make_network
+from torch import nn
 
+from i2l_meshnet.benchmarking.subjects import made_up_body, made_up_network
+from i2l_meshnet.benchmarking.turns import take_turns
 from i2l_meshnet.bodies import Body, BodyParams
 from i2l_meshnet.data.annotation import Annotation, FittedBody
 from i2l_meshnet.data.dataset import Sample
@@ -26,6 +29,7 @@ from i2l_meshnet.data.targets import PointTarget, Target
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.reference import plain_copy
 from i2l_meshnet.training.average import WeightAverage
 from i2l_meshnet.training.loop import Batch, StageStep
 from i2l_meshnet.training.stages import LixelStage
@@ -33,8 +37,9 @@ from i2l_meshnet.training.stages import LixelStage
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Options of a step, as `i2l-meshnet train` names them."""
+    """The formulation, and options as `i2l-meshnet train` names them."""
 
+    published: bool = False
     channels_last: bool = False
     bf16: bool = False
     compile: bool = False
@@ -42,8 +47,9 @@ class Variant:
     clip: float = 0.0
 
 
-VARIANTS = {
-    "none (fp32)": Variant(),
+OPTIONS = {
+    "published formulation (fp32)": Variant(published=True),
+    "ours (fp32)": Variant(),
     "`--channels-last`": Variant(channels_last=True),
     "`--precision bf16`": Variant(bf16=True),
     "`--precision bf16 --channels-last`": Variant(bf16=True, channels_last=True),
@@ -106,65 +112,68 @@ def make_batch(body: Body, count: int, device: str) -> Batch:
     return Batch(sample.to(device), target.to(device))
 
 
-def make_step(network: MeshNet, body: Body, variant: Variant, batch: Batch, device: str) -> Callable[[], None]:
-    """A training step of a copy of the network."""
-    network = copy.deepcopy(network)
-    stage = LixelStage(body)
-    if variant.channels_last:
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    parameters = stage.prepare(network)
-    stage.train_mode(network)
-    if variant.compile:
-        network.compile()
-    model, optimizer = StageStep(network, stage, variant.channels_last), torch.optim.Adam(parameters, 1e-4)
-    named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    average = WeightAverage(named, variant.ema) if variant.ema else None
-    kind = torch.device(device).type
+class Trained:
+    """A network and the optimizer of its weights, which several ways of training share to save memory."""
 
-    def step() -> None:
-        with torch.autocast(kind, torch.bfloat16) if variant.bf16 else contextlib.nullcontext():
-            terms = model(batch)
-        torch.stack(list(terms.values())).sum().backward()
-        if variant.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, variant.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        if average:
-            average.update(1000)
-        if kind == "cuda":
-            torch.cuda.synchronize()
+    def __init__(self, network: MeshNet, body: Body) -> None:
+        self.network, self.stage = network, LixelStage(body)
+        self.published = plain_copy(network)
+        self.published.load_state_dict(network.state_dict(keep_vars=True), assign=True)
+        self.parameters = self.stage.prepare(network)
+        for either in (network, self.published):
+            self.stage.train_mode(either)
+        self.optimizer = torch.optim.Adam(self.parameters, 1e-4)
 
-    return step
+    def step(self, variant: Variant, batch: Batch) -> Callable[[], None]:
+        """A training step with the options `variant`."""
+        network: nn.Module = self.published if variant.published else self.network
+        if variant.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        model = StageStep(network, self.stage, variant.channels_last)  # type: ignore[arg-type]
+        named = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+        average = WeightAverage(named, variant.ema) if variant.ema else None
+        kind = batch.sample.image.device.type
+
+        def run() -> None:
+            with torch.autocast(kind, torch.bfloat16) if variant.bf16 else contextlib.nullcontext():
+                terms = model(batch)
+            torch.stack(list(terms.values())).sum().backward()
+            if variant.clip:
+                nn.utils.clip_grad_norm_(self.parameters, variant.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if average:
+                average.update(1000)
+
+        return run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    body = make_body()
-    network = make_network(body, options.device)
+    body = made_up_body()
+    network = made_up_network(body).to(options.device)
     batch = make_batch(body, options.batch, options.device)
     body.to(options.device)
-    variants = [*VARIANTS.items(), *(COMPILED.items() if options.compile else ()), next(iter(VARIANTS.items()))]
-    first = 0.0
-    print(f"| options | step of {options.batch} pictures, s | ratio |\n|---|---|---|")
-    for name, variant in variants:
-        step = make_step(network, body, variant, batch, options.device)
-        step()
-        seconds = []
-        for _ in range(options.repeats):
-            start = clock()
-            step()
-            seconds.append(clock() - start)
-        first = first or min(seconds)
-        print(f"| {name} | {min(seconds):.2f} | {first / min(seconds):.2f} |", flush=True)
+    packed = Trained(copy.deepcopy(network).to(memory_format=torch.channels_last), body)  # type: ignore[call-overload]
+    plain = Trained(network, body)
+    variants = {**OPTIONS, **(COMPILED if options.compile else {})}
+    ways = {name: (packed if v.channels_last else plain).step(v, batch) for name, v in variants.items()}
+    wait = torch.cuda.synchronize if options.device == "cuda" else None
+    load = os.getloadavg()[0]
+    times = take_turns(ways, options.turns, time.process_time if options.clock == "cpu" else time.perf_counter, wait)
+    print(f"Load {load:.1f} before, {os.getloadavg()[0]:.1f} after; {options.turns} turns.\n")
+    print(f"| way | step of {options.batch} pictures, s | range | times as fast |\n|---|---|---|---|")
+    for way in ways:
+        low, high = times.spread(way)
+        print(f"| {way} | {times.median(way):.2f} | {low:.2f} to {high:.2f} | {times.ratio(way):.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Crops, cameras, lixels and alignment by their properties."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -176,3 +178,15 @@ def test_alignment_of_a_point_set_without_extent_gives_the_targets_centre() -> N
     target = normal(10, 3)
     aligned = similarity_align(torch.zeros(10, 3).double(), target)
     torch.testing.assert_close(aligned, target.mean(0).expand(10, 3), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("depth_axis", ["camera", "crop"])
+def test_the_decoder_does_what_its_steps_do_one_after_the_other(depth_axis: Literal["camera", "crop"]) -> None:
+    grid = LixelGrid((32, 64, 48), (256, 192), 2.4, margin=0.125, depth_axis=depth_axis)
+    crop = make_crop(torch.tensor([200.0, 100, 150, 200]).double(), 640.0, grid.crop_size, rotation=0.4)
+    lixels, root_depth = 24 + 9 * normal(11, 3), torch.tensor(5.0).double()
+    pixels, along = grid.decode(lixels)
+    axis = grid.view_rotation(crop, CAMERA)[:, 2]
+    rays = CAMERA.backproject(crop.to_image(pixels), torch.ones_like(along))
+    points = rays * ((along + root_depth / axis[2]) / (rays @ axis))[:, None]
+    torch.testing.assert_close(grid.to_camera(lixels, crop, CAMERA, root_depth), points, atol=1e-12, rtol=0)

@@ -19,6 +19,9 @@ from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
+POINTS_TOGETHER = 2**17
+"""Points that `ScoreKeeper` scores at once: enough for the calls to cost little, few enough for a processor's cache."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Meshes(TensorDataclass):
@@ -104,16 +107,19 @@ def joint_rows(
 class OwnJoints(nn.Module):
     """Truth from the data set's own joints, and from its fitted meshes for the vertices if `fits` are given."""
 
+    rows: Int[Tensor, "r"]
+
     def __init__(self, skeleton: Skeleton, root: str, scored: Sequence[str], fits: TargetBuilder | None) -> None:
         """skeleton: of the samples."""
         super().__init__()
-        self._rows = [skeleton.index(joint) for joint in (root, *scored)]
+        rows = torch.tensor([skeleton.index(joint) for joint in (root, *scored)])
+        self.register_buffer("rows", rows, persistent=False)
         self.fits = fits
 
     def forward(self, sample: Sample, numbers: Int[Tensor, "b"]) -> Truth:
         """numbers: of the samples in the data set."""
         annotation = sample.annotation
-        joints = annotation.joints_camera[:, self._rows]
+        joints = annotation.joints_camera.index_select(1, self.rows)
         root, known, vertices = joints[:, :1], annotation.has_depth, None
         if self.fits is not None:
             _, vertices, _ = self.fits.meshes(sample)
@@ -192,11 +198,14 @@ class Scorer(nn.Module):
         self.reader, self.truth = reader, truth
         self.metrics, self.grid = tuple(metrics), grid
 
+    def pick(self, meshes: Meshes) -> Meshes:
+        """The vertices that are looked at."""
+        return meshes.map(self.reader.pick)
+
     def place(
-        self, lixels: Float[Tensor, "b v 3"], sample: Sample, root_depth: Float[Tensor, "b"]
+        self, picked: Float[Tensor, "b n 3"], sample: Sample, root_depth: Float[Tensor, "b"]
     ) -> Float[Tensor, "b n 3"]:
-        """The vertices of lixel meshes that are looked at, in the camera frame, m; `lixels` stay as they are."""
-        picked = self.reader.pick(lixels)
+        """Picked lixels in the camera frame, m."""
         return self.grid.to_camera(picked, sample.crop, sample.annotation.camera, root_depth)
 
     def score(self, found: Points, truth: Truth) -> Scores:
@@ -209,23 +218,57 @@ class Scorer(nn.Module):
             pairs[points, True] = (similarity_align(predicted, true), true)
         values = torch.stack([metric.measure(*pairs[metric.points, metric.aligned]) for metric in self.metrics], -1)
         distances = (found.joints - truth.points.joints).norm(dim=-1)
-        unknown = ~truth.known[:, None]
+        unknown = ~truth.known[..., None]
         return Scores(values.masked_fill(unknown, torch.nan), distances.masked_fill(unknown, torch.nan))
 
-    def forward(self, meshes: Meshes, sample: Sample, numbers: Int[Tensor, "b"], true_depth: bool) -> dict[str, Scores]:
-        """Scores of each kind of mesh. numbers: of the samples in the data set.
+    def forward(self, picked: Meshes, sample: Sample, numbers: Int[Tensor, "b"], true_depth: bool) -> dict[str, Scores]:
+        """Scores of each kind of mesh. picked: what `pick` gave. numbers: of the samples in the data set.
 
         true_depth: put lixel meshes at the true root's depth, not at the annotation's.
         """
         truth: Truth = self.truth(sample, numbers)
         depth = truth.points.root[:, 2] if true_depth else sample.annotation.root_depth
-        found = {"lixel": self.reader(self.place(meshes.lixel, sample, depth))}
-        if meshes.param is not None:
-            found["param"] = self.reader(self.reader.pick(meshes.param))
-        # One batch of both kinds: on small point sets, calls cost more than numbers.
-        both = self.score(Points.concatenate(list(found.values())), Truth.concatenate([truth] * len(found)))
-        count = len(numbers)
-        return {kind: both[place * count : (place + 1) * count] for place, kind in enumerate(found)}
+        found = {"lixel": self.reader(self.place(picked.lixel, sample, depth))}
+        if picked.param is not None:
+            found["param"] = self.reader(picked.param)
+        # Both kinds at once: on small point sets, calls cost more than numbers.
+        truths = truth.map(lambda value: value.expand(len(found), *value.shape))
+        both = self.score(Points.stack(list(found.values())), truths)
+        return {kind: both[place] for place, kind in enumerate(found)}
+
+
+class ScoreKeeper:
+    """Collects the scores of a data set whose meshes come batch by batch.
+
+    What is looked at of the meshes is held until it makes a batch that is worth the calls, whatever the network's is.
+    """
+
+    def __init__(self, scorer: Scorer, true_depth: bool = False, together: int = POINTS_TOGETHER) -> None:
+        """true_depth: see `Scorer`. together: points of a mesh that are scored at once, over all samples."""
+        self._scorer, self._true_depth, self._together = scorer, true_depth, together
+        self._held: list[tuple[Meshes, Sample, Tensor]] = []
+        self._points = 0
+        self._scores: list[dict[str, Scores]] = []
+
+    def add(self, meshes: Meshes, sample: Sample, numbers: Int[Tensor, "b"]) -> None:
+        """meshes: whole. numbers: of the samples in the data set."""
+        picked = self._scorer.pick(meshes)
+        self._held.append((picked, dataclasses.replace(sample, image=sample.image[..., :0]), numbers))
+        self._points += picked.lixel.shape[0] * picked.lixel.shape[1]
+        if self._points >= self._together:
+            self._score()
+
+    def scores(self) -> dict[str, Scores]:
+        """The scores of all that was added, in its order."""
+        if self._held:
+            self._score()
+        return {kind: Scores.concatenate([part[kind] for part in self._scores]) for kind in self._scores[0]}
+
+    def _score(self) -> None:
+        meshes, samples, numbers = zip(*self._held, strict=True)
+        batch = Meshes.concatenate(meshes), Sample.concatenate(samples), torch.cat(numbers)
+        self._scores.append(self._scorer(*batch, self._true_depth))
+        self._held, self._points = [], 0
 
 
 def metrics_for(protocol: Protocol, with_vertices: bool) -> tuple[Metric, ...]:

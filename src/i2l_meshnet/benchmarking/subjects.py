@@ -1,0 +1,85 @@
+"""What is measured: bodies and networks of the published sizes, made up, so that no licensed file is needed."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i2l_meshnet.bodies.linear import MANO_BONES, MANO_TIPS, SMPL_BONES, SMPL_FACE_VERTICES, LinearBody, LinearBodyData
+from i2l_meshnet.models import assembly
+from i2l_meshnet.models.lixel_head import LixelHead
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.skeletons import MANO, SMPL
+
+SEED = 11
+
+
+def made_up_body(hand: bool = False) -> LinearBody:
+    """A body of SMPL's or MANO's sizes with random constants: as much work, and of as little use as any noise."""
+    vertices, bones, faces = (778, 16, 1538) if hand else (6890, 24, 13776)
+    generator = np.random.default_rng(SEED)
+    weights = np.zeros((vertices, bones))
+    near = generator.integers(0, bones, (vertices, 4))
+    np.put_along_axis(weights, near, generator.random((vertices, 4)), 1)
+    regressor = np.zeros((bones, vertices))
+    np.put_along_axis(regressor, generator.integers(0, vertices, (bones, 30)), 1 / 30, 1)
+    first = generator.integers(0, vertices, faces)
+    data = LinearBodyData(
+        template=generator.normal(0, 0.3, (vertices, 3)),
+        shape_directions=generator.normal(0, 0.01, (vertices, 3, 10)),
+        pose_directions=generator.normal(0, 0.001, (vertices, 3, 9 * (bones - 1))),
+        weights=weights / weights.sum(1, keepdims=True),
+        bone_regressor=regressor,
+        parents=np.array([-1, *((bone - 1) // 2 for bone in range(1, bones))]),
+        faces=(first[:, None] + np.arange(3)) % vertices,
+        pose_mean=np.zeros((bones, 3)),
+    )
+    if hand:
+        return LinearBody("made-up hand", "none", MANO, MANO_BONES, data, joint_vertices=MANO_TIPS, one_sided=True)
+    return LinearBody("made-up", "none", SMPL, SMPL_BONES, data, joint_vertices=SMPL_FACE_VERTICES)
+
+
+@torch.no_grad()
+def made_up_network(body: LinearBody, sharpness: float = 4.0) -> MeshNet:
+    """The published network (ResNet-50, no parameter regressor) in evaluation mode with random weights.
+
+    They spread activations and points as trained ones do: He's values, BatchNorm statistics of a batch of noise,
+    and heatmaps whose logits deviate by about `sharpness`, so that rounding shows in the lixels as it does in use.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    network = assembly.build(assembly.published_config(body), body)
+    network.parameter_regressor = None
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for part in network.modules():
+        if isinstance(part, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
+            fan_in = part.weight[0].numel()
+            if isinstance(part, nn.ConvTranspose2d):
+                fan_in = part.in_channels * 4  # A stride of 2 leaves each output 2 x 2 of the 4 x 4 taps.
+            part.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()(pictures(4))
+    for norm in norms:
+        norm.momentum = 0.1
+    network.eval()
+    _sharpen(network, sharpness)
+    return network
+
+
+def _sharpen(network: MeshNet, sharpness: float) -> None:
+    """Scales the last layers of the lixel heads to logits of the deviation `sharpness` within a heatmap."""
+    for head in (part for part in network.modules() if isinstance(part, LixelHead)):
+        deep: list[Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, inputs, deep=deep: deep.append(inputs[0]))
+        network(pictures(4))
+        hook.remove()
+        for layer, columns in zip((head.conv_x, head.conv_y, head.conv_z_2), head.features(deep[0]), strict=True):
+            layer[0].weight *= sharpness / layer(columns).std(-1).mean()
+
+
+def pictures(batch: int, size: int = 256) -> Float[Tensor, "{batch} 3 {size} {size}"]:
+    """Coarse blocks of colour with noise over them, in [0, 1]."""
+    generator = torch.Generator().manual_seed(SEED)
+    blocks = torch.rand(batch, 3, 8, 8, generator=generator)
+    noise = torch.rand(batch, 3, size, size, generator=generator)
+    return 0.7 * nn.functional.interpolate(blocks, size=(size, size)) + 0.3 * noise
