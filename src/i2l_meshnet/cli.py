@@ -17,33 +17,53 @@ from tyro.conf import Positional
 from i2l_meshnet import assets as registry
 from i2l_meshnet import recipes
 from i2l_meshnet.bodies import BODIES, load_body
+from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.data import job as data_job
 from i2l_meshnet.data.job import DataOptions
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.evaluation import evaluate as evaluation
 from i2l_meshnet.evaluation.evaluate import EvaluateOptions
+from i2l_meshnet.evaluation.photos import Predict
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.imagenet import convert_keras_resnet50
+from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.snapshot import convert_snapshot
-from i2l_meshnet.prediction import job
 from i2l_meshnet.prediction.detect import PersonDetector
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.synthetic.detections import DetectOptions, detect_bank
 from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures
 from i2l_meshnet.synthetic.keypoints import FitOptions, fit_keypoint_regressor
 from i2l_meshnet.training.lifting_job import LiftOptions, train_lifting
+from i2l_meshnet.video import job as clips
+from i2l_meshnet.video import webcam
+from i2l_meshnet.video.job import ClipOptions
 
 _EXIT_INTERRUPTED = 130
 
 
-def predict(options: Annotated[PredictOptions, tyro.conf.arg(name="")]) -> int:
-    """Turn photos of people into 3D meshes: overlays, mesh files, parameters."""
-    return job.run(options)
+def predict(options: Annotated[ClipOptions, tyro.conf.arg(name="")]) -> int:
+    """Turn photos and videos of people into 3D meshes: overlays, mesh files, parameters, animation."""
+    if options.webcam is not None:
+        return webcam.run(options)
+    if options.parquet is None:
+        return clips.run(options)
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError("--parquet needs Arrow: pip install 'i2l-meshnet[parquet]'")
+    # Imported late: it is an extra, and takes a second.
+    from i2l_meshnet.fleet import job as fleet
+
+    return fleet.run(options)
 
 
 def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
     """Score a network on a benchmark: the published metrics and more, tables, plots, the worst samples."""
-    return evaluation.run(options, lambda: PersonDetector(registry.ensure("detector")))
+    return evaluation.run(options, lambda: PersonDetector(registry.ensure("detector")), _photo_predictor)
+
+
+def _photo_predictor(network: LixelNetwork, body: Body, device: torch.device) -> Predict:
+    """What places a network's meshes in photos, for `evaluate`: as `predict` does it."""
+    predictor = MeshPredictor(network, body, device=device)
+    return lambda picture, boxes: predictor(picture, boxes=boxes)
 
 
 def data(options: Annotated[DataOptions, tyro.conf.arg(name="")]) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ class PersonBox:
 
     box: (x, y, width, height), pixels. score: the detector's, 1 for a box that a user gave. root_depth: distance of
     the root joint along z, metres, None if not known. prepared: the box has the crop's shape and margin already and
-    is used as it is (the boxes of RootNet files are).
+    is used as it is (the boxes of RootNet files are). mirrored: the network is to see the mirror image, as one that
+    knows right hands must of a left one. rotation: by which a prepared box is turned about its centre, radians
+    clockwise; in the mirror image, if mirrored.
     """
 
     box: tuple[float, float, float, float]
     score: float = 1.0
     root_depth: float | None = None
     prepared: bool = False
+    mirrored: bool = False
+    rotation: float = 0.0
 
 
 class BoxFile:
@@ -117,6 +122,16 @@ class BoxFile:
 
     def _unreadable(self, reason: str) -> FileError:
         return FileError(f"cannot read boxes {self.path}: {reason}; expected {_FORMATS}")
+
+
+def as_box(box: Sequence[float] | PersonBox) -> PersonBox:
+    """A box given as (x, y, width, height), pixels. Raises InputError for another number of values."""
+    if isinstance(box, PersonBox):
+        return box
+    values = [float(value) for value in box]
+    if len(values) != 4:
+        raise InputError(f"a box is x, y, width, height; got {len(values)} numbers")
+    return PersonBox((values[0], values[1], values[2], values[3]))
 
 
 def require_inside(person: PersonBox, width: int, height: int, picture: str) -> None:

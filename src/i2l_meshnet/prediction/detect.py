@@ -8,6 +8,7 @@ import onnxruntime
 from jaxtyping import Float, Float32, UInt8
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.prediction.boxes import PersonBox
 
 DEFAULT_THRESHOLD = 0.35
 """Score from which a box counts; people half hidden in a group score about 0.4."""
@@ -66,3 +67,12 @@ class PersonDetector:
         canvas = np.full((*self._size, 3), PAD_VALUE, np.float32)
         canvas[: size[1], : size[0]] = shrunk[..., ::-1]
         return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]), scale
+
+
+def detected_people(detector: PersonDetector, image: UInt8[np.ndarray, "h w 3"]) -> list[PersonBox]:
+    """The people that a detector finds in an RGB picture, best first, as the predictor takes them."""
+    found, scores = detector(image)
+    return [
+        PersonBox((float(x), float(y), float(w), float(h)), float(score))
+        for (x, y, w, h), score in zip(found, scores, strict=True)
+    ]

@@ -162,7 +162,7 @@ def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names
     """`run` for pictures that have been found and the names of their results, relative to the output folder."""
     tally, console = _Tally(), Console(stderr=True, highlight=False)
     intrinsics = options.camera
-    boxes = None if options.boxes is None else _boxes_for(options.boxes, pictures)
+    boxes = None if options.boxes is None else boxes_for(options.boxes, pictures)
     require_writable(options.out)
     tasks = []
     for picture, name in zip(pictures, names, strict=True):
@@ -205,7 +205,8 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Cons
     )
 
 
-def _boxes_for(path: Path, pictures: Sequence[Picture]) -> BoxFile:
+def boxes_for(path: Path, pictures: Sequence[Picture]) -> BoxFile:
+    """The file's boxes. Raises InputError where they are for none of the pictures, FileError for no box file."""
     boxes = BoxFile(path)
     if boxes.for_one_picture and len(pictures) > 1:
         raise InputError(

@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import Body, BodyMesh
+from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
-from i2l_meshnet.prediction.boxes import PersonBox, require_inside
+from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
-from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD, PersonDetector
+from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD, PersonDetector, detected_people
 from i2l_meshnet.prediction.images import Photo, read_photo, to_rgb
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.results import PicturePrediction, Prediction
@@ -53,6 +54,21 @@ class Subject:
     camera_source: str
 
 
+class AddsHands(Protocol):
+    """What gives people their hands."""
+
+    network_facts: dict[str, Any]
+
+    def add_hands(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        people: Sequence[Sequence[Prediction]],
+        cameras: Sequence[Camera],
+    ) -> list[list[Prediction]]:
+        """The people of several pictures with their hands (`Prediction.hands`)."""
+        ...
+
+
 class MeshPredictor:
     """Finds people in pictures and gives each a mesh in space.
 
@@ -68,15 +84,21 @@ class MeshPredictor:
         device: torch.device | str = "cpu",
         batch_size: int = 16,
         network_facts: dict[str, Any] | None = None,
+        hands: AddsHands | None = None,
     ) -> None:
         """network: on `device` and in evaluation mode. body: the one that it predicts; it is kept on the CPU.
 
         detector: without one, a picture that comes without boxes is taken as one person. batch_size: most people in
-        one pass. network_facts: recorded with every result.
+        one pass. network_facts: recorded with every result. hands: gives people their hands (`hands.HandPredictor`).
         """
         self.network, self.body, self.detector = network, body.cpu().eval(), detector
         self.device, self.batch_size = torch.device(device), batch_size
         self.network_facts = network_facts or {}
+        self.hands = hands
+        if hands is not None:
+            self.network_facts = {**self.network_facts, "hands": hands.network_facts}
+        # Shown only to boxes that are mirrored: left hands before a network of right ones.
+        self._mirror_body = MirroredBody(self.body, f"{self.body.name}-left")
         rest = body(body.rest_params())
         self._area = _vertex_areas(rest.vertices, body.faces)
         self._bones = torch.tensor(body.skeleton.bone_indices)
@@ -92,12 +114,14 @@ class MeshPredictor:
         detect: bool = True,
         batch_size: int = 16,
         score_threshold: float = DEFAULT_THRESHOLD,
+        hands: AddsHands | None = None,
     ) -> "MeshPredictor":
         """A predictor with the network that ships with the package, or with that of a file (see `load_network`).
 
         device: "cpu", "cuda", or "auto": a CUDA device where there is one. body_directory: where the licensed files
         of SMPL and MANO are, for networks that predict them. detect: whether to find people; warns (UserWarning) if
-        the detector has not been fetched. Raises UserError for whatever cannot be loaded.
+        the detector has not been fetched. hands: gives people their hands, such as `HandPredictor.load()`. Raises
+        UserError for whatever cannot be loaded.
         """
         chosen = choose_device(device)
         path = default_weights() if weights is None else Path(weights)
@@ -118,7 +142,7 @@ class MeshPredictor:
             "source": metadata.source,
         }
         network = network.to(chosen)
-        return cls(network, body, detector, chosen, batch_size, facts)
+        return cls(network, body, detector, chosen, batch_size, facts, hands)
 
     @overload
     def __call__(
@@ -184,28 +208,22 @@ class MeshPredictor:
         name = name or (Path(file).stem if file else "picture")
         camera, camera_source = (intrinsics or Intrinsics()).camera(photo.width, photo.height, photo.exif_focal)
         if boxes is not None:
-            people, source = tuple(_as_box(box) for box in boxes), "given"
+            people, source = tuple(as_box(box) for box in boxes), "given"
             for person in people:
                 require_inside(person, photo.width, photo.height, file or name)
         elif self.detector is None:
             people, source = (PersonBox((0.0, 0.0, float(photo.width), float(photo.height))),), "whole picture"
         else:
-            found, scores = self.detector(photo.pixels)
-            people = tuple(
-                PersonBox((float(x), float(y), float(w), float(h)), float(score))
-                for (x, y, w, h), score in zip(found, scores, strict=True)
-            )
-            source = "detector"
+            people, source = tuple(detected_people(self.detector, photo.pixels)), "detector"
         return Subject(photo, file, name, people, source, camera, camera_source)
 
     def predict(self, subjects: Sequence[Subject], root_depth: float | None = None) -> list[PicturePrediction]:
         """The people of several prepared pictures, who share the network's batches. root_depth: metres, of all."""
-        people = self.predict_batch(
-            [subject.photo.pixels for subject in subjects],
-            [subject.people for subject in subjects],
-            [subject.camera for subject in subjects],
-            root_depth,
-        )
+        images = [subject.photo.pixels for subject in subjects]
+        cameras = [subject.camera for subject in subjects]
+        people = self.predict_batch(images, [subject.people for subject in subjects], cameras, root_depth)
+        if self.hands is not None:
+            people = self.hands.add_hands(images, people, cameras)
         return [
             PicturePrediction(
                 name=subject.name,
@@ -237,11 +255,14 @@ class MeshPredictor:
         results: list[list[Prediction]] = [[] for _ in images]
         for start in range(0, len(places), self.batch_size):
             batch = places[start : start + self.batch_size]
+            sizes = [(images[index].shape[1], images[index].shape[0]) for index, _ in batch]
             crops = [self._crop(images[index], person) for index, person in batch]
+            # What is shown in the mirror is predicted there, crop and camera included, and turned back at the end.
             pixels = np.stack(
                 [
-                    warp_image(images[index], crop.affine, self.network.grid.crop_size)
-                    for (index, _), crop in zip(batch, crops, strict=True)
+                    warp_image(images[index], cut.affine, self.network.grid.crop_size)
+                    for (index, person), crop, (width, _) in zip(batch, crops, sizes, strict=True)
+                    for cut in [crop.mirror(width) if person.mirrored else crop]
                 ]
             )
             image = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -249,10 +270,16 @@ class MeshPredictor:
             if not (output.vertices.isfinite().all() and output.joints.isfinite().all()):
                 raise InputError("the network returned numbers that are not finite; its weights are damaged")
             depths = [person.root_depth if person.root_depth is not None else root_depth for _, person in batch]
-            sizes = [(images[index].shape[1], images[index].shape[0]) for index, _ in batch]
-            camera = Camera.stack([cameras[index] for index, _ in batch])
+            camera = Camera.stack(
+                [
+                    cameras[index].mirrored(width) if person.mirrored else cameras[index]
+                    for (index, person), (width, _) in zip(batch, sizes, strict=True)
+                ]
+            )
             placed = self._place(output, Crop.stack(crops), camera, sizes, depths, [person for _, person in batch])
-            for (index, _), prediction in zip(batch, placed, strict=True):
+            for (index, person), prediction, (width, _) in zip(batch, placed, sizes, strict=True):
+                if person.mirrored:
+                    prediction = prediction.mirrored(width, self._mirror_body)
                 results[index].append(prediction)
         return results
 
@@ -260,11 +287,13 @@ class MeshPredictor:
         height, width = image.shape[:2]
         size = self.network.grid.crop_size
         box = torch.tensor(person.box)
+        if person.mirrored:
+            box = torch.cat([(width - 1 - box[0] - box[2])[None], box[1:]])
         ready = _with_aspect(box, size) if person.prepared else prepare_box(box, width, height, size)
         if ready is None or not bool((ready[2:] > 0).all()):
             shown = ", ".join(f"{value:g}" for value in person.box)
             raise InputError(f"box ({shown}) has no area inside the picture ({width}x{height})")
-        return make_crop(ready, float(width), size)
+        return make_crop(ready, float(width), size, rotation=person.rotation)
 
     def _place(
         self,
@@ -365,15 +394,6 @@ def as_photo(picture: Picture) -> Photo:
 
 def _file_name(picture: Picture) -> str | None:
     return Path(picture).name if isinstance(picture, Path | str) else None
-
-
-def _as_box(box: Sequence[float] | PersonBox) -> PersonBox:
-    if isinstance(box, PersonBox):
-        return box
-    values = [float(value) for value in box]
-    if len(values) != 4:
-        raise InputError(f"a box is x, y, width, height; got {len(values)} numbers")
-    return PersonBox((values[0], values[1], values[2], values[3]))
 
 
 def _with_aspect(box: Float[Tensor, "4"], size: tuple[int, int]) -> Float[Tensor, "4"]:

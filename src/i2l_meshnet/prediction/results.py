@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload, runtime_checkable
+from typing import Any, Literal, overload
 
 import cv2
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
+from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.mirrored import mirror_mesh
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
@@ -25,6 +26,7 @@ from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view,
 
 FORMAT_VERSION = 1
 MeshKind = Literal["lixel", "param"]
+Side = Literal["left", "right"]
 MeshFormat = Literal["obj", "ply", "glb"]
 UNITS = {
     "lengths": "metres",
@@ -33,19 +35,6 @@ UNITS = {
     "lixels": "bins (x, y, z) of the network's grid",
     "pose": "rotation of each bone against its parent, the first against the camera; radians where axis-angle",
 }
-
-
-@runtime_checkable
-class HasFullMesh(Protocol):
-    """A body whose network mesh can be refined to a fuller one with texture coordinates."""
-
-    full_faces: Int[Tensor, "f 3"]
-    full_uv: Float[Tensor, "t 2"]
-    full_face_uv: Int[Tensor, "f 3"]
-
-    def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
-        """The fuller mesh of the same pose."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +46,8 @@ class Prediction:
     joints of the pose stage, in the order of the body's skeleton. keypoints: (x, y, confidence), or None.
     root_depth: distance of the root along z, and whether it was solved or given. lixel_mesh: the lixels in space.
     params, parametric_mesh: the body model's, None for a network without parameters. reprojection_error: median and
-    mean distance between the projected parametric mesh and the lixels within the picture and crop, pixels.
+    mean distance between the projected parametric mesh and the lixels within the picture and crop, pixels. hands:
+    those that are seen, of a network that was asked for them; each a prediction of a hand's body.
     """
 
     body: Body
@@ -76,6 +66,28 @@ class Prediction:
     keypoints: Float[Tensor, "k 3"] | None = None
     confidence: float | None = None
     reliable: bool = True
+    hands: Mapping[Side, "Prediction"] = dataclasses.field(default_factory=dict)
+
+    def mirrored(self, width: int, body: Body) -> "Prediction":
+        """The same, turned back from the mirror image of a picture of `width` pixels; box and lixels are left alone.
+
+        body: the mirror image of this one's.
+        """
+
+        def turned(points: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+            return torch.cat([width - 1 - points[:, :1], points[:, 1:]], 1)
+
+        return dataclasses.replace(
+            self,
+            body=body,
+            camera=self.camera.mirrored(width),
+            crop=self.crop.mirror(width),
+            joints_image=turned(self.joints_image),
+            lixel_mesh=mirror_mesh(self.lixel_mesh),
+            params=None if self.params is None else self.body.mirror(self.params),
+            parametric_mesh=None if self.parametric_mesh is None else mirror_mesh(self.parametric_mesh),
+            keypoints=None if self.keypoints is None else turned(self.keypoints),
+        )
 
     @property
     def faces(self) -> Int[Tensor, "f 3"]:
@@ -154,6 +166,14 @@ class PicturePrediction(Sequence[Prediction]):
     def __getitem__(self, index: int | slice) -> Prediction | Sequence[Prediction]:
         return self.people[index]
 
+    @property
+    def shown(self) -> list[int]:
+        """Numbers of the people who are drawn: the reliable ones, or all if there are none.
+
+        A mesh that is only a guess may cover half the picture; it is drawn only if there is nothing better.
+        """
+        return [i for i, person in enumerate(self.people) if person.reliable] or list(range(len(self.people)))
+
     def save(self, folder: Path | str, options: SaveOptions | None = None, name: str | None = None) -> list[Path]:
         """Writes the results into `folder` under `name` (this picture's own if None) and returns their paths.
 
@@ -163,7 +183,7 @@ class PicturePrediction(Sequence[Prediction]):
         options = options or SaveOptions()
         base = Path(folder) / (name or self.name)
         names = self._file_names(options)
-        _clear_the_way(base, [*names["pictures"].values(), *_mesh_names(names), names["arrays"]], options.overwrite)
+        clear_the_way(base, [*names["pictures"].values(), *_mesh_names(names), names["arrays"]], options.overwrite)
         if options.pictures:
             self._draw(base, names["pictures"], options)
         for person, files in zip(self.people, names["people"], strict=True):
@@ -198,8 +218,7 @@ class PicturePrediction(Sequence[Prediction]):
         if not self.people:
             return
         photo, scale = fit_to_side(self.pixels, options.max_side)
-        # A mesh that is only a guess may cover half the picture; it is drawn only if there is nothing better.
-        chosen = [i for i, person in enumerate(self.people) if person.reliable] or list(range(len(self.people)))
+        chosen = self.shown
         surfaces = [self.people[i].surface(options.shown) for i in chosen]
         joints = [(self.people[i].joints_image.double().numpy() + 0.5) * scale - 0.5 for i in chosen]
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
@@ -234,7 +253,7 @@ class PicturePrediction(Sequence[Prediction]):
             "bone_names": np.array(self.body.bones),
             "shape_names": np.array(self.body.shape_names),
             "units": np.array(json.dumps(UNITS)),
-            "versions": np.array(json.dumps(_versions())),
+            "versions": np.array(json.dumps(versions())),
         }
         if all(p.params is not None for p in people) if people else self.network.get("parameters", True):
             params = [p.params for p in people if p.params is not None]
@@ -269,20 +288,25 @@ class PicturePrediction(Sequence[Prediction]):
             },
             "boxes_source": self.boxes_source,
             "network": self.network,
-            "body": {
-                "name": self.body.name,
-                "licence": self.body.licence,
-                "joint_names": list(self.body.skeleton.joints),
-                "bone_names": list(self.body.bones),
-                "shape_names": list(self.body.shape_names),
-                "root": self.body.skeleton.root,
-                "vertices": self.body.joint_regressor.shape[1],
-                "faces": len(self.body.faces),
-            },
+            "body": body_facts(self.body),
             "units": UNITS,
-            "versions": _versions(),
+            "versions": versions(),
             "people": [_person_record(person) for person in self.people],
         }
+
+
+def body_facts(body: Body) -> dict[str, Any]:
+    """What a reader of results must know of the body: names of joints, bones and shape values, licence, sizes."""
+    return {
+        "name": body.name,
+        "licence": body.licence,
+        "joint_names": list(body.skeleton.joints),
+        "bone_names": list(body.bones),
+        "shape_names": list(body.shape_names),
+        "root": body.skeleton.root,
+        "vertices": body.joint_regressor.shape[1],
+        "faces": len(body.faces),
+    }
 
 
 def _person_record(person: Prediction) -> dict[str, Any]:
@@ -321,7 +345,7 @@ def _beside(base: Path, ending: str) -> Path:
     return base.with_name(base.name + ending)
 
 
-def _clear_the_way(base: Path, endings: list[str], overwrite: bool) -> None:
+def clear_the_way(base: Path, endings: list[str], overwrite: bool) -> None:
     """Refuses to replace files, or with `overwrite` removes what an earlier run wrote under this name."""
     record = _beside(base, ".json")
     if not overwrite:
@@ -369,7 +393,8 @@ def _rounded(tensor: Tensor) -> list[Any]:
     return np.round(tensor.double().numpy(), 6).tolist()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the software, for the record."""
     return {
         "i2l-meshnet": version("i2l-meshnet"),
         "torch": torch.__version__,

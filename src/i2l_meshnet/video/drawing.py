@@ -1,0 +1,76 @@
+"""Pictures of a clip's people: meshes on the frame, and frame, overlay and side view beside each other."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.prediction.export import Surface
+from i2l_meshnet.prediction.overlay import draw_overlay, draw_view, fit_to_side
+from i2l_meshnet.prediction.results import MeshKind
+from i2l_meshnet.video.follow import SAMPLES
+from i2l_meshnet.video.work import Person
+
+PANEL_HEIGHT = 720
+ROOM = 1.1
+"""Metres around the roots of people that the side view has room for."""
+PAPER = 238
+
+
+@dataclasses.dataclass(frozen=True)
+class Artist:
+    """Draws finished people on the frames of their clip.
+
+    camera: of the frames. max_side: longer side of the drawings, pixels; 0 keeps the frame's.
+    """
+
+    people: Sequence[Person]
+    body: Body
+    camera: Camera
+    show: MeshKind
+    max_side: int
+    bounds: Float[np.ndarray, "2 3"]
+
+    def draw(
+        self, pixels: UInt8[np.ndarray, "h w 3"], number: int
+    ) -> tuple[UInt8[np.ndarray, "oh ow 3"], UInt8[np.ndarray, "sh sw 3"]]:
+        """Overlay, and side by side, of the frame of this number."""
+        photo, scale = fit_to_side(pixels, self.max_side)
+        there = [i for i, person in enumerate(self.people) if 0 <= number - person.first < len(person)]
+        surfaces = [self._surface(self.people[i], number) for i in there]
+        focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
+        overlay = draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5, there, SAMPLES)
+        side = draw_view(surfaces, "side", there, self.bounds, samples=1)
+        return overlay, side_by_side([photo, overlay, side])
+
+    def _surface(self, person: Person, number: int) -> Surface:
+        motion = person.motion(slice(number - person.first, number - person.first + 1))
+        params = motion.params(self.body) if self.show == "param" else None
+        mesh = motion.lixel_mesh(self.body) if params is None else self.body(params)
+        return Surface(mesh.vertices[0].double().numpy(), self.body.faces.numpy())
+
+
+def view_bounds(places: Sequence[Float[np.ndarray, "_ 3"]]) -> Float[np.ndarray, "2 3"]:
+    """Room for people whose roots are at `places` (camera frame, metres), but for a few stray frames."""
+    if not places:
+        return np.array([[-1.0, -1.0, 2.0], [1.0, 1.0, 4.0]])
+    low, high = np.percentile(np.concatenate(places).astype(float), (1, 99), axis=0)
+    return np.stack([low - ROOM, high + ROOM])
+
+
+def side_by_side(panels: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "h w 3"]:
+    """Panels in a row, as high as the first, or `PANEL_HEIGHT` if it is higher; none is wider than 16:9."""
+    height = min(panels[0].shape[0], PANEL_HEIGHT)
+    widest = max(round(height * 16 / 9), 2)
+    row = []
+    for panel in panels:
+        scale = min(height / panel.shape[0], widest / panel.shape[1])
+        size = (max(1, round(panel.shape[1] * scale)), max(1, round(panel.shape[0] * scale)))
+        shrunk = cv2.resize(panel, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        spare = height - size[1]
+        row.append(np.pad(shrunk, ((spare // 2, spare - spare // 2), (0, 0), (0, 0)), constant_values=PAPER))
+    return np.concatenate(row, 1)

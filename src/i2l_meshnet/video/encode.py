@@ -1,0 +1,164 @@
+"""Writing video: H.264 in MP4, in pieces that are joined without encoding anew, with the sound of another file."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from jaxtyping import UInt8
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.video.source import TICKS
+
+TIME_BASE = Fraction(1, TICKS)
+ENCODERS = ("libx264", "libopenh264", "mpeg4")
+"""Tried in this order; PyAV's wheels have the first."""
+QUALITY = {"libx264": {"crf": "20", "preset": "veryfast"}}
+BT709 = STUDIO_RANGE = 1
+"""FFmpeg's numbers for the colours of HD video: the same for its matrix, primaries and transfer; and for 16 to 235."""
+AUDIO_IN_MP4 = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
+"""Sound that MP4 players know is copied; other sound (PCM, Vorbis) is encoded as AAC."""
+
+
+class VideoWriter:
+    """A video file of RGB pictures with their own times. A context manager; the file is whole after it."""
+
+    def __init__(self, path: Path, width: int, height: int, rate: Fraction) -> None:
+        """width, height: of the pictures; odd ones lose their last column or row. rate: frames a second, about."""
+        self.width, self.height = width // 2 * 2, height // 2 * 2
+        if min(self.width, self.height) < 2:
+            raise FileError(f"cannot write {path}: {width}x{height} pixels are too few for a video")
+        name = next((name for name in ENCODERS if name in av.codecs_available), None)
+        if name is None:
+            raise FileError(f"cannot write {path}: this PyAV has no H.264 or MPEG-4 encoder; pip install --force av")
+        self._container = av.open(path, "w", format="mp4", options={"movflags": "+faststart"})
+        stream = self._container.add_stream(name, rate=rate, options=QUALITY.get(name, {}))
+        if not isinstance(stream, av.VideoStream):
+            raise TypeError(f"{name} is no video encoder")
+        self._stream, self._duration = stream, round(TICKS / rate)
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = TIME_BASE
+        # Without B-frames packets leave in the order of the pictures, so that pieces can follow each other.
+        stream.codec_context.max_b_frames = 0
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = STUDIO_RANGE
+
+    def write(self, pixels: UInt8[np.ndarray, "h w 3"], ticks: int) -> None:
+        """Adds a picture at a time (1/90,000 s) later than the one before."""
+        cut = np.ascontiguousarray(pixels[: self.height, : self.width])
+        frame = av.VideoFrame.from_ndarray(cut, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=BT709, dst_color_range=STUDIO_RANGE
+        )
+        frame.pts, frame.time_base, frame.duration = ticks, TIME_BASE, self._duration
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._container.close()
+
+
+def join(
+    pieces: Sequence[tuple[Path, int]], out: Path, sound: Path | None = None, start: Fraction = Fraction(0)
+) -> None:
+    """Joins pieces that a `VideoWriter` wrote, each with the ticks at which it begins, into one MP4 file.
+
+    sound: a file whose first audio track is kept. start: when that file's clock begins, seconds. Nothing is held in
+    memory but a few packets. Raises FileError if the sound cannot be read.
+    """
+    try:
+        with av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            streams: list[Iterator[Packet]] = [_pictures(pieces, container)]
+            if sound is None:
+                _mux(streams, container)
+                return
+            with av.open(sound) as source:
+                streams.append(_sound(source, container, start))
+                _mux(streams, container)
+    except FFmpegError as error:
+        raise FileError(f"cannot write {out}: {error.strerror}") from error
+
+
+def _mux(streams: Sequence[Iterator[Packet]], container: OutputContainer) -> None:
+    """Writes packets in the order of their times, as players want them."""
+    for packet in heapq.merge(*streams, key=_seconds):
+        container.mux(packet)
+
+
+def _seconds(packet: Packet) -> Fraction:
+    return (packet.dts or 0) * packet.time_base
+
+
+def _pictures(pieces: Sequence[tuple[Path, int]], container: OutputContainer) -> Iterator[Packet]:
+    target = None
+    for path, first in pieces:
+        with av.open(path) as piece:
+            stream = piece.streams.video[0]
+            target = target or container.add_stream_from_template(stream)
+            for packet in piece.demux(stream):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                shift = round(first * TIME_BASE / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = target
+                yield packet
+
+
+def _sound(source: InputContainer, container: OutputContainer, start: Fraction) -> Iterator[Packet]:
+    stream = source.streams.audio[0]
+    if stream.codec_context.name in AUDIO_IN_MP4:
+        yield from _copied(source, stream, container, start)
+    else:
+        yield from _as_aac(source, stream, container, start)
+
+
+def _copied(
+    source: InputContainer,
+    stream: AudioStream,
+    container: OutputContainer,
+    start: Fraction,
+) -> Iterator[Packet]:
+    target = container.add_stream_from_template(stream)
+    for packet in source.demux(stream):
+        if packet.dts is None or packet.pts is None:
+            continue
+        shift = round(start / packet.time_base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        packet.stream = target
+        yield packet
+
+
+def _as_aac(
+    source: InputContainer,
+    stream: AudioStream,
+    container: OutputContainer,
+    start: Fraction,
+) -> Iterator[Packet]:
+    target = container.add_stream("aac", rate=stream.rate)
+    if not isinstance(target, AudioStream):
+        raise TypeError("aac is no audio encoder")
+    target.layout = stream.layout.name
+    for frame in source.decode(stream):
+        if frame.pts is not None and frame.time_base is not None:
+            frame.pts -= round(start / frame.time_base)
+        yield from target.encode(frame)
+    yield from target.encode(None)

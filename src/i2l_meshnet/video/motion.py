@@ -1,0 +1,148 @@
+"""A person's motion as signals that can be smoothed each by itself, and the way back to meshes."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
+from i2l_meshnet.prediction.results import Prediction
+from i2l_meshnet.tensors import TensorDataclass
+from i2l_meshnet.video.smoothing import OneEuro, Points, Rotations, fit_points, fit_rotations, local_fit
+
+CUTOFF = {"pose": 1.5, "ray": 4.0, "vertices": 1.5, "depth": 0.5}
+"""One-Euro's cutoffs, Hz."""
+GAIN = {"pose": 1.0, "ray": 20.0, "vertices": 6.0, "depth": 2.0}
+"""One-Euro's gains: Hz for each radian (pose), tangent of a viewing angle (ray), metre or e-fold (depth) a second."""
+WIDTH = {"pose": 0.08, "ray": 0.05, "vertices": 0.08, "depth": 0.25}
+"""Widths of the offline fits, seconds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion(TensorDataclass):
+    """One person at one time or at many (batch axis: time), camera frame, metres.
+
+    depth: of the root along z. ray: (x / z, y / z) of the lixel mesh's root; its `origin` is that ray at the root's
+    depth. vertices: of the lixel mesh relative to the origin. root_ray: of the parametric mesh's root. pose, shape: as
+    in `BodyParams`. The last three are None for a network without parameters.
+    """
+
+    depth: Float[Tensor, "*t 1"]
+    ray: Float[Tensor, "*t 2"]
+    vertices: Float[Tensor, "*t v 3"]
+    root_ray: Float[Tensor, "*t 2"] | None = None
+    pose: Float[Tensor, "*t k 3 3"] | None = None
+    shape: Float[Tensor, "*t s"] | None = None
+
+    @staticmethod
+    def of(prediction: Prediction) -> "Motion":
+        """What a prediction says about its person at its time."""
+        root, depth = prediction.body.skeleton.root_index, torch.tensor([prediction.root_depth])
+        at_root = prediction.lixel_mesh.joints[root]
+        ray = at_root[:2] / at_root[2:]
+        vertices = prediction.lixel_mesh.vertices - _along(ray, depth)
+        if prediction.params is None or prediction.parametric_mesh is None:
+            return Motion(depth, ray, vertices)
+        root_place = prediction.parametric_mesh.joints[root]
+        return Motion(
+            depth, ray, vertices, root_place[:2] / root_place[2:], prediction.params.pose, prediction.params.shape
+        )
+
+    @property
+    def origin(self) -> Float[Tensor, "*t 3"]:
+        """What `vertices` are relative to, camera frame, metres."""
+        return _along(self.ray, self.depth)
+
+    def at_depth(self, depth: Float[Tensor, "*t 1"]) -> "Motion":
+        """The same picture with the root at another depth: points keep their rays and their distances in depth."""
+        points = self.vertices + self.origin[..., None, :]
+        z = points[..., 2:]
+        moved = points * (z + (depth - self.depth)[..., None, :]) / z
+        return dataclasses.replace(self, depth=depth, vertices=moved - _along(self.ray, depth)[..., None, :])
+
+    def with_shape(self, body: Body, shape: Float[Tensor, "s"]) -> "Motion":
+        """The same picture with one shape: who is larger than thought is further away in proportion."""
+        if self.shape is None:
+            return self
+        one = shape.expand(self.shape.shape)
+        ratio = rest_size(body, shape) / rest_size(body, self.shape)
+        return dataclasses.replace(self.at_depth(self.depth * ratio[..., None]), shape=one)
+
+    def lixel_mesh(self, body: Body) -> BodyMesh:
+        """The lixel mesh in the camera frame."""
+        vertices = self.vertices + self.origin[..., None, :]
+        return BodyMesh(vertices, body.joint_regressor @ vertices)
+
+    def params(self, body: Body) -> BodyParams | None:
+        """The body's parameters with its root where it is seen."""
+        if self.pose is None or self.shape is None or self.root_ray is None:
+            return None
+        free = BodyParams(self.pose, self.shape, torch.zeros_like(self.vertices[..., 0, :]))
+        at_root = body(free).joints[..., body.skeleton.root_index, :]
+        return dataclasses.replace(free, translation=_along(self.root_ray, self.depth) - at_root)
+
+
+def _along(ray: Float[Tensor, "*t 2"], depth: Float[Tensor, "*t 1"]) -> Float[Tensor, "*t 3"]:
+    return torch.cat([ray, torch.ones_like(depth)], -1) * depth
+
+
+def rest_size(body: Body, shape: Float[Tensor, "*t s"]) -> Float[Tensor, "*t"]:
+    """Mean distance of the joints from their middle when a body of this shape is at rest, metres."""
+    rest = dataclasses.replace(body.rest_params(*shape.shape[:-1]), shape=shape)
+    joints = body(rest).joints
+    return (joints - joints.mean(-2, keepdim=True)).norm(dim=-1).mean(-1)
+
+
+class LiveSmoother:
+    """One-Euro filters for one person, frame by frame."""
+
+    def __init__(self, body: Body, shape: Float[Tensor, "s"] | None = None) -> None:
+        """shape: of the person where it is known; else the mean of what was seen so far, weighted by confidence."""
+        self.body, self._shape = body, shape
+        self._shape_sum = torch.zeros_like(body.mean_shape)
+        self._weight = 0.0
+        spaces = {"pose": Rotations()}
+        self._filters = {
+            name: OneEuro(spaces.get(name, Points()), CUTOFF[kind], GAIN[kind])
+            for name, kind in {**{name: name for name in CUTOFF}, "root_ray": "ray"}.items()
+        }
+
+    def step(self, motion: Motion, weight: float, seconds: float) -> Motion:
+        """The smoothed motion. weight: of this frame's shape. seconds: since the step before."""
+        if motion.shape is not None:
+            shape = self._shape
+            if shape is None:
+                self._shape_sum = self._shape_sum + (weight + 1e-6) * motion.shape
+                self._weight += weight + 1e-6
+                shape = self._shape_sum / self._weight
+            motion = motion.with_shape(self.body, shape)
+        depth = self._filters["depth"].step(motion.depth.log(), seconds).exp()
+        motion = motion.at_depth(depth)
+        smooth = {
+            name: self._filters[name].step(value, seconds)
+            for name in ("ray", "vertices", "root_ray", "pose")
+            if (value := getattr(motion, name)) is not None
+        }
+        return dataclasses.replace(motion, **smooth)
+
+
+def smooth_offline(
+    motion: Motion, times: Float[Tensor, "n"], trust: Float[Tensor, "n"], part: slice = slice(None)
+) -> Motion:
+    """The frames `part` of a motion, smoothed by what is before and behind them. times: seconds; trust: weights."""
+
+    def weights(kind: str) -> Float[Tensor, "t n"]:
+        return local_fit(times[part], times, trust, WIDTH[kind])
+
+    # All frames come to their smooth depth first, so that depth's noise does not enter the mesh's size.
+    everywhere = local_fit(times, times, trust, WIDTH["depth"])
+    motion = motion.at_depth(fit_points(everywhere, motion.depth.log()).exp())
+    return Motion(
+        depth=motion.depth[part],
+        ray=fit_points(weights("ray"), motion.ray),
+        vertices=fit_points(weights("vertices"), motion.vertices),
+        root_ray=None if motion.root_ray is None else fit_points(weights("ray"), motion.root_ray),
+        pose=None if motion.pose is None else fit_rotations(weights("pose"), motion.pose),
+        shape=None if motion.shape is None else motion.shape[part],
+    )

@@ -1,0 +1,109 @@
+"""`predict --webcam`: people in front of a camera, drawn as they move."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from fractions import Fraction
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from rich.console import Console
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.prediction.job import counted, load_predictor, require_writable, say
+from i2l_meshnet.prediction.overlay import fit_to_side
+from i2l_meshnet.video.encode import VideoWriter
+from i2l_meshnet.video.follow import follow, make_tracker
+from i2l_meshnet.video.job import ClipOptions
+from i2l_meshnet.video.source import TICKS, Frame
+
+WINDOW = "i2l-meshnet"
+RATE = Fraction(15)
+"""Frames a second that the encoder reckons with; the frames' own times are kept."""
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Camera:
+    """A camera that OpenCV knows, as a source of frames with their times; a frame that comes too soon is dropped."""
+
+    def __init__(self, number: int) -> None:
+        """Raises FileError if there is no such camera or it gives no picture."""
+        self._stream = cv2.VideoCapture(number)
+        fine, first = self._stream.read()
+        if not fine:
+            self._stream.release()
+            raise FileError(f"camera {number} gives no picture; check that it is plugged in, free, and yours to use")
+        self.height, self.width = first.shape[:2]
+
+    def frames(self) -> Iterator[Frame]:
+        """Pictures as they are asked for, until the camera gives none."""
+        start, last, number = time.monotonic(), -1, 0
+        try:
+            while True:
+                fine, picture = self._stream.read()
+                if not fine:
+                    return
+                ticks = round((time.monotonic() - start) * TICKS)
+                if ticks > last:
+                    yield Frame(number, ticks, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+                    last, number = ticks, number + 1
+        finally:
+            self._stream.release()
+
+
+def run(options: ClipOptions) -> int:
+    """Draws people until Ctrl-C, Escape in the window or the camera's end; writes the drawings as a video."""
+    console = Console(stderr=True, highlight=False)
+    require_writable(options.out)
+    source = Camera(options.webcam or 0)
+    predictor = load_predictor(options, None, console)
+    intrinsics, _ = options.camera.camera(source.width, source.height)
+    size = (source.width, source.height)
+    tracker = make_tracker(predictor, intrinsics, size, None, options.detect_every, root_depth=options.root_depth)
+    path = options.out / f"webcam_{datetime.now():%Y%m%d_%H%M%S}_overlay.mp4"
+    window = has_window()
+    if not window:
+        say(console, "no window: this OpenCV or machine has none; `i2l-meshnet serve` shows the camera in a browser")
+    count, writer = 0, None
+    begun = said = time.monotonic()
+    with atomic_path(path) as temporary:
+        try:
+            for frame in follow(tracker, source.frames(), "off" if options.smooth == "off" else "one-euro"):
+                drawn, _ = fit_to_side(frame.overlay(options.show), options.max_side)
+                writer = writer or VideoWriter(temporary, drawn.shape[1], drawn.shape[0], RATE)
+                writer.write(drawn, round(frame.time * TICKS))
+                count += 1
+                now = time.monotonic()
+                if now - said >= SECONDS_BETWEEN_LINES:
+                    people = counted(len(frame.people), "person", "people")
+                    say(console, f"{count / (now - begun):.1f} frames a second, {people}; Ctrl-C ends it")
+                    said = now
+                if window and not _show(drawn):
+                    break
+        except KeyboardInterrupt:
+            say(console, "ending")
+        if writer is None:
+            raise FileError(f"camera {options.webcam} gave no picture that could be drawn")
+        writer.close()
+    rate = count / max(time.monotonic() - begun, 1e-9)
+    Console(highlight=False).print(
+        f"{counted(count, 'frame')}, {rate:.1f} a second; overlay in {path}", markup=False, soft_wrap=True
+    )
+    return 0
+
+
+def has_window() -> bool:
+    """Whether OpenCV can open a window here: the headless package and a machine without a display cannot."""
+    try:
+        cv2.namedWindow(WINDOW)
+    except cv2.error:
+        return False
+    return True
+
+
+def _show(picture: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Shows a picture; False once Escape was pressed."""
+    cv2.imshow(WINDOW, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return cv2.waitKey(1) != 27
