@@ -19,6 +19,7 @@ from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
+from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.images import MAX_PIXELS, Picture, find_pictures, read_photo
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
@@ -71,6 +72,12 @@ class PredictOptions:
     """Most people in one pass of the network."""
     overwrite: bool = False
     """Replace results that are there already; else their pictures are skipped."""
+    hands: bool = False
+    """Look at people's hands too and give them meshes of their own; see docs/hands.md."""
+    hand: Literal["left", "right", "any"] | None = None
+    """The pictures show hands alone: left ones, right ones, or any."""
+    hand_weights: Path | None = None
+    """Checkpoint of another hand network, such as a published one of MANO, for --hands and --hand."""
     parquet: str | None = None
     """Write a table with a row for each person into this folder (a path or an address such as s3://bucket/people), in
     place of files for each picture; INPUTS may be addresses too. See docs/fleet.md."""
@@ -90,8 +97,17 @@ class PredictOptions:
             raise InputError("--batch-size and --max-pixels are at least 1, --max-side at least 0")
         if self.engine == "ray" and self.parquet is None:
             raise InputError("--engine ray writes a table; name its folder with --parquet")
+        if self.hands and self.hand is not None:
+            raise InputError("--hands looks for people and their hands, --hand for hands alone; give one of them")
+        if self.hand_weights is not None and not self.hands and self.hand is None:
+            raise InputError("--hand-weights is for --hands or --hand; give one of them")
         if self.workers < 0 or not 0 <= self.gpus_per_worker < float("inf"):
             raise InputError("--workers and --gpus-per-worker are 0 or more")
+
+    @property
+    def subject(self) -> str:
+        """What pictures are searched for: "person" or "hand"."""
+        return "person" if self.hand is None else "hand"
 
     @property
     def camera(self) -> Intrinsics:
@@ -115,7 +131,8 @@ class _Task:
 class _Tally:
     """What has happened so far, and the summary of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: PredictOptions) -> None:
+        self.options = options
         self.counts: Counter[str] = Counter()
         self.errors: list[float] = []
         self.start = time.perf_counter()
@@ -124,21 +141,22 @@ class _Tally:
         self.counts["pictures"] += 1
         self.counts["people"] += len(prediction)
         self.counts["unreliable"] += sum(not person.reliable for person in prediction)
+        self.counts["hands"] += sum(len(person.hands) for person in prediction)
         self.errors += [person.reprojection_error[0] for person in prediction if person.reprojection_error]
 
     def summary(self, out: Path) -> str:
-        counts = self.counts
-        parts = [
-            f"{counted(counts['pictures'], 'picture')}, {counted(counts['people'], 'person', 'people')}, "
-            f"{time.perf_counter() - self.start:.1f} s",
-        ]
+        counts, one = self.counts, self.options.subject
+        found = counted(counts["people"], *(("person", "people") if one == "person" else (one,)))
+        if self.options.hands:
+            found += f", {counted(counts['hands'], 'hand')} seen of {2 * counts['people']}"
+        parts = [f"{counted(counts['pictures'], 'picture')}, {found}, {time.perf_counter() - self.start:.1f} s"]
         if self.errors:
             parts.append(f"reprojection error {np.median(self.errors):.1f} px (median)")
         if counts["unreliable"]:
             people = counted(counts["unreliable"], "person", "people")
             parts.append(f"{people} unreliable (mean keypoint confidence below {CONFIDENCE_GATE:g})")
         if counts["empty"]:
-            parts.append(f"no person in {counted(counts['empty'], 'picture')}")
+            parts.append(f"no {one} in {counted(counts['empty'], 'picture')}")
         if counts["skipped"]:
             parts.append(f"{counted(counts['skipped'], 'picture')} skipped")
         if counts["failed"]:
@@ -160,7 +178,7 @@ def run(options: PredictOptions) -> int:
 
 def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names: Sequence[Path]) -> int:
     """`run` for pictures that have been found and the names of their results, relative to the output folder."""
-    tally, console = _Tally(), Console(stderr=True, highlight=False)
+    tally, console = _Tally(options), Console(stderr=True, highlight=False)
     intrinsics = options.camera
     boxes = None if options.boxes is None else boxes_for(options.boxes, pictures)
     require_writable(options.out)
@@ -196,12 +214,21 @@ def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names
 
 def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Console) -> MeshPredictor:
     """The network that the options name, and the detector unless boxes are given; says so if there is none."""
+    if options.hand is not None:
+        side = None if options.hand == "any" else options.hand
+        weights = options.hand_weights or options.weights
+        return HandPredictor.load(weights, options.device, options.body_dir, side, options.batch_size)
+    hands = None
+    if options.hands:
+        hands = HandPredictor.load(
+            options.hand_weights, options.device, options.body_dir, batch_size=options.batch_size
+        )
     detect = options.detect and boxes is None
     if detect and assets.find("detector") is None:
         say(console, f"warning: {NO_DETECTOR}")
         detect = False
     return MeshPredictor.load(
-        options.weights, options.device, options.body_dir, detect, options.batch_size, options.score
+        options.weights, options.device, options.body_dir, detect, options.batch_size, options.score, hands
     )
 
 
@@ -256,7 +283,8 @@ def _finish(
         tally.add(answer)
         if not answer.people:
             tally.counts["empty"] += 1
-            say(console, f"no person found in {task.picture.path}; --no-detect takes the whole picture, --boxes a box")
+            advice = "--no-detect takes the whole picture, --boxes a box" if options.hand is None else "--boxes tells where"
+            say(console, f"no {options.subject} found in {task.picture.path}; {advice}")
 
 
 def require_writable(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
@@ -35,6 +35,10 @@ UNITS = {
     "lixels": "bins (x, y, z) of the network's grid",
     "pose": "rotation of each bone against its parent, the first against the camera; radians where axis-angle",
 }
+
+
+_OF_THE_PICTURE = ("intrinsics", "image_size", "units", "versions")
+"""Arrays that are the same for people and their hands."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +113,26 @@ class Prediction:
             uv, face_uv = self.body.full_uv.double().numpy(), self.body.full_face_uv.numpy()
             return Surface(full, self.body.full_faces.numpy(), uv, face_uv)
         return Surface(vertices.double().numpy(), self.faces.numpy())
+
+    @property
+    def side(self) -> Side | None:
+        """Of a hand; None for a whole body."""
+        if self.body.skeleton.root != "Wrist":
+            return None
+        return "left" if bool(self.crop.mirrored) else "right"
+
+    def surfaces(self, kind: MeshKind) -> list[Surface]:
+        """What is drawn: the mesh, with the hands that were found in place of its own."""
+        whole = self.surface(kind)
+        held = np.zeros(len(whole.vertices), bool)
+        for side in self.hands:
+            held |= _beyond_wrist(self.body, side, kind)
+        whole = dataclasses.replace(
+            whole,
+            faces=whole.faces[~held[whole.faces].all(1)],
+            face_uv=None if whole.face_uv is None else whole.face_uv[~held[whole.faces].all(1)],
+        )
+        return [whole, *(hand.surface(kind) for hand in self.hands.values())]
 
     def save(self, path: Path | str, kind: MeshKind = "lixel") -> Path:
         """Writes one mesh as .obj, .ply or .glb and returns its path. Replaces a file."""
@@ -186,18 +210,21 @@ class PicturePrediction(Sequence[Prediction]):
         clear_the_way(base, [*names["pictures"].values(), *_mesh_names(names), names["arrays"]], options.overwrite)
         if options.pictures:
             self._draw(base, names["pictures"], options)
-        for person, files in zip(self.people, names["people"], strict=True):
+        hands = [hand for person in self.people for hand in person.hands.values()]
+        hand_files = [files for sides in names["hands"] for files in sides.values()]
+        for mesh, files in zip([*self.people, *hands], [*names["people"], *hand_files], strict=True):
             for kind, by_format in files.items():
-                surface = person.surface(kind)
+                surface = mesh.surface(kind)
                 for ending in by_format.values():
                     write_surface(surface, _beside(base, ending))
         _write_npz(_beside(base, names["arrays"]), self.arrays())
         record = self.record()
-        for person, files in zip(record["people"], names["people"], strict=True):
-            person["files"] = {
-                kind: {form: base.name + ending for form, ending in by_format.items()}
-                for kind, by_format in files.items()
-            }
+        for person, files, sides in zip(record["people"], names["people"], names["hands"], strict=True):
+            for target, endings in [(person, files), *((person["hands"][side], sides[side]) for side in sides)]:
+                target["files"] = {
+                    kind: {form: base.name + ending for form, ending in by_format.items()}
+                    for kind, by_format in endings.items()
+                }
         record["files"] = {what: base.name + ending for what, ending in names["pictures"].items()}
         record["files"]["arrays"] = base.name + names["arrays"]
         with atomic_path(_beside(base, ".json")) as temporary:
@@ -207,26 +234,43 @@ class PicturePrediction(Sequence[Prediction]):
 
     def _file_names(self, options: SaveOptions) -> dict[str, Any]:
         """Endings of all files that `save` writes, beside the .json."""
-        people = []
-        for index, person in enumerate(self.people):
-            kinds = [kind for kind in options.meshes if kind == "lixel" or person.parametric_mesh is not None]
-            people.append({kind: {form: f"_{index}_{kind}.{form}" for form in options.formats} for kind in kinds})
+
+        def meshes(found: Prediction, start: str) -> dict[str, dict[str, str]]:
+            kinds = [kind for kind in options.meshes if kind == "lixel" or found.parametric_mesh is not None]
+            return {kind: {form: f"{start}_{kind}.{form}" for form in options.formats} for kind in kinds}
+
+        people = [meshes(person, f"_{index}") for index, person in enumerate(self.people)]
+        hands = [
+            {side: meshes(hand, f"_{index}_{side}_hand") for side, hand in person.hands.items()}
+            for index, person in enumerate(self.people)
+        ]
         shown = ("overlay", "joints", "side", "top") if options.pictures and self.people else ()
-        return {"pictures": {what: f"_{what}.jpg" for what in shown}, "people": people, "arrays": ".npz"}
+        return {
+            "pictures": {what: f"_{what}.jpg" for what in shown},
+            "people": people,
+            "hands": hands,
+            "arrays": ".npz",
+        }
 
     def _draw(self, base: Path, names: dict[str, str], options: SaveOptions) -> None:
         if not self.people:
             return
         photo, scale = fit_to_side(self.pixels, options.max_side)
         chosen = self.shown
-        surfaces = [self.people[i].surface(options.shown) for i in chosen]
+        drawn_people = [self.people[i].surfaces(options.shown) for i in chosen]
+        surfaces = [surface for person in drawn_people for surface in person]
+        numbers = [i for i, person in zip(chosen, drawn_people, strict=True) for _ in person]
         joints = [(self.people[i].joints_image.double().numpy() + 0.5) * scale - 0.5 for i in chosen]
+        with_joints = draw_joints(photo, joints, self.body.skeleton)
+        for hand in [hand for i in chosen for hand in self.people[i].hands.values()]:
+            places = (hand.joints_image.double().numpy() + 0.5) * scale - 0.5
+            with_joints = draw_joints(with_joints, [places], hand.body.skeleton)
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
         drawn = {
-            "overlay": draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5, chosen),
-            "side": draw_view(surfaces, "side", chosen),
-            "top": draw_view(surfaces, "top", chosen),
-            "joints": draw_joints(photo, joints, self.body.skeleton),
+            "overlay": draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5, numbers),
+            "side": draw_view(surfaces, "side", numbers),
+            "top": draw_view(surfaces, "top", numbers),
+            "joints": with_joints,
         }
         for what, ending in names.items():
             _write_jpeg(_beside(base, ending), drawn[what])
@@ -273,6 +317,14 @@ class PicturePrediction(Sequence[Prediction]):
         keypoints = [p.keypoints for p in people if p.keypoints is not None]
         if keypoints and len(keypoints) == len(people):
             result["keypoints"] = _stacked(keypoints, *keypoints[0].shape)
+        if self.body.skeleton.root == "Wrist":
+            result["side"] = np.array([p.side for p in people], "<U5")
+        hands = [(index, hand) for index, person in enumerate(people) for hand in person.hands.values()]
+        if hands:
+            found = dataclasses.replace(self, body=hands[0][1].body, people=tuple(hand for _, hand in hands))
+            rows = {key: value for key, value in found.arrays().items() if key not in _OF_THE_PICTURE}
+            result |= {f"hand_{key}": value for key, value in rows.items()}
+            result["hand_person"] = np.array([index for index, _ in hands], np.int64)
         return result
 
     def record(self) -> dict[str, Any]:
@@ -334,11 +386,24 @@ def _person_record(person: Prediction) -> dict[str, Any]:
             "shape": _rounded(person.params.shape),
             "translation": _rounded(person.params.translation),
         }
+    if person.side is not None:
+        record["side"] = person.side
+    record["hands"] = {side: _person_record(hand) for side, hand in person.hands.items()}
     return record
 
 
+def _beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"]:
+    """Vertices of the body's own hand, told by the arm at rest: what lies beyond the wrist."""
+    rest = body(body.rest_params())
+    elbow, wrist = (rest.joints[body.skeleton.index(f"{side[0].upper()}_{joint}")] for joint in ("Elbow", "Wrist"))
+    vertices = body.full_mesh(rest.vertices) if kind == "param" and isinstance(body, HasFullMesh) else rest.vertices
+    away, along = vertices - wrist, wrist - elbow
+    return ((away @ along > 0) & (away.norm(dim=-1) < along.norm())).numpy()
+
+
 def _mesh_names(names: dict[str, Any]) -> list[str]:
-    return [ending for files in names["people"] for by_format in files.values() for ending in by_format.values()]
+    every = [*names["people"], *(files for sides in names["hands"] for files in sides.values())]
+    return [ending for files in every for by_format in files.values() for ending in by_format.values()]
 
 
 def _beside(base: Path, ending: str) -> Path:
@@ -358,7 +423,8 @@ def clear_the_way(base: Path, endings: list[str], overwrite: bool) -> None:
     try:
         earlier = json.loads(record.read_text(encoding="utf-8"))
         listed = [*earlier["files"].values()]
-        listed += [name for p in earlier["people"] for kind in p["files"].values() for name in kind.values()]
+        meshes = [m for person in earlier["people"] for m in (person, *person.get("hands", {}).values())]
+        listed += [name for mesh in meshes for kind in mesh["files"].values() for name in kind.values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # no record of ours: files of the same names are simply replaced
     try:

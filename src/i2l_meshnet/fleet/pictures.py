@@ -1,0 +1,73 @@
+"""Pictures named by path or by address (s3://, gs://, https://, …), found and read through fsspec."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.prediction.images import SUFFIXES, Photo, find_pictures, read_photo
+
+
+def find_addresses(inputs: Sequence[str], recursive: bool = False) -> list[str]:
+    """The pictures that paths and addresses of files, folders and patterns stand for, each once.
+
+    An address that ends like a picture is taken as one without asking for it. Raises FileError for a place that
+    cannot be listed and for one without pictures.
+    """
+    found: dict[str, None] = {}
+    for text in inputs:
+        if "://" in text:
+            found |= dict.fromkeys(_remote(text, recursive))
+        else:
+            found |= dict.fromkeys(str(picture.path) for picture in find_pictures([text], recursive))
+    return list(found)
+
+
+def read_address(address: str, max_pixels: int) -> Photo:
+    """`read_photo` of a path or an address. Raises FileError in one line that names it."""
+    if "://" not in address:
+        return read_photo(Path(address), max_pixels)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"picture{_suffix(address)}"
+        try:
+            system, path = url_to_fs(address)
+            system.get_file(path, str(copy))
+        except Exception as error:  # every file system's library has errors of its own
+            raise FileError(f"cannot fetch {address}: {_line(error)}") from error
+        try:
+            return read_photo(copy, max_pixels)
+        except FileError as error:
+            raise FileError(str(error).replace(str(copy), address)) from error
+
+
+def _remote(text: str, recursive: bool) -> list[str]:
+    pattern = "*" in text or "[" in text
+    if not pattern and _suffix(text) in SUFFIXES:
+        return [text]
+    try:
+        system, path = url_to_fs(text)
+        if isinstance(system, LocalFileSystem):
+            return [str(picture.path) for picture in find_pictures([path], recursive)]
+        names = system.glob(path) if pattern else system.find(path, maxdepth=None if recursive else 1)
+        found = [system.unstrip_protocol(str(name)) for name in names]
+    except FileError:
+        raise
+    except Exception as error:  # every file system's library has errors of its own
+        raise FileError(f"cannot look for pictures in {text}: {_line(error)}") from error
+    pictures = sorted(address for address in found if _suffix(address) in SUFFIXES)
+    if not pictures:
+        hint = "" if recursive or pattern else "; --recursive looks into its subfolders too"
+        raise FileError(f"no pictures in {text}{hint}")
+    return pictures
+
+
+def _suffix(address: str) -> str:
+    return PurePosixPath(urlsplit(address).path).suffix.lower()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

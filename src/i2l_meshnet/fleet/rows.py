@@ -1,0 +1,117 @@
+"""From pictures to table rows, one a person: what every engine runs, on one machine or on many."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from i2l_meshnet import assets
+from i2l_meshnet.errors import InputError, UserError
+from i2l_meshnet.fleet.pictures import read_address
+from i2l_meshnet.prediction.batches import answers, batches, read_ahead
+from i2l_meshnet.prediction.boxes import BoxFile
+from i2l_meshnet.prediction.detect import PersonDetector
+from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
+from i2l_meshnet.prediction.results import FORMAT_VERSION, UNITS, PicturePrediction, body_facts
+
+_NUMBERS = pa.list_(pa.float32())
+_POINTS = pa.list_(_NUMBERS)
+
+SCHEMA = pa.schema(
+    {
+        "picture": pa.string(),
+        "person": pa.int32(),
+        "error": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "focal": _NUMBERS,
+        "center": _NUMBERS,
+        "camera_source": pa.string(),
+        "boxes_source": pa.string(),
+        "box": _NUMBERS,
+        "score": pa.float32(),
+        "confidence": pa.float32(),
+        "reliable": pa.bool_(),
+        "root_depth": pa.float32(),
+        "root_depth_source": pa.string(),
+        "reprojection_error": pa.struct({"median": pa.float32(), "mean": pa.float32()}),
+        "crop_affine": _POINTS,
+        "joints_image": _POINTS,
+        "keypoints": _POINTS,
+        "lixel_joints": _POINTS,
+        "param_joints": _POINTS,
+        "pose_axis_angle": _POINTS,
+        "shape": _NUMBERS,
+        "translation": _NUMBERS,
+    }
+)
+"""Columns of the table; from `box` on they are the keys of a person in the .json file (docs/outputs.md).
+
+A picture without people has one row without `person`; one that could not be read, a row with `error`.
+"""
+
+
+class RowMaker:
+    """Loads a predictor and turns picture addresses into rows of `SCHEMA`.
+
+    The schema's metadata has under "i2l-meshnet" a JSON text: names of joints, bones and shape values, the network,
+    units.
+    """
+
+    def __init__(self, options: PredictOptions, detect: bool, threads: int | None = None) -> None:
+        """detect: whether people are looked for, the detector being fetched if it is missing. threads: of the
+        detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
+        self.options, self.boxes = options, None if options.boxes is None else BoxFile(options.boxes)
+        self.predictor = MeshPredictor.load(
+            options.weights, options.device, options.body_dir, False, options.batch_size, options.score
+        )
+        if detect:
+            self.predictor.detector = PersonDetector(assets.ensure("detector"), options.score, threads)
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "network": self.predictor.network_facts,
+            "body": body_facts(self.predictor.body),
+            "units": UNITS,
+        }
+        self.schema = SCHEMA.with_metadata({"i2l-meshnet": json.dumps(facts)})
+
+    def tables(self, addresses: Iterable[str]) -> Iterator[pa.Table]:
+        """Rows of the pictures, in order, a table for each batch of the network."""
+        for batch in batches(read_ahead(addresses, self._load), self.options.batch_size):
+            answered = answers(batch, self.predictor, self.options.root_depth)
+            rows = [row for address, answer in answered for row in _rows(address, answer)]
+            yield pa.Table.from_pylist(rows, self.schema)
+
+    def __call__(self, addresses: pa.Table) -> pa.Table:
+        """Rows of the pictures in the column `picture`: the function that Ray Data maps."""
+        return pa.concat_tables(self.tables(addresses["picture"].to_pylist()))
+
+    def _load(self, address: str) -> Subject:
+        given = None
+        if self.boxes is not None:
+            given = self.boxes.of(Path(address))
+            if given is None:
+                raise InputError(f"{self.boxes.path} has no boxes for {address}")
+        photo = read_address(address, self.options.max_pixels)
+        return self.predictor.prepare(photo, address, None, given, self.options.camera)
+
+
+def _rows(address: str, answer: PicturePrediction | UserError) -> list[dict[str, Any]]:
+    if isinstance(answer, UserError):
+        return [{"picture": address, "error": str(answer)}]
+    record = answer.record()
+    picture = {
+        "picture": address,
+        "width": record["picture"]["width"],
+        "height": record["picture"]["height"],
+        "focal": record["intrinsics"]["focal"],
+        "center": record["intrinsics"]["center"],
+        "camera_source": record["intrinsics"]["source"],
+        "boxes_source": record["boxes_source"],
+    }
+    if not record["people"]:
+        return [picture]
+    return [{**picture, "person": index, **person} for index, person in enumerate(record["people"])]
