@@ -27,6 +27,6 @@ def test_scores_do_not_depend_on_how_many_are_held(tmp_path: Path, together: int
     assert kept.keys() == {"lixel", "param"}
     for kind, scores in wanted.items():
         torch.testing.assert_close(kept[kind].metrics, scores.metrics, equal_nan=True, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(kept[kind].distances, scores.distances, equal_nan=True, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(kept[kind].offsets, scores.offsets, equal_nan=True, atol=1e-6, rtol=1e-5)
         assert scores.metrics.isnan().all(1).tolist() == [False, False, True, False, False]
         assert float(scores.metrics[0, 0]) > 0.01

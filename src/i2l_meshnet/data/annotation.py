@@ -83,7 +83,8 @@ class AnnotationTable:
     """All annotations of one split of one data set, as flat arrays of n rows (see `FIELDS`).
 
     skeleton: its joint set. bodies: names of the body models that `body` counts. groups: names that `group` counts
-    (actions, sequences). left_out: how many annotations were passed over, by reason.
+    (actions, sequences). left_out: how many annotations were passed over, by reason. Among the arrays, `person` and
+    `frame` number people within a group and its pictures one by one; -1 where a set has no such order.
     """
 
     arrays: dict[str, np.ndarray]
@@ -104,6 +105,17 @@ class AnnotationTable:
     def group(self, index: int) -> str:
         """The action or sequence of a row; empty where the data set has none."""
         return self.groups[int(self.arrays["group"][index])]
+
+    def consecutive(self, count: int) -> list[tuple[int, int, int]]:
+        """Those of the first `count` rows that show one person in three frames on end of a group: before, at, after."""
+        names = ("group", "person", "frame")
+        keys = list(zip(*(self.arrays[name][:count].tolist() for name in names), strict=True))
+        rows = {key: row for row, key in enumerate(keys) if min(key) >= 0}
+        around = [
+            (rows.get((group, person, frame - 1)), row, rows.get((group, person, frame + 1)))
+            for (group, person, frame), row in rows.items()
+        ]
+        return [(before, row, after) for before, row, after in around if before is not None and after is not None]
 
     def annotations(self, indices: Sequence[int]) -> Annotation:
         """A batch of rows as float32 tensors; the boxes stay in float64, in which crops are worked out."""
@@ -219,7 +231,7 @@ class TableBuilder:
         self._places: list[str] = []
         self._paths: list[bytes] = []
         self._prepared: list[bool] = []
-        self._group_of: list[int] = []
+        self._order: list[tuple[int, int, int]] = []
         self._groups: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
 
@@ -268,13 +280,15 @@ class TableBuilder:
         fit: Fit | None = None,
         root_depth: float | None = None,
         group: str = "",
+        person: int = -1,
+        frame: int = -1,
     ) -> None:
         """Adds one person. Metres, pixels, radians; arrays of any nested sequence type.
 
         where: the file, for messages. path: picture, relative to the data set's folder. size: (width, height).
         box: (x, y, width, height); a `prepared` one (RootNet's) is taken as it is, any other one is clipped and
         widened, and left out if it has no area inside the picture. Joints: all of the skeleton's, or none.
-        visible: above 0 for labelled joints; all are by default.
+        visible: above 0 for labelled joints; all are by default. person, frame: see `AnnotationTable`.
         Raises FileError for a wrong number of values, or what is not a number.
         """
         row = len(self._places)
@@ -309,7 +323,7 @@ class TableBuilder:
                 self._put(row, id, "world_translation", "camera translation", fit.world_translation)
         self._paths.append(path.encode())
         self._prepared.append(prepared)
-        self._group_of.append(self._groups.setdefault(group, len(self._groups)))
+        self._order.append((self._groups.setdefault(group, len(self._groups)), person, frame))
 
     def build(self, where: Path) -> AnnotationTable:
         """The packed table. Raises FileError for NaN, for a prepared box without area, or if no row is usable."""
@@ -332,7 +346,7 @@ class TableBuilder:
             reasons = ", ".join(f"{number} {reason}" for reason, number in self._left_out.items()) or "it is empty"
             raise FileError(f"{where} holds no usable annotation ({reasons})")
         arrays["box"] = np.where(prepared[:, None], arrays["box"], widened.numpy())
-        arrays["group"] = np.asarray(self._group_of, np.int32)
+        arrays["group"], arrays["person"], arrays["frame"] = np.asarray(self._order, np.int32).T
         arrays = {name: values[keep] for name, values in arrays.items()}
         paths = [path for path, kept in zip(self._paths, keep, strict=True) if kept]
         arrays["paths"] = np.frombuffer(b"".join(paths), np.uint8)

@@ -23,7 +23,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import atomic_path
 
 FOLDER = ".i2l-meshnet"
-VERSION = 1
+VERSION = 2
 
 
 def read_json(path: Path) -> Any:

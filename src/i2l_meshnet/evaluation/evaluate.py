@@ -23,8 +23,9 @@ from i2l_meshnet.data.multiview import Detect
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.evaluation import clips, held_out, overlays, plots
-from i2l_meshnet.evaluation.protocols import PROTOCOLS, Protocol
+from i2l_meshnet.evaluation import clips, held_out, overlays, photos, plots
+from i2l_meshnet.evaluation.metrics import acceleration_error
+from i2l_meshnet.evaluation.protocols import ACCELERATION, PROTOCOLS, Metric, Protocol
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors
 from i2l_meshnet.evaluation.scoring import (
     FittedMeshes,
@@ -34,6 +35,7 @@ from i2l_meshnet.evaluation.scoring import (
     ReleasedTruth,
     ScoreKeeper,
     Scorer,
+    Scores,
     joint_rows,
     metrics_for,
     read_released,
@@ -50,9 +52,19 @@ NO_REGRESSOR = "the network has no (trained) parameter regressor: evaluate it wi
 class EvaluateOptions:
     """Score a network on a benchmark, by the benchmark's own protocol."""
 
-    data: Literal["Human36M", "PW3D", "FreiHAND", "MSCOCO", "SURREAL", "Custom", "real-multiview", "synthetic-pictures"]
-    """What to evaluate on; real-multiview needs no download of yours, synthetic-pictures shards of `synthesize pictures
-    --held-out` (see docs/evaluation.md)."""
+    data: Literal[
+        "Human36M",
+        "PW3D",
+        "FreiHAND",
+        "MSCOCO",
+        "SURREAL",
+        "Custom",
+        "real-multiview",
+        "coco-keypoints",
+        "synthetic-pictures",
+    ]
+    """What to evaluate on. real-multiview needs no download of yours, coco-keypoints --annotations and --images,
+    synthetic-pictures shards of `synthesize pictures --held-out` (see docs/evaluation.md)."""
     weights: Path | None = None
     """Checkpoint; the network that ships with the package if neither this nor --snapshot is given."""
     snapshot: Path | None = None
@@ -60,6 +72,10 @@ class EvaluateOptions:
     root: Path = Path("data")
     """Folder that holds the data sets' folders (Human36M/, PW3D/ and so on); for synthetic-pictures, that of the
     shards."""
+    annotations: Path | None = None
+    """For coco-keypoints: the file, such as person_keypoints_val2017.json."""
+    images: Path | None = None
+    """For coco-keypoints: the folder of its pictures."""
     split: str | None = None
     """Split of the data set; the benchmark's if not given."""
     stage: Literal["auto", "lixel", "param"] = "auto"
@@ -91,6 +107,8 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if self.weights is not None and self.snapshot is not None:
             raise InputError("give either --weights or --snapshot, not both")
+        if (self.data == photos.NAME) != (self.annotations is not None and self.images is not None):
+            raise InputError(f"--annotations and --images belong to --data {photos.NAME}, which needs both")
         if self.batch_size < 1 or self.workers < 1 or self.pictures < 0:
             raise InputError("--batch-size and --workers are at least 1, --pictures at least 0")
         if (self.samples is not None and self.samples < 1) or self.every < 1:
@@ -127,10 +145,18 @@ class Submission:
     vertices: Float[np.ndarray, "n v 3"]
 
 
-def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = None) -> int:
+MakePredict = Callable[[LixelNetwork, Body, torch.device], photos.Predict]
+
+
+def run(
+    options: EvaluateOptions,
+    make_detector: Callable[[], Detect] | None = None,
+    make_predict: MakePredict | None = None,
+) -> int:
     """Does the job and returns the exit code 0. Raises UserError, in one line, for whatever stops it.
 
-    make_detector: makes the person detector, which only `real-multiview` needs.
+    make_detector: makes the person detector, which only `real-multiview` needs. make_predict: makes what places a
+    network's meshes in photos, for `coco-keypoints`.
     """
     console = Console(highlight=False)
     device = choose_device(options.device)
@@ -163,6 +189,13 @@ def run(options: EvaluateOptions, make_detector: Callable[[], Detect] | None = N
                 console,
             ),
         )
+        return 0
+    if options.annotations is not None and options.images is not None:
+        if make_predict is None:
+            raise InputError(f"{photos.NAME} needs a predictor, and none was given")
+        predict = make_predict(network, body, device)
+        files = (options.annotations, options.images, options.out)
+        _show(console, photos.evaluate_photos(body, predict, *files, weights, options.samples, console))
         return 0
     protocol = PROTOCOLS[options.data]
     split = options.split or protocol.split
@@ -359,14 +392,14 @@ def evaluate(
                 sent.append(submitted(meshes, sample, depth, network.grid, benchmark.readout, published))
             progress.update(bar, advance=len(numbers))
     errors: dict[str, MeshErrors] = {}
+    metrics, frames = tuple[Metric, ...](), source.table.consecutive(count)
     if scorer is not None and keeper is not None:
-        factors = np.array([metric.factor for metric in scorer.metrics])
+        metrics = (*scorer.metrics, ACCELERATION) if frames else scorer.metrics
         for kind, found in keeper.scores().items():
-            whole = found.to("cpu", torch.float64)
-            errors[kind] = MeshErrors(whole.metrics.numpy() * factors, whole.distances.numpy() * MILLIMETRES)
+            errors[kind] = mesh_errors(found.to("cpu", torch.float64), scorer.metrics, frames)
     evaluation = Evaluation(
         settings={"data": source.name, "split": source.split},
-        metrics=() if scorer is None else scorer.metrics,
+        metrics=metrics,
         joints=benchmark.joints,
         ids=tuple(int(number) for number in source.table.arrays["id"][:count]),
         pictures=tuple(source.table.image_path(index) for index in range(count)),
@@ -378,6 +411,18 @@ def evaluate(
         return evaluation, None
     joints, vertices = (torch.cat(parts).cpu().numpy() for parts in zip(*sent, strict=True))
     return evaluation, Submission(joints, vertices)
+
+
+def mesh_errors(scores: Scores, metrics: Sequence[Metric], frames: Sequence[tuple[int, int, int]]) -> MeshErrors:
+    """Scores in printed units, with a last column for accelerations if there are `frames`: rows before, at, after."""
+    values = scores.metrics * torch.tensor([metric.factor for metric in metrics], dtype=scores.metrics.dtype)
+    if frames:
+        rows = torch.tensor(frames)
+        offsets = scores.offsets[rows]
+        column = values.new_full((len(values), 1), torch.nan)
+        column[rows[:, 1]] = acceleration_error(offsets, torch.zeros_like(offsets)) * ACCELERATION.factor
+        values = torch.cat([values, column], 1)
+    return MeshErrors(values.numpy(), (scores.offsets.norm(dim=-1) * MILLIMETRES).numpy())
 
 
 def predict_meshes(network: LixelNetwork, body: Body, sample: Sample, kinds: Sequence[str]) -> Meshes:

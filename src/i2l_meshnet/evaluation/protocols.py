@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from i2l_meshnet.evaluation.metrics import area_under_curve, correct_share, f_score, mean_error
+from i2l_meshnet.evaluation.metrics import acceleration_error, area_under_curve, correct_share, f_score, mean_error
 from i2l_meshnet.skeletons import HUMAN36M, MANO
 
 Points = Literal["joints", "vertices"]
@@ -46,6 +46,8 @@ MPJPE = _error("mpjpe", "MPJPE", "joints")
 PA_MPJPE = _error("pa_mpjpe", "PA MPJPE", "joints", aligned=True)
 MPVPE = _error("mpvpe", "MPVPE", "vertices")
 PA_MPVPE = _error("pa_mpvpe", "PA MPVPE", "vertices", aligned=True)
+ACCELERATION = Metric("acceleration", "acceleration error", "joints", False, acceleration_error, "mm/frame²", 1000.0)
+"""No protocol names it: it takes three frames on end of one person, and is told wherever a set has them."""
 BODY_REACH, HAND_REACH = 0.150, 0.050
 """Largest distance of PCK and AUC, m: MPI-INF-3DHP's for bodies, FreiHAND's for hands."""
 

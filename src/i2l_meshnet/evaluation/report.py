@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
-from i2l_meshnet.evaluation.protocols import MPJPE, PA_MPJPE, Metric
+from i2l_meshnet.evaluation.protocols import ACCELERATION, MPJPE, PA_MPJPE, Metric
 from i2l_meshnet.files import atomic_path
 
 PUBLISHED = (MPJPE.key, PA_MPJPE.key)
 """The metrics that the published code prints; their lines come first."""
 MILLIMETRES = 1000
+UNIT_NAMES = {"mm": "mm", "%": "percent", ACCELERATION.unit: "mm_per_squared_frame"}
+"""Units as the names of columns in files have them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +94,16 @@ class Evaluation:
         ]
 
     def group_table(self) -> Table | None:
-        """The published metrics of each group, for the terminal; None if there are no groups."""
+        """The published metrics of each group, and the acceleration, for the terminal; None if there are no groups."""
         members = self.members()
         if not members or not self.errors:
             return None
         table = Table(self.group_name, "samples", title=f"errors by {self.group_name}, mm")
-        columns = [(kind, m) for kind in self.errors for m in self.metrics if m.key in PUBLISHED]
+        shown = (*PUBLISHED, ACCELERATION.key)
+        columns = [(kind, m) for kind in self.errors for m in self.metrics if m.key in shown]
         for kind, metric in columns:
-            table.add_column(f"{metric.label}\n{kind}", justify="right")
+            unit = "" if metric.unit == "mm" else f", {metric.unit}"
+            table.add_column(f"{metric.label}{unit}\n{kind}", justify="right")
         for name, rows in members.items():
             values = (f"{self.mean(kind, metric.key, rows):.1f}" for kind, metric in columns)
             table.add_row(name, str(len(rows)), *values)
@@ -164,7 +168,7 @@ class Evaluation:
 
 def _column(metric: Metric) -> str:
     """The name of a metric's values in files, with their unit."""
-    return f"{metric.key}_{'mm' if metric.unit == 'mm' else 'percent'}"
+    return f"{metric.key}_{UNIT_NAMES[metric.unit]}"
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

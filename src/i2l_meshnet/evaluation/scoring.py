@@ -53,10 +53,10 @@ class Truth(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(TensorDataclass):
-    """metrics: one column per metric of the protocol. distances: of each scored joint, m. NaN without truth."""
+    """metrics: one column per metric of the protocol. offsets: of the scored joints from the truth, m. NaN without."""
 
     metrics: Float[Tensor, "*b m"]
-    distances: Float[Tensor, "*b j"]
+    offsets: Float[Tensor, "*b j 3"]
 
 
 class JointReader(nn.Module):
@@ -217,9 +217,9 @@ class Scorer(nn.Module):
             predicted, true = pairs[points, False]
             pairs[points, True] = (similarity_align(predicted, true), true)
         values = torch.stack([metric.measure(*pairs[metric.points, metric.aligned]) for metric in self.metrics], -1)
-        distances = (found.joints - truth.points.joints).norm(dim=-1)
+        offsets = found.joints - truth.points.joints
         unknown = ~truth.known[..., None]
-        return Scores(values.masked_fill(unknown, torch.nan), distances.masked_fill(unknown, torch.nan))
+        return Scores(values.masked_fill(unknown, torch.nan), offsets.masked_fill(unknown[..., None], torch.nan))
 
     def forward(self, picked: Meshes, sample: Sample, numbers: Int[Tensor, "b"], true_depth: bool) -> dict[str, Scores]:
         """Scores of each kind of mesh. picked: what `pick` gave. numbers: of the samples in the data set.

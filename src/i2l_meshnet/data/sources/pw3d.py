@@ -48,6 +48,8 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
             fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], BODIES[smpl["gender"]]),
             root_depth=boxed["root_cam"][2] if boxed else depth,
             group=image["sequence"],
+            person=annotation.get("person_id", -1),
+            frame=image.get("frame_idx", -1),
         )
     return rows.build(path)
 
