@@ -107,7 +107,8 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if self.weights is not None and self.snapshot is not None:
             raise InputError("give either --weights or --snapshot, not both")
-        if (self.data == photos.NAME) != (self.annotations is not None and self.images is not None):
+        given = [path is not None for path in (self.annotations, self.images)]
+        if not (all(given) if self.data == photos.NAME else not any(given)):
             raise InputError(f"--annotations and --images belong to --data {photos.NAME}, which needs both")
         if self.batch_size < 1 or self.workers < 1 or self.pictures < 0:
             raise InputError("--batch-size and --workers are at least 1, --pictures at least 0")

@@ -32,14 +32,23 @@ def joint_name(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _skeleton(data: CocoFile) -> tuple[Skeleton, bool]:
-    """The joint set that the file's category names, and whether the pelvis is made from its hips."""
+def named_joints(data: CocoFile) -> tuple[str, ...]:
+    """Our names of the joints that the file's category names."""
+    return tuple(joint_name(name) for name in _category(data)["keypoints"])
+
+
+def _category(data: CocoFile) -> dict[str, Any]:
     named = [category for category in data.categories if category.get("keypoints")]
     if len(named) != 1:
         raise FileError(f"{data.path}: exactly one category must name its `keypoints`, not {len(named)}")
-    joints = tuple(joint_name(name) for name in named[0]["keypoints"])
+    return named[0]
+
+
+def _skeleton(data: CocoFile) -> tuple[Skeleton, bool]:
+    """The joint set that the file's category names, and whether the pelvis is made from its hips."""
+    joints = named_joints(data)
     between = "Pelvis" not in joints and all(hip in joints for hip in HIPS)
-    links = named[0].get("skeleton", [])
+    links = _category(data).get("skeleton", [])
     bones = tuple((joints[start - 1], joints[end - 1]) for start, end in links)
     joints += ("Pelvis",) if between else ()
     root = next((name for name in ("Pelvis", "Wrist") if name in joints), joints[0])
