@@ -30,9 +30,12 @@ from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.snapshot import convert_snapshot
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.predictor import MeshPredictor
+from i2l_meshnet.serving import job as server
+from i2l_meshnet.serving.job import ServeOptions
 from i2l_meshnet.synthetic.detections import DetectOptions, detect_bank
 from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures
 from i2l_meshnet.synthetic.keypoints import FitOptions, fit_keypoint_regressor
+from i2l_meshnet.training.hand_job import LiftHandOptions, train_hand
 from i2l_meshnet.training.lifting_job import LiftOptions, train_lifting
 from i2l_meshnet.video import job as clips
 from i2l_meshnet.video import webcam
@@ -53,6 +56,11 @@ def predict(options: Annotated[ClipOptions, tyro.conf.arg(name="")]) -> int:
     from i2l_meshnet.fleet import job as fleet
 
     return fleet.run(options)
+
+
+def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> int:
+    """Open a page on this machine that turns photos into 3D meshes, and an HTTP endpoint beside it."""
+    return server.run(options)
 
 
 def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
@@ -93,6 +101,12 @@ def synthesize(options: Annotated[Synthesis, tyro.conf.arg(name="")]) -> int:
 def lift(options: Annotated[LiftOptions, tyro.conf.arg(name="")]) -> int:
     """Train the default model: RTMPose's keypoints to mesh and parameters of the Anny body."""
     print(train_lifting(options))
+    return 0
+
+
+def lift_hand(options: Annotated[LiftHandOptions, tyro.conf.arg(name="")]) -> int:
+    """Train the hand network: MediaPipe's landmarks to mesh and parameters of the Anny hand."""
+    print(train_hand(options))
     return 0
 
 
@@ -163,7 +177,7 @@ def info(body_dir: Path | None = None) -> int:
     print(f"assets in {registry.cache_folder()}:")
     for name in registry.ASSETS:
         print(f"  {name:12}{registry.find(name) or 'not fetched'}")
-    optional = {"anny": "anny", "pillow_heif": "heic", "matplotlib": "plots"}
+    optional = {"anny": "anny", "pillow_heif": "heic", "matplotlib": "plots", "fastapi": "serve"}
     for module, extra in optional.items():
         there = importlib.util.find_spec(module) is not None
         print(f"extra [{extra}]: {'installed' if there else 'not installed'}")
@@ -172,9 +186,11 @@ def info(body_dir: Path | None = None) -> int:
 
 COMMANDS = {
     "predict": predict,
+    "serve": serve,
     "evaluate": evaluate,
     "train": recipes.train,
     "lift": lift,
+    "lift-hand": lift_hand,
     "data": data,
     "synthesize": synthesize,
     "convert": convert,

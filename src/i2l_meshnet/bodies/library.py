@@ -7,12 +7,14 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.files import find_body_file
 from i2l_meshnet.bodies.linear import load_mano, load_smpl
+from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.bodies.toy import make_toy
 from i2l_meshnet.errors import InputError
 
 BODIES: dict[str, Callable[[Path | None], Body]] = {
     "anny": lambda _: AnnyBody.load(),
     "anny-hand": lambda _: AnnyBody.load_hand(),
+    "anny-hand-left": lambda _: MirroredBody(AnnyBody.load_hand(), "anny-hand-left"),
     "smpl": lambda directory: load_smpl(find_body_file("smpl", directory), "smpl"),
     "smpl-male": lambda directory: load_smpl(find_body_file("smpl-male", directory), "smpl-male"),
     "smpl-female": lambda directory: load_smpl(find_body_file("smpl-female", directory), "smpl-female"),

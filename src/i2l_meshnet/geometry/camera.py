@@ -26,6 +26,10 @@ class Camera(TensorDataclass):
         xy = (pixels - self.center[..., None, :]) / self.focal[..., None, :] * depth[..., None]
         return torch.cat([xy, depth[..., None]], -1)
 
+    def mirrored(self, width: Float[Tensor, "*b"] | float) -> "Camera":
+        """The camera that took the mirror image of a picture of `width` pixels: column x is column width - 1 - x."""
+        return Camera(self.focal, torch.stack([width - 1 - self.center[..., 0], self.center[..., 1]], -1))
+
     @staticmethod
     def from_field_of_view(width: int, height: int, degrees: float) -> "Camera":
         """A camera whose longer side spans `degrees`, principal point at the image centre."""

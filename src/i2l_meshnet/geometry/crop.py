@@ -31,6 +31,12 @@ class Crop(TensorDataclass):
         """Crop pixels to image pixels."""
         return transform_points(invert_affine(self.affine), points)
 
+    def mirror(self, width: float) -> "Crop":
+        """The same crop, cut from the mirror image of its picture of `width` pixels instead."""
+        across = self.affine[..., :1]
+        affine = torch.cat([-across, self.affine[..., 1:2], self.affine[..., 2:] + across * (width - 1)], -1)
+        return Crop(affine, self.rotation, ~self.mirrored)
+
 
 def transform_points(affine: Float[Tensor, "*b 2 3"], points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
     """Applies 2x3 affine maps to points."""

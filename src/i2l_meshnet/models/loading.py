@@ -19,6 +19,8 @@ DEFAULT_WEIGHTS = "default.safetensors"
 """The network that ships with the package, in i2l_meshnet/models/data."""
 HAND_WEIGHTS = "hand.safetensors"
 """The hand network that ships beside it."""
+PALM_WEIGHTS = "palm.safetensors"
+"""MediaPipe's palm detector (`models.mediapipe.PalmNet`), which finds hands in pictures."""
 
 SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
 """Endings of published snapshots, which are snapshot_N.pth.tar; everything else is read as a checkpoint of ours."""

@@ -181,9 +181,15 @@ ROI_SCALE, ROI_SHIFT = 2.0, 0.1
 
 
 def crop_around(points: Float[Tensor, "*b 21 2"]) -> Crop:
-    """The crop that shows a hand as `LandmarkNet` wants it: fingers up. Points: pixels of the picture.
+    """The crop that shows a hand as `LandmarkNet` wants it: fingers up. Points: pixels of the picture."""
+    box, rotation = region_around(points)
+    return make_crop(box, 0.0, LANDMARK_CROP, rotation=rotation)
 
-    The region that MediaPipe tracks hands with: turned so that the wrist lies below the fingers' starts.
+
+def region_around(points: Float[Tensor, "*b 21 2"]) -> tuple[Float[Tensor, "*b 4"], Float[Tensor, "*b"]]:
+    """The square (x, y, width, height; pixels) that MediaPipe tracks a hand with, and its turn about its centre.
+
+    It is turned, radians clockwise, so that the wrist lies below the fingers' starts.
     """
     towards = (points[..., 5, :] + points[..., 13, :]) / 4 + points[..., 9, :] / 2 - points[..., 0, :]
     rotation = torch.atan2(towards[..., 0], -towards[..., 1])
@@ -194,5 +200,4 @@ def crop_around(points: Float[Tensor, "*b 21 2"]) -> Crop:
     shift = torch.stack([torch.zeros_like(cos), (high - low)[..., 1] * ROI_SHIFT], -1)
     centre = (((low + high) / 2 - shift)[..., None, :] @ turn)[..., 0, :]
     side = (high - low).amax(-1, keepdim=True).clamp_min(1.0) * ROI_SCALE
-    box = torch.cat([centre - side / 2, side, side], -1)
-    return make_crop(box, 0.0, LANDMARK_CROP, rotation=rotation)
+    return torch.cat([centre - side / 2, side, side], -1), rotation

@@ -283,7 +283,8 @@ def _finish(
         tally.add(answer)
         if not answer.people:
             tally.counts["empty"] += 1
-            advice = "--no-detect takes the whole picture, --boxes a box" if options.hand is None else "--boxes tells where"
+            whole = "--no-detect takes the whole picture, --boxes a box"
+            advice = whole if options.hand is None else "--boxes tells where to look"
             say(console, f"no {options.subject} found in {task.picture.path}; {advice}")
 
 

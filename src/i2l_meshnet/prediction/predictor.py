@@ -97,7 +97,7 @@ class MeshPredictor:
         self.hands = hands
         if hands is not None:
             self.network_facts = {**self.network_facts, "hands": hands.network_facts}
-        # Shown only to boxes that are mirrored: left hands before a network of right ones.
+        # Of one-sided bodies: the left hand of a network that knows right ones.
         self._mirror_body = MirroredBody(self.body, f"{self.body.name}-left")
         rest = body(body.rest_params())
         self._area = _vertex_areas(rest.vertices, body.faces)

@@ -335,7 +335,7 @@ def read_hand_bank(folder: Path, held_out: bool = False) -> HandBank:
     """The detections for training, or the held-out ones, of a bank. Raises FileError if there are none."""
     paths = sorted(folder.glob("val_*.npz" if held_out else "train_*.npz"))
     if not paths:
-        raise FileError(f"{folder} holds no bank of hands; make it with `i2l-meshnet synthesize hands`")
+        raise FileError(f"{folder} holds no bank of hands; `i2l-meshnet lift-hand` makes one")
     parts: dict[str, list[Tensor]] = {}
     for path in paths:
         try:

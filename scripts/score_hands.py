@@ -1,0 +1,158 @@
+"""Scores the hand model on pictures with annotated hands: `python scripts/score_hands.py --data DATA [--show OUT]`.
+
+DATA holds the folders freihand, rhd and interhand with pictures and test annotations in COCO's form, as MMPose's tests
+have them (research-only, not shipped). The hand is found in the whole picture, nothing of the annotation is used but
+the camera. Prints for the lixel mesh, the parametric mesh and the landmarks alone: distance of the projected joints
+from the annotated ones, as they are and after the best similarity in the picture (PA), in percent of the longer side of
+the joints' box; and where there are 3D joints, PA-MPJPE in millimetres. `--show` writes overlays.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from i2l_meshnet.geometry.alignment import similarity_align
+from i2l_meshnet.prediction.hands import HandPredictor
+from i2l_meshnet.prediction.images import read_photo
+from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.overlay import draw_overlay
+from i2l_meshnet.prediction.results import Prediction
+
+TIP_FIRST = [20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16]
+"""Rows of InterHand's order (fingers from the tip, the wrist last) in MANO's; RHD's has the wrist first."""
+RHD_ORDER = [0, *(row + 1 for row in TIP_FIRST[1:])]
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedHand:
+    """joints: pixels. camera: fx, fy, cx, cy, None if not known. places: metres, camera frame, or None."""
+
+    path: Path
+    side: str | None
+    joints: Float[Tensor, "21 2"]
+    valid: Bool[Tensor, "21"]
+    camera: tuple[float, float, float, float] | None = None
+    places: Float[Tensor, "21 3"] | None = None
+
+
+def read_coco(folder: Path, name: str, order: list[int]) -> list[AnnotatedHand]:
+    """FreiHAND and RHD; the pictures that are there."""
+    content = json.loads((folder / name).read_text())
+    images = {image["id"]: image for image in content["images"]}
+    hands = []
+    for entry in content["annotations"]:
+        image: dict[str, Any] = images[entry["image_id"]]
+        path = folder / image["file_name"]
+        if not path.exists():
+            continue
+        points = torch.tensor(entry["keypoints"], dtype=torch.float32).reshape(21, 3)[order]
+        camera, places = None, None
+        if "cam_param" in image:
+            camera = (*image["cam_param"]["focal"], *image["cam_param"]["princpt"])
+        if "joint_cam" in entry:
+            places = torch.tensor(entry["joint_cam"], dtype=torch.float32)[order] / 1000
+        hands.append(AnnotatedHand(path, entry.get("hand_type"), points[:, :2], points[:, 2] > 0, camera, places))
+    return hands
+
+
+def read_interhand(folder: Path) -> list[AnnotatedHand]:
+    """InterHand2.6M's pictures of one hand that are there."""
+    data, cameras, places = (
+        json.loads((folder / f"test_interhand2.6m_{part}.json").read_text()) for part in ("data", "camera", "joint_3d")
+    )
+    types = {entry["image_id"]: entry["hand_type"] for entry in data["annotations"]}
+    hands = []
+    for image in data["images"]:
+        path, side = folder / image["file_name"], types[image["id"]]
+        if not path.exists() or side not in ("left", "right"):
+            continue
+        capture, name = cameras[str(image["capture"])], image["camera"]
+        entry = places[str(image["capture"])][str(image["frame_idx"])]
+        rows = torch.tensor(TIP_FIRST) + (21 if side == "left" else 0)
+        world = torch.tensor(entry["world_coord"], dtype=torch.float32)[rows]
+        turn, origin = torch.tensor(capture["camrot"][name]), torch.tensor(capture["campos"][name])
+        seen = (world - origin) @ turn.T / 1000
+        focal, center = torch.tensor(capture["focal"][name]), torch.tensor(capture["princpt"][name])
+        flat = seen[:, :2] / seen[:, 2:] * focal + center
+        valid = torch.tensor(entry["joint_valid"], dtype=torch.bool).flatten()[rows]
+        camera = (*focal.tolist(), *center.tolist())
+        hands.append(AnnotatedHand(path, side, flat, valid, camera, seen))
+    return hands
+
+
+def scores(hand: AnnotatedHand, found: Prediction) -> dict[str, list[float]]:
+    """Kind of answer → distance and PA distance in percent of the hand, PA-MPJPE in mm (NaN where unknown)."""
+    size = (hand.joints[hand.valid].amax(0) - hand.joints[hand.valid].amin(0)).max()
+    camera = found.camera
+    meshes = {"lixel": found.lixel_mesh.joints}
+    if found.parametric_mesh is not None:
+        meshes["param"] = found.parametric_mesh.joints
+    flat = {kind: camera.project(joints) for kind, joints in meshes.items()}
+    if found.keypoints is not None:
+        flat["landmarks"] = found.keypoints[:, :2]
+    result = {}
+    for kind, points in flat.items():
+        points, truth = points[hand.valid], hand.joints[hand.valid]
+        plain = (points - truth).norm(dim=-1).mean() / size * 100
+        aligned = (similarity_align(points, truth) - truth).norm(dim=-1).mean() / size * 100
+        spatial = float("nan")
+        if hand.places is not None and kind in meshes:
+            places = hand.places[hand.valid]
+            moved = similarity_align(meshes[kind][hand.valid], places)
+            spatial = float((moved - places).norm(dim=-1).mean() * 1000)
+        result[kind] = [float(plain), float(aligned), spatial]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="another hand network")
+    parser.add_argument("--show", type=Path, help="folder for overlays")
+    arguments = parser.parse_args()
+    data: Path = arguments.data
+    hands = read_coco(data / "freihand", "test_freihand.json", list(range(21)))
+    hands += read_interhand(data / "interhand") + read_coco(data / "rhd", "test_rhd.json", RHD_ORDER)
+    predictor = HandPredictor.load(arguments.weights, "cpu")
+    total: dict[str, list[list[float]]] = {}
+    for hand in hands:
+        photo = read_photo(hand.path)
+        answer = predictor(hand.path, intrinsics=Intrinsics(None, hand.camera, None))
+        place = hand.joints[hand.valid].mean(0)
+        near = sorted(answer, key=lambda one: float((one.joints_image.mean(0) - place).norm()))
+        if not near:
+            print(f"{hand.path.name}: not found")
+            continue
+        found = near[0]
+        side = "" if hand.side in (None, found.side) else f", WRONG SIDE {found.side}"
+        parts = []
+        for kind, values in scores(hand, found).items():
+            total.setdefault(kind, []).append(values)
+            parts.append(f"{kind} {values[0]:.1f} % PA {values[1]:.1f} % {values[2]:.1f} mm")
+        print(f"{hand.path.name}{side}: " + "; ".join(parts))
+        if arguments.show:
+            arguments.show.mkdir(parents=True, exist_ok=True)
+            focal, center = found.camera.focal.double().numpy(), found.camera.center.double().numpy()
+            zoom = 900 / max(photo.pixels.shape[:2])
+            large = cv2.resize(photo.pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+            kinds = ("lixel", "param") if found.parametric_mesh is not None else ("lixel",)
+            drawn = [draw_overlay(large, [found.surface(k)], focal * zoom, (center + 0.5) * zoom - 0.5) for k in kinds]
+            sheet = np.concatenate([large, *drawn], 1)[..., ::-1]
+            cv2.imwrite(str(arguments.show / f"{hand.path.stem}.png"), sheet)
+    for kind, rows in total.items():
+        mean = np.nanmean(np.array(rows), 0)
+        print(
+            f"mean of {len(rows)}, {kind}: {mean[0]:.1f} % of the hand, PA {mean[1]:.1f} %, PA-MPJPE {mean[2]:.1f} mm"
+        )
+
+
+if __name__ == "__main__":
+    main()
