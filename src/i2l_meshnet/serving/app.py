@@ -1,0 +1,313 @@
+"""The HTTP side: a page, predictions, jobs with progress, result files."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from http import HTTPStatus
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.background import BackgroundTask
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.serving.answers import Wish, require_readable, write_zip
+from i2l_meshnet.serving.guard import Guard
+from i2l_meshnet.serving.limits import Limits
+from i2l_meshnet.serving.schema import About, Answer, Health, JobStatus, Options, Problem
+from i2l_meshnet.serving.work import Job, Refusal, State, Workshop
+
+STATIC = Path(str(files("i2l_meshnet.serving") / "static"))
+SWEEP_SECONDS = 1.0
+_FORM_BYTES = 10_000
+"""What a form adds to its file: boundaries and headers."""
+_LOOK_SECONDS = 0.05
+
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["photo"],
+                    "properties": {"photo": {"type": "string", "format": "binary", "description": "the picture"}},
+                }
+            }
+        },
+    }
+}
+
+
+def _problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    known = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST, *statuses)
+    return {int(status): {"model": Problem, "description": status.phrase} for status in known}
+
+
+_UPLOAD_PROBLEMS = _problems(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+    HTTPStatus.INSUFFICIENT_STORAGE,
+)
+_GONE = _problems(HTTPStatus.NOT_FOUND)
+
+
+def create_app(
+    workshop: Workshop,
+    limits: Limits,
+    names: Collection[str] = (),
+    token: str | None = None,
+    secure: bool = False,
+) -> ASGIApp:
+    """The guarded application. names, token, secure: as `Guard` takes them. It closes the workshop when it ends."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(_sweep(workshop))
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            await asyncio.to_thread(workshop.close)
+
+    app = FastAPI(
+        title="I2L-MeshNet",
+        description="3D human meshes from one photograph.",
+        version=version("i2l-meshnet"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(FileError, _unwritable)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    for address, page in (("/", "index.html"), ("/docs", "api.html")):
+        app.add_api_route(address, _page(STATIC / page), include_in_schema=False)
+
+    @app.get("/health", responses=_problems())
+    async def health() -> Health:
+        """Whether the server is alive."""
+        return Health(status="ok", waiting=workshop.waiting())
+
+    @app.get("/about", responses=_problems())
+    async def about() -> About:
+        """The server's limits."""
+        return About(
+            version=app.version,
+            max_upload_bytes=limits.upload_bytes,
+            max_pixels=limits.max_pixels,
+            max_people=limits.max_people,
+            keep_seconds=limits.keep_seconds,
+        )
+
+    @app.post(
+        "/predict",
+        response_model=Answer,
+        responses=_UPLOAD_PROBLEMS | {200: {"content": {"application/zip": {}}}},
+        openapi_extra=_UPLOAD,
+    )
+    async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Finds the people of a photo. `Accept: application/zip` gives all files at once, and nothing is kept."""
+        job = await _admitted(request, options, workshop, limits)
+        try:
+            while job.ended is None and not job.dropped and not await request.is_disconnected():
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            if job.ended is None:
+                workshop.drop(job)
+        if job.state is not State.DONE:
+            raise job.refusal or Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")
+        if "application/zip" in request.headers.get("accept", ""):
+            return await _zip(job, BackgroundTask(workshop.drop, job))
+        return Response(job.answer, media_type="application/json")
+
+    @app.post(
+        "/jobs",
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=JobStatus,
+        responses=_UPLOAD_PROBLEMS,
+        openapi_extra=_UPLOAD,
+    )
+    async def begin(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Takes a photo and answers at once; ask for the job's state until it is done."""
+        job = await _admitted(request, options, workshop, limits)
+        return JSONResponse(_status(job, workshop), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
+
+    @app.get("/jobs/{identity}", response_model=JobStatus, responses=_GONE)
+    async def state(identity: str) -> Response:
+        """Where a job stands, and its answer when it is done."""
+        job = _found(workshop, identity)
+        return JSONResponse(_status(job, workshop))
+
+    @app.delete("/jobs/{identity}", status_code=HTTPStatus.NO_CONTENT, responses=_GONE)
+    async def forget(identity: str) -> None:
+        """Cancels a job, or deletes its results."""
+        workshop.drop(_found(workshop, identity))
+
+    @app.get("/jobs/{identity}/results.zip", response_class=FileResponse, responses=_GONE)
+    async def everything(identity: str) -> Response:
+        """All files of a job that is done."""
+        job = _found(workshop, identity)
+        if job.state is not State.DONE:
+            raise Refusal(HTTPStatus.NOT_FOUND, "this job has no results yet")
+        return await _zip(job)
+
+    @app.get("/jobs/{identity}/files/{name}", response_class=FileResponse, responses=_GONE)
+    async def file(identity: str, name: str) -> Response:
+        """One file of a job that is done."""
+        path = _found(workshop, identity).files.get(name)
+        if path is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, "this job has no such file")
+        return FileResponse(path, filename=name, content_disposition_type="inline")
+
+    return Guard(app, names, token, secure)
+
+
+async def _sweep(workshop: Workshop) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.to_thread(workshop.sweep)
+
+
+def _page(path: Path) -> Any:
+    async def page() -> FileResponse:
+        return FileResponse(path)
+
+    return page
+
+
+def _found(workshop: Workshop, identity: str) -> Job:
+    job = workshop.find(identity)
+    if job is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, "no such job; its results may have been deleted, their time being over")
+    return job
+
+
+def _status(job: Job, workshop: Workshop) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "ahead": workshop.position(job),
+        "stage": job.stage,
+        "share": job.share,
+        "problem": {"detail": job.refusal.reason} if job.refusal else None,
+        "answer": json.loads(job.answer) if job.answer else None,
+    }
+
+
+async def _zip(job: Job, after: BackgroundTask | None = None) -> Response:
+    path = job.folder / "results.zip"
+    await asyncio.to_thread(write_zip, list(job.files.values()), path)
+    return FileResponse(path, media_type="application/zip", filename="results.zip", background=after)
+
+
+async def _admitted(request: Request, options: Options, workshop: Workshop, limits: Limits) -> Job:
+    """A job whose upload was received and looked at, in the queue. Raises Refusal."""
+    wish = _wish(options)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a multipart/form-data form with the file field 'photo'")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > limits.upload_bytes + _FORM_BYTES:
+        raise _too_large(limits)
+    job = workshop.enter(wish)
+    try:
+        async with asyncio.timeout(limits.max_seconds):
+            await _receive(request, job, limits)
+        await asyncio.to_thread(require_readable, job, limits)
+    except BaseException as error:
+        workshop.drop(job)
+        refusal = _upload_refusal(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+    workshop.start(job)
+    return job
+
+
+def _wish(options: Options) -> Wish:
+    if options.focal is not None and options.fov is not None:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "give either focal or fov, not both")
+    return Wish(Intrinsics(focal=options.focal, field_of_view=options.fov), options.score, tuple(set(options.formats)))
+
+
+async def _receive(request: Request, job: Job, limits: Limits) -> None:
+    """Writes the form's file to `job.upload`; no more than the limit is ever read."""
+
+    async def limited() -> AsyncGenerator[bytes, None]:
+        total = 0
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > limits.upload_bytes + _FORM_BYTES:
+                raise _too_large(limits)
+            yield chunk
+
+    form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=0).parse()
+    try:
+        photo = form.get("photo")
+        if not isinstance(photo, UploadFile):
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no file field 'photo'")
+        if (photo.size or 0) > limits.upload_bytes:
+            raise _too_large(limits)
+        await asyncio.to_thread(_store, photo, job.upload)
+    finally:
+        await form.close()
+
+
+def _store(photo: UploadFile, path: Path) -> None:
+    with path.open("xb") as target:
+        shutil.copyfileobj(photo.file, target)
+
+
+def _upload_refusal(error: BaseException) -> Refusal | None:
+    """What went wrong with an upload; None for a fault of ours, and for what is a refusal already."""
+    match error:
+        case TimeoutError():
+            return Refusal(HTTPStatus.REQUEST_TIMEOUT, "the upload took longer than this server allows")
+        case MultiPartException():
+            return Refusal(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error.message}")
+        case ClientDisconnect():
+            return Refusal(HTTPStatus.BAD_REQUEST, "the upload broke off")
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for uploads")
+    return None
+
+
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the upload is larger than {limits.max_upload:g} MB")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    return JSONResponse({"detail": error.reason}, error.status, headers)
+
+
+async def _unwritable(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "the server could not write the results"}, HTTPStatus.INSUFFICIENT_STORAGE)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:])
+    return JSONResponse({"detail": f"{place}: {first['msg']}"}, HTTPStatus.UNPROCESSABLE_ENTITY)

@@ -1,0 +1,153 @@
+"""What every request passes first: is it meant for this server, sent from its own page, and allowed?"""
+
+import hmac
+import ipaddress
+from collections.abc import Collection
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "i2l_meshnet_token"
+OPEN_PATHS = ("/health", "/static/page.css")
+"""Told to everybody: that the server is alive, and what the form that asks for the token looks like."""
+
+SECURITY_HEADERS = {
+    # Nothing but this server's own files runs, and nothing can be sent elsewhere. The 3D viewer styles its own shadow
+    # tree, which needs inline styles, and hands itself textures as blobs.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+        "media-src 'self' blob:; connect-src 'self' blob: data:; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_TOKEN_FORM = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>I2L-MeshNet</title><link rel="stylesheet" href="/static/page.css">
+<main class="token"><h1>I2L-MeshNet</h1>
+<form><label for="token">This server asks for its token. It was printed where the server was started.</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<button>Go on</button></form></main></html>
+"""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that is bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Checks the Host header, the origin of changes and the token, and sets the security headers of every answer.
+
+    A page that an attacker's name points at this server (DNS rebinding) sends that name as its Host; so only
+    `names` and IP addresses, which cannot be rebound, are let in.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str], token: str | None, secure: bool = False) -> None:
+        """names: by which the server may be called, beside localhost. token: None for none. secure: over HTTPS."""
+        self._app, self._token, self._secure = app, token, secure
+        self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it itself."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        answer = self._refused(scope)
+        await (answer or self._app)(scope, receive, send_guarded)
+
+    def _refused(self, scope: Scope) -> Response | None:
+        """The answer to a request that goes no further."""
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._knows(hosts[0]):
+            return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this server is not called that; see --allow-host")
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not _same_origin(headers, hosts[0]):
+            return _problem(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
+        if self._token is None or scope["path"] in OPEN_PATHS or self._is_token(_sent_token(headers)):
+            return None
+        if scope["path"] == "/" and scope["method"] == "GET":
+            return self._enter(scope)
+        refused = _problem(HTTPStatus.UNAUTHORIZED, "this server asks for its token: Authorization: Bearer TOKEN")
+        refused.headers["WWW-Authenticate"] = "Bearer"
+        return refused
+
+    def _enter(self, scope: Scope) -> Response:
+        """The page asked for with the token in its address: it moves to a cookie. Without it: a form."""
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if not self._is_token(given):
+            return HTMLResponse(_TOKEN_FORM, HTTPStatus.UNAUTHORIZED)
+        answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        answer.set_cookie(COOKIE, given, httponly=True, samesite="lax", secure=self._secure)
+        return answer
+
+    def _is_token(self, given: str) -> bool:
+        return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
+
+    def _knows(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name.rstrip(".") in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _same_origin(headers: Headers, host: str) -> bool:
+    """Whether a browser says that the request comes from our page; programs, which say nothing, are let through."""
+    origin = headers.get("origin")
+    if origin is not None and _authority(origin) != host.lower():
+        return False
+    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+def _authority(origin: str) -> str | None:
+    """Host and port of an origin, None if there is none."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
+
+
+def _sent_token(headers: Headers) -> str:
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return cookie.value if cookie else ""
+
+
+def _problem(status: HTTPStatus, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status)

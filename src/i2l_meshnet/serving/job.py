@@ -1,0 +1,154 @@
+"""The `serve` command: a page and an HTTP endpoint on this machine."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal
+
+from i2l_meshnet import assets
+from i2l_meshnet.errors import InputError, UserError
+from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor
+from i2l_meshnet.serving.answers import LEAST_SCORE, PhotoWork
+from i2l_meshnet.serving.limits import Limits
+from i2l_meshnet.serving.work import Workshop
+
+TOKEN_VARIABLE = "I2L_MESHNET_TOKEN"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
+_CONNECTIONS = 200
+_PATIENCE = 5
+"""Seconds that answers have to be sent when the server is stopped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions(Limits):
+    """A web page and an HTTP endpoint that turn photos into meshes; nothing leaves this machine."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Other than this machine's own (0.0.0.0, say), a token is asked for."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    token: str | None = None
+    """What visitors must know, at least 16 letters, digits, - or _; made up and printed where one is needed and neither
+    this nor the variable I2L_MESHNET_TOKEN (which other users of the machine cannot see) gives it."""
+    allow_host: tuple[str, ...] = ()
+    """Further names by which visitors call this server, such as mesh.example.org."""
+    certificate: Path | None = None
+    """PEM file of a TLS certificate (with --key), for https; cameras of other devices need it."""
+    key: Path | None = None
+    """PEM file of the certificate's key."""
+    weights: Path | None = None
+    """Checkpoint of another network; the one that ships with the package if not given."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; auto takes a CUDA device where there is one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.port < 65536:
+            raise InputError(f"--port lies between 0 and 65535, not {self.port}")
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
+            raise InputError("--token is at least 16 letters, digits, - or _")
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("--certificate and --key belong together; give both")
+
+
+def run(options: ServeOptions) -> int:
+    """Serves until Ctrl-C. Raises UserError if it cannot begin."""
+    _require_extra()
+    import uvicorn  # an extra, as is what the application imports
+
+    from i2l_meshnet.serving.app import create_app
+    from i2l_meshnet.serving.guard import is_loopback
+
+    token = options.token or _token_of_environment()
+    if token is None and not is_loopback(options.host):
+        token = secrets.token_urlsafe(24)
+    with closing(_listening(options.host, options.port)) as listener, _work_folder() as folder:
+        secure = options.certificate is not None
+        predictor = _load(options)
+        workshop = Workshop(PhotoWork(predictor, options), folder, options)
+        names = (options.host, socket.gethostname(), *options.allow_host)
+        config = uvicorn.Config(
+            create_app(workshop, options, names, token, secure),
+            ws="none",
+            log_level="warning",
+            access_log=False,  # addresses may hold the token
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_PATIENCE,
+            ssl_certfile=options.certificate,
+            ssl_keyfile=options.key,
+        )
+        try:
+            config.load()
+        except OSError as error:  # SSLError is one
+            raise InputError(
+                f"cannot use {options.certificate} with {options.key}: {error.strerror or error}"
+            ) from error
+        print(f"serving on {_address(options.host, listener, token, secure)} (Ctrl-C stops it)", flush=True)
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _load(options: ServeOptions) -> MeshPredictor:
+    detect = assets.find("detector") is not None
+    if not detect:
+        print(f"warning: {NO_DETECTOR}", file=sys.stderr)
+    return MeshPredictor.load(options.weights, options.device, options.body_dir, detect, score_threshold=LEAST_SCORE)
+
+
+def _require_extra() -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "python_multipart")):
+        raise InputError("the server needs more packages; pip install 'i2l-meshnet[serve]'")
+
+
+def _token_of_environment() -> str | None:
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token and not _TOKEN.fullmatch(token):
+        raise InputError(f"{TOKEN_VARIABLE} is at least 16 letters, digits, - or _")
+    return token or None
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a port in use is told before anything is loaded."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host}: {error.strerror}; see --host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
+    return listener
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A folder that only this user can read, for uploads and results; it goes when the server stops."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="i2l-meshnet-serve-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(f"no folder for temporary files: {error.strerror}; name one by TMPDIR") from error
+    with folder as path:
+        yield Path(path)
+
+
+def _address(host: str, listener: socket.socket, token: str | None, secure: bool) -> str:
+    shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    port = listener.getsockname()[1]
+    return f"{'https' if secure else 'http'}://{shown}:{port}/{f'?token={token}' if token else ''}"

@@ -1,0 +1,94 @@
+"""What the server says over HTTP, for its OpenAPI description."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
+from i2l_meshnet.prediction.results import MeshFormat
+from i2l_meshnet.serving.answers import LEAST_SCORE
+from i2l_meshnet.serving.work import State
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: str = Field(description="one line: what, and what to do")
+
+
+class Options(BaseModel):
+    """The query of a prediction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    focal: Annotated[float | None, Field(ge=1, le=1e6, allow_inf_nan=False)] = Field(
+        None, description="focal length, pixels; else the photo's EXIF data, else a field of view of 55 degrees"
+    )
+    fov: Annotated[float | None, Field(ge=1, le=170, allow_inf_nan=False)] = Field(
+        None, description="angle that the photo's longer side spans, degrees; not together with focal"
+    )
+    score: Annotated[float, Field(ge=LEAST_SCORE, le=1)] = Field(
+        DEFAULT_THRESHOLD, description="least score of a detected person"
+    )
+    formats: list[MeshFormat] = Field(
+        ["glb"], max_length=8, description="formats of the mesh files; repeat the parameter for several"
+    )
+
+
+class Person(BaseModel):
+    """One person; docs/outputs.md describes all keys. Camera frame (x right, y down, z forward), metres; pixels."""
+
+    model_config = ConfigDict(extra="allow")
+
+    box: list[float] = Field(description="x, y, width, height, pixels")
+    score: float = Field(description="of the box")
+    confidence: float | None = Field(description="mean of the keypoint confidences")
+    reliable: bool = Field(description="false: do not trust the mesh")
+    root_depth: float = Field(description="distance of the root joint, metres")
+    reprojection_error: dict[str, float] | None = Field(description="median and mean, pixels")
+    joints_image: list[list[float]] = Field(description="2D joints, pixels")
+    lixel_joints: list[list[float]] = Field(description="joints of the network's mesh, metres")
+    files: dict[str, dict[str, str]] = Field(description="addresses of mesh files, by mesh and format")
+
+
+class Answer(BaseModel):
+    """The people of a photo; docs/outputs.md describes all keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="of the job that keeps the files")
+    keep_seconds: float = Field(description="how long the files are kept")
+    left_out: int = Field(description="people that were found but are more than the server's limit")
+    picture: dict[str, Any] = Field(description="width and height, pixels")
+    intrinsics: dict[str, Any] = Field(description="focal length, principal point, and where they come from")
+    people: list[Person]
+    files: dict[str, str] = Field(description="addresses of drawn pictures, scenes, arrays and this record")
+
+
+class JobStatus(BaseModel):
+    """Where a job stands."""
+
+    id: str
+    state: State
+    ahead: int = Field(description="jobs that come before this one")
+    stage: str = Field(description="what is being done")
+    share: float = Field(description="of the work that is done, 0 to 1")
+    problem: Problem | None = Field(None, description="why the job failed")
+    answer: Answer | None = Field(None, description="when the job is done")
+
+
+class Health(BaseModel):
+    """That the server is alive."""
+
+    status: str
+    waiting: int = Field(description="jobs that wait or run")
+
+
+class About(BaseModel):
+    """The server's limits and version."""
+
+    version: str
+    max_upload_bytes: int
+    max_pixels: int
+    max_people: int
+    keep_seconds: float
