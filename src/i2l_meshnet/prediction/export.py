@@ -1,7 +1,7 @@
 """Mesh files: OBJ, PLY and GLB."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,9 +13,7 @@ from trimesh.visual.material import PBRMaterial
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
-
-CAMERA_TO_GLTF = np.array([1.0, -1.0, -1.0])
-"""Camera frame (x right, y down, z forward) to glTF's (y up, z towards the viewer): half a turn about x."""
+from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF, SKIN_COLOUR, SKIN_ROUGHNESS, one_index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +52,16 @@ def write_surface(surface: Surface, path: Path) -> None:
         temporary.write_bytes(data)
 
 
+def write_scene(surfaces: Sequence[Surface], colors: Sequence[Sequence[int]], path: Path) -> None:
+    """Writes several meshes, each in its colour (RGB, 0 to 255), to one .glb file in glTF's frame.
+
+    Raises FileError if the file cannot be written.
+    """
+    scene = trimesh.Scene([_gltf_mesh(surface, color) for surface, color in zip(surfaces, colors, strict=True)])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_bytes(scene.export(file_type="glb", include_normals=True)))
+
+
 def _obj(surface: Surface) -> bytes:
     title = f"# i2l-meshnet {version('i2l-meshnet')}; metres; camera frame: x right, y down, z forward\n"
     parts = [title, _rows("v %.6f %.6f %.6f\n", surface.vertices)]
@@ -76,23 +84,25 @@ def _ply(surface: Surface) -> bytes:
 
 
 def _glb(surface: Surface) -> bytes:
-    vertices, normals = surface.vertices * CAMERA_TO_GLTF, surface.normals * CAMERA_TO_GLTF
-    faces, visual = surface.faces, None
-    if surface.uv is not None and surface.face_uv is not None:
-        # glTF has one index for both: a vertex on a seam is repeated for each of its texture coordinates.
-        pairs = surface.faces.ravel().astype(np.int64) * len(surface.uv) + surface.face_uv.ravel()
-        unique, inverse = np.unique(pairs, return_inverse=True)
-        of_vertex, of_uv = np.divmod(unique, len(surface.uv))
-        vertices, normals = vertices[of_vertex], normals[of_vertex]
-        faces = inverse.reshape(-1, 3)
-        visual = TextureVisuals(
-            uv=surface.uv[of_uv],
-            material=PBRMaterial(
-                name="skin", baseColorFactor=[215, 190, 170, 255], metallicFactor=0.0, roughnessFactor=0.8
-            ),
-        )
-    mesh = trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
+    mesh = _gltf_mesh(surface, SKIN_COLOUR if surface.uv is not None else None)
     return _bytes(trimesh.Scene(mesh).export(file_type="glb", include_normals=True))
+
+
+def _gltf_mesh(surface: Surface, color: Sequence[int] | None) -> trimesh.Trimesh:
+    """A mesh in glTF's frame, with a material of the colour, or trimesh's grey if None."""
+    vertices, normals = surface.vertices * CAMERA_TO_GLTF, surface.normals * CAMERA_TO_GLTF
+    faces, uv = surface.faces, None
+    if surface.uv is not None and surface.face_uv is not None:
+        faces, of_vertex, of_uv = one_index(surface.faces, surface.uv, surface.face_uv)
+        vertices, normals = vertices[of_vertex], normals[of_vertex]
+        uv = surface.uv[of_uv]
+    visual = None
+    if color is not None:
+        material = PBRMaterial(
+            name="skin", baseColorFactor=[*color, 255], metallicFactor=0.0, roughnessFactor=SKIN_ROUGHNESS
+        )
+        visual = TextureVisuals(uv=uv, material=material)
+    return trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
 
 
 def _bytes(exported: object) -> bytes:

@@ -1,0 +1,76 @@
+"""Motion as BVH: the skeleton's rest pose, and Euler angles frame by frame.
+
+Source of the format: M. Meredith and S. Maddock, "Motion Capture File Formats Explained" (2001).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import roma
+import torch
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from i2l_meshnet.animation.motion import RigMotion, rig_motion
+from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.rig import Rig
+from i2l_meshnet.files import atomic_path
+
+STILL_FRAME_TIME = 1 / 30
+"""Of a file with one frame, which lasts no time of its own; seconds."""
+
+
+def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "t"]) -> None:
+    """Writes the skeleton of the mean shape and its motion as BVH.
+
+    Metres, degrees; y up, right-handed; the root moves in the camera frame as glTF has it (x right, y up, z towards
+    the viewer). The rest pose stands upright and faces z. A BVH file has one frame time and begins at zero: motion
+    whose times are uneven is interpolated at its median rate. Raises InputError for times that do not increase,
+    FileError if the file cannot be written.
+    """
+    motion = _evenly(rig_motion(body, params, times))
+    angles = Rotation.from_matrix(motion.rotations.flatten(0, 1).numpy()).as_euler("ZXY", degrees=True)
+    # Angles run on over ±180°, so that a program that interpolates between frames does not spin.
+    angles = np.unwrap(angles.reshape(len(motion.times), -1), period=360, axis=0)
+    last = float(motion.times[-1])
+    frame_time = last / (len(motion.times) - 1) if len(motion.times) > 1 else STILL_FRAME_TIME
+    lines = ["HIERARCHY", *_joint(motion.rig)]
+    lines += ["MOTION", f"Frames: {len(angles)}", f"Frame Time: {frame_time:.8f}"]
+    for place, turns in zip(motion.places.numpy(), angles, strict=True):
+        lines.append(" ".join([*(f"{value:.6f}" for value in place), *(f"{value:.5f}" for value in turns)]))
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def _evenly(motion: RigMotion) -> RigMotion:
+    """The motion at even times from 0 on, at its median rate: turned along the shortest way, moved straight."""
+    times = motion.times - motion.times[0]
+    if len(times) == 1:
+        return RigMotion(motion.rig, motion.rotations, motion.places, motion.amounts, times)
+    frames = int((times[-1] / times.diff().median()).round()) + 1
+    even = torch.linspace(0, float(times[-1]), frames, dtype=times.dtype)
+    after = torch.searchsorted(times, even).clamp(1, len(times) - 1)
+    share = ((even - times[after - 1]) / (times[after] - times[after - 1])).clamp(0, 1)
+
+    def between(values: Tensor) -> Tensor:
+        return torch.lerp(values[after - 1], values[after], share[:, None])
+
+    step = roma.rotmat_to_rotvec(motion.rotations[after - 1].mT @ motion.rotations[after])
+    rotations = motion.rotations[after - 1] @ roma.rotvec_to_rotmat(step * share[:, None, None])
+    return RigMotion(motion.rig, rotations, between(motion.places), between(motion.amounts), even)
+
+
+def _joint(rig: Rig, bone: int = 0, depth: int = 0) -> list[str]:
+    """The lines of a bone and all below it. A bone without children ends as far on as it is from its parent."""
+    tab = "\t" * depth
+    offset = "OFFSET " + " ".join(f"{value:.6f}" for value in rig.offsets[bone].tolist())
+    channels = "CHANNELS 6 Xposition Yposition Zposition" if bone == 0 else "CHANNELS 3"
+    lines = [f"{tab}{'JOINT' if bone else 'ROOT'} {rig.bones[bone]}", f"{tab}{{"]
+    lines += [f"{tab}\t{offset if bone else 'OFFSET 0 0 0'}", f"{tab}\t{channels} Zrotation Xrotation Yrotation"]
+    children = [child for child, parent in enumerate(rig.parents) if parent == bone]
+    for child in children:
+        lines += _joint(rig, child, depth + 1)
+    if not children:
+        lines += [f"{tab}\tEnd Site", f"{tab}\t{{", f"{tab}\t\t{offset}", f"{tab}\t}}"]
+    return [*lines, f"{tab}}}"]

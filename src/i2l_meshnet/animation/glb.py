@@ -1,0 +1,251 @@
+"""Skinned, animated bodies as GLB (glTF 2.0, binary).
+
+Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes, skins), 3.11 (animations), 4 (GLB).
+"""
+
+import json
+import struct
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from i2l_meshnet.animation.motion import RigMotion, rig_motion
+from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
+from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.gltf import SKIN_COLOUR, SKIN_ROUGHNESS, one_index
+from i2l_meshnet.rendering.shading import vertex_normals
+
+CORRECTIVE_TOLERANCE = 5e-4
+"""Metres: what may be left out of the correctives of a frame, summed (in squares) over all its vertices."""
+
+_FLOAT, _BYTE, _SHORT, _INT = 5126, 5121, 5123, 5125
+_TYPES = {
+    np.dtype(np.float32): _FLOAT,
+    np.dtype(np.uint8): _BYTE,
+    np.dtype(np.uint16): _SHORT,
+    np.dtype(np.uint32): _INT,
+}
+_VERTICES, _TRIANGLES = 34962, 34963
+_FIRST_BONE = 2
+"""Node of the root bone, behind the mesh and the node that holds the skeleton, which names Blender's armature."""
+
+
+def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "t"], full: bool = False) -> None:
+    """Writes a body in motion as GLB: mesh, skeleton, skin weights and, for more than one pose, an animation.
+
+    params: T poses in the camera frame; the mesh is of their mean shape. times: of the poses, seconds, kept as they
+    are. full: the full mesh with texture coordinates, where the body has one, in place of the network's; skinning it
+    comes near to `full_mesh` only (docs/outputs.md), while the network's mesh is skinned exactly.
+
+    glTF's frame: x right, y up, z towards the viewer; metres. The nodes are posed as in the first frame. Pose-dependent
+    correctives (SMPL, MANO) are part of the bound mesh for one pose, and morph targets for more: as few as keep within
+    `CORRECTIVE_TOLERANCE`. Raises InputError for times that do not increase, FileError if the file cannot be written.
+    """
+    motion = rig_motion(body, params, times, full)
+    vertices, targets, target_weights = _morphs(motion)
+    faces, uv = body.faces.cpu().numpy(), None
+    of_vertex = np.arange(len(vertices))
+    if full and isinstance(body, HasFullMesh):
+        uv = body.full_uv.cpu().double().numpy()
+        faces, of_vertex, of_uv = one_index(body.full_faces.cpu().numpy(), uv, body.full_face_uv.cpu().numpy())
+        # glTF's v runs downwards.
+        uv = uv[of_uv] * (1, -1) + (0, 1)
+    normals = vertex_normals(vertices, body.full_faces.cpu().numpy() if uv is not None else faces)
+    buffer = _Buffer()
+    attributes = {"POSITION": buffer.add(vertices[of_vertex], _VERTICES, bounds=True)}
+    attributes["NORMAL"] = buffer.add(normals[of_vertex], _VERTICES)
+    if uv is not None:
+        attributes["TEXCOORD_0"] = buffer.add(uv, _VERTICES)
+    joints, weights = influences(motion.rig.weights.numpy()[of_vertex])
+    for first in range(0, joints.shape[1], 4):
+        attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], _VERTICES)
+        attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], _VERTICES)
+    mesh: dict[str, Any] = {
+        "name": body.name,
+        "primitives": [
+            {
+                "attributes": attributes,
+                "indices": buffer.add(faces.astype(np.uint32).reshape(-1), _TRIANGLES),
+                "material": 0,
+            }
+        ],
+    }
+    if len(targets):
+        shifts = [buffer.add(target[of_vertex], _VERTICES, bounds=True) for target in targets]
+        mesh["primitives"][0]["targets"] = [{"POSITION": shift} for shift in shifts]
+        mesh["weights"] = target_weights[0].tolist()
+    quaternions = _quaternions(motion.rotations)
+    bones = motion.rig.bones
+    # Matrices are stored column by column.
+    binds = buffer.add(motion.rig.inverse_binds.mT.reshape(-1, 16).numpy())
+    gltf: dict[str, Any] = {
+        "asset": {
+            "version": "2.0",
+            "generator": f"i2l-meshnet {version('i2l-meshnet')}",
+            "copyright": f"body {body.name}: {body.licence}",
+        },
+        "scene": 0,
+        "scenes": [{"nodes": [0, 1]}],
+        "nodes": [
+            {"name": f"{path.stem}_mesh", "mesh": 0, "skin": 0},
+            {"name": path.stem, "children": [_FIRST_BONE]},
+            *_bone_nodes(motion, quaternions[0]),
+        ],
+        "meshes": [mesh],
+        "skins": [{"joints": [_FIRST_BONE + bone for bone in range(len(bones))], "inverseBindMatrices": binds}],
+        "materials": [
+            {
+                "name": "skin",
+                "pbrMetallicRoughness": {
+                    "baseColorFactor": [*(value / 255 for value in SKIN_COLOUR), 1],
+                    "metallicFactor": 0,
+                    "roughnessFactor": SKIN_ROUGHNESS,
+                },
+            }
+        ],
+    }
+    if len(motion.times) > 1:
+        gltf["animations"] = [_animation(path.stem, buffer, motion, quaternions, target_weights)]
+    data = buffer.glb(gltf)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def influences(weights: Float[np.ndarray, "v n"]) -> tuple[Int[np.ndarray, "v m"], Float[np.ndarray, "v m"]]:
+    """The bones of each vertex that have a weight, largest first, and those weights; M is a multiple of four.
+
+    Readers that know only one set of four so read the four that matter most.
+    """
+    most = int((weights > 0).sum(1).max())
+    columns = -(-most // 4) * 4
+    order = np.argsort(-weights, axis=1, kind="stable")[:, :columns]
+    values = np.take_along_axis(weights, order, 1)
+    values = np.pad(values, ((0, 0), (0, columns - order.shape[1])))
+    order = np.pad(order, ((0, 0), (0, columns - order.shape[1])))
+    kind = np.uint8 if weights.shape[1] <= 256 else np.uint16
+    return np.where(values > 0, order, 0).astype(kind), values / values.sum(1, keepdims=True)
+
+
+def _morphs(
+    motion: RigMotion,
+) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "m v 3"], Float[np.ndarray, "t m"]]:
+    """The bound mesh with the clip's mean correctives, the morph targets of the rest, and their weights (0 to 1).
+
+    The targets are the main directions of the correctives of this clip, found among the amounts (T by C), so that the
+    displacements of all frames are never held at once. Each is there twice, forth and back: Blender cuts weights that
+    are less than zero.
+    """
+    rig, mean = motion.rig, motion.amounts.mean(0)
+    basis = rig.correctives.flatten(1)
+    vertices = rig.vertices + (mean @ basis).unflatten(-1, (-1, 3))
+    # basis = root @ (orthonormal rows), so distances between rows of amounts @ root are those of the displacements.
+    values, vectors = torch.linalg.eigh(basis @ basis.T)
+    root = vectors * values.clamp_min(0).sqrt()
+    left, sizes, _ = torch.linalg.svd((motion.amounts - mean) @ root, full_matrices=False)
+    scores = left * sizes
+    # What is left of each frame without the targets from each on.
+    rest = scores.square().flip(1).cumsum(1).flip(1).sqrt().amax(0)
+    count = int((rest > CORRECTIVE_TOLERANCE).sum())
+    reach = scores[:, :count].abs().amax(0)
+    mix = (left[:, :count].T @ (motion.amounts - mean)) / sizes[:count, None] * reach[:, None]
+    targets = (mix @ basis).unflatten(-1, (-1, 3))
+    weights = scores[:, :count] / reach
+    both_ways = torch.cat([weights, -weights], 1).clamp_min(0)
+    return vertices.numpy(), torch.cat([targets, -targets]).numpy(), both_ways.numpy()
+
+
+def _quaternions(rotations: Float[Tensor, "t n 3 3"]) -> Float[np.ndarray, "t n 4"]:
+    """Unit quaternions (x, y, z, w), each on the side of the one before, so that interpolation takes the short way."""
+    quaternions = roma.rotmat_to_unitquat(rotations)
+    flips = torch.where((quaternions[1:] * quaternions[:-1]).sum(-1) < 0, -1.0, 1.0).cumprod(0)
+    quaternions[1:] *= flips[..., None]
+    return quaternions.float().numpy()
+
+
+def _bone_nodes(motion: RigMotion, quaternions: Float[np.ndarray, "n 4"]) -> list[dict[str, Any]]:
+    """The bones as nodes in the first pose."""
+    places = motion.rig.offsets.clone()
+    places[0] = motion.places[0]
+    nodes = []
+    for bone, name in enumerate(motion.rig.bones):
+        node = {"name": name, "translation": places[bone].tolist(), "rotation": quaternions[bone].tolist()}
+        children = [_FIRST_BONE + child for child, parent in enumerate(motion.rig.parents) if parent == bone]
+        nodes.append(node | ({"children": children} if children else {}))
+    return nodes
+
+
+def _animation(
+    name: str,
+    buffer: "_Buffer",
+    motion: RigMotion,
+    quaternions: Float[np.ndarray, "t n 4"],
+    target_weights: Float[np.ndarray, "t m"],
+) -> dict[str, Any]:
+    """Channels of the root's place, of every bone that turns, and of the morph targets."""
+    clock = buffer.add(motion.times.numpy()[:, None], bounds=True)
+    tracks = [(_FIRST_BONE, "translation", motion.places.numpy())]
+    moving = np.flatnonzero((quaternions != quaternions[0]).any((0, 2)))
+    tracks += [(_FIRST_BONE + int(bone), "rotation", quaternions[:, bone]) for bone in moving]
+    if target_weights.shape[1]:
+        tracks.append((0, "weights", target_weights.reshape(-1, 1)))
+    return {
+        "name": name,
+        "samplers": [
+            {"input": clock, "output": buffer.add(values), "interpolation": "LINEAR"} for *_, values in tracks
+        ],
+        "channels": [
+            {"sampler": i, "target": {"node": node, "path": what}} for i, (node, what, _) in enumerate(tracks)
+        ],
+    }
+
+
+class _Buffer:
+    """The binary part of a GLB file, and the accessors into it."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._views: list[dict[str, Any]] = []
+        self._accessors: list[dict[str, Any]] = []
+
+    def add(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
+        """Stores rows of values (floats as float32) and returns the accessor's number.
+
+        target: the kind of buffer. bounds: least and greatest values are told, as glTF wants them for some.
+        """
+        if values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        width = 1 if values.ndim == 1 else values.shape[1]
+        view = {"buffer": 0, "byteOffset": len(self._data), "byteLength": values.nbytes}
+        self._views.append(view | ({} if target is None else {"target": target}))
+        accessor: dict[str, Any] = {
+            "bufferView": len(self._views) - 1,
+            "componentType": _TYPES[values.dtype],
+            "count": len(values),
+            "type": {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[width],
+        }
+        if bounds:
+            rows = values.reshape(len(values), -1)
+            accessor |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
+        self._accessors.append(accessor)
+        self._data += values.tobytes()
+        self._data += bytes(-len(self._data) % 4)
+        return len(self._accessors) - 1
+
+    def glb(self, gltf: dict[str, Any]) -> bytes:
+        """The file of this buffer and a glTF document that uses its accessors."""
+        document = gltf | {
+            "buffers": [{"byteLength": len(self._data)}],
+            "bufferViews": self._views,
+            "accessors": self._accessors,
+        }
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
+        chunks += struct.pack("<II", len(self._data), 0x004E4942) + self._data
+        return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks

@@ -1,0 +1,58 @@
+"""A body's rig and how it moves, in the frame of animation programs."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.rig import Rig
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
+
+
+@dataclasses.dataclass(frozen=True)
+class RigMotion:
+    """A rig and T poses of it, metres and seconds, float64 on the CPU.
+
+    rig: unturned, it stands upright: x to the body's left, y up, z to its front. rotations: of every bone against
+    its parent, the root's against the world, which is the camera frame seen as glTF has it (x right, y up, z towards
+    the viewer). places: of the root bone in that world. amounts: of the rig's correctives.
+    """
+
+    rig: Rig
+    rotations: Float[Tensor, "t n 3 3"]
+    places: Float[Tensor, "t 3"]
+    amounts: Float[Tensor, "t c"]
+    times: Float[Tensor, "t"]
+
+
+def rig_motion(body: Body, params: BodyParams, times: Float[Tensor, "t"], full: bool = False) -> RigMotion:
+    """Parameters in the camera frame as the motion of a rig of their mean shape: a rig has one shape.
+
+    full: the rig of the full mesh, where the body has one. Raises InputError unless there is one time for each pose,
+    in seconds, not negative and increasing.
+    """
+    times = times.detach().double().cpu()
+    if params.pose.ndim != 4 or len(params.pose) != len(times) or not len(times):
+        raise InputError(f"{len(times)} times do not fit poses of shape {tuple(params.pose.shape)}")
+    if not (times[0] >= 0 and (times.diff() > 0).all() and times.isfinite().all()):
+        raise InputError("the times of a clip are seconds, not negative, each later than the one before")
+    with torch.no_grad():
+        params = params.to(body.joint_regressor.device, body.joint_regressor.dtype)
+        shape = params.shape.mean(0)
+        rig = body.full_rig(shape) if full and isinstance(body, HasFullMesh) else body.rig(shape)
+        rotations, amounts = body.rig_rotations(params.pose), body.corrective_amounts(params.pose)
+        to_world = rig.offsets.new_tensor(CAMERA_TO_GLTF)
+        places = (rig.offsets[0] + params.translation) * to_world
+        upright = body.upright
+        turned = upright @ rotations @ upright.T
+        # The root turns from the upright frame to the world's, not within the former.
+        turned[:, 0] = to_world[:, None] * rotations[:, 0] @ upright.T
+        rig = rig.in_axes(upright)
+    values = {field.name: getattr(rig, field.name) for field in dataclasses.fields(rig)}
+    tensors = {name: value.double().cpu() for name, value in values.items() if isinstance(value, Tensor)}
+    return RigMotion(
+        dataclasses.replace(rig, **tensors), *(value.double().cpu() for value in (turned, places, amounts)), times
+    )
