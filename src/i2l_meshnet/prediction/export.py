@@ -53,11 +53,12 @@ def write_surface(surface: Surface, path: Path) -> None:
 
 
 def write_scene(surfaces: Sequence[Surface], colors: Sequence[Sequence[int]], path: Path) -> None:
-    """Writes several meshes, each in its colour (RGB, 0 to 255), to one .glb file in glTF's frame.
+    """Writes several meshes, each in its colour (sRGB, 0 to 255), to one .glb file in glTF's frame.
 
     Raises FileError if the file cannot be written.
     """
-    scene = trimesh.Scene([_gltf_mesh(surface, color) for surface, color in zip(surfaces, colors, strict=True)])
+    linear = [[round(255 * (value / 255) ** 2.2) for value in color] for color in colors]  # as glTF has it
+    scene = trimesh.Scene([_gltf_mesh(surface, color) for surface, color in zip(surfaces, linear, strict=True)])
     with atomic_path(path) as temporary:
         temporary.write_bytes(_bytes(scene.export(file_type="glb", include_normals=True)))
 

@@ -261,7 +261,7 @@ async def _receive(request: Request, job: Job, limits: Limits) -> None:
                 raise _too_large(limits)
             yield chunk
 
-    form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=0).parse()
+    form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=8).parse()
     try:
         photo = form.get("photo")
         if not isinstance(photo, UploadFile):

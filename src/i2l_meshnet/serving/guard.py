@@ -17,9 +17,9 @@ OPEN_PATHS = ("/health", "/static/page.css")
 
 SECURITY_HEADERS = {
     # Nothing but this server's own files runs, and nothing can be sent elsewhere. The 3D viewer styles its own shadow
-    # tree, which needs inline styles, and hands itself textures as blobs.
+    # tree, which needs inline styles, decodes by WebAssembly, and hands itself textures as blobs.
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
         "media-src 'self' blob:; connect-src 'self' blob: data:; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
     ),
@@ -74,7 +74,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
         answer = self._refused(scope)
