@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Subject:
     camera_source: str
 
 
+@runtime_checkable
 class AddsHands(Protocol):
     """What gives people their hands."""
 
