@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from i2l_meshnet.geometry.alignment import similarity_align
@@ -24,7 +24,7 @@ from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.overlay import draw_overlay
-from i2l_meshnet.prediction.results import Prediction
+from i2l_meshnet.prediction.results import MeshKind, Prediction
 
 TIP_FIRST = [20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16]
 """Rows of InterHand's order (fingers from the tip, the wrist last) in MANO's; RHD's has the wrist first."""
@@ -112,6 +112,18 @@ def scores(hand: AnnotatedHand, found: Prediction) -> dict[str, list[float]]:
     return result
 
 
+def overlays(pixels: UInt8[np.ndarray, "h w 3"], found: Prediction, side: int = 500) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The hand's surroundings, with the lixel mesh and with the parametric one: squares of `side` pixels, BGR."""
+    x, y, w, h = found.box.tolist()
+    corner, zoom = np.array([x + (w - max(w, h)) / 2, y + (h - max(w, h)) / 2]), side / max(w, h)
+    affine = np.array([[zoom, 0, -zoom * corner[0]], [0, zoom, -zoom * corner[1]]])
+    large = cv2.warpAffine(pixels, affine, (side, side), flags=cv2.INTER_CUBIC)
+    focal, center = found.camera.focal.double().numpy() * zoom, (found.camera.center.double().numpy() - corner) * zoom
+    kinds: tuple[MeshKind, ...] = ("lixel", "param") if found.parametric_mesh is not None else ("lixel",)
+    drawn = [draw_overlay(large, [found.surface(kind)], focal, center) for kind in kinds]
+    return np.concatenate([large, *drawn], 1)[..., ::-1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -124,7 +136,6 @@ def main() -> None:
     predictor = HandPredictor.load(arguments.weights, "cpu")
     total: dict[str, list[list[float]]] = {}
     for hand in hands:
-        photo = read_photo(hand.path)
         answer = predictor(hand.path, intrinsics=Intrinsics(None, hand.camera, None))
         place = hand.joints[hand.valid].mean(0)
         near = sorted(answer, key=lambda one: float((one.joints_image.mean(0) - place).norm()))
@@ -140,13 +151,7 @@ def main() -> None:
         print(f"{hand.path.name}{side}: " + "; ".join(parts))
         if arguments.show:
             arguments.show.mkdir(parents=True, exist_ok=True)
-            focal, center = found.camera.focal.double().numpy(), found.camera.center.double().numpy()
-            zoom = 900 / max(photo.pixels.shape[:2])
-            large = cv2.resize(photo.pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-            kinds = ("lixel", "param") if found.parametric_mesh is not None else ("lixel",)
-            drawn = [draw_overlay(large, [found.surface(k)], focal * zoom, (center + 0.5) * zoom - 0.5) for k in kinds]
-            sheet = np.concatenate([large, *drawn], 1)[..., ::-1]
-            cv2.imwrite(str(arguments.show / f"{hand.path.stem}.png"), sheet)
+            cv2.imwrite(str(arguments.show / f"{hand.path.stem}.png"), overlays(read_photo(hand.path).pixels, found))
     for kind, rows in total.items():
         mean = np.nanmean(np.array(rows), 0)
         print(

@@ -40,6 +40,8 @@ class PredictOptions:
     """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA device where there is one."""
+    precision: Precision = "fp32"
+    """bf16: convolutions in half precision, faster where the processor has it, millimetres off (docs/performance.md)."""
     recursive: bool = False
     """Look into the subfolders of folders too."""
     boxes: Path | None = None
@@ -57,7 +59,7 @@ class PredictOptions:
     root_depth: float | None = None
     """Distance of each person's root joint along the optical axis, metres; solved from the mesh if not given."""
     formats: tuple[MeshFormat, ...] = ("obj", "ply", "glb")
-    """Mesh formats."""
+    """Mesh formats; rigged-glb has skeleton and skin weights."""
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
     """Which meshes to write: the network's own (lixel), the body model's (param)."""
     show: MeshKind = "lixel"
@@ -93,6 +95,8 @@ class PredictOptions:
             raise InputError(f"--root-depth is a distance greater than 0 metres, not {self.root_depth:g}")
         if not 0 < self.score <= 1:
             raise InputError(f"--score lies between 0 and 1, not {self.score:g}")
+        if "rigged-glb" in self.formats and "param" not in self.meshes:
+            raise InputError("--formats rigged-glb is of the body model's mesh: leave --meshes out, or add param to it")
         if self.batch_size < 1 or self.max_pixels < 1 or self.max_side < 0:
             raise InputError("--batch-size and --max-pixels are at least 1, --max-side at least 0")
         if self.engine == "ray" and self.parquet is None:
@@ -148,7 +152,7 @@ class _Tally:
         counts, one = self.counts, self.options.subject
         found = counted(counts["people"], *(("person", "people") if one == "person" else (one,)))
         if self.options.hands:
-            found += f", {counted(counts['hands'], 'hand')} seen of {2 * counts['people']}"
+            found += f", {counted(counts['hands'], 'hand')}"
         parts = [f"{counted(counts['pictures'], 'picture')}, {found}, {time.perf_counter() - self.start:.1f} s"]
         if self.errors:
             parts.append(f"reprojection error {np.median(self.errors):.1f} px (median)")

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from i2l_meshnet.animation import write_glb
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.mirrored import mirror_mesh
 from i2l_meshnet.errors import FileError, InputError
@@ -27,7 +28,8 @@ from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view,
 FORMAT_VERSION = 1
 MeshKind = Literal["lixel", "param"]
 Side = Literal["left", "right"]
-MeshFormat = Literal["obj", "ply", "glb"]
+MeshFormat = Literal["obj", "ply", "glb", "rigged-glb"]
+"""rigged-glb: with the body's skeleton and skin weights, in the pose of the picture; of the parametric mesh only."""
 UNITS = {
     "lengths": "metres",
     "frame": "camera: x right, y down, z forward; .glb: x right, y up, z towards the viewer",
@@ -122,7 +124,7 @@ class Prediction:
         return "left" if bool(self.crop.mirrored) else "right"
 
     def surfaces(self, kind: MeshKind) -> list[Surface]:
-        """What is drawn: the mesh, with the hands that were found in place of its own."""
+        """What is drawn: the mesh without its own hands where others were found, then those."""
         whole = self.surface(kind)
         held = np.zeros(len(whole.vertices), bool)
         for side in self.hands:
@@ -215,8 +217,11 @@ class PicturePrediction(Sequence[Prediction]):
         for mesh, files in zip([*self.people, *hands], [*names["people"], *hand_files], strict=True):
             for kind, by_format in files.items():
                 surface = mesh.surface(kind)
-                for ending in by_format.values():
-                    write_surface(surface, _beside(base, ending))
+                for form, ending in by_format.items():
+                    if form != "rigged-glb":
+                        write_surface(surface, _beside(base, ending))
+                    elif mesh.params is not None:
+                        write_glb(_beside(base, ending), mesh.body, mesh.params[None], torch.zeros(1))
         _write_npz(_beside(base, names["arrays"]), self.arrays())
         record = self.record()
         for person, files, sides in zip(record["people"], names["people"], names["hands"], strict=True):
@@ -237,7 +242,14 @@ class PicturePrediction(Sequence[Prediction]):
 
         def meshes(found: Prediction, start: str) -> dict[str, dict[str, str]]:
             kinds = [kind for kind in options.meshes if kind == "lixel" or found.parametric_mesh is not None]
-            return {kind: {form: f"{start}_{kind}.{form}" for form in options.formats} for kind in kinds}
+            return {
+                kind: {
+                    form: f"{start}_{kind}{'_rigged.glb' if form == 'rigged-glb' else f'.{form}'}"
+                    for form in options.formats
+                    if form != "rigged-glb" or kind == "param"
+                }
+                for kind in kinds
+            }
 
         people = [meshes(person, f"_{index}") for index, person in enumerate(self.people)]
         hands = [
@@ -261,13 +273,19 @@ class PicturePrediction(Sequence[Prediction]):
         surfaces = [surface for person in drawn_people for surface in person]
         numbers = [i for i, person in zip(chosen, drawn_people, strict=True) for _ in person]
         joints = [(self.people[i].joints_image.double().numpy() + 0.5) * scale - 0.5 for i in chosen]
+        focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
+        # Hands that were seen are not hidden by their own body, whatever their meshes' depths say.
+        overlay, seen = photo, (focal * scale, (center + 0.5) * scale - 0.5)
+        for part in (slice(0, 1), slice(1, None)):
+            layer = [surface for person in drawn_people for surface in person[part]]
+            who = [i for i, person in zip(chosen, drawn_people, strict=True) for _ in person[part]]
+            overlay = draw_overlay(overlay, layer, *seen, who) if layer else overlay
         with_joints = draw_joints(photo, joints, self.body.skeleton)
         for hand in [hand for i in chosen for hand in self.people[i].hands.values()]:
             places = (hand.joints_image.double().numpy() + 0.5) * scale - 0.5
             with_joints = draw_joints(with_joints, [places], hand.body.skeleton)
-        focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
         drawn = {
-            "overlay": draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5, numbers),
+            "overlay": overlay,
             "side": draw_view(surfaces, "side", numbers),
             "top": draw_view(surfaces, "top", numbers),
             "joints": with_joints,
@@ -293,6 +311,7 @@ class PicturePrediction(Sequence[Prediction]):
             "lixel_vertices": _stacked([p.lixel_mesh.vertices for p in people], vertices, 3),
             "lixel_joints": _stacked([p.lixel_mesh.joints for p in people], joints, 3),
             "faces": self.body.faces.numpy().astype(np.int64),
+            "body": np.array(self.body.name),
             "joint_names": np.array(self.body.skeleton.joints),
             "bone_names": np.array(self.body.bones),
             "shape_names": np.array(self.body.shape_names),

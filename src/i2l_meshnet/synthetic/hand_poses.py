@@ -51,10 +51,10 @@ class HandPoseSampler:
         return pose
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        def uniform(low: float, high: float, *shape: int) -> Tensor:
+        def uniform(low: float | int, high: float | int, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
-        def normal(deviation: float, *shape: int) -> Tensor:
+        def normal(deviation: float | int, *shape: int) -> Tensor:
             return torch.randn(n, *shape, generator=generator) * deviation
 
         kind = torch.multinomial(torch.tensor(KINDS), n, replacement=True, generator=generator)

@@ -64,7 +64,7 @@ class HandSampler:
     def sample(self, n: int, generator: torch.Generator) -> HandSample:
         """Draws `n` hands, seen from anywhere, from 0.25 to 3 m, up to 25° off the optical axis."""
 
-        def uniform(low: float, high: float, *shape: int) -> Tensor:
+        def uniform(low: float | int, high: float | int, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
         pose, shape = self.poses.sample(n, generator), self.shapes.sample(n, generator)
@@ -84,7 +84,7 @@ class HandSampler:
         return rolled(self.body, BodyParams(pose, shape, place), camera, crop.rotation)
 
 
-def rolled(body: AnnyBody, params: BodyParams, camera: Camera, angle: Float[Tensor, "n"]) -> HandSample:
+def rolled(body: AnnyBody, params: BodyParams, camera: Camera, angle: Float[Tensor, "*n"]) -> HandSample:
     """The hands before a camera turned by `angle` about its axis, so that crops turned by it are upright."""
     axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), -angle], -1)
     turn = roma.rotvec_to_rotmat(axis)
@@ -296,7 +296,7 @@ def _work(task: tuple[HandBankOptions, Path, int, int]) -> None:
         picture, hand = maker.make(seed, index)
         crop = crop_around(_about_found(hand, index))
         found.append(network(crop_image(picture, crop))[0])
-        hands.append(_in_crop(maker.body, hand, crop))
+        hands.append(in_crop(maker.body, hand, crop))
     landmarks, params = Landmarks.stack(found), BodyParams.stack([hand.params for hand in hands])
     camera = Camera.stack([hand.camera for hand in hands])
     with atomic_path(path) as temporary:
@@ -324,7 +324,7 @@ def crop_image(picture: UInt8[np.ndarray, "h w 3"], crop: Crop) -> Float[Tensor,
     return pixels.permute(2, 0, 1)[None].float() / 255
 
 
-def _in_crop(body: AnnyBody, hand: HandSample, crop: Crop) -> HandSample:
+def in_crop(body: AnnyBody, hand: HandSample, crop: Crop) -> HandSample:
     """The hand before the crop's camera, rolled as the crop is turned."""
     zoom = crop.affine[:, :2].det().sqrt()
     center = transform_points(crop.affine, hand.camera.center[None])[0]
