@@ -1,18 +1,20 @@
 """One training step of the lixel stage: the published formulation against ours, and what each option does to a step.
 
-    python benchmarks/training_step.py [--batch 4] [--turns 3] [--threads 1] [--device cpu] [--clock cpu] [--compile]
+    python benchmarks/training_step.py --threads 1 --clock cpu
+    python benchmarks/training_step.py --ways published ours compile
 
 A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random pictures and targets. The
 published formulation (i2l_meshnet.models.reference) makes the joints' Gaussian volumes and keeps the heads' heatmaps.
 All ways are in one process (6 GB), work on the same weights and take turns (A B A B ...): seconds are medians, ratios
-medians of the ratios within a turn. On a busy machine the clock `cpu` with one thread counts the work alone.
-`--compile` adds the compiled ways, which take minutes to compile. Prints Markdown.
+medians of the ratios within a turn. On a busy machine the clock `cpu` with one thread counts the work alone. The
+compiled ways, which take minutes to compile, are measured when they are named. Prints Markdown.
 """
 
 import argparse
 import contextlib
 import copy
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable
@@ -47,19 +49,18 @@ class Variant:
     clip: float = 0.0
 
 
-OPTIONS = {
-    "published formulation (fp32)": Variant(published=True),
-    "ours (fp32)": Variant(),
-    "`--channels-last`": Variant(channels_last=True),
-    "`--precision bf16`": Variant(bf16=True),
-    "`--precision bf16 --channels-last`": Variant(bf16=True, channels_last=True),
-    "`--ema 0.999`": Variant(ema=0.999),
-    "`--clip 1`": Variant(clip=1.0),
+WAYS = {
+    "published": Variant(published=True),
+    "ours": Variant(),
+    "channels-last": Variant(channels_last=True),
+    "bf16": Variant(bf16=True),
+    "bf16+channels-last": Variant(bf16=True, channels_last=True),
+    "ema": Variant(ema=0.999),
+    "clip": Variant(clip=1.0),
+    "compile": Variant(compile=True),
+    "compile+bf16+channels-last": Variant(compile=True, bf16=True, channels_last=True),
 }
-COMPILED = {
-    "`--compile`": Variant(compile=True),
-    "`--compile --precision bf16 --channels-last`": Variant(compile=True, bf16=True, channels_last=True),
-}
+"""Ways of a step; but for the first all are ours."""
 
 
 def make_batch(body: Body, count: int, device: str) -> Batch:
@@ -155,7 +156,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--budget", type=float, default=math.inf, help="no turn begins after so many seconds")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[name for name in WAYS if "compile" not in name])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     body = made_up_body()
@@ -164,12 +166,13 @@ def main() -> None:
     body.to(options.device)
     packed = Trained(copy.deepcopy(network).to(memory_format=torch.channels_last), body)  # type: ignore[call-overload]
     plain = Trained(network, body)
-    variants = {**OPTIONS, **(COMPILED if options.compile else {})}
-    ways = {name: (packed if v.channels_last else plain).step(v, batch) for name, v in variants.items()}
+    ways = {way: (packed if WAYS[way].channels_last else plain).step(WAYS[way], batch) for way in options.ways}
     wait = torch.cuda.synchronize if options.device == "cuda" else None
     load = os.getloadavg()[0]
-    times = take_turns(ways, options.turns, time.process_time if options.clock == "cpu" else time.perf_counter, wait)
-    print(f"Load {load:.1f} before, {os.getloadavg()[0]:.1f} after; {options.turns} turns.\n")
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    times = take_turns(ways, options.turns, clock, wait, options.budget)
+    turns = len(times.seconds[options.ways[0]])
+    print(f"Load {load:.1f} before, {os.getloadavg()[0]:.1f} after; {turns} turns.\n")
     print(f"| way | step of {options.batch} pictures, s | range | times as fast |\n|---|---|---|---|")
     for way in ways:
         low, high = times.spread(way)

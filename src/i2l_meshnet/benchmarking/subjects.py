@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from i2l_meshnet.bodies.linear import MANO_BONES, MANO_TIPS, SMPL_BONES, SMPL_FACE_VERTICES, LinearBody, LinearBodyData
 from i2l_meshnet.models import assembly
+from i2l_meshnet.models.backbone import Bottleneck
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
 from i2l_meshnet.skeletons import MANO, SMPL
 
 SEED = 11
@@ -40,41 +42,41 @@ def made_up_body(hand: bool = False) -> LinearBody:
 
 
 @torch.no_grad()
-def made_up_network(body: LinearBody, sharpness: float = 4.0) -> MeshNet:
+def made_up_network(body: LinearBody, sharpness: float = 2.0) -> MeshNet:
     """The published network (ResNet-50, no parameter regressor) in evaluation mode with random weights.
 
-    They spread activations and points as trained ones do: He's values, BatchNorm statistics of a batch of noise,
-    and heatmaps whose logits deviate by about `sharpness`, so that rounding shows in the lixels as it does in use.
+    They spread activations and points about as trained ones do, so that rounding shows in the lixels as it does in use:
+    He's values, residual branches that add little, the maps' BatchNorm statistics those of a batch of pictures, and
+    heatmaps whose logits deviate by about `sharpness`.
     """
     generator = torch.Generator().manual_seed(SEED)
-    network = assembly.build(assembly.published_config(body), body)
+    network = assembly.build(assembly.published_config(body), body).eval()
     network.parameter_regressor = None
-    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     for part in network.modules():
         if isinstance(part, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
-            fan_in = part.weight[0].numel()
-            if isinstance(part, nn.ConvTranspose2d):
-                fan_in = part.in_channels * 4  # A stride of 2 leaves each output 2 x 2 of the 4 x 4 taps.
-            part.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+            # A transposed convolution of stride 2 leaves each output 2 x 2 of its 4 x 4 taps.
+            taps = part.in_channels * 4 if isinstance(part, nn.ConvTranspose2d) else part.weight[0].numel()
+            part.weight.normal_(0, (2 / taps) ** 0.5, generator=generator)
+        elif isinstance(part, Bottleneck):
+            part.bn3.weight.fill_(0.3)
+    image, norms = pictures(4), [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = 1.0
-    network.train()(pictures(4))
+        norm.train().momentum = 1.0
+    network(image)
     for norm in norms:
-        norm.momentum = 0.1
-    network.eval()
-    _sharpen(network, sharpness)
+        norm.eval().momentum = 0.1
+    pose_net, mesh_branch = network.pose_net, network.mesh_branch
+    assert isinstance(pose_net, ResNetPoseNet)
+    assert isinstance(mesh_branch, ResNetMeshBranch)
+    _sharpen(pose_net.head, pose_net.backbone(image)[1], sharpness)
+    _sharpen(mesh_branch.head, mesh_branch.backbone(network.pose_to_feature(pose_net(image))), sharpness)
     return network
 
 
-def _sharpen(network: MeshNet, sharpness: float) -> None:
-    """Scales the last layers of the lixel heads to logits of the deviation `sharpness` within a heatmap."""
-    for head in (part for part in network.modules() if isinstance(part, LixelHead)):
-        deep: list[Tensor] = []
-        hook = head.register_forward_pre_hook(lambda _, inputs, deep=deep: deep.append(inputs[0]))
-        network(pictures(4))
-        hook.remove()
-        for layer, columns in zip((head.conv_x, head.conv_y, head.conv_z_2), head.features(deep[0]), strict=True):
-            layer[0].weight *= sharpness / layer(columns).std(-1).mean()
+def _sharpen(head: LixelHead, deep: Float[Tensor, "b c h w"], sharpness: float) -> None:
+    """Scales a head's last layers so that the logits of a heatmap deviate by `sharpness` for the map `deep`."""
+    for layer, columns in zip((head.conv_x, head.conv_y, head.conv_z_2), head.features(deep), strict=True):
+        layer[0].weight *= sharpness / layer(columns).std(-1).mean()
 
 
 def pictures(batch: int, size: int = 256) -> Float[Tensor, "{batch} 3 {size} {size}"]:

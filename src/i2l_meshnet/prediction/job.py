@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
@@ -41,7 +42,7 @@ class PredictOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA device where there is one."""
     precision: Precision = "fp32"
-    """bf16: convolutions in half precision, faster where the processor has it, millimetres off (docs/performance.md)."""
+    """bf16: convolutions in half precision: faster where the processor has it, some millimetres off."""
     recursive: bool = False
     """Look into the subfolders of folders too."""
     boxes: Path | None = None
@@ -105,6 +106,10 @@ class PredictOptions:
             raise InputError("--hands looks for people and their hands, --hand for hands alone; give one of them")
         if self.hand_weights is not None and not self.hands and self.hand is None:
             raise InputError("--hand-weights is for --hands or --hand; give one of them")
+        if self.precision != "fp32" and (self.hand is not None or self.engine == "ray"):
+            raise InputError(
+                "--precision is of the network of whole people in one process: leave out --hand, --engine ray"
+            )
         if self.workers < 0 or not 0 <= self.gpus_per_worker < float("inf"):
             raise InputError("--workers and --gpus-per-worker are 0 or more")
 
@@ -232,7 +237,14 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Cons
         say(console, f"warning: {NO_DETECTOR}")
         detect = False
     return MeshPredictor.load(
-        options.weights, options.device, options.body_dir, detect, options.batch_size, options.score, hands
+        options.weights,
+        options.device,
+        options.body_dir,
+        detect,
+        options.batch_size,
+        options.score,
+        hands,
+        options.precision,
     )
 
 

@@ -18,6 +18,7 @@ from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
+from i2l_meshnet.models.inference import Precision, for_inference
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
@@ -116,13 +117,14 @@ class MeshPredictor:
         batch_size: int = 16,
         score_threshold: float = DEFAULT_THRESHOLD,
         hands: AddsHands | None = None,
+        precision: Precision = "fp32",
     ) -> "MeshPredictor":
         """A predictor with the network that ships with the package, or with that of a file (see `load_network`).
 
         device: "cpu", "cuda", or "auto": a CUDA device where there is one. body_directory: where the licensed files
         of SMPL and MANO are, for networks that predict them. detect: whether to find people; warns (UserWarning) if
-        the detector has not been fetched. hands: gives people their hands, such as `HandPredictor.load()`. Raises
-        UserError for whatever cannot be loaded.
+        the detector has not been fetched. hands: gives people their hands, such as `HandPredictor.load()`.
+        precision: of the network's convolutions (see `for_inference`). Raises UserError for whatever cannot be loaded.
         """
         chosen = choose_device(device)
         path = default_weights() if weights is None else Path(weights)
@@ -141,8 +143,9 @@ class MeshPredictor:
             "parameters": network.parameter_regressor is not None,
             "licence": metadata.licence,
             "source": metadata.source,
+            "precision": precision,
         }
-        network = network.to(chosen)
+        network = for_inference(network, precision).to(chosen)
         return cls(network, body, detector, chosen, batch_size, facts, hands)
 
     @overload

@@ -1,0 +1,69 @@
+"""A network made ready for use answers as before: to rounding in fp32, to some millimetres in bf16."""
+
+import pytest
+import torch
+from torch import nn
+
+from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.models import assembly
+from i2l_meshnet.models.inference import for_inference
+from i2l_meshnet.models.loading import default_weights, load_network
+from i2l_meshnet.models.meshnet import MeshNet
+
+
+@pytest.fixture(scope="module")
+def toy() -> Body:
+    return load_body("toy")
+
+
+@pytest.fixture(scope="module")
+def network(toy: Body) -> MeshNet:
+    """ResNet-18 with statistics and factors that folding has to reckon with."""
+    torch.manual_seed(0)
+    network = assembly.build(assembly.published_config(toy, "resnet18"), toy).eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.7, 1.3)
+            nn.init.normal_(part.bias, std=0.1)
+            nn.init.normal_(part.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(part.running_var, 0.7, 1.3)  # type: ignore[arg-type]
+        if isinstance(part, nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, std=0.02)
+    return network
+
+
+@torch.no_grad()
+def test_folding_changes_rounding_only(network: MeshNet) -> None:
+    image = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    ready, wanted = for_inference(network), network(image)
+    assert not any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in ready.modules())
+    assert any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    found = ready(image)
+    # 1e-3 lixels are 0.03 mm of the box of 2 m.
+    torch.testing.assert_close(found.vertices, wanted.vertices, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.joints, wanted.joints, atol=1e-3, rtol=0)
+    assert wanted.params is not None
+    assert found.params is not None
+    torch.testing.assert_close(found.params.pose, wanted.params.pose, atol=1e-4, rtol=0)
+    assert float((wanted.vertices - wanted.vertices.mean(1, keepdim=True)).abs().max()) > 0.1
+
+
+@torch.no_grad()
+def test_half_precision_stays_near_and_gives_single(network: MeshNet) -> None:
+    image = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    found, wanted = for_inference(network, "bf16")(image), network(image)
+    assert found.vertices.dtype == found.joints.dtype == torch.float32
+    difference = (found.vertices - wanted.vertices).abs().max()
+    assert 0 < float(difference) < 0.5
+
+
+@torch.no_grad()
+def test_the_default_network_is_made_ready_too() -> None:
+    network, _, _ = load_network(default_weights())
+    image = torch.rand(1, 3, *network.grid.crop_size, generator=torch.Generator().manual_seed(2))
+    found, wanted = for_inference(network)(image), network(image)
+    torch.testing.assert_close(found.vertices, wanted.vertices, atol=1e-3, rtol=0)
+    assert found.keypoints is not None
+    half = for_inference(network, "bf16")(image)
+    assert half.keypoints is not None
+    assert half.keypoints.isfinite().all()
