@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import resource
 import signal
 from collections.abc import Iterator
@@ -170,6 +171,25 @@ def test_unwritable_folder_is_told_before_training(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("a file where the folder should be")
     with pytest.raises(FileError, match="cannot write"):
         job.run(tiny_options(tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_is_told_in_one_line(tmp_path: Path, workers: int) -> None:
+    picture = tmp_path / "data" / "Toy" / "toy-0-0003.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"cut off")
+    with pytest.raises(FileError) as caught:
+        job.run(tiny_options(tmp_path, workers=workers))
+    assert str(caught.value).startswith(f"picture {picture} is damaged")
+    assert "\n" not in str(caught.value)
+    # A loader process that is left over would keep Python from ending.
+    assert not multiprocessing.active_children()
+
+
+def test_a_batch_of_one_picture_is_refused_by_batchnorm(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="raise --batch, or take --batchnorm frozen"):
+        job.run(tiny_options(tmp_path, {"batch": 1}))
+    assert job.run(tiny_options(tmp_path, {"batch": 1, "batchnorm": "frozen"}, max_steps=1)) == 0
 
 
 def test_unknown_data_set_names_the_known_ones(tmp_path: Path) -> None:

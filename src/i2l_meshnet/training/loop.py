@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -22,10 +22,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from i2l_meshnet.data.dataset import Sample, collate
+from i2l_meshnet.data.dataset import Sample
 from i2l_meshnet.data.mixture import EpochSampler
 from i2l_meshnet.data.targets import Target
-from i2l_meshnet.errors import UserError
+from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
@@ -312,29 +312,37 @@ class Trainer:
         batches = self._batches(epoch)[self.position.batch :]
         if not batches:
             return
+        if self._recipe.batchnorm == "local" and min(map(len, batches)) == 1:
+            raise InputError(
+                "BatchNorm finds no variance in a batch of one picture: raise --batch, or take --batchnorm frozen"
+            )
         # Before the fork: a loader process that inherits OpenCV's threads would wait for them for ever.
         cv2.setNumThreads(1)
-        loader = iter(self._loader(self._dataset, list(batches)))
-        while batches and not self._ends():
-            sizes = [len(batch) for batch in batches[: self._recipe.accumulate]]
-            del batches[: len(sizes)]
-            self._train_step([next(loader) for _ in sizes], sum(sizes), reporter)
-            if self.position.step % self._save_every == 0 and batches:
-                self._look(reporter)
-                self.save()
+        with contextlib.closing(self._load(self._dataset, list(batches))) as samples:
+            while batches and not self._ends():
+                sizes = [len(batch) for batch in batches[: self._recipe.accumulate]]
+                del batches[: len(sizes)]
+                self._train_step([next(samples) for _ in sizes], sum(sizes), reporter)
+                if self.position.step % self._save_every == 0 and batches:
+                    self._look(reporter)
+                    self.save()
         self._look(reporter)
 
-    def _loader(self, dataset: Dataset[Sample], batches: list[list[int]]) -> DataLoader[Sample]:
-        return DataLoader(
-            dataset,
+    def _load(self, dataset: Dataset[Sample], batches: list[list[int]]) -> Generator[Sample, None, None]:
+        """The batches one by one. To be closed: its processes, deaf to SIGTERM, would outlast an error otherwise."""
+        for found in DataLoader(
+            _Telling(dataset),
             batch_sampler=batches,
             num_workers=self._workers,
-            collate_fn=collate,
+            collate_fn=_unchanged,
             pin_memory=self._fabric.device.type == "cuda",
             worker_init_fn=_prepare_worker,
             # Else it would draw from the global generator, as often as a run is resumed.
             generator=torch.Generator(),
-        )
+        ):
+            if isinstance(found, UserError):
+                raise found
+            yield found
 
     def _train_step(self, samples: list[Sample], images: int, reporter: Reporter) -> None:
         """One optimizer step, the gradient being the mean over the samples of all batches."""
@@ -457,20 +465,21 @@ class Trainer:
         self.network.eval()
         dataset, size = self._validation.dataset, self._recipe.batch
         own = list(range(self._fabric.global_rank, len(cast(Any, dataset)), self._fabric.world_size))
-        loader = self._loader(dataset, [own[start : start + size] for start in range(0, len(own), size)])
+        batches = [own[start : start + size] for start in range(0, len(own), size)]
         sums = torch.zeros(len(self._validation.metrics) + 1, 2, device=self._fabric.device)
-        for number, sample in enumerate(loader):
-            if self._stop.signal is not None:
-                sums[-1] = 1
-                break
-            sample = self._moved(sample)
-            with self._fabric.autocast():
-                output = self.network(network_input(sample, self._channels_last))
-            for row, metric in enumerate(self._validation.metrics):
-                value, weight = metric.measure(output, sample)
-                sums[row] += torch.stack([(value * weight).sum(), weight.sum()])
-            if number == 0 and self._fabric.is_global_zero:
-                self._draw(epoch, sample[:SHEET_ROWS], output[:SHEET_ROWS], reporter)
+        with contextlib.closing(self._load(dataset, batches)) as samples:
+            for number, sample in enumerate(samples):
+                if self._stop.signal is not None:
+                    sums[-1] = 1
+                    break
+                sample = self._moved(sample)
+                with self._fabric.autocast():
+                    output = self.network(network_input(sample, self._channels_last))
+                for row, metric in enumerate(self._validation.metrics):
+                    value, weight = metric.measure(output, sample)
+                    sums[row] += torch.stack([(value * weight).sum(), weight.sum()])
+                if number == 0 and self._fabric.is_global_zero:
+                    self._draw(epoch, sample[:SHEET_ROWS], output[:SHEET_ROWS], reporter)
         *rows, stop = cast(Tensor, self._fabric.all_reduce(sums, reduce_op="sum")).tolist()
         self._agreed |= stop[0] > 0
         pairs = zip(self._validation.metrics, rows, strict=True)
@@ -481,6 +490,23 @@ class Trainer:
         reporter.picture(self.position.step, "predictions", sheet)
         with atomic_path(self._folders.pictures / f"{self._stage.name}_{epoch}.jpg") as temporary:
             temporary.write_bytes(encode_sheet(sheet))
+
+
+class _Telling(Dataset[Sample | UserError]):
+    """A data set whose errors of the user's come as values: a loader process would add its traceback to their line."""
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self._dataset = dataset
+
+    def __getitems__(self, positions: list[int]) -> Sample | UserError:
+        try:
+            return cast(Any, self._dataset).__getitems__(positions)
+        except UserError as error:
+            return error
+
+
+def _unchanged(found: Sample | UserError) -> Sample | UserError:
+    return found
 
 
 def _identities(sample: Sample) -> list[tuple[int, int]]:
