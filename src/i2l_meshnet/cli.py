@@ -1,13 +1,13 @@
 """The `i2l-meshnet` command."""
 
+import contextlib
 import importlib.util
+import itertools
 import os
-import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -16,7 +16,6 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets as registry
 from i2l_meshnet import recipes
-from i2l_meshnet.bodies import BODIES, load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.data import job as data_job
 from i2l_meshnet.data.job import DataOptions
@@ -25,6 +24,7 @@ from i2l_meshnet.evaluation import evaluate as evaluation
 from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.evaluation.photos import Predict
 from i2l_meshnet.files import atomic_path
+from i2l_meshnet.installation import report
 from i2l_meshnet.models.imagenet import convert_keras_resnet50
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.snapshot import convert_snapshot
@@ -40,6 +40,10 @@ from i2l_meshnet.training.lifting_job import LiftOptions, train_lifting
 from i2l_meshnet.video import job as clips
 from i2l_meshnet.video import webcam
 from i2l_meshnet.video.job import ClipOptions
+from i2l_meshnet.viewing import rig as rigging
+from i2l_meshnet.viewing import view as viewing
+from i2l_meshnet.viewing.rig import RigOptions
+from i2l_meshnet.viewing.view import ViewOptions
 
 _EXIT_INTERRUPTED = 130
 
@@ -61,6 +65,16 @@ def predict(options: Annotated[ClipOptions, tyro.conf.arg(name="")]) -> int:
 def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> int:
     """Open a page on this machine that turns photos into 3D meshes, and an HTTP endpoint beside it."""
     return server.run(options)
+
+
+def view(options: Annotated[ViewOptions, tyro.conf.arg(name="")]) -> int:
+    """Look at saved results from all sides, in the browser on this machine."""
+    return viewing.run(options)
+
+
+def rig(options: Annotated[RigOptions, tyro.conf.arg(name="")]) -> int:
+    """Write a saved person as a file with skeleton and motion: skinned GLB or BVH."""
+    return rigging.run(options)
 
 
 def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
@@ -156,37 +170,32 @@ def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None
 
 
 def info(body_dir: Path | None = None) -> int:
-    """Show versions, devices, and which bodies and assets are there.
+    """Show versions, devices, networks, bodies and assets, and where they come from: paste it into a report of a fault.
 
     Args:
         body_dir: folder of the licensed SMPL or MANO files.
     """
-    print(
-        f"i2l-meshnet {metadata.version('i2l-meshnet')}, Python {platform.python_version()}, torch {torch.__version__}"
-    )
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print(f"devices: CPU ({torch.get_num_threads()} threads){''.join(f', {name}' for name in devices)}")
-    print("bodies:")
-    for name in BODIES:
-        try:
-            body = load_body(name, body_dir)
-        except UserError as error:
-            print(f"  {name:12}{error}")
-        else:
-            print(f"  {name:12}{body.joint_regressor.shape[1]} vertices, {len(body.skeleton)} joints, {body.licence}")
-    print(f"assets in {registry.cache_folder()}:")
-    for name in registry.ASSETS:
-        print(f"  {name:12}{registry.find(name) or 'not fetched'}")
-    optional = {"anny": "anny", "pillow_heif": "heic", "matplotlib": "plots", "fastapi": "serve"}
-    for module, extra in optional.items():
-        there = importlib.util.find_spec(module) is not None
-        print(f"extra [{extra}]: {'installed' if there else 'not installed'}")
+    for line in report(body_dir):
+        print(line)
+    return 0
+
+
+def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> int:
+    """Print the script that completes this command in a shell.
+
+    Args:
+        shell: the shell to complete in.
+    """
+    with contextlib.suppress(SystemExit):
+        _parse(["--tyro-print-completion", shell])
     return 0
 
 
 COMMANDS = {
     "predict": predict,
     "serve": serve,
+    "view": view,
+    "rig": rig,
     "evaluate": evaluate,
     "train": recipes.train,
     "lift": lift,
@@ -196,18 +205,62 @@ COMMANDS = {
     "convert": convert,
     "assets": assets,
     "info": info,
+    "completion": completion,
 }
+EXAMPLES = {
+    "predict": (
+        "i2l-meshnet predict photo.jpg holiday/ --out results",
+        "i2l-meshnet predict clip.mp4 --out results",
+        "i2l-meshnet predict s3://bucket/photos --parquet people --engine ray --workers 8",
+    ),
+    "serve": ("i2l-meshnet serve --port 8000",),
+    "view": ("i2l-meshnet view results/photo.npz",),
+    "rig": ("i2l-meshnet rig results/photo.npz --out person.glb",),
+    "evaluate": ("i2l-meshnet evaluate --data PW3D --root data --body-dir bodies --out results/pw3d",),
+    "train": ("i2l-meshnet train tiny --out output", "i2l-meshnet train body-lixel --data data --gpu 0-3"),
+    "lift": ("i2l-meshnet lift --bank bank --out lifting --mocap MOCAP",),
+    "lift-hand": ("i2l-meshnet lift-hand --out hands --workers 2",),
+    "data": ("i2l-meshnet data check PW3D --root data",),
+    "data check": ("i2l-meshnet data check Human36M --root data --body-dir bodies",),
+    "data convert": ("i2l-meshnet data convert 3dpw --release 3DPW --root data",),
+    "data convert 3dpw": ("i2l-meshnet data convert 3dpw --release 3DPW --root data",),
+    "data convert surreal": ("i2l-meshnet data convert surreal --release SURREAL --root data --body-dir bodies",),
+    "data fetch": ("i2l-meshnet data fetch real-multiview",),
+    "synthesize": ("i2l-meshnet synthesize pictures --out pictures --count 1024",),
+    "synthesize pictures": ("i2l-meshnet synthesize pictures --out pictures --count 1024 --workers 2",),
+    "synthesize detections": ("i2l-meshnet synthesize detections --pictures pictures --out bank",),
+    "synthesize keypoints": ("i2l-meshnet synthesize keypoints --bank bank --out anny_halpe26.npz",),
+    "convert": ("i2l-meshnet convert snapshot_12.pth.tar body.safetensors --half",),
+    "assets": ("i2l-meshnet assets detector",),
+    "info": ("i2l-meshnet info --body-dir bodies",),
+    "completion": ("i2l-meshnet completion bash > ~/.local/share/bash-completion/completions/i2l-meshnet",),
+}
+"""What the help of a command ends with; one without an entry ends with that of the command above it."""
+
+
+def _parse(arguments: Sequence[str]) -> int:
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="i2l-meshnet", description="3D human meshes from one photograph.", args=arguments
+    )
+
+
+def _print_examples(arguments: Sequence[str]) -> None:
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    while words and " ".join(words) not in EXAMPLES:
+        words.pop()
+    for example in EXAMPLES.get(" ".join(words), ("i2l-meshnet predict photo.jpg --out results",)):
+        print(f"example: {example}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; what the user can mend is told in one line, code 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="i2l-meshnet",
-            description="3D human meshes from one photograph.",
-            args=arguments,
-        )
+        return _parse(arguments)
+    except SystemExit as leaving:
+        if leaving.code == 0 and {"-h", "--help"} & {*arguments}:
+            _print_examples(arguments)
+        raise
     except UserError as error:
         print(f"i2l-meshnet: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """Poses a GLB by what is in the file alone, as glTF 2.0 tells how: nodes, inverse binds, weights, samplers."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ class SkinnedFile:
     """The one skinned mesh of a GLB file."""
 
     def __init__(self, path: Path) -> None:
+        self.world = functools.cache(self._world)
         self.gltf = pygltflib.GLTF2().load(str(path))
         self.blob = self.gltf.binary_blob()
         (self.carrier,) = (i for i, node in enumerate(self.gltf.nodes) if node.skin is not None)
@@ -59,7 +61,7 @@ class SkinnedFile:
                 return np.array([np.interp(time, keys, column) for column in values.T])
         return None
 
-    def world(self, node: int, time: float | None) -> np.ndarray:
+    def _world(self, node: int, time: float | None) -> np.ndarray:
         """Global transform of a node, (4, 4)."""
         here, matrix = self.gltf.nodes[node], np.eye(4)
         turn = self.track(node, "rotation", time)

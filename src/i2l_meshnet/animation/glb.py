@@ -49,39 +49,14 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     """
     motion = rig_motion(body, params, times, full)
     vertices, targets, target_weights = _morphs(motion)
-    faces, uv = body.faces.cpu().numpy(), None
-    of_vertex = np.arange(len(vertices))
-    if full and isinstance(body, HasFullMesh):
-        uv = body.full_uv.cpu().double().numpy()
-        faces, of_vertex, of_uv = one_index(body.full_faces.cpu().numpy(), uv, body.full_face_uv.cpu().numpy())
-        # glTF's v runs downwards.
-        uv = uv[of_uv] * (1, -1) + (0, 1)
-    normals = vertex_normals(vertices, body.full_faces.cpu().numpy() if uv is not None else faces)
+    quaternions = _quaternions(motion.rotations)
     buffer = _Buffer()
-    attributes = {"POSITION": buffer.add(vertices[of_vertex], _VERTICES, bounds=True)}
-    attributes["NORMAL"] = buffer.add(normals[of_vertex], _VERTICES)
-    if uv is not None:
-        attributes["TEXCOORD_0"] = buffer.add(uv, _VERTICES)
-    joints, weights = influences(motion.rig.weights.numpy()[of_vertex])
-    for first in range(0, joints.shape[1], 4):
-        attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], _VERTICES)
-        attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], _VERTICES)
     mesh: dict[str, Any] = {
         "name": body.name,
-        "primitives": [
-            {
-                "attributes": attributes,
-                "indices": buffer.add(faces.astype(np.uint32).reshape(-1), _TRIANGLES),
-                "material": 0,
-            }
-        ],
+        "primitives": [_primitive(buffer, body, motion, vertices, targets, full)],
     }
     if len(targets):
-        shifts = [buffer.add(target[of_vertex], _VERTICES, bounds=True) for target in targets]
-        mesh["primitives"][0]["targets"] = [{"POSITION": shift} for shift in shifts]
         mesh["weights"] = target_weights[0].tolist()
-    quaternions = _quaternions(motion.rotations)
-    bones = motion.rig.bones
     # Matrices are stored column by column.
     binds = buffer.add(motion.rig.inverse_binds.mT.reshape(-1, 16).numpy())
     gltf: dict[str, Any] = {
@@ -98,7 +73,7 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
             *_bone_nodes(motion, quaternions[0]),
         ],
         "meshes": [mesh],
-        "skins": [{"joints": [_FIRST_BONE + bone for bone in range(len(bones))], "inverseBindMatrices": binds}],
+        "skins": [{"joints": [_FIRST_BONE + i for i in range(len(motion.rig.bones))], "inverseBindMatrices": binds}],
         "materials": [
             {
                 "name": "skin",
@@ -115,6 +90,37 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     data = buffer.glb(gltf)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _primitive(
+    buffer: "_Buffer",
+    body: Body,
+    motion: RigMotion,
+    vertices: Float[np.ndarray, "v 3"],
+    targets: Float[np.ndarray, "m v 3"],
+    full: bool,
+) -> dict[str, Any]:
+    """The bound mesh: places, normals, texture coordinates where it has them, influences, morph targets."""
+    faces, uv, of_vertex = body.faces.cpu().numpy(), None, np.arange(len(vertices))
+    if full and isinstance(body, HasFullMesh):
+        uv = body.full_uv.cpu().double().numpy()
+        faces, of_vertex, of_uv = one_index(body.full_faces.cpu().numpy(), uv, body.full_face_uv.cpu().numpy())
+        # glTF's v runs downwards.
+        uv = uv[of_uv] * (1, -1) + (0, 1)
+    attributes = {"POSITION": buffer.add(vertices[of_vertex], _VERTICES, bounds=True)}
+    attributes["NORMAL"] = buffer.add(vertex_normals(vertices, of_vertex[faces])[of_vertex], _VERTICES)
+    if uv is not None:
+        attributes["TEXCOORD_0"] = buffer.add(uv, _VERTICES)
+    joints, weights = influences(motion.rig.weights.numpy()[of_vertex])
+    for first in range(0, joints.shape[1], 4):
+        attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], _VERTICES)
+        attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], _VERTICES)
+    indices = buffer.add(faces.astype(np.uint32).reshape(-1), _TRIANGLES)
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": 0}
+    if len(targets):
+        shifts = [buffer.add(target[of_vertex], _VERTICES, bounds=True) for target in targets]
+        primitive["targets"] = [{"POSITION": shift} for shift in shifts]
+    return primitive
 
 
 def influences(weights: Float[np.ndarray, "v n"]) -> tuple[Int[np.ndarray, "v m"], Float[np.ndarray, "v m"]]:

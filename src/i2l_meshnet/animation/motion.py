@@ -10,10 +10,11 @@ from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
+from i2l_meshnet.tensors import TensorDataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class RigMotion:
+class RigMotion(TensorDataclass):
     """A rig and T poses of it, metres and seconds, float64 on the CPU.
 
     rig: unturned, it stands upright: x to the body's left, y up, z to its front. rotations: of every bone against
@@ -50,9 +51,4 @@ def rig_motion(body: Body, params: BodyParams, times: Float[Tensor, "t"], full: 
         turned = upright @ rotations @ upright.T
         # The root turns from the upright frame to the world's, not within the former.
         turned[:, 0] = to_world[:, None] * rotations[:, 0] @ upright.T
-        rig = rig.in_axes(upright)
-    values = {field.name: getattr(rig, field.name) for field in dataclasses.fields(rig)}
-    tensors = {name: value.double().cpu() for name, value in values.items() if isinstance(value, Tensor)}
-    return RigMotion(
-        dataclasses.replace(rig, **tensors), *(value.double().cpu() for value in (turned, places, amounts)), times
-    )
+        return RigMotion(rig.in_axes(upright), turned, places, amounts, times).to("cpu", torch.float64)

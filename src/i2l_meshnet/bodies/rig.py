@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from i2l_meshnet.tensors import TensorDataclass
+
 
 @dataclasses.dataclass(frozen=True)
-class Rig:
+class Rig(TensorDataclass):
     """A mesh, bones and skin weights, metres. A point of the mesh that only one bone holds is posed as
     `rotation @ turn @ (point - head) + start`, where rotation and start are the bone's own in that pose.
 

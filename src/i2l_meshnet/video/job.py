@@ -55,7 +55,7 @@ class ClipOptions(PredictOptions):
     """Turn photos and videos of people into 3D meshes."""
 
     formats: tuple[MeshFormat | Literal["bvh"], ...] = ("obj", "ply", "glb")  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Mesh formats; of a clip, glb is an animated body and bvh its skeleton."""
+    """Mesh formats; rigged-glb has skeleton and skin weights; of a clip, glb is an animated body, bvh its skeleton."""
     webcam: int | None = None
     """Number of a camera to look through in place of files, 0 for the first; Ctrl-C ends it."""
     detect_every: int = DETECT_EVERY
@@ -137,8 +137,14 @@ class ClipJob:
         options: ClipOptions,
         boxes: Sequence[Any] | None,
         console: Console,
+        report: Callable[[str, int, int | None], None] = lambda doing, done, total: None,
     ) -> None:
-        """base: path and beginning of the name of all results. boxes: of the first frame's people, or None."""
+        """base: path and beginning of the name of all results. boxes: of the first frame's people, or None.
+
+        report: told after each frame what is being done, and how many frames of how many (None: unknown) are; what it
+        raises ends the job.
+        """
+        self.report = report
         self.clip, self.base, self.predictor, self.options, self.console = clip, base, predictor, options, console
         self.camera, self.camera_source = options.camera.camera(clip.width, clip.height)
         self.boxes = boxes
@@ -215,6 +221,7 @@ class ClipJob:
             ticks.append(frame.ticks)
             done += 1
             progress.advance(bar)
+            self.report("following people", done, self.clip.frame_count)
             if len(ticks) == STRETCH:
                 keep()
         if ticks:
@@ -241,11 +248,15 @@ class ClipJob:
         total = sum(len(ticks) for _, ticks in spans)
         missing = [index for index in range(len(spans)) if not all(path.exists() for path in self._pieces(index))]
         bar = progress.add_task(f"{self.clip.path.name}: drawing", total=total)
+
+        def advance(frame: int) -> None:
+            progress.update(bar, completed=frame + 1)
+            self.report("drawing", frame + 1, total)
+
         if missing:
             frames = self.clip.frames(spans[missing[0]][0])
             for index in range(missing[0], len(spans)):
-                progress.update(bar, completed=spans[index][0])
-                self._draw_stretch(index, spans[index][1], frames, artist, lambda: progress.advance(bar))
+                self._draw_stretch(index, spans[index][1], frames, artist, advance)
         progress.update(bar, completed=total)
 
     def _draw_stretch(
@@ -254,7 +265,7 @@ class ClipJob:
         ticks: Int64[np.ndarray, "f"],
         frames: Iterator[Any],
         artist: Artist,
-        advance: Callable[[], None],
+        advance: Callable[[int], None],
     ) -> None:
         with contextlib.ExitStack() as stack:
             paths = [stack.enter_context(atomic_path(path)) for path in self._pieces(index)]
@@ -268,7 +279,7 @@ class ClipJob:
                     ]
                 for writer, pixels in zip(writers, drawn, strict=True):
                     writer.write(pixels, frame.ticks - int(ticks[0]))
-                advance()
+                advance(frame.number)
 
     def _pieces(self, index: int) -> list[Path]:
         return [self.work.file(name, index, ".mp4") for name in VIDEOS]

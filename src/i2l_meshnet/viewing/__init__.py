@@ -1,0 +1,1 @@
+"""Results that were saved, read back: the interactive view and conversion to animation files."""

@@ -1,0 +1,55 @@
+"""The `rig` command: a saved person as a skinned, animated GLB or as BVH."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tyro.conf import Positional
+
+from i2l_meshnet.animation import write_bvh, write_glb
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.viewing.saved import read_saved
+
+
+@dataclasses.dataclass(frozen=True)
+class RigOptions:
+    """Write a person whom predict has saved as a file with skeleton and motion.
+
+    A photo's person keeps the photo's pose. Example: i2l-meshnet rig results/clip_person_00.npz --out dancer.glb
+    """
+
+    result: Positional[Path]
+    """What predict wrote: a person's .npz of a clip, or the .npz or .json of a photo or clip."""
+    out: Path
+    """File to write: .glb (mesh, skeleton, skin weights, animation) or .bvh (skeleton and motion)."""
+    person: int = 0
+    """Which person of several, from 0."""
+    mesh: Literal["network", "full"] = "network"
+    """Of .glb: the network's mesh, which moves exactly as predicted, or the body's full one with texture coordinates,
+    which comes near to that (docs/outputs.md)."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL or MANO files, for results of these bodies."""
+
+
+def run(options: RigOptions) -> int:
+    """Writes the file. Raises UserError for a result, person or ending that does not fit."""
+    if options.out.suffix not in (".glb", ".bvh"):
+        raise InputError(f"{options.out} ends neither in .glb nor in .bvh; name the output so")
+    scene = read_saved(options.result)
+    if not 0 <= options.person < len(scene.people):
+        raise InputError(
+            f"--person {options.person} is not there: {scene.path} has {len(scene.people)}, numbered from 0"
+        )
+    person = scene.people[options.person]
+    if person.params is None:
+        raise InputError(f"{scene.path} has no body parameters, so nothing to move a skeleton by")
+    body, times = load_body(person.body, options.body_dir), torch.from_numpy(person.time)
+    if options.out.suffix == ".glb":
+        write_glb(options.out, body, person.params, times, full=options.mesh == "full")
+    else:
+        write_bvh(options.out, body, person.params, times)
+    frames = f"{len(times)} frames" if len(times) > 1 else "one pose"
+    print(f"{options.out}: {person.label}, body {body.name}, {frames}")
+    return 0

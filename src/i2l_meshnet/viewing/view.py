@@ -1,0 +1,283 @@
+"""The `view` command: saved results in an interactive 3D view in the browser, on this machine only."""
+
+import dataclasses
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from tyro.conf import Positional
+
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.prediction.images import read_photo
+from i2l_meshnet.prediction.overlay import COLORS, fit_to_side
+from i2l_meshnet.skeletons import SKELETONS
+from i2l_meshnet.video.source import Clip, Frame
+from i2l_meshnet.viewing.saved import MeshShown, SavedPerson, SavedScene, read_saved
+
+HOST = "127.0.0.1"
+PICTURE_SIDE = 1024
+"""Longer side of the picture as it is shown, pixels."""
+BONE_THICKNESS, RAY_THICKNESS = 0.012, 0.004
+"""Metres."""
+LINE_COLOR = (70, 70, 70)
+SHOWN: tuple[MeshShown, ...] = ("lixel", "param")
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewOptions:
+    """Look at saved results from all sides in the browser: meshes, skeletons, the camera with its picture.
+
+    Example: i2l-meshnet view results/photo.json
+    """
+
+    result: Positional[Path]
+    """What predict wrote: the .json or .npz of a photo or clip, a person's .npz of a clip, or the folder of one."""
+    picture: Path | None = None
+    """The photo or clip itself; looked for beside the results and in this folder if not given."""
+    port: int = 8080
+    """Port on this machine; 0 takes a free one."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL or MANO files, for results of these bodies."""
+
+
+def run(options: ViewOptions) -> int:
+    """Shows the results until Ctrl-C. Raises UserError for results, a picture or a port that cannot be used."""
+    scene = read_saved(options.result)
+    if not scene.people:
+        raise InputError(f"nobody was found in {scene.picture or scene.path}, so there is nothing to see")
+    picture = _find_picture(scene, options.picture)
+    viewer = Viewer(scene, Backdrop(picture, scene), options.port, options.body_dir)
+    if picture is None:
+        print(f"without {scene.picture or 'the clip'} behind the people: name it with --picture")
+    print(f"open http://{HOST}:{viewer.port} in a browser; Ctrl-C ends the view", flush=True)
+    try:
+        while True:
+            time.sleep(viewer.step())
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        viewer.close()
+
+
+def _find_picture(scene: SavedScene, given: Path | None) -> Path | None:
+    if given is not None or scene.picture is None:
+        return given
+    places = (scene.path.with_name(scene.picture), Path(scene.picture))
+    return next((place for place in places if place.exists()), None)
+
+
+class Backdrop:
+    """The picture behind the people: a photo, or a clip's frames one after another."""
+
+    def __init__(self, path: Path | None, scene: SavedScene) -> None:
+        """path: None for no picture. Raises FileError if it cannot be read, InputError if it is of another size."""
+        self._clip = Clip(path) if path is not None and scene.is_clip else None
+        self._frames: Iterator[Frame] = iter(())
+        self._number, self._pixels = -1, None
+        if path is not None and self._clip is None:
+            self._pixels = read_photo(path).pixels
+        elif self._clip is not None:
+            self.frame(0)
+        if self._pixels is not None:
+            self.size = self._pixels.shape[1], self._pixels.shape[0]
+            if scene.size not in (None, self.size):
+                raise InputError(f"{path} is {_times(self.size)} pixels, but the results are of {_times(scene.size)}")
+        else:
+            # Without a picture, a principal point in the middle tells its size.
+            self.size = scene.size or (round(2 * float(scene.center[0])), round(2 * float(scene.center[1])))
+
+    def frame(self, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        """The picture of a frame, reduced to `PICTURE_SIDE`; None without a picture."""
+        if self._clip is not None and number != self._number:
+            if number != self._number + 1:
+                self._frames = self._clip.frames(number)
+            found = next(self._frames, None)
+            self._pixels = self._pixels if found is None else found.pixels
+            self._number = number
+        return None if self._pixels is None else fit_to_side(self._pixels, PICTURE_SIDE)[0]
+
+
+def _times(size: tuple[int, int] | None) -> str:
+    return "an unknown size" if size is None else f"{size[0]}x{size[1]}"
+
+
+class Viewer:
+    """A viser server with one scene in the camera frame, and what a visitor may change."""
+
+    def __init__(self, scene: SavedScene, backdrop: Backdrop, port: int, body_dir: Path | None = None) -> None:
+        """Raises InputError if viser is not installed or the port is taken, FileError for a missing body."""
+        try:
+            import viser
+        except ImportError as error:
+            raise InputError("the view needs viser: pip install 'i2l-meshnet[view]'") from error
+        names = {person.body for person in scene.people if person.params is not None}
+        bodies = {name: load_body(name, body_dir) for name in names}
+        _require_free(port)
+        self._server = viser.ViserServer(host=HOST, port=port, label="I2L-MeshNet", verbose=False)
+        self.port: int = self._server.get_port()
+        self._scene, self._backdrop = scene, backdrop
+        self._frames = range(
+            min(person.first for person in scene.people),
+            max(person.first + len(person.time) for person in scene.people),
+        )
+        self._lock, self._drawn = threading.Lock(), None
+        self._server.scene.set_up_direction("-y")
+        self._figures = [
+            _Figure(self._server.scene, person, bodies.get(person.body), index)
+            for index, person in enumerate(scene.people)
+        ]
+        self._rays = self._server.scene.add_line_segments(
+            "/camera", np.zeros((8, 2, 3), np.float32), LINE_COLOR, thickness=RAY_THICKNESS
+        )
+        self._plane = None
+        first = backdrop.frame(self._frames.start)
+        if first is not None:
+            self._plane = self._server.scene.add_image("/picture", first, 1.0, 1.0, format="jpeg")
+        self._make_controls()
+        self._aim()
+        self.draw()
+
+    def close(self) -> None:
+        """Stops the server."""
+        self._server.stop()
+
+    def step(self) -> float:
+        """Goes on to the next frame while the clip plays; returns the seconds until the next call."""
+        if len(self._frames) < 2 or not self._play.value:
+            return 0.05
+        begun = time.perf_counter()
+        self._frame.value = self._frames[(self._frames.index(int(self._frame.value)) + 1) % len(self._frames)]
+        self.draw()
+        times = max((person.time for person in self._scene.people), key=len)
+        wanted = float(np.median(np.diff(times))) / self._speed.value
+        return max(wanted - (time.perf_counter() - begun), 0.001)
+
+    def draw(self) -> None:
+        """Brings everything to the chosen frame and what is to be seen of it."""
+        # Controls tell of their changes from several threads.
+        with self._lock, self._server.atomic():
+            wish = tuple(control.value for control in self._controls)
+            if wish == self._drawn:
+                return
+            self._drawn = wish
+            number = self._frames.start if len(self._frames) < 2 else int(self._frame.value)
+            self._draw_camera(number)
+            for figure, visible in zip(self._figures, self._visible, strict=True):
+                kind = self._kind.value if visible.value else None
+                figure.draw(number, kind, self._skeleton.value and visible.value, self._opacity.value)
+
+    def _make_controls(self) -> None:
+        gui, people = self._server.gui, self._scene.people
+        there = [kind for kind in SHOWN if any(figure.mesh(kind, 0) is not None for figure in self._figures)]
+        self._kind = gui.add_dropdown("mesh", [*there, "none"], hint="lixel: the network's own; param: the body's")
+        self._opacity = gui.add_slider("opacity", 0.1, 1.0, 0.05, 0.8)
+        self._skeleton = gui.add_checkbox("skeleton", True)
+        self._camera = gui.add_checkbox("camera", True)
+        far = float(max(np.median(person.joints[..., 2]) for person in people))
+        self._distance = gui.add_slider("picture at (m)", 0.1, round(2 * far, 1), 0.1, round(1.5 * far, 1))
+        look = gui.add_button("look through the camera")
+        look.on_click(lambda event: self._look_through(event.client))
+        self._visible = [gui.add_checkbox(person.label, True, visible=len(people) > 1) for person in people]
+        self._controls = [self._kind, self._opacity, self._skeleton, self._camera, self._distance, *self._visible]
+        if len(self._frames) > 1:
+            self._frame = gui.add_slider("frame", self._frames.start, self._frames.stop - 1, 1, self._frames.start)
+            self._controls.append(self._frame)
+            self._play = gui.add_checkbox("play", False)
+            self._speed = gui.add_slider("speed", 0.1, 2.0, 0.1, 1.0)
+        for control in self._controls:
+            control.on_update(lambda _: self.draw())
+
+    def _aim(self) -> None:
+        """The first view: from the side of the camera, at the people."""
+        middle = np.median(np.concatenate([person.joints.reshape(-1, 3) for person in self._scene.people]), 0)
+        view = self._server.initial_camera
+        view.up = (0.0, -1.0, 0.0)
+        view.look_at = tuple(middle.tolist())
+        view.position = tuple((middle + np.linalg.norm(middle) * np.array([0.8, -0.3, -0.8])).tolist())
+
+    def _look_through(self, client: Any) -> None:
+        """Puts a visitor's eye where the camera was, with its angle of view."""
+        corners = self._corners(1.0)
+        client.camera.up_direction = (0.0, -1.0, 0.0)
+        client.camera.position = (0.0, 0.0, 0.0)
+        client.camera.look_at = tuple(corners.mean(0).tolist())
+        client.camera.fov = 2 * float(np.arctan((corners[2, 1] - corners[0, 1]) / 2))
+
+    def _corners(self, distance: float) -> Float[np.ndarray, "4 3"]:
+        """Where the picture's corners are at a distance: upper left, upper right, lower right, lower left."""
+        width, height = self._backdrop.size
+        pixels = np.array([(0, 0), (width, 0), (width, height), (0, height)]) - 0.5
+        flat = (pixels - self._scene.center) / self._scene.focal * distance
+        return np.concatenate([flat, np.full((4, 1), distance)], 1).astype(np.float32)
+
+    def _draw_camera(self, number: int) -> None:
+        corners = self._corners(self._distance.value)
+        around = np.stack([corners, np.roll(corners, -1, 0)], 1)
+        self._rays.points = np.concatenate([np.stack([np.zeros_like(corners), corners], 1), around])
+        self._rays.visible = self._camera.value
+        if self._plane is None:
+            return
+        pixels = self._backdrop.frame(number)
+        if pixels is not None and len(self._frames) > 1:
+            self._plane.image = pixels
+        self._plane.render_width, self._plane.render_height = (corners[2] - corners[0])[:2].tolist()
+        self._plane.position = tuple(corners.mean(0).tolist())
+        self._plane.visible = self._camera.value
+
+
+class _Figure:
+    """A person's mesh and skeleton in the scene."""
+
+    def __init__(self, scene: Any, person: SavedPerson, body: Body | None, index: int) -> None:
+        """scene: viser's."""
+        self._person, self._body = person, body
+        self._bones = next((s.bone_indices for s in SKELETONS.values() if s.joints == person.joint_names), ())
+        color = tuple(COLORS[index % len(COLORS)].astype(int).tolist())
+        faces = person.faces if body is None else body.faces.numpy()
+        self._surface = self._sticks = None
+        if faces is not None:
+            corners = np.zeros((int(faces.max()) + 1, 3), np.float32)
+            self._surface = scene.add_mesh_simple(
+                f"/people/{index}/mesh", corners, faces.astype(np.uint32), color=color
+            )
+        if self._bones:
+            start = np.zeros((len(self._bones), 2, 3), np.float32)
+            self._sticks = scene.add_line_segments(
+                f"/people/{index}/skeleton", start, LINE_COLOR, thickness=BONE_THICKNESS
+            )
+
+    def mesh(self, kind: MeshShown, row: int) -> Float[np.ndarray, "v 3"] | None:
+        """The mesh in a row of frames, where it is there."""
+        return self._person.mesh(kind, row, self._body)
+
+    def draw(self, number: int, kind: str | None, skeleton: bool, opacity: float) -> None:
+        """Shows what is wished of the person in a frame, nothing where they are not in it."""
+        row = number - self._person.first
+        inside = 0 <= row < len(self._person.time)
+        vertices = self.mesh(kind, row) if inside and (kind == "lixel" or kind == "param") else None
+        if self._surface is not None:
+            self._surface.visible = vertices is not None
+            self._surface.opacity = None if opacity == 1 else opacity
+            if vertices is not None:
+                self._surface.vertices = vertices
+        if self._sticks is not None:
+            self._sticks.visible = inside and skeleton
+            if inside:
+                self._sticks.points = self._person.joints[row][np.array(self._bones)].astype(np.float32)
+
+
+def _require_free(port: int) -> None:
+    """Raises InputError if the port is taken: viser would silently take another one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise InputError(f"port {port} cannot be used ({error}); choose another one with --port") from error
