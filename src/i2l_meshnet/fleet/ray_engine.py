@@ -33,6 +33,7 @@ def ray_tables(addresses: Sequence[str], options: PredictOptions, detect: bool) 
     if mine:
         ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_consecutive_actor_init_deaths = START_DEATHS

@@ -4,7 +4,7 @@ No picture is made: what a detector would find is the body's keypoints, moved an
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,7 @@ class LiftingBatch(TensorDataclass):
     scale: Float[Tensor, "b"]
 
 
+@runtime_checkable
 class BatchSampler(Protocol):
     """Draws training batches: the i-th depends on the sampler's seed and i alone."""
 

@@ -1,0 +1,82 @@
+"""What is installed here, and where it comes from: what a report of a fault needs."""
+
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata, resources
+from pathlib import Path
+
+import torch
+
+from i2l_meshnet import assets
+from i2l_meshnet.bodies import BODIES, load_body
+from i2l_meshnet.errors import UserError
+from i2l_meshnet.models import checkpoint
+
+_LIBRARIES = "torch numpy numba scipy opencv-python-headless onnxruntime pillow tyro".split()
+_EXTRAS = {
+    "anny": "anny",
+    "heic": "pillow_heif",
+    "parquet": "pyarrow",
+    "plots": "matplotlib",
+    "ray": "ray",
+    "serve": "fastapi",
+    "train": "lightning_fabric",
+    "view": "viser",
+}
+"""Extra → a module that only it brings."""
+
+
+def report(body_directory: Path | None = None) -> Iterator[str]:
+    """Lines on versions, devices, the shipped networks, bodies and fetched assets.
+
+    body_directory: where the licensed files of SMPL and MANO are.
+    """
+    yield f"i2l-meshnet {metadata.version('i2l-meshnet')} in {resources.files('i2l_meshnet')}"
+    yield f"Python {platform.python_version()} on {platform.platform()}"
+    yield f"libraries: {', '.join(f'{name} {metadata.version(name)}' for name in _LIBRARIES)}"
+    there = {extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()}
+    yield f"extras installed: {', '.join(extra for extra, found in there.items() if found) or 'none'}"
+    yield f"extras not installed: {', '.join(extra for extra, found in there.items() if not found) or 'none'}"
+    yield f"CPU: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads for torch"
+    yield f"CUDA: {_cuda()}"
+    yield "networks in the package:"
+    for path in sorted(Path(str(resources.files("i2l_meshnet.models") / "data")).glob("*.safetensors")):
+        yield f"  {path.name}: {_network(path)}"
+    yield f"bodies (licensed files: {body_directory or os.environ.get('I2L_MESHNET_BODIES') or 'no folder named'}):"
+    for name in BODIES:
+        try:
+            body = load_body(name, body_directory)
+        except UserError as error:
+            yield f"  {name:16}{error}"
+        else:
+            yield f"  {name:16}{body.joint_regressor.shape[1]} vertices, {len(body.skeleton)} joints, {body.licence}"
+    yield f"assets in {assets.cache_folder()}:"
+    for name, asset in assets.ASSETS.items():
+        origin = ", ".join(f"{package.registry} {package.name} {package.version}" for package in asset.packages)
+        yield f"  {name:16}{assets.find(name) or 'not fetched'}; from {origin}; {asset.licence}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _cuda() -> str:
+    if not torch.cuda.is_available():
+        return f"no device (torch was built {f'for CUDA {torch.version.cuda}' if torch.version.cuda else 'without it'})"
+    found = (torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))
+    return ", ".join(f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in found)
+
+
+def _network(path: Path) -> str:
+    try:
+        told = checkpoint.read_metadata(path)
+    except UserError:
+        return f"{path.stat().st_size / 1e6:.1f} MB, weights of a helper network"
+    return f"{told.network.kind} for {told.network.body}; licence {told.licence}; from {told.source}"
