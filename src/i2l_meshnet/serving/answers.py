@@ -1,12 +1,19 @@
 """From an upload to result files and a JSON answer: what the worker thread does."""
 
+import contextlib
 import dataclasses
 import json
+import time
 import zipfile
 from collections.abc import Sequence
 from http import HTTPStatus
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+import av
+from av.error import FFmpegError
+from rich.console import Console
 
 from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.files import atomic_path
@@ -24,34 +31,42 @@ from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Job, Refusal
+from i2l_meshnet.video.job import ClipJob, ClipOptions
+from i2l_meshnet.video.source import Clip
 
-LEAST_SCORE = 0.05
-"""The detector keeps what scores so much; each request draws its own line above that."""
 SHOWN_SIDE = 1600
 """Longer side of the drawn pictures, pixels."""
+CLIP_SIDE = 960
+"""Longer side of drawn videos, pixels."""
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
 """Pillow's names of what is taken; it knows more, some of which (EPS) start other programs."""
 
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_PHOTO_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _NAME = "result"
 
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What a request asks for: the camera as in `Intrinsics`, the least score of a person, mesh formats."""
+    """What a request asks for: the camera as in `Intrinsics`, the least score of a person, mesh formats.
+
+    clips: whether it may be a clip too.
+    """
 
     camera: Intrinsics
     score: float
     formats: tuple[MeshFormat, ...]
+    clips: bool
 
 
 def require_readable(job: Job, limits: Limits) -> None:
-    """Looks at the first bytes of an upload, before it waits its turn. Raises Refusal."""
+    """Looks at the beginning of an upload, before it waits its turn, and gives it an ending. Raises Refusal."""
     with job.upload.open("rb") as file:
-        start = file.read(12)
-    if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS:
-        job.upload = job.upload.rename(job.upload.with_suffix(".heic"))
+        ending = _ending(file.read(12))
+    job.upload = job.upload.rename(job.upload.with_suffix(ending))
     try:
+        if ending in _CLIPS.values():
+            _require_clip(job, limits)
+            return
         name = require_picture(job.upload, limits.max_pixels)
     except FileError as error:
         raise _refusal(error, job) from error
@@ -59,29 +74,83 @@ def require_readable(job: Job, limits: Limits) -> None:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{name} pictures are not taken; send a JPEG, PNG or WebP")
 
 
-class PhotoWork:
-    """Does jobs: reads the photo, finds people, runs the network, draws and writes."""
+_CLIPS = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF....AVI ": ".avi", b"....ftyp": ".mp4", b"....moov": ".mov"}
+"""How clips begin (a dot stands for any byte), and an ending for each.
+
+FFmpeg must not guess by itself: it knows playlists too, which make it open other files and addresses.
+"""
+
+
+def _ending(start: bytes) -> str:
+    if start[4:8] == b"ftyp" and start[8:12] in _PHOTO_BRANDS:
+        return ".heic"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
+        return ".avif"
+    for pattern, ending in _CLIPS.items():
+        pairs = zip(start.ljust(len(pattern)), pattern, strict=False)
+        if all(found == wanted or wanted == ord(".") for found, wanted in pairs):
+            return ending
+    return ".picture"
+
+
+def _require_clip(job: Job, limits: Limits) -> None:
+    if not job.request.clips:
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "clips take long: send them to /jobs")
+    # The header is asked first: a picture of any size would be decoded to make a `Clip`, which tells what is broken.
+    with contextlib.suppress(FFmpegError, OSError, ValueError), av.open(job.upload) as container:
+        for stream in container.streams.video:
+            if stream.width * stream.height > limits.max_pixels:
+                reason = f"{stream.width}x{stream.height} pixels are more than this server takes"
+                raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+    clip = Clip(job.upload)
+    if clip.frame_count is not None and clip.frame_count > limits.max_clip_length * clip.rate + 1:
+        raise _too_long(limits)
+
+
+def _too_long(limits: Limits) -> Refusal:
+    return Refusal(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"clips may last {limits.max_clip_length:g} seconds; cut it shorter"
+    )
+
+
+class Work:
+    """Does jobs: reads the upload, finds people, runs the network, draws and writes."""
 
     def __init__(self, predictor: MeshPredictor, limits: Limits) -> None:
+        """predictor: for this object alone, which sets its detector's threshold for each job."""
         self._predictor, self._limits = predictor, limits
 
     def __call__(self, job: Job) -> None:
         """Leaves the results in the job's folder, and no upload. Raises Refusal."""
         wish: Wish = job.request
+        if self._predictor.detector is not None:
+            self._predictor.detector.threshold = wish.score
+        facts: dict[str, Any] = {"id": job.id, "keep_seconds": self._limits.keep_seconds}
         try:
-            job.report("reading the picture", 0.05)
-            photo = self._read(job)
-            job.report("looking for people", 0.15)
-            subject, left_out = self._subject(photo, wish)
-            job.report(_fitting(len(subject.people)), 0.4)
-            prediction = self._predictor.predict([subject])[0]
+            more = self._clip(job, wish) if job.upload.suffix in _CLIPS.values() else self._photo(job, wish)
         except UserError as error:
             raise _refusal(error, job) from error
+        job.upload.unlink(missing_ok=True)
+        record = json.loads((job.folder / f"{_NAME}.json").read_bytes())
+        record["files"] |= more["files"] | {"record": f"{_NAME}.json"}
+        job.files = {path.name: path for path in sorted(job.folder.iterdir())}
+        job.answer = json.dumps(facts | more | _linked(record, f"/jobs/{job.id}/files/")).encode()
+
+    def _photo(self, job: Job, wish: Wish) -> dict[str, Any]:
+        """What the answer holds beyond the record: names of further files, how many people were left out."""
+        job.report("reading the picture", 0.05)
+        photo = self._read(job)
+        job.report("looking for people", 0.15)
+        subject, left_out = self._subject(photo, wish)
+        count = len(subject.people)
+        job.report(f"fitting {count} {'person' if count == 1 else 'people'}", 0.4)
+        prediction = self._predictor.predict([subject])[0]
         job.report("drawing and writing the meshes", 0.6)
         try:
-            self._write(prediction, left_out, job)
+            prediction.save(job.folder, SaveOptions(formats=wish.formats, max_side=SHOWN_SIDE), _NAME)
+            return {"left_out": left_out, "files": _write_scenes(prediction, job.folder)}
         except FileError as error:
-            raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server could not write the results") from error
+            raise _UNWRITABLE from error
 
     def _read(self, job: Job) -> Photo:
         try:
@@ -92,23 +161,32 @@ class PhotoWork:
     def _subject(self, photo: Photo, wish: Wish) -> tuple[Subject, int]:
         """Who is answered, and how many more were found."""
         subject = self._predictor.prepare(photo, name=_NAME, intrinsics=wish.camera)
-        found = [person for person in subject.people if person.score >= wish.score]
-        chosen = tuple(found[: self._limits.max_people])
-        return dataclasses.replace(subject, people=chosen), len(found) - len(chosen)
+        chosen = subject.people[: self._limits.max_people]
+        return dataclasses.replace(subject, people=chosen), len(subject.people) - len(chosen)
 
-    def _write(self, prediction: PicturePrediction, left_out: int, job: Job) -> None:
-        wish: Wish = job.request
-        prediction.save(job.folder, SaveOptions(formats=wish.formats, max_side=SHOWN_SIDE), _NAME)
-        record = json.loads((job.folder / f"{_NAME}.json").read_bytes())
-        record["files"] |= _write_scenes(prediction, job.folder)
-        record["files"]["record"] = f"{_NAME}.json"
-        job.files = {path.name: path for path in sorted(job.folder.iterdir())}
-        answer: dict[str, Any] = {"id": job.id, "keep_seconds": self._limits.keep_seconds, "left_out": left_out}
-        job.answer = json.dumps(answer | linked(record, f"/jobs/{job.id}/files/")).encode()
+    def _clip(self, job: Job, wish: Wish) -> dict[str, Any]:
+        job.deadline = time.monotonic() + self._limits.max_clip_work
+        clip = Clip(job.upload)
+        most = self._limits.max_clip_length * clip.rate + 1
+
+        def report(doing: str, done: int, total: int | None) -> None:
+            if done > most:
+                raise _too_long(self._limits)
+            half = 0.5 * done / max(total or most, done)
+            job.report(f"{doing}: frame {done} of {total or 'unknown'}", half + (0.45 if doing == "drawing" else 0))
+
+        options = ClipOptions(
+            (_NAME,),
+            formats=("glb", "bvh"),
+            focal=wish.camera.focal,
+            fov=wish.camera.field_of_view,
+            max_side=CLIP_SIDE,
+        )
+        ClipJob(clip, job.folder / _NAME, self._predictor, options, None, Console(file=StringIO()), report).run()
+        return {"files": {}}
 
 
-def _fitting(count: int) -> str:
-    return f"fitting {count} {'person' if count == 1 else 'people'}"
+_UNWRITABLE = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server could not write the results")
 
 
 def _write_scenes(prediction: PicturePrediction, folder: Path) -> dict[str, str]:
@@ -125,7 +203,7 @@ def _write_scenes(prediction: PicturePrediction, folder: Path) -> dict[str, str]
     return names
 
 
-def linked(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _linked(record: dict[str, Any], prefix: str) -> dict[str, Any]:
     """A record of docs/outputs.md with addresses in place of the names of files."""
     people = [
         person
@@ -156,4 +234,4 @@ def _refusal(error: UserError, job: Job) -> Refusal:
         status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     elif isinstance(error, TooManyPixelsError):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return Refusal(status, str(error).replace(str(job.upload), "the picture"))
+    return Refusal(status, str(error).replace(str(job.upload), "the upload").replace(str(job.folder), ""))

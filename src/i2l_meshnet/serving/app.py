@@ -44,7 +44,7 @@ _UPLOAD = {
                 "schema": {
                     "type": "object",
                     "required": ["photo"],
-                    "properties": {"photo": {"type": "string", "format": "binary", "description": "the picture"}},
+                    "properties": {"photo": {"type": "string", "format": "binary", "description": "the upload"}},
                 }
             }
         },
@@ -116,6 +116,7 @@ def create_app(
             max_upload_bytes=limits.upload_bytes,
             max_pixels=limits.max_pixels,
             max_people=limits.max_people,
+            max_clip_length=limits.max_clip_length,
             keep_seconds=limits.keep_seconds,
         )
 
@@ -127,7 +128,7 @@ def create_app(
     )
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Finds the people of a photo. `Accept: application/zip` gives all files at once, and nothing is kept."""
-        job = await _admitted(request, options, workshop, limits)
+        job = await _admitted(request, options, workshop, limits, clips=False)
         try:
             while job.ended is None and not job.dropped and not await request.is_disconnected():
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -148,8 +149,8 @@ def create_app(
         openapi_extra=_UPLOAD,
     )
     async def begin(request: Request, options: Annotated[Options, Query()]) -> Response:
-        """Takes a photo and answers at once; ask for the job's state until it is done."""
-        job = await _admitted(request, options, workshop, limits)
+        """Takes a photo or a clip and answers at once; ask for the job's state until it is done."""
+        job = await _admitted(request, options, workshop, limits, clips=True)
         return JSONResponse(_status(job, workshop), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
 
     @app.get("/jobs/{identity}", response_model=JobStatus, responses=_GONE)
@@ -220,9 +221,9 @@ async def _zip(job: Job, after: BackgroundTask | None = None) -> Response:
     return FileResponse(path, media_type="application/zip", filename="results.zip", background=after)
 
 
-async def _admitted(request: Request, options: Options, workshop: Workshop, limits: Limits) -> Job:
+async def _admitted(request: Request, options: Options, workshop: Workshop, limits: Limits, *, clips: bool) -> Job:
     """A job whose upload was received and looked at, in the queue. Raises Refusal."""
-    wish = _wish(options)
+    wish = _wish(options, clips)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a multipart/form-data form with the file field 'photo'")
@@ -231,6 +232,7 @@ async def _admitted(request: Request, options: Options, workshop: Workshop, limi
         raise _too_large(limits)
     job = workshop.enter(wish)
     try:
+        job.folder.mkdir(mode=0o700)
         async with asyncio.timeout(limits.max_seconds):
             await _receive(request, job, limits)
         await asyncio.to_thread(require_readable, job, limits)
@@ -244,10 +246,11 @@ async def _admitted(request: Request, options: Options, workshop: Workshop, limi
     return job
 
 
-def _wish(options: Options) -> Wish:
+def _wish(options: Options, clips: bool) -> Wish:
     if options.focal is not None and options.fov is not None:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "give either focal or fov, not both")
-    return Wish(Intrinsics(focal=options.focal, field_of_view=options.fov), options.score, tuple(set(options.formats)))
+    camera = Intrinsics(focal=options.focal, field_of_view=options.fov)
+    return Wish(camera, options.score, tuple(dict.fromkeys(options.formats)), clips)
 
 
 async def _receive(request: Request, job: Job, limits: Limits) -> None:

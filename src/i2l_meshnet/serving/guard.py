@@ -19,9 +19,9 @@ SECURITY_HEADERS = {
     # Nothing but this server's own files runs, and nothing can be sent elsewhere. The 3D viewer styles its own shadow
     # tree, which needs inline styles, decodes by WebAssembly, and hands itself textures as blobs.
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
-        "media-src 'self' blob:; connect-src 'self' blob: data:; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' blob: data:; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

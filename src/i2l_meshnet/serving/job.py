@@ -16,7 +16,7 @@ from typing import Literal
 from i2l_meshnet import assets
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor
-from i2l_meshnet.serving.answers import LEAST_SCORE, PhotoWork
+from i2l_meshnet.serving.answers import Work
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Workshop
 
@@ -75,7 +75,7 @@ def run(options: ServeOptions) -> int:
     with closing(_listening(options.host, options.port)) as listener, _work_folder() as folder:
         secure = options.certificate is not None
         predictor = _load(options)
-        workshop = Workshop(PhotoWork(predictor, options), folder, options)
+        workshop = Workshop(Work(predictor, options), folder, options)
         names = (options.host, socket.gethostname(), *options.allow_host)
         config = uvicorn.Config(
             create_app(workshop, options, names, token, secure),
@@ -104,7 +104,7 @@ def _load(options: ServeOptions) -> MeshPredictor:
     detect = assets.find("detector") is not None
     if not detect:
         print(f"warning: {NO_DETECTOR}", file=sys.stderr)
-    return MeshPredictor.load(options.weights, options.device, options.body_dir, detect, score_threshold=LEAST_SCORE)
+    return MeshPredictor.load(options.weights, options.device, options.body_dir, detect)
 
 
 def _require_extra() -> None:

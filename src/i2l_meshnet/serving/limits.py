@@ -10,16 +10,20 @@ from i2l_meshnet.errors import InputError
 class Limits:
     """Bounds of what strangers may ask for."""
 
-    max_upload: float = 32.0
+    max_upload: float = 100.0
     """Largest upload, MB."""
     max_pixels: int = 50_000_000
     """Refuse pictures of more pixels than this."""
     max_people: int = 20
     """Most people in one picture; of more, those with the best scores are answered."""
     max_seconds: float = 120.0
-    """How long an upload may take, and how long the work on it, seconds."""
+    """How long an upload may take, and how long the work on a photo, seconds."""
+    max_clip_length: float = 20.0
+    """Longest clip, seconds."""
+    max_clip_work: float = 900.0
+    """How long the work on a clip may take, seconds; others wait meanwhile."""
     max_waiting: int = 16
-    """Most pictures that wait or are being worked on at once; more are turned away until there is room."""
+    """Most uploads that wait or are being worked on at once; more are turned away until there is room."""
     keep_seconds: float = 600.0
     """Results are deleted this long after they are ready."""
     max_kept: int = 50

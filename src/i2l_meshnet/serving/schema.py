@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
 from i2l_meshnet.prediction.results import MeshFormat
-from i2l_meshnet.serving.answers import LEAST_SCORE
 from i2l_meshnet.serving.work import State
 
 
@@ -27,7 +26,7 @@ class Options(BaseModel):
     fov: Annotated[float | None, Field(ge=1, le=170, allow_inf_nan=False)] = Field(
         None, description="angle that the photo's longer side spans, degrees; not together with focal"
     )
-    score: Annotated[float, Field(ge=LEAST_SCORE, le=1)] = Field(
+    score: Annotated[float, Field(ge=0.05, le=1)] = Field(
         DEFAULT_THRESHOLD, description="least score of a detected person"
     )
     formats: list[MeshFormat] = Field(
@@ -65,6 +64,30 @@ class Answer(BaseModel):
     files: dict[str, str] = Field(description="addresses of drawn pictures, scenes, arrays and this record")
 
 
+class ClipPerson(BaseModel):
+    """One person of a clip; docs/outputs.md describes all keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    number: int
+    first_frame: int
+    last_frame: int
+    confidence: float | None = Field(description="mean of the keypoint confidences")
+    files: dict[str, dict[str, str]] = Field(description="addresses of arrays and animation")
+
+
+class ClipAnswer(BaseModel):
+    """The people of a clip; docs/outputs.md describes all keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="of the job that keeps the files")
+    keep_seconds: float = Field(description="how long the files are kept")
+    clip: dict[str, Any] = Field(description="size, frames, frames a second, seconds")
+    people: list[ClipPerson]
+    files: dict[str, str] = Field(description="addresses of videos and of this record")
+
+
 class JobStatus(BaseModel):
     """Where a job stands."""
 
@@ -74,7 +97,7 @@ class JobStatus(BaseModel):
     stage: str = Field(description="what is being done")
     share: float = Field(description="of the work that is done, 0 to 1")
     problem: Problem | None = Field(None, description="why the job failed")
-    answer: Answer | None = Field(None, description="when the job is done")
+    answer: Answer | ClipAnswer | None = Field(None, description="when the job is done")
 
 
 class Health(BaseModel):
@@ -91,4 +114,5 @@ class About(BaseModel):
     max_upload_bytes: int
     max_pixels: int
     max_people: int
+    max_clip_length: float = Field(description="seconds")
     keep_seconds: float

@@ -37,9 +37,9 @@ class State(StrEnum):
 class Job:
     """One upload on its way to results. Only `Workshop` changes it.
 
-    folder: the upload before, the results after. request: what was asked for. stage: what is being done, for people
-    to read. share: of the work that is done, 0 to 1. files: of the results, by name. answer: JSON. ended, deadline:
-    on the monotonic clock.
+    folder: the upload before, the results after. upload: where it is put; its own name is never kept. request: what
+    was asked for. stage: what is being done, for people to read. share: of the work that is done, 0 to 1. files: of
+    the results, by name. answer: JSON. ended, deadline: on the monotonic clock.
     """
 
     id: str
@@ -50,22 +50,21 @@ class Job:
     share: float = 0.0
     files: dict[str, Path] = dataclasses.field(default_factory=dict)
     answer: bytes = b""
+    upload: Path = dataclasses.field(init=False)
     refusal: Refusal | None = None
     ended: float | None = None
     deadline: float = float("inf")
     dropped: bool = False
 
-    @property
-    def upload(self) -> Path:
-        """Where the upload is put; its own name is never kept."""
-        return self.folder / "upload"
+    def __post_init__(self) -> None:
+        self.upload = self.folder / "upload"
 
     def report(self, stage: str, share: float) -> None:
         """Tells what is done next. Raises Refusal if nobody waits for it any more or it takes too long."""
         if self.dropped:
             raise Refusal(HTTPStatus.GONE, "the job was cancelled")
         if time.monotonic() > self.deadline:
-            raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the picture took longer than this server allows")
+            raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the work took longer than this server allows")
         self.stage, self.share = stage, share
 
 
@@ -82,25 +81,27 @@ class Workshop:
         self._closed = False
 
     def enter(self, request: Any) -> Job:
-        """A new job with a folder for its upload; it holds a place in the queue until it ends or is dropped.
+        """A new job, which holds a place in the queue until it ends or is dropped; its folder is not made yet.
 
         Raises Refusal (503) if there is no room.
         """
         with self._lock:
             if self._closed:
-                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")
+                raise _stopping()
             if self._unfinished() >= self._limits.max_waiting:
                 raise Refusal(
                     HTTPStatus.SERVICE_UNAVAILABLE, "the server is busy; try again in a moment", retry_after=10
                 )
             job = Job(secrets.token_urlsafe(18), self._folder / secrets.token_hex(12), request)
             self._jobs[job.id] = job
-        job.folder.mkdir(mode=0o700)
         return job
 
     def start(self, job: Job) -> None:
-        """Puts a job whose upload is there into the queue."""
-        self._pool.submit(self._run, job)
+        """Puts a job whose upload is there into the queue. Raises Refusal (503) if that is closed."""
+        with self._lock:
+            if self._closed:
+                raise _stopping()
+            self._pool.submit(self._run, job)
 
     def find(self, identity: str) -> Job | None:
         """The job of this id, if it is still kept."""
@@ -179,3 +180,7 @@ class Workshop:
         with self._lock:
             job.refusal, job.state = refusal, State.DONE if refusal is None else State.FAILED
             job.ended = time.monotonic()
+
+
+def _stopping() -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")

@@ -59,17 +59,17 @@ async function predict(picture) {
   $("results").hidden = true;
   try {
     if (about && picture.size > about.max_upload_bytes)
-      throw new Error(`The picture is larger than ${about.max_upload_bytes / 1e6} MB; make it smaller.`);
+      throw new Error(`The file is larger than ${about.max_upload_bytes / 1e6} MB; make it smaller.`);
     $("work").hidden = false;
-    tell("Sending the picture", 0);
+    tell("Sending", 0);
     const form = new FormData();
-    form.append("photo", picture, "photo"); // its own name stays here
-    let status = await send(`/jobs?${query()}`, form, (share) => mine === turn && tell("Sending the picture", share));
+    form.append("photo", picture, "photo"); // its own name is not sent
+    let status = await send(`/jobs?${query()}`, form, (share) => mine === turn && tell("Sending", share));
     const address = `/jobs/${status.id}`;
     if (mine !== turn) return void ask(address, { method: "DELETE" });
     job = address;
     while (status.state === "waiting" || status.state === "running") {
-      const ahead = status.ahead === 1 ? "1 picture is" : `${status.ahead} pictures are`;
+      const ahead = status.ahead === 1 ? "1 upload is" : `${status.ahead} uploads are`;
       const line = status.ahead > 0 ? `Waiting: ${ahead} before yours` : sentence(status.stage);
       tell(line, status.state === "waiting" ? null : status.share);
       await new Promise((resolve) => setTimeout(resolve, POLL));
@@ -97,40 +97,68 @@ function element(name, content, attributes = {}) {
 const download = (address, text, label = text) => element("a", text, { href: address, download: "", "aria-label": label });
 
 function show(answer) {
-  const count = answer.people.length;
-  const source = { exif: "told by the photo", given: "given", default: "assumed" }[answer.intrinsics.source];
-  $("summary").textContent =
-    (count === 0 ? "Nobody was found in this picture; a lower score in the options finds more." : "") +
-    (count > 0 ? `${count} ${count === 1 ? "person" : "people"}. ` : "") +
-    (answer.left_out > 0 ? `${answer.left_out} more were found than this server answers. ` : "") +
-    (count > 0 ? `Focal length ${Math.round(answer.intrinsics.focal[0])} px (${source}).` : "");
-  document.querySelector(".views").hidden = count === 0;
-  $("together").parentElement.hidden = count === 0 || !answer.files.param_scene;
-  if (count > 0) {
-    $("overlay").src = $("overlay-link").href = answer.files.overlay;
-    for (const kind of ["lixel", "param"]) {
-      const address = answer.files[`${kind}_scene`];
-      $(kind).parentElement.hidden = !address;
-      if (address) $(kind).src = address;
-    }
-  }
-  $("people").replaceChildren(...answer.people.map(person));
+  const there = answer.people.length > 0;
+  const scenes = answer.clip ? { param: answer.people[0]?.files.animation?.glb } : { lixel: answer.files.lixel_scene, param: answer.files.param_scene };
+  $("summary").textContent = answer.clip ? aboutClip(answer) : aboutPhoto(answer);
+  document.querySelector(".views").hidden = !there;
+  $("together").parentElement.hidden = !(scenes.lixel && scenes.param);
+  source("overlay", answer.clip ? null : answer.files.overlay);
+  $("overlay-link").href = answer.files.overlay ?? "";
+  source("clip", answer.clip ? answer.files.overlay : null);
+  for (const kind of ["lixel", "param"]) source(kind, scenes[kind]);
+  $("people").replaceChildren(...answer.people.map(answer.clip ? tracked : person));
   const all = {
     "Everything (ZIP)": `/jobs/${answer.id}/results.zip`,
     "Lixel meshes (GLB)": answer.files.lixel_scene,
     "Body models (GLB)": answer.files.param_scene,
     "Numbers (NPZ)": answer.files.arrays,
     "Numbers (JSON)": answer.files.record,
-    "Overlay (JPEG)": answer.files.overlay,
+    [answer.clip ? "Overlay (MP4)" : "Overlay (JPEG)"]: answer.files.overlay,
+    "Side by side (MP4)": answer.files.side_by_side,
     "2D joints (JPEG)": answer.files.joints,
   };
-  const there = Object.entries(all).filter(([, address]) => address);
-  $("downloads").replaceChildren(...there.map(([text, address]) => element("li", download(address, text))));
+  const found = Object.entries(all).filter(([, address]) => address);
+  $("downloads").replaceChildren(...found.map(([text, address]) => element("li", download(address, text))));
   const minutes = Math.max(1, Math.round(answer.keep_seconds / 60));
   $("kept").textContent = `The server deletes this result after ${minutes} ${minutes === 1 ? "minute" : "minutes"}.`;
   $("results").hidden = false;
   $("results-title").focus({ preventScroll: true });
   $("results").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+}
+
+/** Shows a file in its figure, or hides the figure. */
+function source(identity, address) {
+  $(identity).closest("figure").hidden = !address;
+  if (address) $(identity).src = address;
+  else $(identity).removeAttribute("src");
+}
+
+const counted = (count) => `${count} ${count === 1 ? "person" : "people"}.`;
+
+function aboutPhoto(answer) {
+  if (answer.people.length === 0) return "Nobody was found in this picture; a lower score in the options finds more.";
+  const told = { exif: "told by the photo", given: "given", default: "assumed" }[answer.intrinsics.source];
+  const more = answer.left_out > 0 ? ` ${answer.left_out} more were found than this server answers.` : "";
+  return `${counted(answer.people.length)}${more} Focal length ${Math.round(answer.intrinsics.focal[0])} px (${told}).`;
+}
+
+function aboutClip(answer) {
+  if (answer.people.length === 0) return "Nobody was found in this clip; a lower score in the options finds more.";
+  return `${counted(answer.people.length)} ${answer.clip.frames} frames, ${answer.clip.duration.toFixed(1)} s.`;
+}
+
+/** A person of a clip; the button shows the animation. */
+function tracked(found, index) {
+  const line = [swatch(COLORS[index % COLORS.length]), element("strong", `Person ${index + 1}`)];
+  const sure = found.confidence === null ? "" : `, keypoints ${percent(found.confidence)}`;
+  line.push(element("span", `from ${found.start.toFixed(1)} to ${found.end.toFixed(1)} s${sure}`));
+  const { glb } = found.files.animation ?? {};
+  if (glb) {
+    const turn = element("button", "Show", { type: "button", "aria-label": `Show person ${index + 1} in 3D` });
+    turn.onclick = () => source("param", glb);
+    line.push(turn);
+  }
+  return element("li", [...line, ...filesOf(found, index)]);
 }
 
 function person(found, index) {
@@ -141,13 +169,18 @@ function person(found, index) {
   if (found.reprojection_error) facts.push(`reprojection ${found.reprojection_error.median.toFixed(1)} px`);
   line.push(element("span", facts.join(", ")));
   if (!found.reliable) line.push(element("span", "doubtful: do not trust this mesh", { class: "doubtful" }));
-  for (const [kind, formats] of Object.entries(found.files))
-    for (const [format, address] of Object.entries(formats)) {
-      const text = `${kind === "lixel" ? "Lixel" : "Body"} ${format.toUpperCase()}`;
-      line.push(download(address, text, `${text} of person ${index + 1}`));
-    }
-  return element("li", line);
+  return element("li", [...line, ...filesOf(found, index)]);
 }
+
+const KINDS = { lixel: "Lixel ", param: "Body ", animation: "Animated ", arrays: "" };
+
+const filesOf = (found, index) =>
+  Object.entries(found.files).flatMap(([kind, formats]) =>
+    Object.entries(formats).map(([format, address]) => {
+      const text = `${KINDS[kind] ?? `${kind} `}${format.toUpperCase()}`;
+      return download(address, text, `${text} of person ${index + 1}`);
+    }),
+  );
 
 const percent = (share) => `${Math.round(100 * share)} %`;
 
@@ -236,7 +269,7 @@ for (const [one, other] of [["lixel", "param"], ["param", "lixel"]])
 
 try {
   about = await ask("/about");
-  $("limits").textContent = `JPEG, PNG, WebP and others, up to ${about.max_upload_bytes / 1e6} MB.`;
+  $("limits").textContent = `JPEG, PNG, WebP, MP4, WebM and others, up to ${about.max_upload_bytes / 1e6} MB; clips up to ${about.max_clip_length} s.`;
   $("version").textContent = `· version ${about.version}`;
 } catch (error) {
   fail(error);
