@@ -14,6 +14,7 @@ from i2l_meshnet.rendering.shading import (
     render_meshes,
     sample_textures,
     shade,
+    shade_textured,
     vertex_normals,
 )
 
@@ -80,6 +81,23 @@ def test_a_texture_lies_the_right_way_up():
     np.testing.assert_allclose(sampled, texture[0], atol=1e-4)
     again = sample_textures(buffers, texture, corner_uv[FACES] + np.float32(-3), np.zeros(2, np.int32))
     np.testing.assert_allclose(again, texture[0], atol=1e-3)
+
+
+def test_one_pass_gives_what_sampling_shading_and_reducing_do():
+    rng = np.random.default_rng(0)
+    vertices = np.concatenate([SQUARE, SQUARE * [0.7, 0.4, 1.1] + [0.2, 0.1, 0.3]]).astype(np.float32)
+    faces = np.concatenate([FACES, FACES[:, ::-1] + 4])
+    textures = rng.uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    uv = rng.uniform(-1, 2, (4, 3, 2)).astype(np.float32)
+    texture = np.array([0, 0, 1, 1], np.int32)
+    lighting = one_light((0.3, -1, -1))
+    buffers = rasterize(project(vertices, (20.0, 20.0), (15.5, 15.5), 2), faces, (64, 64))
+    albedo = sample_textures(buffers, textures, uv, texture)
+    shaded = shade(buffers, vertices, faces, vertex_normals(vertices, faces), albedo, lighting)
+    picture, coverage = shade_textured(buffers, vertices, faces, textures, uv, texture, lighting, 2)
+    np.testing.assert_allclose(picture, reduce(shaded, 2), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(coverage, reduce(buffers.mask.astype(np.float32)[..., None], 2)[..., 0])
+    assert 0 < coverage.mean() < 1
 
 
 def test_supersampling_keeps_places_and_smooths_edges():

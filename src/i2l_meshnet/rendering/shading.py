@@ -95,6 +95,41 @@ def shade(
     return result
 
 
+def shade_textured(
+    buffers: RasterBuffers,
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    textures: Float32[np.ndarray, "t th tw 3"],
+    uv: Float32[np.ndarray, "f 3 2"],
+    texture: Int32[np.ndarray, "f"],
+    lighting: Lighting,
+    factor: int,
+) -> tuple[Float32[np.ndarray, "h2 w2 3"], Float32[np.ndarray, "h2 w2"]]:
+    """Textured meshes, lit, and their coverage, `factor` times smaller than the buffers: one pass, nothing kept.
+
+    What `sample_textures`, `shade` and `reduce` give one after the other.
+    """
+    size = (buffers.face.shape[0] // factor, buffers.face.shape[1] // factor)
+    picture, coverage = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
+    _shade_textured(
+        buffers.face,
+        buffers.barycentric,
+        np.ascontiguousarray(vertices, np.float32),
+        np.ascontiguousarray(faces, np.int32),
+        vertex_normals(vertices, faces),
+        np.ascontiguousarray(textures),
+        uv,
+        texture,
+        lighting.ambient,
+        lighting.directions,
+        lighting.colours,
+        factor,
+        picture,
+        coverage,
+    )
+    return picture, coverage
+
+
 def render_meshes(
     vertices: Float[np.ndarray, "v 3"],
     faces: Int[np.ndarray, "f 3"],
@@ -168,28 +203,67 @@ def _normals(vertices, faces):
 
 @njit(cache=True)
 @no_type_check
-def _sample(face, barycentric, textures, uv, texture, result):
+def _texture_colour(textures, t, uv, f, w0, w1, w2):
+    """Red, green, blue of a texture at a point of triangle f, bilinear."""
     rows, columns = textures.shape[1], textures.shape[2]
+    u = w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]
+    v = w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]
+    column, row = u * columns - 0.5, (1.0 - v) * rows - 0.5
+    left, top = math.floor(column), math.floor(row)
+    right_part, bottom_part = column - left, row - top
+    # Python's remainder of a negative number is positive: coordinates repeat.
+    c0, r0 = int(left) % columns, int(top) % rows
+    c1, r1 = (c0 + 1) % columns, (r0 + 1) % rows
+    a, b = (1 - right_part) * (1 - bottom_part), right_part * (1 - bottom_part)
+    c, d = (1 - right_part) * bottom_part, right_part * bottom_part
+    upper_left, upper_right = textures[t, r0, c0], textures[t, r0, c1]
+    lower_left, lower_right = textures[t, r1, c0], textures[t, r1, c1]
+    return (
+        a * upper_left[0] + b * upper_right[0] + c * lower_left[0] + d * lower_right[0],
+        a * upper_left[1] + b * upper_right[1] + c * lower_left[1] + d * lower_right[1],
+        a * upper_left[2] + b * upper_right[2] + c * lower_left[2] + d * lower_right[2],
+    )
+
+
+@njit(cache=True)
+@no_type_check
+def _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours):
+    """Red, green, blue of the light that falls on a point of triangle f."""
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
+    ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
+    nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+    length = math.sqrt(nx * nx + ny * ny + nz * nz)
+    if length > 0.0:
+        nx, ny, nz = nx / length, ny / length, nz / length
+    # The triangle's own normal against the ray to it tells which side is seen.
+    ax, ay, az = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+    ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
+    vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
+    seen = ax * (uy * vz - uz * vy) + ay * (uz * vx - ux * vz) + az * (ux * vy - uy * vx)
+    if seen > 0.0:
+        nx, ny, nz = -nx, -ny, -nz
+    red, green, blue = ambient[0], ambient[1], ambient[2]
+    for i in range(directions.shape[0]):
+        cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
+        if cosine > 0.0:
+            red += cosine * colours[i, 0]
+            green += cosine * colours[i, 1]
+            blue += cosine * colours[i, 2]
+    return red, green, blue
+
+
+@njit(cache=True)
+@no_type_check
+def _sample(face, barycentric, textures, uv, texture, result):
     for y in range(face.shape[0]):
         for x in range(face.shape[1]):
             f = face[y, x]
-            if f < 0:
-                continue
-            u, v = 0.0, 0.0
-            for k in range(3):
-                u += barycentric[y, x, k] * uv[f, k, 0]
-                v += barycentric[y, x, k] * uv[f, k, 1]
-            column, row = u * columns - 0.5, (1.0 - v) * rows - 0.5
-            left, top = math.floor(column), math.floor(row)
-            right_part, bottom_part = column - left, row - top
-            # Python's remainder of a negative number is positive: coordinates repeat.
-            c0, r0 = int(left) % columns, int(top) % rows
-            c1, r1 = (c0 + 1) % columns, (r0 + 1) % rows
-            t = texture[f]
-            for k in range(3):
-                upper = textures[t, r0, c0, k] * (1 - right_part) + textures[t, r0, c1, k] * right_part
-                lower = textures[t, r1, c0, k] * (1 - right_part) + textures[t, r1, c1, k] * right_part
-                result[y, x, k] = upper * (1 - bottom_part) + lower * bottom_part
+            if f >= 0:
+                w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
+                colour = _texture_colour(textures, texture[f], uv, f, w0, w1, w2)
+                for k in range(3):
+                    result[y, x, k] = colour[k]
 
 
 @njit(cache=True)
@@ -198,29 +272,41 @@ def _shade(face, barycentric, vertices, faces, normals, albedo, ambient, directi
     for y in range(face.shape[0]):
         for x in range(face.shape[1]):
             f = face[y, x]
-            if f < 0:
-                continue
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-            nx, ny, nz = 0.0, 0.0, 0.0
-            for k in range(3):
-                corner, weight = faces[f, k], barycentric[y, x, k]
-                nx += weight * normals[corner, 0]
-                ny += weight * normals[corner, 1]
-                nz += weight * normals[corner, 2]
-            length = math.sqrt(nx * nx + ny * ny + nz * nz)
-            if length > 0.0:
-                nx, ny, nz = nx / length, ny / length, nz / length
-            # The triangle's own normal against the ray to it tells which side is seen.
-            ax, ay, az = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-            ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
-            vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
-            seen = ax * (uy * vz - uz * vy) + ay * (uz * vx - ux * vz) + az * (ux * vy - uy * vx)
-            if seen > 0.0:
-                nx, ny, nz = -nx, -ny, -nz
-            for k in range(3):
-                light = ambient[k]
-                for i in range(directions.shape[0]):
-                    cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
-                    if cosine > 0.0:
-                        light += cosine * colours[i, k]
-                result[y, x, k] = albedo[y, x, k] * light
+            if f >= 0:
+                w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
+                light = _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours)
+                for k in range(3):
+                    result[y, x, k] = albedo[y, x, k] * light[k]
+
+
+@njit(cache=True)
+@no_type_check
+def _shade_textured(
+    face,
+    barycentric,
+    vertices,
+    faces,
+    normals,
+    textures,
+    uv,
+    texture,
+    ambient,
+    directions,
+    colours,
+    factor,
+    picture,
+    coverage,
+):
+    share = 1.0 / (factor * factor)
+    for y in range(coverage.shape[0] * factor):
+        for x in range(coverage.shape[1] * factor):
+            f = face[y, x]
+            if f >= 0:
+                w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
+                red, green, blue = _texture_colour(textures, texture[f], uv, f, w0, w1, w2)
+                light = _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours)
+                row, column = y // factor, x // factor
+                picture[row, column, 0] += share * red * light[0]
+                picture[row, column, 1] += share * green * light[1]
+                picture[row, column, 2] += share * blue * light[2]
+                coverage[row, column] += share

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -81,6 +82,22 @@ class Garment:
     texture: UInt8[np.ndarray, "th tw 4"]
     hides: Bool[np.ndarray, "m"]
 
+    @cached_property
+    def colours(self) -> Float32[np.ndarray, "th tw 3"]:
+        """The texture's red, green and blue, of 255."""
+        return self.texture[..., :3].astype(np.float32)
+
+    @cached_property
+    def opaque(self) -> Bool[np.ndarray, "th tw"]:
+        """Where the texture is not transparent."""
+        return self.texture[..., 3] > 100
+
+    @cached_property
+    def brightness(self) -> Float32[np.ndarray, "th tw 1"]:
+        """The texture's grey, 1 where it is as bright as its opaque part on average."""
+        grey = self.colours.mean(-1, keepdims=True)
+        return grey / max(float(grey[self.opaque].mean()), 1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class PosedBase:
@@ -117,19 +134,21 @@ class BaseMesh:
         coordinates = surface.texture_coordinates.numpy().astype(np.float32)
         self.uv = coordinates[surface.face_texture_coordinate_indices.numpy()]
 
-    def pose(self, params: BodyParams) -> PosedBase:
-        """One person (no batch axes), as `AnnyBody` poses the same parameters."""
-        pose = torch.eye(4).repeat(1, len(self.bone_labels), 1, 1)
-        pose[0, self._bones, :3, :3] = params.pose
-        values = {name: params.shape[None, i] for i, name in enumerate(self._model.phenotype_labels)}
+    def pose(self, params: BodyParams) -> list[PosedBase]:
+        """People (one batch axis), as `AnnyBody` poses the same parameters. Many at once cost much less each."""
+        pose = torch.eye(4).repeat(len(params.pose), len(self.bone_labels), 1, 1)
+        pose[:, self._bones, :3, :3] = params.pose
+        values = {name: params.shape[:, i] for i, name in enumerate(self._model.phenotype_labels)}
         with torch.no_grad():
             result = self._model(pose_parameters=pose, phenotype_kwargs=values)
-            transforms = (result["bone_poses"] @ torch.linalg.inv(result["rest_bone_poses"]))[0, :, :3].clone()
-            transforms[:, :, 3] += params.translation
-            rest = result["rest_vertices"][0].numpy()
-        posed = (result["vertices"][0] + params.translation).numpy()
-        stature = float(np.ptp(rest[:13_000, 2]))
-        return PosedBase(rest, posed, transforms.numpy(), min(1.0, stature / 1.65))
+            transforms = (result["bone_poses"] @ torch.linalg.inv(result["rest_bone_poses"]))[:, :, :3].clone()
+            transforms[..., 3] += params.translation[:, None]
+            posed = result["vertices"] + params.translation[:, None]
+        people = zip(result["rest_vertices"].numpy(), posed.numpy(), transforms.numpy(), strict=True)
+        return [
+            PosedBase(rest, vertices, moved, min(1.0, float(np.ptp(rest[:13_000, 2])) / 1.65))
+            for rest, vertices, moved in people
+        ]
 
 
 class Wardrobe:

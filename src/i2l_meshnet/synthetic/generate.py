@@ -29,6 +29,8 @@ from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 
 Task = TypeVar("Task")
+VERSION = 2
+"""To be raised when the same seed gives other pictures, so that folders do not mix them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,7 @@ def _work(task: tuple[PictureOptions, Path, int, int]) -> None:
 def _check_recipe(options: PictureOptions) -> None:
     """Notes what the folder's pictures are made with, or checks that they were made so."""
     recipe = {
+        "version": VERSION,
         "seed": options.seed,
         "shard": options.shard,
         "mocap": [folder.name for folder in options.mocap],

@@ -13,12 +13,13 @@ from i2l_meshnet.bodies.anny import SHAPE_NAMES
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.rendering.raster import Cutout, rasterize
-from i2l_meshnet.rendering.shading import Lighting, project, reduce, sample_textures, shade, vertex_normals
+from i2l_meshnet.rendering.shading import Lighting, project, shade_textured
 from i2l_meshnet.synthetic.cameras import BodySample
 from i2l_meshnet.synthetic.clothes import (
     TEXTURE_SIZE,
     BaseMesh,
     Garment,
+    PosedBase,
     Wardrobe,
     fit_garment,
 )
@@ -33,6 +34,9 @@ NOT_PLACES = (
 
 HAIR_COLOURS = np.array([[28, 22, 20], [58, 38, 26], [95, 64, 40], [150, 112, 66], [196, 160, 105], [130, 128, 126]])
 """Mean colours of black, dark brown, brown, dark blond, blond and grey hair; RGB of 255."""
+
+BLOCK = 16
+"""Pictures whose people are drawn and posed together."""
 
 REGIONS = (("torso", "arms"), ("hips", "thighs", "shins"))
 """Painted clothes: what a top and what trousers cover, short ones without the last."""
@@ -118,8 +122,21 @@ class Backgrounds:
         return cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=kind).astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cast:
+    """Who is in a picture: the person whose truth is kept first. vertices: of each one's body."""
+
+    person: BodySample
+    params: list[BodyParams]
+    posed: list[PosedBase]
+    vertices: list[Float32[np.ndarray, "v 3"]]
+
+
 class PictureMaker:
-    """Makes pictures; the same seed and index always give the same picture."""
+    """Makes pictures; the same seed and index always give the same picture.
+
+    People are drawn and posed `BLOCK` pictures at a time, which is kept: pictures made in order take the least time.
+    """
 
     def __init__(
         self,
@@ -135,6 +152,7 @@ class PictureMaker:
         self.body, self.sampler, self.base = body, sampler, base
         self.wardrobe, self.backgrounds = wardrobe, backgrounds
         self.mix, self.size = mix or PictureMix(), size
+        self._kept: tuple[tuple[int, int], list[_Cast]] | None = None
         dominant = base.bones[np.arange(len(base.bones)), base.bone_weights.argmax(1)]
         regions = np.array([_region(base.bone_labels[bone]) for bone in dominant])
         self._face_regions = regions[base.faces[:, 0]]
@@ -142,9 +160,8 @@ class PictureMaker:
     def make(self, seed: int, index: int) -> Picture:
         """The picture of that seed and index."""
         rng = np.random.default_rng([seed, index])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        people = self.sampler.sample(2, generator)
-        person = people[0]
+        cast = self._casts(seed, index // BLOCK)[index % BLOCK]
+        person = cast.person
         box = person.box.double().numpy()
         # The picture holds all that a 3:4 crop with the usual margin shows.
         side = 1.3 * max(box[3], box[2] * 4 / 3) * rng.uniform(1.0, 1.15)
@@ -154,10 +171,9 @@ class PictureMaker:
         center = (person.camera.center.double().numpy() - middle) * zoom + (self.size - 1) / 2
 
         scene = _Scene()
-        self._dress(scene, person.params, rng)
-        if rng.random() < self.mix.company:
-            self._dress(scene, _beside(people[1], person, rng), rng)
-        picture = self._draw(scene, person, focal, center, rng)
+        for params, posed in zip(cast.params, cast.posed, strict=True):
+            self._dress(scene, params, posed, rng)
+        picture = self._draw(scene, cast, focal, center, rng)
         if rng.random() < self.mix.occluder:
             spot = (box[:2] + box[2:] * rng.uniform(0.1, 0.9, 2) - middle) * zoom + self.size / 2
             self._occlude(picture, spot, box[2:].max() * zoom, rng)
@@ -186,9 +202,30 @@ class PictureMaker:
             person.params,
         )
 
-    def _dress(self, scene: "_Scene", params: BodyParams, rng: np.random.Generator) -> None:
+    def _casts(self, seed: int, block: int) -> list[_Cast]:
+        """The people of the pictures of a block."""
+        if self._kept is not None and self._kept[0] == (seed, block):
+            return self._kept[1]
+        # A third number keeps these draws apart from those of any picture.
+        rng = np.random.default_rng([seed, block, BLOCK])
+        people = self.sampler.sample(2 * BLOCK, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        params = [[people[i].params] for i in range(BLOCK)]
+        for i, members in enumerate(params):
+            if rng.random() < self.mix.company:
+                members.append(_beside(people[BLOCK + i], people[i], rng))
+        flat = BodyParams.stack([one for members in params for one in members])
+        with torch.no_grad():
+            vertices = iter(self.body(flat).vertices.numpy())
+        posed = iter(self.base.pose(flat))
+        casts = [
+            _Cast(people[i], members, [next(posed) for _ in members], [next(vertices) for _ in members])
+            for i, members in enumerate(params)
+        ]
+        self._kept = (seed, block), casts
+        return casts
+
+    def _dress(self, scene: "_Scene", params: BodyParams, posed: PosedBase, rng: np.random.Generator) -> None:
         """Adds a person with skin, clothes, hair and shoes to the scene."""
-        posed = self.base.pose(params)
         shape = dict(zip(SHAPE_NAMES, params.shape.tolist(), strict=True))
         sex = "female" if shape["gender"] + rng.normal(0, 0.05) > 0.5 else "male"
         painted = rng.random() < self.mix.painted
@@ -246,19 +283,17 @@ class PictureMaker:
 
     def _colour(self, garment: Garment, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The garment's texture (RGB of 255), mostly in another colour, and where it is opaque."""
-        texture = garment.texture[..., :3].astype(np.float32)
-        opaque = garment.texture[..., 3] > 100
-        grey = (texture @ np.full(3, 1 / 3, np.float32))[..., None]
-        level = max(float(grey[opaque].mean()), 1.0)
         hair = garment in self.wardrobe.garments["hair:female"] + self.wardrobe.garments["hair:male"]
         if hair:
             colour = HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.8, 1.2)
-            texture = grey / level * colour.astype(np.float32)
+            texture = garment.brightness * colour.astype(np.float32)
         elif rng.random() < 0.5:
-            texture = grey / level * _cloth_colour(rng)
+            texture = garment.brightness * _cloth_colour(rng)
             if rng.random() < 0.15:
-                texture = texture * self.backgrounds.patch(rng, TEXTURE_SIZE, 0.05, 0.3) / 128
-        return np.clip(texture, 0, 255), opaque
+                texture *= self.backgrounds.patch(rng, TEXTURE_SIZE, 0.05, 0.3) / 128
+        else:
+            return garment.colours, garment.opaque
+        return np.minimum(texture, 255, out=texture), garment.opaque
 
     def _fabric(self, rng: np.random.Generator) -> Float32[np.ndarray, "s s 3"]:
         """Plain cloth, or a print."""
@@ -268,25 +303,25 @@ class PictureMaker:
         return np.clip(_cloth_colour(rng) * (1 + rng.uniform(0, 0.12) * weave[..., None]), 0, 255)
 
     def _draw(
-        self, scene: "_Scene", person: BodySample, focal: np.ndarray, center: np.ndarray, rng: np.random.Generator
+        self, scene: "_Scene", cast: _Cast, focal: np.ndarray, center: np.ndarray, rng: np.random.Generator
     ) -> Float32[np.ndarray, "s s 3"]:
         """The scene before a photo of a place, RGB of 255, lit from a few directions."""
-        up = person.up.double().numpy()
+        up = cast.person.up.double().numpy()
         lighting = random_lights(up, rng)
         vertices, faces, uv, texture, textures, cutout, bias = scene.merge()
         fine = 2 * self.size
         points = project(vertices, tuple(focal), tuple(center), 2)
         buffers = rasterize(points, faces, (fine, fine), bias, cutout)
-        albedo = sample_textures(buffers, textures, uv, texture)
-        drawn = reduce(shade(buffers, vertices, faces, vertex_normals(vertices, faces), albedo, lighting), 2)
-        coverage = reduce(buffers.mask.astype(np.float32)[..., None], 2)
+        drawn, coverage = shade_textured(buffers, vertices, faces, textures, uv, texture, lighting, 2)
         picture = self.backgrounds.patch(rng, self.size, 0.35, 1.0) * np.float32(rng.uniform(0.6, 1.1))
         if rng.random() < self.mix.shadow:
-            body = person.mesh.vertices.double().numpy()
-            dark = _ground_shadow(body, self.body.faces.numpy(), up, lighting.directions[0], focal, center, self.size)
+            flat = [_on_ground(body.astype(np.float64), up, lighting.directions[0]) for body in cast.vertices]
+            dark = _shadow(flat, self.body.faces.numpy(), focal, center, self.size)
             dark = cv2.GaussianBlur(dark, (0, 0), rng.uniform(1, 5))
             picture *= 1 - np.float32(rng.uniform(0.25, 0.65)) * dark[..., None]
-        return picture * (1 - coverage) + drawn
+        picture *= 1 - coverage[..., None]
+        picture += drawn
+        return picture
 
     def _occlude(self, picture: np.ndarray, spot: np.ndarray, length: float, rng: np.random.Generator) -> None:
         """Covers a part of the picture with a piece of a photo."""
@@ -346,7 +381,7 @@ class _Scene:
             np.concatenate(self._faces),
             uv,
             texture,
-            np.stack(self._textures).astype(np.float32),
+            np.stack(self._textures),
             Cutout(opaque, uv, tested),
             np.concatenate(self._bias),
         )
@@ -378,29 +413,28 @@ def random_lights(up: np.ndarray, rng: np.random.Generator) -> Lighting:
     return Lighting(ambient.astype(np.float32), directions.astype(np.float32), colours.astype(np.float32))
 
 
-def _ground_shadow(
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    up: np.ndarray,
-    light: np.ndarray,
-    focal: np.ndarray,
-    center: np.ndarray,
-    size: int,
-) -> Float32[np.ndarray, "s s"]:
-    """Where a person keeps a light off the ground, which is the plane through their lowest point."""
+def _on_ground(vertices: np.ndarray, up: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Where a person's vertices fall in their shadow on the ground, which is the plane through their lowest point."""
     height = vertices @ up
     above = height - height.min()
     direction = light.astype(np.float64)
-    flat = vertices - above[:, None] / (direction @ up) * direction
-    points = project(flat, tuple(focal), tuple(center))
-    return rasterize(points, faces, (size, size)).mask.astype(np.float32)
+    return vertices - above[:, None] / (direction @ up) * direction
+
+
+def _shadow(
+    bodies: list[np.ndarray], faces: np.ndarray, focal: np.ndarray, center: np.ndarray, size: int
+) -> Float32[np.ndarray, "s s"]:
+    """Where flattened bodies keep a light off the ground."""
+    points = [project(body, tuple(focal), tuple(center)) for body in bodies]
+    whole = np.concatenate([faces + i * len(bodies[0]) for i in range(len(bodies))])
+    return rasterize(np.concatenate(points), whole, (size, size)).mask.astype(np.float32)
 
 
 def photograph(picture: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
     """What a camera makes of it: colour cast, exposure, contrast, blur, low resolution, noise."""
     size = len(picture)
-    picture = np.clip(picture * (1 + rng.normal(0, 0.05, 3)).astype(np.float32), 0, 255)
-    picture = 255 * (picture / 255) ** np.float32(np.exp(rng.normal(0, 0.18)))
+    picture = np.clip(picture * ((1 + rng.normal(0, 0.05, 3)) / 255).astype(np.float32), 0, 1)
+    picture = 255 * cv2.pow(picture, float(np.exp(rng.normal(0, 0.18))))
     if rng.random() < 0.25:
         small = int(size * rng.uniform(0.35, 0.9))
         small_picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
@@ -416,8 +450,8 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarra
             column, row = np.rint(4 + step * t).astype(int)
             kernel[row, column] += 1
         picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
-    noise = rng.normal(0, 1, picture.shape).astype(np.float32)
-    picture = picture + noise * np.float32(rng.uniform(0, 6))
+    noise = rng.standard_normal(picture.shape, np.float32)
+    picture += noise * np.float32(rng.uniform(0, 6))
     if rng.random() < 0.03:
         picture = np.repeat(picture.mean(2, keepdims=True), 3, 2)
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
