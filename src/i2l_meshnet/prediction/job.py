@@ -88,7 +88,7 @@ class PredictOptions:
     """Who makes the table: this process, or the workers of a Ray cluster."""
     workers: int = 0
     """Ray workers, each with a network of its own; 0: as many as the cluster has CPUs, or GPUs for."""
-    gpus_per_worker: float = 0
+    gpus_per_worker: float = 0.0
     """GPUs of a Ray worker; 0.5 lets two share one."""
 
     def __post_init__(self) -> None:
