@@ -1,0 +1,100 @@
+"""`i2l-meshnet serve` as a user meets it: options that do not fit, and one photo through the default model."""
+
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import Client
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.serving import job
+from i2l_meshnet.serving.job import ServeOptions
+from i2l_meshnet.serving.schema import Answer
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_upload": 0.0}, "--max-upload is a number greater than 0"),
+        ({"keep_seconds": math.nan}, "--keep-seconds is a number greater than 0"),
+        ({"port": 70000}, "--port lies between"),
+        ({"token": "short"}, "--token is at least 16"),
+        ({"certificate": Path("here.pem")}, "give both"),
+        ({"host": "300.1.1.1"}, "cannot listen on 300.1.1.1"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        job.run(ServeOptions(**options))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port}: Address already in use; choose another --port"):
+            job.run(ServeOptions(port=port))
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=re.escape("pip install 'i2l-meshnet[serve]'")):
+        job.run(ServeOptions())
+
+
+def test_a_token_of_the_environment_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(job.TOKEN_VARIABLE, "short")
+    with pytest.raises(InputError, match=job.TOKEN_VARIABLE):
+        job.run(ServeOptions(port=0))
+
+
+def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    """Bound to all addresses, so that the token is made up, printed and asked for."""
+    # Whoever starts the tests in the background may have them ignore Ctrl-C.
+    start = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from i2l_meshnet.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", start, "serve", "--host", "0.0.0.0", "--port", "0"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        found = re.search(r":(\d+)/\?token=([\w-]{32})", line)
+        assert found is not None, line
+        with Client(base_url=f"http://127.0.0.1:{found[1]}", timeout=120) as client:
+            assert client.get("/docs").status_code == 401
+            headers = {"Authorization": f"Bearer {found[2]}"}
+            with EXAMPLE.open("rb") as photo:
+                answer = client.post("/predict", files={"photo": photo}, headers=headers)
+            assert answer.status_code == 200
+            told = Answer.model_validate(answer.json())
+            assert told.picture == {"file": None, "width": 939, "height": 1400}
+            assert len(told.people) == 1
+            assert told.people[0].reliable
+            assert 1 < told.people[0].root_depth < 5
+            assert client.get(told.files["overlay"], headers=headers).content[:2] == b"\xff\xd8"
+        folders = list(tmp_path.glob("i2l-meshnet-serve-*"))
+        assert len(folders) == 1
+        assert folders[0].stat().st_mode & 0o077 == 0
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=60)
+    assert server.returncode == 130
+    assert errors.splitlines()[-1] == "i2l-meshnet: stopped"
+    assert "Traceback" not in errors
+    assert list(tmp_path.glob("i2l-meshnet-serve-*")) == []
