@@ -16,6 +16,8 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets as registry
 from i2l_meshnet import recipes
+from i2l_meshnet.benchmarking import job as benchmark
+from i2l_meshnet.benchmarking.job import BenchOptions
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.data import job as data_job
 from i2l_meshnet.data.job import DataOptions
@@ -169,6 +171,11 @@ def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None
     return 0
 
 
+def bench(options: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
+    """Measure this machine: ours against the published formulation."""
+    return benchmark.run(options)
+
+
 def info(body_dir: Path | None = None) -> int:
     """Show versions, devices, networks, bodies and assets, and where they come from: paste it into a report of a fault.
 
@@ -204,6 +211,7 @@ COMMANDS = {
     "synthesize": synthesize,
     "convert": convert,
     "assets": assets,
+    "bench": bench,
     "info": info,
     "completion": completion,
 }
@@ -216,6 +224,7 @@ EXAMPLES = {
     "serve": ("i2l-meshnet serve --port 8000",),
     "view": ("i2l-meshnet view results/photo.npz",),
     "rig": ("i2l-meshnet rig results/photo.npz --out person.glb",),
+    "bench": ("i2l-meshnet bench --only default predict --quick",),
     "evaluate": ("i2l-meshnet evaluate --data PW3D --root data --body-dir bodies --out results/pw3d",),
     "train": ("i2l-meshnet train tiny --out output", "i2l-meshnet train body-lixel --data data --gpu 0-3"),
     "lift": ("i2l-meshnet lift --bank bank --out lifting --mocap MOCAP",),
