@@ -26,7 +26,7 @@ class Camera(TensorDataclass):
         xy = (pixels - self.center[..., None, :]) / self.focal[..., None, :] * depth[..., None]
         return torch.cat([xy, depth[..., None]], -1)
 
-    def mirrored(self, width: Float[Tensor, "*b"] | float) -> "Camera":
+    def mirrored(self, width: float | int) -> "Camera":
         """The camera that took the mirror image of a picture of `width` pixels: column x is column width - 1 - x."""
         return Camera(self.focal, torch.stack([width - 1 - self.center[..., 0], self.center[..., 1]], -1))
 

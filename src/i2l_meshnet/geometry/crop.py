@@ -31,7 +31,7 @@ class Crop(TensorDataclass):
         """Crop pixels to image pixels."""
         return transform_points(invert_affine(self.affine), points)
 
-    def mirror(self, width: float) -> "Crop":
+    def mirror(self, width: float | int) -> "Crop":
         """The same crop, cut from the mirror image of its picture of `width` pixels instead."""
         across = self.affine[..., :1]
         affine = torch.cat([-across, self.affine[..., 1:2], self.affine[..., 2:] + across * (width - 1)], -1)

@@ -99,15 +99,19 @@ class HandFinder:
             best = found.presence.argmax()
             crops = crops[best : best + 1]
         found, crops = self._follow(pixels, crops, False)
+        points = crops.to_image(found.points[..., :2])
         hands: list[FoundHand] = []
+        kept: list[Float[Tensor, "21 2"]] = []
         for i in found.presence.argsort(descending=True).tolist():
-            points = crops[i].to_image(found.points[i, :, :2])
-            known: Side = side or ("right" if found.right[i] >= 0.5 else "left")
-            if found.presence[i] < PRESENCE or any(_same(points, other, width) for other in hands):
+            if found.presence[i] < PRESENCE or any(_same(points[i], other) for other in kept):
                 continue
-            if known == "left":
-                points = torch.stack([width - 1 - points[:, 0], points[:, 1]], 1)
-            hands.append(FoundHand(known, points, float(found.presence[i])))
+            kept.append(points[i])
+            if side == "right" or (side is None and found.right[i] >= 0.5):
+                hands.append(FoundHand("right", points[i], float(found.presence[i])))
+                continue
+            mirrored = crop_around(_flipped(points[i : i + 1], width))
+            again = self._look(pixels, mirrored, True)
+            hands.append(FoundHand("left", mirrored.to_image(again.points[..., :2])[0], float(again.presence[0])))
         return hands
 
     def of_people(
@@ -335,18 +339,20 @@ def _arm(person: Prediction, side: str, width: int) -> _Arm | None:
     if not bool(flat.isfinite().all()):
         return None
     if side == "left":
-        flat = torch.stack([width - 1 - flat[:, 0], flat[:, 1]], 1)
+        flat = _flipped(flat, width)
     # The hand's own direction is short and the arm's may be foreshortened: both together are steady.
     towards = (flat[2] - flat[1]) + 0.5 * (flat[1] - flat[0])
     palm = float((rest[2] - rest[1]).norm() * person.camera.focal.mean() / places[1, 2].clamp_min(0.1))
     return _Arm(flat[1], towards / towards.norm().clamp_min(1e-6), palm)
 
 
-def _same(points: Float[Tensor, "21 2"], hand: FoundHand, width: int) -> bool:
+def _flipped(points: Float[Tensor, "*n 2"], width: int) -> Float[Tensor, "*n 2"]:
+    """Points of a picture of `width` pixels in its mirror image."""
+    return torch.stack([width - 1 - points[..., 0], points[..., 1]], -1)
+
+
+def _same(points: Float[Tensor, "21 2"], other: Float[Tensor, "21 2"]) -> bool:
     """Whether two finds are one hand: their points are less than a third of its size apart."""
-    other = hand.points
-    if hand.side == "left":
-        other = torch.stack([width - 1 - other[:, 0], other[:, 1]], 1)
     size = (points.amax(0) - points.amin(0)).max()
     return bool((points.mean(0) - other.mean(0)).norm() < size / 3)
 

@@ -56,9 +56,10 @@ class HandSample(TensorDataclass):
 class HandSampler:
     """Draws posed hands before cameras; all randomness comes from the generator that is given."""
 
-    def __init__(self, body: AnnyBody, seed: int = 0) -> None:
+    def __init__(self, body: AnnyBody, seed: int = 0, shapes: int = 4096) -> None:
+        """shapes: how many different ones there are."""
         self.body = body
-        self.poses, self.shapes = HandPoseSampler(body), ShapeSampler(load_body("anny"), seed)
+        self.poses, self.shapes = HandPoseSampler(body), ShapeSampler(load_body("anny"), seed, shapes)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> HandSample:

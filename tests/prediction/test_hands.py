@@ -1,0 +1,186 @@
+"""Hands found in photographs, given meshes, and mirrored: the shipped networks on the bundled example pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.prediction.boxes import PersonBox
+from i2l_meshnet.prediction.hands import HandPredictor
+from i2l_meshnet.prediction.images import read_photo
+from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.predictor import MeshPredictor
+from i2l_meshnet.prediction.results import PicturePrediction, SaveOptions
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GARDEN = [295.0, 30.0, 360.0, 1360.0]
+"""Where the person in standing_garden.jpg is."""
+
+
+@pytest.fixture(scope="module")
+def hands() -> HandPredictor:
+    torch.set_num_threads(1)
+    return HandPredictor.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def person(hands: HandPredictor) -> PicturePrediction:
+    predictor = MeshPredictor.load(device="cpu", detect=False, hands=hands)
+    return predictor(EXAMPLES / "standing_garden.jpg", boxes=[GARDEN])
+
+
+@pytest.fixture(scope="module")
+def crop(person: PicturePrediction) -> np.ndarray:
+    """The photo's part around the person's left hand."""
+    place = person[0].hands["left"].joints_image.mean(0).int().tolist()
+    return np.ascontiguousarray(person.pixels[place[1] - 110 : place[1] + 110, place[0] - 110 : place[0] + 110])
+
+
+def test_hands_lie_at_the_body_s_wrists(person: PicturePrediction):
+    """Within 20 px, a fifth of a hand's length here: body and hand have their own ideas of where a wrist is."""
+    found = person[0]
+    assert set(found.hands) == {"left", "right"}
+    for side, hand in found.hands.items():
+        assert hand.side == side
+        assert hand.confidence is not None
+        assert hand.confidence > 0.8
+        row = found.body.skeleton.index(f"{side[0].upper()}_Wrist")
+        wrist = hand.camera.project(hand.lixel_mesh.joints)[0]
+        body_wrist = found.camera.project(found.lixel_mesh.joints)[row]
+        assert float((wrist - body_wrist).norm()) < 20
+        assert abs(hand.root_depth - float(found.lixel_mesh.joints[row, 2])) < 1e-3
+    # Her right hand is on the picture's left.
+    assert found.hands["right"].joints_image[0, 0] < found.hands["left"].joints_image[0, 0]
+
+
+def test_both_meshes_and_the_joints_project_to_one_place(person: PicturePrediction):
+    for hand in person[0].hands.values():
+        assert hand.parametric_mesh is not None
+        flat = hand.camera.project(hand.lixel_mesh.joints)
+        for other in (hand.camera.project(hand.parametric_mesh.joints), hand.joints_image):
+            assert float((flat - other).norm(dim=-1).median()) < 8
+        # A hand of human size, at that distance.
+        length = hand.parametric_mesh.joints[9] - hand.parametric_mesh.joints[0]
+        assert 0.07 < float(length.norm()) < 0.14
+
+
+def test_parameters_pose_the_hand_that_was_found(person: PicturePrediction):
+    for hand in person[0].hands.values():
+        assert hand.params is not None
+        assert hand.parametric_mesh is not None
+        again = hand.body(hand.params)
+        torch.testing.assert_close(again.vertices, hand.parametric_mesh.vertices, atol=2e-4, rtol=0)
+    assert person[0].hands["left"].body.name == "anny-hand-left"
+
+
+def test_surfaces_face_outwards(person: PicturePrediction):
+    """The signed volume of a closed surface is positive; the open wrist changes little."""
+    for hand in person[0].hands.values():
+        for kind in ("lixel", "param"):
+            surface = hand.surface(kind)
+            corners = (surface.vertices - surface.vertices.mean(0))[surface.faces]
+            volume = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum() / 6
+            assert 1e-4 < volume < 1e-3
+
+
+def test_a_mirrored_picture_gives_mirrored_hands(hands: HandPredictor, crop: np.ndarray):
+    """The left hand of a picture is the mirror image of the right one in the mirrored picture.
+
+    Tolerances, of a hand of 110 px: the searches for the hand, which end at slightly different crops, are not mirror
+    images.
+    """
+    flipped = np.ascontiguousarray(crop[:, ::-1])
+    (left,), (right,) = hands(crop), hands(flipped)
+    assert (left.side, right.side) == ("left", "right")
+    width = crop.shape[1]
+    mirrored = torch.stack([width - 1 - right.joints_image[:, 0], right.joints_image[:, 1]], 1)
+    assert float((left.joints_image - mirrored).norm(dim=-1).mean()) < 1.5
+    flip = torch.tensor([-1.0, 1.0, 1.0])
+    relative = [one.lixel_mesh.vertices - one.lixel_mesh.joints[:1] for one in (left, right)]
+    assert float((relative[0] - relative[1] * flip).norm(dim=-1).mean()) < 3e-3
+    assert left.params is not None
+    assert right.params is not None
+    torch.testing.assert_close(left.params.shape, right.params.shape, atol=0.02, rtol=0)
+
+
+def test_a_turned_picture_gives_the_turned_hand(hands: HandPredictor, crop: np.ndarray):
+    """A quarter turn of the picture turns the mesh by as much about the optical axis."""
+    (plain,), (turned,) = hands(crop), hands(np.ascontiguousarray(np.rot90(crop, -1)))
+    assert turned.side == "left"
+    quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    for kind in ("lixel_mesh", "parametric_mesh"):
+        one, other = (getattr(found, kind).joints for found in (plain, turned))
+        torch.testing.assert_close((one - one[:1]) @ quarter.T, other - other[:1], atol=8e-3, rtol=0)
+
+
+def test_hands_in_pockets_are_not_found(hands: HandPredictor):
+    predictor = MeshPredictor.load(device="cpu", detect=False, hands=hands)
+    people = predictor(EXAMPLES / "standing_jacket.jpg", boxes=[[230.0, 60.0, 480.0, 1300.0]])
+    assert dict(people[0].hands) == {}
+    assert people.record()["people"][0]["hands"] == {}
+
+
+def test_a_picture_without_hands_has_none(hands: HandPredictor):
+    rng = np.random.default_rng(0)
+    assert len(hands(rng.integers(0, 255, (120, 160, 3), dtype=np.uint8))) == 0
+    assert len(hands(np.full((64, 64, 3), 127, np.uint8))) == 0
+
+
+def test_a_box_tells_where_to_look(hands: HandPredictor):
+    photo = read_photo(EXAMPLES / "standing_garden.jpg").pixels
+    left = hands(photo, boxes=[[620.0, 640.0, 140.0, 240.0]])
+    assert [found.side for found in left] == ["left"]
+    with pytest.raises(InputError, match="outside"):
+        hands(photo, boxes=[[5000.0, 0.0, 10.0, 10.0]])
+
+
+def test_files_of_hands(person: PicturePrediction, tmp_path: Path):
+    options = SaveOptions(formats=("obj",), max_side=300)
+    written = {path.name for path in person.save(tmp_path, options)}
+    wanted = {f"standing_garden_0_{side}_hand_{kind}.obj" for side in ("left", "right") for kind in ("lixel", "param")}
+    assert wanted < written
+    assert all((tmp_path / name).exists() for name in written)
+    record = json.loads((tmp_path / "standing_garden.json").read_text())
+    left = record["people"][0]["hands"]["left"]
+    assert left["side"] == "left"
+    assert left["files"]["lixel"]["obj"] == "standing_garden_0_left_hand_lixel.obj"
+    assert record["network"]["hands"]["body"] == "anny-hand"
+    with np.load(tmp_path / "standing_garden.npz") as arrays:
+        assert sorted(arrays["hand_side"].tolist()) == ["left", "right"]
+        assert arrays["hand_person"].tolist() == [0, 0]
+        assert arrays["hand_lixel_vertices"].shape == (2, 1609, 3)
+    person.save(tmp_path, SaveOptions(formats=("ply",), pictures=False, overwrite=True))
+    assert not (tmp_path / "standing_garden_0_left_hand_lixel.obj").exists()
+
+
+def test_a_mirrored_camera_and_crop_see_the_mirror_image():
+    camera = Camera(torch.tensor([500.0, 500.0]), torch.tensor([150.0, 90.0]))
+    points = torch.tensor([[0.1, 0.2, 1.5], [-0.3, 0.0, 2.0]])
+    flat, flip = camera.project(points), torch.tensor([-1.0, 1.0, 1.0])
+    mirrored = camera.mirrored(320).project(points * flip)
+    torch.testing.assert_close(mirrored, torch.stack([319 - flat[:, 0], flat[:, 1]], 1))
+
+
+def test_boxes_turned_and_mirrored_are_cut_where_they_lie(hands: HandPredictor):
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    box = PersonBox((180.0, 40.0, 60.0, 60.0), prepared=True, mirrored=True, rotation=0.4)
+    crop = hands._crop(pixels, box).mirror(300)
+    centre = crop.to_image(torch.tensor([[112.0, 112.0]]))
+    torch.testing.assert_close(centre, torch.tensor([[210.0, 70.0]]), atol=1e-3, rtol=0)
+    assert bool(crop.mirrored)
+
+
+def test_options_that_do_not_fit():
+    with pytest.raises(InputError, match="give one of them"):
+        PredictOptions(("a.jpg",), hands=True, hand="left")
+    with pytest.raises(InputError, match="--hand-weights"):
+        PredictOptions(("a.jpg",), hand_weights=Path("x.safetensors"))
+
+
+def test_a_body_s_network_is_refused_for_hands():
+    with pytest.raises(InputError, match="hand network"):
+        HandPredictor.load(Path(__file__).parents[2] / "src/i2l_meshnet/models/data/default.safetensors", "cpu")
