@@ -33,7 +33,7 @@ PATIENCE = 120_000  # milliseconds; WebGL without a GPU is slow
 
 @pytest.fixture(scope="module")
 def address(predictor: MeshPredictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    limits = Limits(max_upload=2)
+    limits = Limits(max_upload=2.0)
     with running(Workshop(Work(predictor, limits), tmp_path_factory.mktemp("browser"), limits), limits) as url:
         yield url
 

@@ -38,7 +38,7 @@ def opened() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory and open files are read from /proc")
 def test_four_clients_with_good_and_bad_pictures(predictor: MeshPredictor, tmp_path: Path) -> None:
     """Memory is flat within 5 % from the first third on, no file or thread is left. Prints p50 and p95."""
-    limits = Limits(keep_seconds=2, max_waiting=3, max_pixels=2_000_000, max_upload=1)
+    limits = Limits(keep_seconds=2.0, max_waiting=3, max_pixels=2_000_000, max_upload=1.0)
     good = [picture(), picture(900, 1200, "PNG"), picture(640, 480, "WEBP")]
     bad = [b"", b"no picture", picture()[:2000], bytes(1_100_000), picture(2000, 1200)]
     statuses: Counter[int] = Counter()
@@ -90,7 +90,7 @@ def test_four_clients_with_good_and_bad_pictures(predictor: MeshPredictor, tmp_p
 
 @pytest.mark.skipif(FUZZER is None, reason="schemathesis is not installed; SCHEMATHESIS names it elsewhere")
 def test_the_openapi_description_is_fuzzed_without_a_500(predictor: MeshPredictor, tmp_path: Path) -> None:
-    limits = Limits(keep_seconds=5, max_upload=1)
+    limits = Limits(keep_seconds=5.0, max_upload=1.0)
     with running(Workshop(Work(predictor, limits), tmp_path, limits), limits) as address:
         command = [FUZZER or "", "run", f"{address}/openapi.json", "--checks", CHECKS, "--max-examples", "200"]
         found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
