@@ -3,6 +3,7 @@
 Source of the format: M. Meredith and S. Maddock, "Motion Capture File Formats Explained" (2001).
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,17 @@ def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     FileError if the file cannot be written.
     """
     motion = _evenly(rig_motion(body, params, times))
-    angles = Rotation.from_matrix(motion.rotations.flatten(0, 1).numpy()).as_euler("ZXY", degrees=True)
+    hierarchy, order = _joint(motion.rig)
+    rotations = motion.rotations[:, order].flatten(0, 1).numpy()
+    with warnings.catch_warnings():
+        # Somebody who lies may be in gimbal lock: one of the ways to tell that rotation is as good as another.
+        warnings.simplefilter("ignore", UserWarning)
+        angles = Rotation.from_matrix(rotations).as_euler("ZXY", degrees=True)
     # Angles run on over ±180°, so that a program that interpolates between frames does not spin.
     angles = np.unwrap(angles.reshape(len(motion.times), -1), period=360, axis=0)
     last = float(motion.times[-1])
     frame_time = last / (len(motion.times) - 1) if len(motion.times) > 1 else STILL_FRAME_TIME
-    lines = ["HIERARCHY", *_joint(motion.rig)]
-    lines += ["MOTION", f"Frames: {len(angles)}", f"Frame Time: {frame_time:.8f}"]
+    lines = ["HIERARCHY", *hierarchy, "MOTION", f"Frames: {len(angles)}", f"Frame Time: {frame_time:.8f}"]
     for place, turns in zip(motion.places.numpy(), angles, strict=True):
         lines.append(" ".join([*(f"{value:.6f}" for value in place), *(f"{value:.5f}" for value in turns)]))
     with atomic_path(path) as temporary:
@@ -61,16 +66,21 @@ def _evenly(motion: RigMotion) -> RigMotion:
     return RigMotion(motion.rig, rotations, between(motion.places), between(motion.amounts), even)
 
 
-def _joint(rig: Rig, bone: int = 0, depth: int = 0) -> list[str]:
-    """The lines of a bone and all below it. A bone without children ends as far on as it is from its parent."""
+def _joint(rig: Rig, bone: int = 0, depth: int = 0) -> tuple[list[str], list[int]]:
+    """The lines of a bone and all below it, and these bones in the order of the lines, which is that of the channels.
+
+    A bone without children ends as far on as it is from its parent.
+    """
     tab = "\t" * depth
     offset = "OFFSET " + " ".join(f"{value:.6f}" for value in rig.offsets[bone].tolist())
     channels = "CHANNELS 6 Xposition Yposition Zposition" if bone == 0 else "CHANNELS 3"
     lines = [f"{tab}{'JOINT' if bone else 'ROOT'} {rig.bones[bone]}", f"{tab}{{"]
     lines += [f"{tab}\t{offset if bone else 'OFFSET 0 0 0'}", f"{tab}\t{channels} Zrotation Xrotation Yrotation"]
     children = [child for child, parent in enumerate(rig.parents) if parent == bone]
+    order = [bone]
     for child in children:
-        lines += _joint(rig, child, depth + 1)
+        below, bones = _joint(rig, child, depth + 1)
+        lines, order = lines + below, order + bones
     if not children:
         lines += [f"{tab}\tEnd Site", f"{tab}\t{{", f"{tab}\t\t{offset}", f"{tab}\t}}"]
-    return [*lines, f"{tab}}}"]
+    return [*lines, f"{tab}}}"], order

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import roma
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from i2l_meshnet.animation.motion import RigMotion, rig_motion
@@ -123,7 +123,7 @@ def _primitive(
     return primitive
 
 
-def influences(weights: Float[np.ndarray, "v n"]) -> tuple[Int[np.ndarray, "v m"], Float[np.ndarray, "v m"]]:
+def influences(weights: Float[np.ndarray, "v n"]) -> tuple[Integer[np.ndarray, "v m"], Float[np.ndarray, "v m"]]:
     """The bones of each vertex that have a weight, largest first, and those weights; M is a multiple of four.
 
     Readers that know only one set of four so read the four that matter most.

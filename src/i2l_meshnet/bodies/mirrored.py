@@ -29,6 +29,10 @@ class MirroredBody(Body):
     def mean_shape(self) -> Float[Tensor, "s"]:
         return self.original.mean_shape
 
+    @property
+    def upright(self) -> Float[Tensor, "3 3"]:
+        return self.original.upright
+
     def forward(self, params: BodyParams) -> BodyMesh:
         return mirror_mesh(self.original(self.original.mirror(params)))
 

@@ -1,6 +1,8 @@
 """The `view` command: saved results in an interactive 3D view in the browser, on this machine only."""
 
+import contextlib
 import dataclasses
+import io
 import socket
 import threading
 import time
@@ -120,7 +122,11 @@ class Viewer:
         names = {person.body for person in scene.people if person.params is not None}
         bodies = {name: load_body(name, body_dir) for name in names}
         _require_free(port)
-        self._server = viser.ViserServer(host=HOST, port=port, label="I2L-MeshNet", verbose=False)
+        # It prints the address in its own way even so.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server = viser.ViserServer(host=HOST, port=port, label="I2L-MeshNet", verbose=False)
+        # Sharing would send the scene to viser's makers.
+        self._server.gui.configure_theme(show_share_button=False)
         self.port: int = self._server.get_port()
         self._scene, self._backdrop = scene, backdrop
         self._frames = range(
@@ -146,7 +152,8 @@ class Viewer:
 
     def close(self) -> None:
         """Stops the server."""
-        self._server.stop()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server.stop()
 
     def step(self) -> float:
         """Goes on to the next frame while the clip plays; returns the seconds until the next call."""
