@@ -1,6 +1,7 @@
 """The training loop on the toy body: steps, going on, logs, and what goes wrong."""
 
 import csv
+import importlib.util
 import json
 import multiprocessing
 import resource
@@ -190,6 +191,19 @@ def test_a_batch_of_one_picture_is_refused_by_batchnorm(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="raise --batch, or take --batchnorm frozen"):
         job.run(tiny_options(tmp_path, {"batch": 1}))
     assert job.run(tiny_options(tmp_path, {"batch": 1, "batchnorm": "frozen"}, max_steps=1)) == 0
+
+
+def test_a_checkpoint_of_another_network_is_no_start(tmp_path: Path) -> None:
+    assert job.run(tiny_options(tmp_path, {"end_epoch": 1})) == 0
+    start = tmp_path / "output" / "model_dump" / "snapshot_0.safetensors"
+    with pytest.raises(InputError, match="another network than the recipe's resnet18 for toy in crops of 64 pixels"):
+        job.run(tiny_options(tmp_path / "other", {"crop": 64}, start=start))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_wandb_that_is_not_installed_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pip install wandb"):
+        job.run(tiny_options(tmp_path, wandb=True))
 
 
 def test_unknown_data_set_names_the_known_ones(tmp_path: Path) -> None:

@@ -167,7 +167,10 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
     if start is not None and not options.resume:
         network = checkpoint.load(start, body)
         if network.config != config:
-            raise InputError(f"{start} holds another network than the recipe's {recipe.backbone} for {recipe.body}")
+            raise InputError(
+                f"{start} holds another network than the recipe's {recipe.backbone} for {recipe.body} "
+                f"in crops of {recipe.crop} pixels: change --backbone or --crop, or start from another"
+            )
         return network
     network = assembly.build(config, body)
     if recipe.imagenet == "none" or options.resume:
