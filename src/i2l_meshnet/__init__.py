@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from i2l_meshnet.errors import FileError, InputError, UserError
     from i2l_meshnet.geometry.camera import Camera
     from i2l_meshnet.models.meshnet import MeshNet
+    from i2l_meshnet.prediction.hands import HandPredictor
     from i2l_meshnet.prediction.intrinsics import Intrinsics
     from i2l_meshnet.prediction.predictor import MeshPredictor
     from i2l_meshnet.prediction.results import PicturePrediction, Prediction, SaveOptions
@@ -27,6 +28,7 @@ _HOMES = {
     "BodyParams": "bodies.base",
     "Camera": "geometry.camera",
     "FileError": "errors",
+    "HandPredictor": "prediction.hands",
     "InputError": "errors",
     "Intrinsics": "prediction.intrinsics",
     "MeshNet": "models.meshnet",
@@ -45,6 +47,7 @@ __all__ = [
     "BodyParams",
     "Camera",
     "FileError",
+    "HandPredictor",
     "InputError",
     "Intrinsics",
     "MeshNet",

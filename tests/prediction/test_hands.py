@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from i2l_meshnet.bodies import load_body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.prediction.boxes import PersonBox
 from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.images import read_photo
@@ -184,3 +186,22 @@ def test_options_that_do_not_fit():
 def test_a_body_s_network_is_refused_for_hands():
     with pytest.raises(InputError, match="hand network"):
         HandPredictor.load(Path(__file__).parents[2] / "src/i2l_meshnet/models/data/default.safetensors", "cpu")
+
+
+def test_another_hand_network_makes_the_meshes(crop: np.ndarray, body_directory: Path, tmp_path: Path):
+    """A published network with MANO (both stand-ins: untrained, of invented shape): crops and mirror."""
+    torch.manual_seed(0)
+    path = tmp_path / "mano.safetensors"
+    mano = load_body("mano", body_directory)
+    checkpoint.save(assembly.build(assembly.published_config(mano, "resnet18"), mano), path)
+    hands = HandPredictor.load(path, "cpu", body_directory)
+    (found,) = hands(crop)
+    assert found.side == "left"
+    assert found.body.name == "mano-left"
+    assert found.lixel_mesh.vertices.shape == (778, 3)
+    assert bool(found.crop.mirrored)
+    assert float(found.crop.rotation) == 0
+    # The box holds the hand, and nothing is said of a confidence that the network does not have.
+    assert 60 < float(found.box[2:].max()) < 200
+    assert found.confidence is None
+    assert hands.network_facts["body"] == "mano"

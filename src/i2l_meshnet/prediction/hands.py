@@ -16,6 +16,7 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, box_from_points, make_crop, warp_image
+from i2l_meshnet.models.hand import HandPoseNet
 from i2l_meshnet.models.loading import HAND_WEIGHTS, PALM_WEIGHTS, choose_device, load_network, shipped_weights
 from i2l_meshnet.models.mediapipe import (
     LANDMARK_CROP,
@@ -266,17 +267,18 @@ class HandPredictor(MeshPredictor):
 
     def box(self, hand: FoundHand, width: int, root_depth: float | None = None) -> PersonBox:
         """The box from which the network's crop of a hand is cut, in a picture of `width` pixels."""
-        mirrored, turn = hand.side == "left", 0.0
-        turned = getattr(self.network.grid, "crop_size", None) == LANDMARK_CROP
-        if turned:
+        # Our network wants the landmark network's crops; published ones, upright boxes with a margin.
+        own = isinstance(getattr(self.network, "pose_net", None), HandPoseNet)
+        if own:
             box, rotation = region_around(hand.points)
-            turn = float(rotation)
         else:
             box = box_from_points(hand.points, torch.ones(LANDMARKS, dtype=torch.bool), margin=1.0)
+            rotation = 0.0
         x, y, w, h = box.tolist()
+        mirrored = hand.side == "left"
         if mirrored:
             x = width - 1 - x - w
-        return PersonBox((x, y, w, h), hand.presence, root_depth, prepared=turned, mirrored=mirrored, rotation=turn)
+        return PersonBox((x, y, w, h), hand.presence, root_depth, own, mirrored, float(rotation))
 
     def add_hands(
         self,
