@@ -64,7 +64,7 @@ def evaluate_clips(
         clip = open_clip(path)
         samples, crops = _prepared(clip, make_detector, every, network.grid.crop_size)
         report = evaluate_multiview(
-            network, network.grid, body, regressor, samples.to(device), crops.to(device), batch_size
+            network, body, regressor, samples.to(device), crops.to(device), batch_size
         )
         found[clip.name] = report.to_json()
         for name, part in (
@@ -95,19 +95,28 @@ def require_regressor(body: Body, benchmark: str) -> Float[Tensor, "26 v"]:
     return regressor
 
 
+def clip_samples(clip: MultiviewClip, make_detector: Callable[[], Detect], every: int) -> MultiviewSamples:
+    """The people of a clip in every so-manieth frame, with their reference; kept in the cache folder."""
+    kept = _samples_file(clip, every)
+    if not kept.exists():
+        estimate = load_onnx(assets.ensure("rtmpose")).eval()
+        save_samples(build_samples(clip, make_detector(), estimate, every), kept)
+    return load_samples(kept)
+
+
+def _samples_file(clip: MultiviewClip, every: int) -> Path:
+    facts = [VERSION, every, *(str(assets.ensure(name)) for name in ("multiview", "detector", "rtmpose"))]
+    stamp = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    return assets.cache_folder() / "benchmarks" / f"{clip.name}-{stamp}.npz"
+
+
 def _prepared(
     clip: MultiviewClip, make_detector: Callable[[], Detect], every: int, crop_size: tuple[int, int]
 ) -> tuple[MultiviewSamples, UInt8[Tensor, "b 3 h w"]]:
     """Samples and crops of a clip, kept in the cache folder."""
-    facts = [VERSION, every, *(str(assets.ensure(name)) for name in ("multiview", "detector", "rtmpose"))]
-    stamp = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-    folder = assets.cache_folder() / "benchmarks"
-    kept = folder / f"{clip.name}-{stamp}.npz"
-    if not kept.exists():
-        estimate = load_onnx(assets.ensure("rtmpose")).eval()
-        save_samples(build_samples(clip, make_detector(), estimate, every), kept)
-    samples = load_samples(kept)
-    cut = folder / f"{clip.name}-{stamp}-{crop_size[0]}x{crop_size[1]}.npz"
+    kept = _samples_file(clip, every)
+    samples = clip_samples(clip, make_detector, every)
+    cut = kept.with_name(f"{kept.stem}-{crop_size[0]}x{crop_size[1]}.npz")
     try:
         with np.load(cut) as file:
             crops = torch.from_numpy(file["crops"])

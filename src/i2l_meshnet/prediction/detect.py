@@ -1,5 +1,6 @@
 """People in a picture, as boxes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -69,7 +70,9 @@ class PersonDetector:
         return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]), scale
 
 
-def detected_people(detector: PersonDetector, image: UInt8[np.ndarray, "h w 3"]) -> list[PersonBox]:
+def detected_people(
+    detector: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], image: UInt8[np.ndarray, "h w 3"]
+) -> list[PersonBox]:
     """The people that a detector finds in an RGB picture, best first, as the predictor takes them."""
     found, scores = detector(image)
     return [

@@ -156,7 +156,7 @@ def _as_aac(
     target = container.add_stream("aac", rate=stream.rate)
     if not isinstance(target, AudioStream):
         raise TypeError("aac is no audio encoder")
-    target.layout = stream.layout.name
+    target.layout = "mono" if stream.layout.nb_channels == 1 else "stereo"
     for frame in source.decode(stream):
         if frame.pts is not None and frame.time_base is not None:
             frame.pts -= round(start / frame.time_base)

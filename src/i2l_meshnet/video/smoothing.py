@@ -4,7 +4,7 @@ Both work on points and on rotations: a point's tangent is a difference, a rotat
 """
 
 import math
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import roma
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 SmoothKind = Literal["one-euro", "offline", "off"]
 
 
+@runtime_checkable
 class Space(Protocol):
     """Where values live: how to go from one to another, by tangent vectors (their last axis has length 3 or less)."""
 
@@ -120,4 +121,5 @@ def interpolate_rotations(
     """Rotations between two, along the shortest way, at `steps` from 0 (start) to 1 (end)."""
     space = Rotations()
     way = space.difference(start, end)
-    return space.move(start, steps.reshape(-1, *[1] * way.ndim) * way)
+    shape = (len(steps), *[1] * way.ndim)
+    return space.move(start.expand(len(steps), *start.shape), steps.reshape(shape) * way)

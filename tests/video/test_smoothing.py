@@ -1,0 +1,128 @@
+import math
+
+import pytest
+import roma
+import torch
+from torch import Tensor
+
+from i2l_meshnet.video.smoothing import (
+    OneEuro,
+    Points,
+    Rotations,
+    fit_points,
+    fit_rotations,
+    interpolate_rotations,
+    local_fit,
+)
+
+TIMES = torch.arange(120) / 30.0
+
+
+def jitter(values: Tensor) -> float:
+    return float((values[2:] - 2 * values[1:-1] + values[:-2]).norm(dim=-1).mean())
+
+
+def noise(*shape: int, scale: float, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def turning(speed: float, scale: float) -> tuple[Tensor, Tensor]:
+    """Rotations about an axis at a steady speed (radians a second), and the same with noise."""
+    vectors = torch.zeros(len(TIMES), 4, 3)
+    vectors[..., 1] = speed * TIMES[:, None]
+    truth = roma.rotvec_to_rotmat(vectors)
+    return truth, truth @ roma.rotvec_to_rotmat(noise(len(TIMES), 4, 3, scale=scale))
+
+
+def angles(one: Tensor, other: Tensor) -> Tensor:
+    return roma.rotmat_geodesic_distance(one, other)
+
+
+def filtered(filter_: OneEuro, values: Tensor) -> Tensor:
+    return torch.stack([filter_.step(value, 1 / 30) for value in values])
+
+
+def test_one_euro_takes_noise_away() -> None:
+    still = torch.tensor([1.0, -2.0, 5.0]).expand(120, 7, 3) + noise(120, 7, 3, scale=0.01)
+    found = filtered(OneEuro(Points(), 1.0, 1.0), still)
+    assert jitter(found[10:]) < 0.2 * jitter(still[10:])
+    assert (found[30:].mean(0) - still[30:].mean(0)).abs().max() < 0.003
+
+
+@pytest.mark.parametrize("speed", [0.2, 1.0, 5.0])
+def test_one_euros_lag_at_a_steady_speed_is_bounded(speed: float) -> None:
+    gain = 3.0
+    line = (speed * TIMES)[:, None, None] * torch.tensor([0.6, 0.0, 0.8])
+    lag = (filtered(OneEuro(Points(), 1.0, gain, speed_cutoff=5.0), line) - line).norm(dim=-1)[-1]
+    assert lag < 1 / (2 * math.pi * gain)
+
+
+def test_one_euro_on_rotations_gives_steadier_rotations() -> None:
+    truth, noisy = turning(1.0, 0.05)
+    found = filtered(OneEuro(Rotations(), 1.5, 1.0), noisy)
+    torch.testing.assert_close(found @ found.mT, torch.eye(3).expand_as(found), atol=1e-5, rtol=0)
+    assert (torch.linalg.det(found) > 0).all()
+    assert angles(found[1:], found[:-1]).std() < 0.5 * angles(noisy[1:], noisy[:-1]).std()
+    assert angles(found, truth)[60:].mean() < 1 / (2 * math.pi)
+
+
+def test_one_euro_does_not_care_how_motion_is_sampled() -> None:
+    values = torch.sin(TIMES)[:, None]
+    steady = filtered(OneEuro(Points(), 2.0, 0.0), values)
+    uneven = OneEuro(Points(), 2.0, 0.0)
+    kept = [0, *sorted({i for i in range(1, 120) if i % 7 and i % 5})]
+    found, before = [], 0.0
+    for index in kept:
+        time = float(TIMES[index])
+        found.append(uneven.step(values[index], time - before))
+        before = time
+    torch.testing.assert_close(torch.stack(found)[20:], steady[kept][20:], atol=0.03, rtol=0)
+
+
+def test_one_euro_starts_where_it_starts() -> None:
+    value = torch.tensor([[3.0, 4.0]])
+    assert OneEuro(Points(), 0.1, 0.0).step(value, 0.0).equal(value)
+
+
+def test_the_offline_fit_leaves_parabolas_alone_everywhere() -> None:
+    uneven = TIMES + 0.01 * torch.sin(7 * TIMES)
+    weights = local_fit(uneven, uneven, torch.ones(120), 0.1)
+    torch.testing.assert_close(weights.sum(1), torch.ones(120))
+    parabola = torch.stack([2 + uneven - 3 * uneven**2, uneven**2], -1)
+    torch.testing.assert_close(fit_points(weights, parabola), parabola, atol=2e-4, rtol=0)
+
+
+def test_the_offline_fit_takes_noise_away_without_lag() -> None:
+    truth = torch.sin(2 * TIMES)[:, None]
+    noisy = truth + noise(120, 1, scale=0.02)
+    found = fit_points(local_fit(TIMES, TIMES, torch.ones(120), 0.1), noisy)
+    assert jitter(found) < 0.15 * jitter(noisy)
+    assert (found - truth).abs().mean() < 0.5 * (noisy - truth).abs().mean()
+    # The way back in time is the same: nothing trails behind.
+    backwards = fit_points(local_fit(-TIMES.flip(0), -TIMES.flip(0), torch.ones(120), 0.1), noisy.flip(0)).flip(0)
+    torch.testing.assert_close(found, backwards, atol=1e-5, rtol=0)
+
+
+def test_the_offline_fit_of_rotations_stays_near_them() -> None:
+    truth, noisy = turning(3.0, 0.05)
+    found = fit_rotations(local_fit(TIMES, TIMES, torch.ones(120), 0.08), noisy)
+    torch.testing.assert_close(found @ found.mT, torch.eye(3).expand_as(found), atol=1e-5, rtol=0)
+    assert angles(found, truth).mean() < 0.6 * angles(noisy, truth).mean()
+
+
+def test_what_is_not_trusted_hardly_counts_and_few_frames_do() -> None:
+    trust = torch.ones(120)
+    trust[60] = 1e-4
+    values = torch.zeros(120, 1)
+    values[60] = 1.0
+    assert fit_points(local_fit(TIMES, TIMES, trust, 0.1), values).abs().max() < 1e-2
+    for few in (1, 2):
+        weights = local_fit(TIMES[:few], TIMES[:few], torch.ones(few), 0.1)
+        torch.testing.assert_close(weights.sum(1), torch.ones(few))
+
+
+def test_rotations_are_interpolated_along_the_shortest_way() -> None:
+    start, end = roma.rotvec_to_rotmat(torch.tensor([[0.0, 0.2, 0.0], [0.0, 1.2, 0.0]]))
+    found = interpolate_rotations(start, end, torch.tensor([0.0, 0.25, 1.0]))
+    expected = roma.rotvec_to_rotmat(torch.tensor([[0.0, 0.2, 0.0], [0.0, 0.45, 0.0], [0.0, 1.2, 0.0]]))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
