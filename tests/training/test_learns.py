@@ -1,37 +1,161 @@
-"""Proof that both stages learn: 32 pictures of the toy body are learnt by heart."""
+"""Proof that both stages learn: 32 pictures of the toy body, and every tiny data set, are learnt by heart.
+
+Everything is `train`'s own, without augmentation: a quarter of the published channels, crops of 64 pixels, so 16 lixels
+along a side. The networks first learn with the batches' own BatchNorm statistics, then with the running ones, with
+which they are measured.
+"""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
+from tiny_training import slim_networks
 
+from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.targets import SHAPE_LIMIT
+from i2l_meshnet.evaluation.evaluate import build_benchmark, evaluate
+from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED, PROTOCOLS, Protocol
 from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.loading import load_network
 from i2l_meshnet.recipes import RECIPES
+from i2l_meshnet.skeletons import MUCO
 from i2l_meshnet.training import job
-from i2l_meshnet.training.recipe import RunOptions, TrainOptions
+from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 
-REPEATS = 25
-"""How often an epoch shows every picture: a hundred steps."""
-LIXEL = dataclasses.replace(
-    RECIPES["tiny"][1],
-    train_3d=("Toy",) * REPEATS,
-    pictures=32,
-    batch=8,
-    augment=False,
-    validation="Toy:train",
-    end_epoch=8,
-    decay_epochs=(5, 7),
+LIXEL_LIMIT, PARAM_LIMIT = 20.0, 30.0
+"""Largest MPJPE, mm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a stage: epochs of `steps` steps, the learning rate a third from each to the next."""
+
+    stage: Literal["lixel", "param"]
+    batchnorm: Literal["local", "frozen"]
+    epochs: int
+    steps: int
+    learning_rate: float
+
+
+HAND = (
+    Phase("lixel", "local", 1, 120, 3e-3),
+    Phase("lixel", "frozen", 3, 40, 1e-3),
+    Phase("param", "local", 1, 60, 3e-3),
+    Phase("param", "frozen", 3, 30, 1e-3),
 )
-PARAM = dataclasses.replace(LIXEL, stage="param", first_epoch=8, end_epoch=18, decay_epochs=(14, 17))
+"""Enough for a hand, whose lixels are a seventh of a body's."""
+BODY = (
+    Phase("lixel", "local", 1, 300, 3e-3),
+    Phase("lixel", "frozen", 4, 100, 1e-3),
+    Phase("param", "local", 1, 400, 3e-3),
+    Phase("param", "frozen", 3, 100, 1e-3),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks((16, 32, 64, 128), 64):
+        yield
+
+
+def learn(recipe: Recipe, run: RunOptions, samples: int, phases: tuple[Phase, ...]) -> Path:
+    """Trains phase by phase, each from the snapshot of the one before; the last one's snapshot.
+
+    samples: of the data sets in an epoch. They are repeated so that an epoch has the phase's steps.
+    """
+    start = None
+    for number, phase in enumerate(phases):
+        repeats = -(-phase.steps * recipe.batch // samples)
+        changed = dataclasses.replace(
+            recipe,
+            stage=phase.stage,
+            batchnorm=phase.batchnorm,
+            train_3d=recipe.train_3d * repeats,
+            train_2d=recipe.train_2d * repeats,
+            end_epoch=phase.epochs,
+            decay_epochs=tuple(range(1, phase.epochs)),
+            decay_factor=3.0,
+            learning_rate=phase.learning_rate,
+        )
+        out = run.out / str(number)
+        assert job.run(TrainOptions(changed, dataclasses.replace(run, out=out, start=start))) == 0
+        start = out / "model_dump" / f"snapshot_{phase.epochs - 1}.safetensors"
+    assert start is not None
+    return start
+
+
+HUMAN36M = PROTOCOLS["Human36M"]
+TINY: dict[str, Protocol] = {
+    "Human36M": HUMAN36M,
+    "MuCo": dataclasses.replace(
+        HUMAN36M, source="MuCo", scored=tuple(joint for joint in HUMAN36M_SCORED if joint in MUCO.joints)
+    ),
+    # Without 3D joints the fits are the truth, which the body's own joints are read off.
+    "MSCOCO": dataclasses.replace(HUMAN36M, source="MSCOCO", joints=None, scored=None, truth="fit"),
+    "PW3D": PROTOCOLS["PW3D"],
+    "FreiHAND": PROTOCOLS["FreiHAND"],
+}
+"""Data set → how it is scored; MuCo and MSCOCO, which have no benchmark, as near to Human3.6M's as they can be."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_both_stages_learn_a_tiny_data_set_by_heart(
+    name: str, tmp_path: Path, dataset_root: Path, body_directory: Path
+) -> None:
+    """Measured where the truth does not contradict itself.
+
+    Some fits of the tiny sets are wrong, missing or wild on purpose: training passes them over, and there nothing says
+    where the vertices lie that joints are read off.
+    """
+    hand = name == "FreiHAND"
+    source = open_source(ADAPTERS[name], name, dataset_root, "train", true_boxes=True)
+    sets = {"train_3d": (name,), "train_2d": ()} if source.three_d else {"train_3d": (), "train_2d": (name,)}
+    recipe = dataclasses.replace(
+        RECIPES["hand-lixel" if hand else "body-lixel"][1],
+        **sets,
+        backbone="resnet18",
+        crop=64,
+        imagenet="none",
+        augment=False,
+        batch=len(source),
+    )
+    run = RunOptions(dataset_root, tmp_path, body_directory, workers=0, tensorboard=False, device="cpu", log_every=20)
+    phases = HAND if hand else BODY
+    if len(source) == 1:
+        # A batch of one picture has no statistics.
+        phases = tuple(dataclasses.replace(phase, batchnorm="frozen") for phase in phases)
+    network, body, _ = load_network(learn(recipe, run, len(source), phases), body_directory)
+    benchmark = build_benchmark(source, TINY[name], body, network.grid, dataset_root, body_directory, True)
+    evaluation, _ = evaluate(network, body, benchmark, ("lixel", "param"), true_depth=True)
+
+    parts = job.DataParts(recipe, run, body)
+    dataset = parts.dataset()
+    used = parts.targets(recipe.own_joints)(dataset.__getitems__(range(len(source)))).params_weight.bool().numpy()
+    used &= (np.abs(source.table.arrays["shape"]) <= SHAPE_LIMIT).all(1)
+    errors = {kind: found.metrics[used, 0] for kind, found in evaluation.errors.items()}
+    print(name, {kind: values.round(1).tolist() for kind, values in errors.items()})
+    assert len(errors["lixel"]) == {"Human36M": 3, "MuCo": 2, "MSCOCO": 3, "PW3D": 1, "FreiHAND": 4}[name]
+    assert errors["lixel"].mean() < LIXEL_LIMIT
+    assert errors["param"].mean() < PARAM_LIMIT
 
 
 @pytest.mark.slow
 def test_both_stages_learn_32_pictures_by_heart(tmp_path: Path) -> None:
-    run = RunOptions(data=tmp_path / "data", out=tmp_path / "output", workers=0, tensorboard=False, log_every=100)
-    errors = {}
-    for recipe in (LIXEL, PARAM):
-        assert job.run(TrainOptions(recipe, run)) == 0
-        best = run.out / "model_dump" / f"best_{recipe.stage}.safetensors"
-        errors |= checkpoint.read_metadata(best).extra["errors"]
-    assert errors["MPJPE from lixel mesh"] < 20
-    assert errors["MPJPE from param mesh"] < 30
+    recipe = dataclasses.replace(RECIPES["tiny"][1], pictures=32, batch=8, augment=False, validation="Toy:train")
+    run = RunOptions(tmp_path / "data", tmp_path / "output", workers=0, tensorboard=False, log_every=50)
+    phases = (
+        Phase("lixel", "local", 1, 600, 3e-3),
+        Phase("lixel", "frozen", 4, 150, 1e-3),
+        *BODY[2:],
+    )
+    learn(recipe, run, recipe.pictures, phases)
+    found = [
+        checkpoint.read_metadata(run.out / number / "model_dump" / f"best_{stage}.safetensors").extra["errors"]
+        for number, stage in (("1", "lixel"), ("3", "param"))
+    ]
+    assert found[0]["MPJPE from lixel mesh"] < LIXEL_LIMIT
+    assert found[1]["MPJPE from param mesh"] < PARAM_LIMIT

@@ -20,11 +20,14 @@ TINY = dataclasses.replace(RECIPES["tiny"][1], crop=32, batch=2, pictures=6, val
 
 
 @contextlib.contextmanager
-def slim_networks() -> Iterator[None]:
-    """Published networks have a hundredth of their weights meanwhile: a step takes moments, a state little room."""
+def slim_networks(widths: tuple[int, ...] = (8, 12, 16, 20), channels: int = 16) -> Iterator[None]:
+    """Published networks have a hundredth of their weights meanwhile: a step takes moments, a state little room.
+
+    widths: of the four stages of a ResNet. channels: of a lixel head.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "_WIDTHS", (8, 12, 16, 20))
-        patch.setattr(assembly, "LixelHead", functools.partial(LixelHead, channels=16))
+        patch.setattr(backbone, "_WIDTHS", widths)
+        patch.setattr(assembly, "LixelHead", functools.partial(LixelHead, channels=channels))
         yield
 
 
