@@ -4,7 +4,6 @@ import io
 import secrets
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,7 +79,7 @@ class TableFolder:
         self._number += 1
         self._waiting.clear()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TableFolder":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
