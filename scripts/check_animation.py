@@ -1,0 +1,80 @@
+"""Opens our GLB and BVH files in Blender and compares them with our own meshes and bones.
+
+    python scripts/check_animation.py write output/animation          # where i2l-meshnet is installed
+    python scripts/check_animation.py blender output/animation        # where Blender's module is: pip install bpy
+
+The first writes a clip of 60 random smooth poses of Anny, its hand and the toy, and of SMPL and MANO where
+I2L_MESHNET_BODIES names their files; the second prints distances over all frames, millimetres.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def write(folder: Path) -> None:
+    """Files of a clip for each body, and what Blender should find in them, in glTF's frame."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "animation"))
+    from clips import dance
+
+    from i2l_meshnet.animation import write_bvh, write_glb
+    from i2l_meshnet.animation.motion import rig_motion
+    from i2l_meshnet.bodies import load_body
+    from i2l_meshnet.errors import FileError
+    from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("anny", "anny-hand", "toy", "smpl", "mano"):
+        try:
+            body = load_body(name)
+        except FileError as error:
+            print(f"without {name}: {error}")
+            continue
+        params, times = dance(body)
+        write_glb(folder / f"{name}.glb", body, params, times)
+        write_bvh(folder / f"{name}.bvh", body, params, times)
+        motion = rig_motion(body, params, times)
+        turned, places = motion.rotations.clone(), motion.places[:, None].repeat(1, len(motion.rig.bones), 1)
+        for bone, parent in enumerate(motion.rig.parents[1:], 1):
+            places[:, bone] = places[:, parent] + turned[:, parent] @ motion.rig.offsets[bone]
+            turned[:, bone] = turned[:, parent] @ turned[:, bone]
+        vertices = body(params).vertices.double().numpy() * CAMERA_TO_GLTF
+        np.savez(folder / f"{name}.npz", vertices=vertices, times=times, bones=motion.rig.bones, places=places)
+
+
+def blender(folder: Path) -> None:
+    """What Blender makes of the files."""
+    import bpy
+
+    def to_gltf(points: np.ndarray) -> np.ndarray:
+        return points[:, [0, 2, 1]] * (1, 1, -1)
+
+    for truth in sorted(folder.glob("*.npz")):
+        with np.load(truth) as arrays:
+            vertices, times, bones, places = (arrays[key] for key in ("vertices", "times", "bones", "places"))
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        bpy.ops.import_scene.gltf(filepath=str(truth.with_suffix(".glb")))
+        scene = bpy.context.scene
+        mesh = next(o for o in bpy.data.objects if o.type == "MESH" and any(m.type == "ARMATURE" for m in o.modifiers))
+        off = []
+        for time, expected in zip(times, vertices, strict=True):
+            frame = time * scene.render.fps
+            scene.frame_set(int(frame), subframe=float(frame % 1))
+            posed = mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())
+            points = np.array([posed.matrix_world @ vertex.co for vertex in posed.to_mesh().vertices])
+            off.append(np.linalg.norm(to_gltf(points) - expected, axis=1))
+        print(f"RESULT {truth.stem}.glb: mean {1e3 * np.mean(off):.4f}, largest {1e3 * np.max(off):.4f} mm")
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        bpy.ops.import_anim.bvh(filepath=str(truth.with_suffix(".bvh")))
+        armature = next(o for o in bpy.data.objects if o.type == "ARMATURE")
+        off = []
+        for number, expected in enumerate(places, 1):
+            bpy.context.scene.frame_set(number)
+            heads = np.array([armature.matrix_world @ armature.pose.bones[str(bone)].head for bone in bones])
+            off.append(np.linalg.norm(to_gltf(heads) - expected, axis=1))
+        print(f"RESULT {truth.stem}.bvh: mean {1e3 * np.mean(off):.4f}, largest {1e3 * np.max(off):.4f} mm")
+
+
+if __name__ == "__main__":
+    {"write": write, "blender": blender}[sys.argv[1]](Path(sys.argv[2]))
