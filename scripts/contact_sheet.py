@@ -1,8 +1,8 @@
 """Many fits on one picture, to be looked at after every change: `python scripts/contact_sheet.py [PICTURE...]`.
 
 Each photo gets a row of panels: the lixel mesh on it, the parametric mesh on it, and both from the side (the first
-person only, the camera to the left). Without pictures, the photos are the bundled examples and the ten people of the
-asset `openpeople`, which is fetched first; all are under the MIT licence and may be shown.
+person only, the camera to the left; degrees: see `tilt`). Without pictures, the photos are the bundled examples and the
+ten people of the asset `openpeople`, which is fetched first; all are under the MIT licence and may be shown.
 docs/images/contact_sheet.jpg is made so.
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 import tyro
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from tyro.conf import Positional
 
 from i2l_meshnet import assets
@@ -24,6 +24,7 @@ from i2l_meshnet.prediction.images import find_pictures
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import PicturePrediction
+from i2l_meshnet.skeletons import Skeleton
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 BUNDLED = ("P001", "P004", "P009")
@@ -84,8 +85,23 @@ def draw_row(found: PicturePrediction, height: int, name: str) -> UInt8[np.ndarr
         overlays.append(
             captioned(_window(drawn, corner, (height, width)), f"{name} {confidence}" if not overlays else kind)
         )
-        views.append(captioned(_letterboxed(draw_view(surfaces[:1], "side", chosen), (height, width)), f"side, {kind}"))
+        shown = found[chosen[0]]
+        mesh = shown.lixel_mesh if kind == "lixel" or shown.parametric_mesh is None else shown.parametric_mesh
+        view = _letterboxed(draw_view(surfaces[:1], "side", chosen), (height, width))
+        views.append(captioned(view, f"{kind} {tilt(mesh.joints.numpy(), shown.body.skeleton):+.0f} deg"))
     return np.hstack(overlays + views)
+
+
+def tilt(joints: Float[np.ndarray, "j 3"], skeleton: Skeleton) -> float:
+    """How far the line from ankles to shoulders leans out of the picture's plane, degrees, positive to the camera.
+
+    An upright person before a level camera has 0; before one that looks down by some degrees, so many.
+    """
+    ankles, shoulders = (
+        np.mean([joints[skeleton.index(f"{side}_{joint}")] for side in "LR"], 0) for joint in ("Ankle", "Shoulder")
+    )
+    _, down, away = shoulders - ankles
+    return float(np.degrees(np.arctan2(-away, -down)))
 
 
 def draw_sheet(rows: list[UInt8[np.ndarray, "h _ 3"]], columns: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -121,8 +137,9 @@ def make_sheet(options: SheetOptions) -> None:
     """Predicts and draws all photos."""
     if options.columns < 1 or options.height < 32:
         raise InputError("--columns is at least 1, --height at least 32")
-    named = [(Path(picture.path), picture.path.stem) for picture in find_pictures(options.pictures)]
-    if not options.pictures:
+    if options.pictures:
+        named = [(picture.path, picture.path.stem) for picture in find_pictures(options.pictures)]
+    else:
         # The people's pictures are all called alike, but for the folder.
         named = [
             (path, path.stem if path.parent == EXAMPLES else path.parent.parent.name) for path in default_pictures()

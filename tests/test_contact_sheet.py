@@ -53,6 +53,17 @@ def test_a_folder_becomes_one_picture(
     assert "3 photos" in capsys.readouterr().out
 
 
+def test_tilt_is_towards_the_camera(sheet: ModuleType) -> None:
+    skeleton = load_body("toy").skeleton
+    joints = np.zeros((len(skeleton), 3), np.float32)
+    for side in "LR":
+        joints[skeleton.index(f"{side}_Shoulder")] = [0, -1, 3]
+        joints[skeleton.index(f"{side}_Ankle")] = [0.2, 0.5, 3]
+    assert sheet.tilt(joints, skeleton) == pytest.approx(0)
+    joints[[skeleton.index(f"{side}_Shoulder") for side in "LR"], 2] -= 1.5
+    assert sheet.tilt(joints, skeleton) == pytest.approx(45)
+
+
 def test_a_window_beyond_the_picture_is_filled_with_paper(sheet: ModuleType) -> None:
     picture = np.zeros((4, 6, 3), np.uint8)
     found = sheet._window(picture, np.array([-2, 1]), (5, 4))
