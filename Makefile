@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := output/demo
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow check format docs notebooks clean
 
 demo: $(STAMP)
 	$(BIN)/i2l-meshnet assets detector
@@ -29,6 +30,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site lies in output/site; $(BIN)/mkdocs serve shows it while you write."
+
+notebooks: $(DOCS_STAMP)
+	cd notebooks && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace *.ipynb
+
 clean:
 	rm -rf $(VENV) output
 
@@ -39,3 +47,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $(DOCS_STAMP)

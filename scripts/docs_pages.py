@@ -1,0 +1,119 @@
+"""MkDocs hook: the pages of the docs site that are made from something else in the repository.
+
+Command line: what each command's --help prints. Python API: a page for each package, from its docstrings. Notebooks,
+benchmarks and the change log: as they stand, outside docs/.
+"""
+
+import contextlib
+import io
+import os
+from pathlib import Path, PurePosixPath
+
+import nbconvert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "i2l_meshnet"
+COPIED = {
+    "performance.md": "benchmarks/README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "security-policy.md": "SECURITY.md",
+}
+RECIPE = "train tiny"
+"""All recipes of `train` have the settings of this one."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the pages of the Python API into the navigation, in place of the entry `api/`."""
+    for section in config.nav or []:
+        for entries in section.values():
+            for entry in entries:
+                if "api/" in entry.values():
+                    entry["Python API"] = [{title: path} for path, (title, _) in _api_pages().items()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+
+    def add(path: str, content: str | bytes) -> None:
+        files.append(File.generated(config, path, content=content))
+
+    for page, original in COPIED.items():
+        text = (ROOT / original).read_text(encoding="utf-8")
+        add(page, text.replace("](../docs/", "](").replace("](docs/", "]("))
+    add("command-line.md", _command_line())
+    for path, (_, content) in _api_pages().items():
+        add(path, content)
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        page = f"notebooks/{notebook.stem}.md"
+        prefix = f"{notebook.stem}_files"
+        content, made = nbconvert.MarkdownExporter().from_filename(
+            str(notebook), resources={"output_files_dir": prefix, "unique_key": notebook.stem}
+        )
+        add(page, content)
+        for name, data in made["outputs"].items():
+            add(f"notebooks/{PurePosixPath(name).as_posix()}", data)
+    return files
+
+
+def _api_pages() -> dict[str, tuple[str, str]]:
+    """Path of each page → its title and text."""
+    pages = {"api/index.md": ("Overview", _overview())}
+    packages = sorted(path.parent for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE)
+    loose = [path for path in sorted(SOURCE.glob("*.py")) if path.stem not in ("__init__", "cli")]
+    pages["api/common.md"] = ("common", _api_page("Common parts", loose))
+    for package in packages:
+        modules = sorted(path for path in package.glob("*.py") if path.stem != "__init__")
+        if modules:
+            name = ".".join(package.relative_to(SOURCE).parts)
+            pages[f"api/{name}.md"] = (name, _api_page(f"i2l_meshnet.{name}", modules))
+    return pages
+
+
+def _overview() -> str:
+    import i2l_meshnet
+
+    lines = [
+        "# Python API",
+        "",
+        "What `from i2l_meshnet import …` offers; every other public name has its page beside.",
+        "",
+    ]
+    lines += ["```python", "from i2l_meshnet import MeshPredictor", ""]
+    lines += [
+        "predictor = MeshPredictor.load()",
+        'people = predictor("photo.jpg")',
+        'people.save("results")',
+        "```",
+        "",
+    ]
+    lines += [f"- [`{name}`][{getattr(i2l_meshnet, name).__module__}.{name}]" for name in i2l_meshnet.__all__]
+    return "\n".join(lines) + "\n"
+
+
+def _api_page(title: str, modules: list[Path]) -> str:
+    lines = [f"# {title}", ""]
+    for path in modules:
+        name = ".".join(("i2l_meshnet", *path.relative_to(SOURCE).with_suffix("").parts))
+        lines += [f"## {path.stem}", "", f"::: {name}", "    options:", "      show_root_heading: false", ""]
+    return "\n".join(lines)
+
+
+def _command_line() -> str:
+    """Every command's help text."""
+    os.environ["COLUMNS"] = "100"
+    from i2l_meshnet import cli
+
+    order = [*cli.COMMANDS]
+    names = sorted([*cli.EXAMPLES, RECIPE], key=lambda name: order.index(name.split()[0]))
+    lines = ["# Command line", "", "What `i2l-meshnet COMMAND --help` prints.", ""]
+    for name in names:
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            cli.main([*name.split(), "--help"])
+        shown = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        lines += [f"## {name}", "", "```text", shown.strip(), "```", ""]
+    return "\n".join(lines)
