@@ -91,7 +91,7 @@ def test_upload_turn_and_download(page, tmp_path: Path) -> None:
             pytest.fail(f"the viewer {identity} stays empty")
     turns = "() => ['lixel', 'param'].map(id => document.getElementById(id).getCameraOrbit().theta)"
     before = page.evaluate(turns)
-    page.locator("#lixel").focus()
+    page.locator("#lixel .userInput").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(f"before => ({turns})().every((angle, i) => Math.abs(angle - before[i]) > 0.05)", arg=before)

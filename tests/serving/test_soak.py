@@ -1,5 +1,6 @@
 """The server under load, and against a fuzzer that reads its OpenAPI description. `pytest -m slow tests/serving`."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import form, picture, running
-from httpx2 import Client
+from httpx2 import Client, TimeoutException
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.serving.answers import Work
@@ -56,7 +57,7 @@ def test_four_clients_with_good_and_bad_pictures(predictor: MeshPredictor, tmp_p
                     data = good[random.integers(len(good))] if kind < 0.6 else bad[random.integers(len(bad))]
                     begun = time.monotonic()
                     if kind > 0.95:  # goes away before it is answered
-                        with pytest.raises(Exception, match="timed out"):
+                        with contextlib.suppress(TimeoutException):
                             client.post("/predict", files=form(good[0]), timeout=0.02)
                         continue
                     answer = client.post("/predict", files=form(data))

@@ -150,7 +150,7 @@ class Work:
             prediction.save(job.folder, SaveOptions(formats=wish.formats, max_side=SHOWN_SIDE), _NAME)
             return {"left_out": left_out, "files": _write_scenes(prediction, job.folder)}
         except FileError as error:
-            raise _UNWRITABLE from error
+            raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server could not write the results") from error
 
     def _read(self, job: Job) -> Photo:
         try:
@@ -184,9 +184,6 @@ class Work:
         )
         ClipJob(clip, job.folder / _NAME, self._predictor, options, None, Console(file=StringIO()), report).run()
         return {"files": {}}
-
-
-_UNWRITABLE = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server could not write the results")
 
 
 def _write_scenes(prediction: PicturePrediction, folder: Path) -> dict[str, str]:

@@ -33,9 +33,9 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Job:
-    """One upload on its way to results. Only `Workshop` changes it.
+    """One upload on its way to results. Only `Workshop` and its work change it.
 
     folder: the upload before, the results after. upload: where it is put; its own name is never kept. request: what
     was asked for. stage: what is being done, for people to read. share: of the work that is done, 0 to 1. files: of
@@ -170,13 +170,15 @@ class Workshop:
         try:
             self._work(job)
         except Refusal as error:
-            refusal = error
+            # A copy: the error itself keeps alive all that its traceback knows, pictures among it.
+            refusal = Refusal(error.status, error.reason, error.retry_after)
         except MemoryError:
             refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "not enough memory for this picture")
         except Exception:  # a fault of ours must not end the thread that everybody waits for
             traceback.print_exc()
             refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
-        job.upload.unlink(missing_ok=True)
+        if refusal is not None:
+            shutil.rmtree(job.folder, ignore_errors=True)
         with self._lock:
             job.refusal, job.state = refusal, State.DONE if refusal is None else State.FAILED
             job.ended = time.monotonic()
