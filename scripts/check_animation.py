@@ -4,7 +4,8 @@
     python scripts/check_animation.py blender output/animation        # where Blender's module is: pip install bpy
 
 The first writes a clip of 60 random smooth poses of Anny, its hand and the toy, and of SMPL and MANO where
-I2L_MESHNET_BODIES names their files; the second prints distances over all frames, millimetres.
+I2L_MESHNET_BODIES names their files, and prints how far Anny is off where a file or reader knows less than the body;
+the second prints distances over all frames, millimetres.
 """
 
 import sys
@@ -16,11 +17,13 @@ import numpy as np
 def write(folder: Path) -> None:
     """Files of a clip for each body, and what Blender should find in them, in glTF's frame."""
     sys.path.append(str(Path(__file__).parents[1] / "tests" / "animation"))
+    import torch
     from clips import dance
 
     from i2l_meshnet.animation import write_bvh, write_glb
     from i2l_meshnet.animation.motion import rig_motion
     from i2l_meshnet.bodies import load_body
+    from i2l_meshnet.bodies.skinning import KinematicTree, blend
     from i2l_meshnet.errors import FileError
     from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 
@@ -35,12 +38,26 @@ def write(folder: Path) -> None:
         write_glb(folder / f"{name}.glb", body, params, times)
         write_bvh(folder / f"{name}.bvh", body, params, times)
         motion = rig_motion(body, params, times)
-        turned, places = motion.rotations.clone(), motion.places[:, None].repeat(1, len(motion.rig.bones), 1)
-        for bone, parent in enumerate(motion.rig.parents[1:], 1):
-            places[:, bone] = places[:, parent] + turned[:, parent] @ motion.rig.offsets[bone]
-            turned[:, bone] = turned[:, parent] @ turned[:, bone]
-        vertices = body(params).vertices.double().numpy() * CAMERA_TO_GLTF
+        turned, places = KinematicTree(motion.rig.parents).pose(motion.rotations, motion.rig.offsets, motion.places)
+        vertices = body(params).vertices.double() * torch.from_numpy(CAMERA_TO_GLTF)
         np.savez(folder / f"{name}.npz", vertices=vertices, times=times, bones=motion.rig.bones, places=places)
+        if name != "anny":
+            continue
+
+        def skinned(rig, weights, turned=turned, places=places):
+            linear = turned @ rig.turns
+            return blend(rig.vertices, weights, linear, places - (linear * rig.heads[:, None]).sum(-1))
+
+        largest = motion.rig.weights.topk(4, -1)
+        four = torch.zeros_like(motion.rig.weights).scatter(-1, largest.indices, largest.values)
+        _tell("readers of four influences", skinned(motion.rig, four / four.sum(-1, keepdim=True)) - vertices)
+        rig = rig_motion(body, params, times, full=True).rig
+        _tell("the full mesh", skinned(rig, rig.weights) - body.full_mesh(vertices.float()))
+
+
+def _tell(what: str, difference) -> None:
+    off = 1e3 * difference.norm(dim=-1).numpy()
+    print(f"{what}: mean {off.mean():.2f}, 99th percentile {np.quantile(off, 0.99):.1f}, largest {off.max():.1f} mm")
 
 
 def blender(folder: Path) -> None:

@@ -222,8 +222,11 @@ EXAMPLES = {
         "i2l-meshnet predict s3://bucket/photos --parquet people --engine ray --workers 8",
     ),
     "serve": ("i2l-meshnet serve --port 8000",),
-    "view": ("i2l-meshnet view results/photo.npz",),
-    "rig": ("i2l-meshnet rig results/photo.npz --out person.glb",),
+    "view": ("i2l-meshnet view results/photo.json --picture photo.jpg",),
+    "rig": (
+        "i2l-meshnet rig results/clip_person_00.npz --out dancer.glb",
+        "i2l-meshnet rig results/photo.json --person 1 --out person.bvh",
+    ),
     "bench": ("i2l-meshnet bench --only default predict --quick",),
     "evaluate": ("i2l-meshnet evaluate --data PW3D --root data --body-dir bodies --out results/pw3d",),
     "train": ("i2l-meshnet train tiny --out output", "i2l-meshnet train body-lixel --data data --gpu 0-3"),

@@ -2,6 +2,7 @@
 
 import socket
 import urllib.request
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ import pytest
 from i2l_meshnet import cli
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.video.encode import VideoWriter
+from i2l_meshnet.video.source import TICKS
 from i2l_meshnet.viewing import view
 from i2l_meshnet.viewing.saved import read_saved
 from i2l_meshnet.viewing.view import Backdrop, Viewer
@@ -108,6 +111,20 @@ def test_a_clip_plays_round_and_people_come_and_go(clip: Path, toy: Body) -> Non
         assert viewer._frame.value == 0
     finally:
         viewer.close()
+
+
+def test_the_frames_of_a_clip_stand_behind_the_people(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 320, 240, Fraction(25)) as writer:
+        for number in range(12):
+            writer.write(np.full((240, 320, 3), 20 * number, np.uint8), number * TICKS // 25)
+    scene = read_saved(clip)
+    backdrop = Backdrop(path, scene)
+    assert backdrop.size == (320, 240)
+    for number in (0, 1, 2, 7, 3, 4, 11):
+        pixels = backdrop.frame(number)
+        assert pixels is not None
+        assert abs(float(pixels.mean()) - 20 * number) < 4
 
 
 def test_what_cannot_be_viewed_is_told_in_one_line(photo: Path, clip: Path, tmp_path: Path, capsys) -> None:

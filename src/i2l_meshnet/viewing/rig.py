@@ -15,10 +15,7 @@ from i2l_meshnet.viewing.saved import read_saved
 
 @dataclasses.dataclass(frozen=True)
 class RigOptions:
-    """Write a person whom predict has saved as a file with skeleton and motion.
-
-    A photo's person keeps the photo's pose. Example: i2l-meshnet rig results/clip_person_00.npz --out dancer.glb
-    """
+    """Write a person whom predict has saved as a file with skeleton and motion; of a photo, in the photo's pose."""
 
     result: Positional[Path]
     """What predict wrote: a person's .npz of a clip, or the .npz or .json of a photo or clip."""

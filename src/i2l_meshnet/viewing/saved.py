@@ -72,17 +72,16 @@ def read_saved(path: Path) -> SavedScene:
     """
     if path.is_dir():
         records = sorted(record for record in path.glob("*.json") if _read_json(record).get("people") is not None)
-        if len(records) != 1:
-            found = (
-                "no results" if not records else f"results of {len(records)} pictures; name one, such as {records[0]}"
-            )
-            raise FileError(f"{path} holds {found}" if records else f"{path} holds {found}; {_ADVICE}")
+        if not records:
+            raise FileError(f"{path} holds no results; {_ADVICE}")
+        if len(records) > 1:
+            raise FileError(f"{path} holds results of {len(records)} pictures; name one, such as {records[0]}")
         return read_saved(records[0])
     if path.suffix == ".npz":
         record = path.with_suffix(".json")
         return _from_arrays(path, _read_json(record) if record.exists() else {})
     if path.suffix != ".json" or not path.exists():
-        raise FileError(f"{'cannot use' if path.exists() else 'there is no'} {path}; {_ADVICE}")
+        raise FileError(f"{'cannot use' if path.exists() else 'there is no'} {path}: {_ADVICE}")
     record = _read_json(path)
     try:
         if record.get("format") == "i2l-meshnet prediction":

@@ -34,10 +34,7 @@ SHOWN: tuple[MeshShown, ...] = ("lixel", "param")
 
 @dataclasses.dataclass(frozen=True)
 class ViewOptions:
-    """Look at saved results from all sides in the browser: meshes, skeletons, the camera with its picture.
-
-    Example: i2l-meshnet view results/photo.json
-    """
+    """Look at saved results from all sides in the browser: meshes, skeletons, the camera with its picture."""
 
     result: Positional[Path]
     """What predict wrote: the .json or .npz of a photo or clip, a person's .npz of a clip, or the folder of one."""
@@ -82,7 +79,7 @@ class Backdrop:
         """path: None for no picture. Raises FileError if it cannot be read, InputError if it is of another size."""
         self._clip = Clip(path) if path is not None and scene.is_clip else None
         self._frames: Iterator[Frame] = iter(())
-        self._number, self._pixels = -1, None
+        self._number, self._pixels = -2, None  # no frame follows it
         if path is not None and self._clip is None:
             self._pixels = read_photo(path).pixels
         elif self._clip is not None:
@@ -121,10 +118,9 @@ class Viewer:
             raise InputError("the view needs viser: pip install 'i2l-meshnet[view]'") from error
         names = {person.body for person in scene.people if person.params is not None}
         bodies = {name: load_body(name, body_dir) for name in names}
-        _require_free(port)
         # It prints the address in its own way even so.
         with contextlib.redirect_stdout(io.StringIO()):
-            self._server = viser.ViserServer(host=HOST, port=port, label="I2L-MeshNet", verbose=False)
+            self._server = viser.ViserServer(host=HOST, port=_free_port(port), label="I2L-MeshNet", verbose=False)
         # Sharing would send the scene to viser's makers.
         self._server.gui.configure_theme(show_share_button=False)
         self.port: int = self._server.get_port()
@@ -202,12 +198,12 @@ class Viewer:
             control.on_update(lambda _: self.draw())
 
     def _aim(self) -> None:
-        """The first view: from the side of the camera, at the people."""
+        """The first view: from one side, of the people and the camera."""
         middle = np.median(np.concatenate([person.joints.reshape(-1, 3) for person in self._scene.people]), 0)
         view = self._server.initial_camera
         view.up = (0.0, -1.0, 0.0)
-        view.look_at = tuple(middle.tolist())
-        view.position = tuple((middle + np.linalg.norm(middle) * np.array([0.8, -0.3, -0.8])).tolist())
+        view.look_at = tuple((0.7 * middle).tolist())
+        view.position = tuple((0.7 * middle + np.linalg.norm(middle) * np.array([1.0, -0.4, -0.7])).tolist())
 
     def _look_through(self, client: Any) -> None:
         """Puts a visitor's eye where the camera was, with its angle of view."""
@@ -280,11 +276,12 @@ class _Figure:
                 self._sticks.points = self._person.joints[row][np.array(self._bones)].astype(np.float32)
 
 
-def _require_free(port: int) -> None:
-    """Raises InputError if the port is taken: viser would silently take another one."""
+def _free_port(port: int) -> int:
+    """The port, or any free one for 0. Raises InputError if it is taken: viser would silently take another one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
+            return probe.getsockname()[1]
         except (OSError, OverflowError) as error:
             raise InputError(f"port {port} cannot be used ({error}); choose another one with --port") from error
