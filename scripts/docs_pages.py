@@ -104,7 +104,7 @@ def _api_page(title: str, modules: list[Path]) -> str:
 
 def _command_line() -> str:
     """Every command's help text."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"  # fits the page
     from i2l_meshnet import cli
 
     order = [*cli.COMMANDS]

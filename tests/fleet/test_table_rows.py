@@ -68,8 +68,8 @@ def test_a_row_holds_what_the_predictor_says(maker: RowMaker, photos: Path) -> N
             ("shape", person.params.shape),
             ("joints_image", person.joints_image),
         ):
-            # Six decimals are kept.
-            np.testing.assert_allclose(row[key], value.numpy(), rtol=1e-6, atol=1e-6, err_msg=key)
+            # Six decimals are kept; the broken picture has put these two into other batches than `expected`.
+            np.testing.assert_allclose(row[key], value.numpy(), rtol=1e-5, atol=1e-6, err_msg=key)
         assert row["reprojection_error"]["median"] == pytest.approx(person.reprojection_error[0], abs=1e-3)
     assert "broken.jpg: it is not a picture" in broken["error"]
     assert {key for key, value in broken.items() if value is not None} == {"picture", "error"}
@@ -200,6 +200,11 @@ def test_the_command_writes_a_table_and_goes_on_where_it_was(
     assert sorted(Path(name).name for name in table["picture"].to_pylist()) == ["a.jpg", "b.png", "broken.jpg"]
     assert cli.main(["predict", str(photos / "b.png"), "--parquet", out, "--no-detect", "--overwrite"]) == 0
     assert pq.read_table(out).num_rows == 1
+
+
+def test_hands_have_no_rows(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rows for bodies only"):
+        job.run(options(photos, hands=True, parquet=str(tmp_path)))
 
 
 def test_ray_is_named_where_it_is_missing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

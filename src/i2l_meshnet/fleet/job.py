@@ -25,6 +25,8 @@ def run(options: PredictOptions) -> int:
     Pictures that have rows there already are skipped, unless `options.overwrite`: so the same command goes on where
     a run was broken off. Raises UserError for what concerns all pictures.
     """
+    if options.hands or options.hand is not None:
+        raise InputError("a table has rows for bodies only; leave out --hands and --hand, or --parquet")
     start = time.perf_counter()
     addresses = find_addresses(options.inputs, options.recursive)
     with TableFolder(options.parquet or "") as table:
