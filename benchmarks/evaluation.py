@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from i2l_meshnet.benchmarking.published import align_plainly
 from i2l_meshnet.benchmarking.turns import take_turns
 from i2l_meshnet.data.annotation import TableBuilder
 from i2l_meshnet.data.dataset import Sample
@@ -93,20 +94,6 @@ def make_predictions(count: int, per_joint: int, seed: int = 0) -> Predictions:
     return Predictions(sample, lixel, param, torch.from_numpy(regressor))
 
 
-def aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Similarity alignment of one point set, as in SPEC."""
-    mean_source, mean_target = source.mean(0), target.mean(0)
-    covariance = (source - mean_source).T @ (target - mean_target) / len(source)
-    u, s, vt = np.linalg.svd(covariance)
-    rotation = vt.T @ u.T
-    if np.linalg.det(rotation) < 0:
-        s[-1] = -s[-1]
-        vt[2] = -vt[2]
-        rotation = vt.T @ u.T
-    scale = s.sum() / source.var(0).sum()
-    return (scale * rotation @ source.T).T + mean_target - scale * rotation @ mean_source
-
-
 def published_evaluate(predictions: Predictions) -> Callable[[], np.ndarray]:
     """The oracle: one sample after the other; (n, 4) millimetres. Tensors are turned to arrays beforehand."""
     annotation = predictions.sample.annotation
@@ -132,7 +119,7 @@ def published_evaluate(predictions: Predictions) -> Callable[[], np.ndarray]:
                 found = np.dot(regressor, vertices)
                 found = (found - found[0])[SCORED]
                 errors.append(np.sqrt(((found - true) ** 2).sum(1)).mean())
-                errors.append(np.sqrt(((aligned(found, true) - true) ** 2).sum(1)).mean())
+                errors.append(np.sqrt(((align_plainly(found, true) - true) ** 2).sum(1)).mean())
             results.append(errors)
         return np.array(results)
 

@@ -35,6 +35,8 @@ import numpy as np
 import orjson
 import torch
 
+from i2l_meshnet.benchmarking.machine import memory
+from i2l_meshnet.benchmarking.published import pose_plainly
 from i2l_meshnet.benchmarking.subjects import made_up_body
 from i2l_meshnet.benchmarking.turns import Turns, take_turns
 from i2l_meshnet.bodies.linear import LinearBody
@@ -101,44 +103,6 @@ def made_up_source(case: Case, folder: Path, people: int) -> Source:
             fit=fit,
         )
     return Source(case.name, "train", folder, rows.build(folder), case.three_d)
-
-
-def pose_plainly(body: LinearBody, pose: torch.Tensor, shape: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Vertices and bone starts of one body, as the reference implementations of SMPL and MANO work them out.
-
-    pose: axis-angle (1, k, 3); shape (1, s); shift (1, 3).
-    """
-    bones, vertices = len(body.parents), body.template.shape[0]
-    angle = (pose + 1e-8).norm(dim=-1, keepdim=True)
-    half, axis = angle / 2, pose / angle
-    w, (x, y, z) = half.cos()[..., 0], (half.sin() * axis).unbind(-1)
-    rows = [w * w + x * x - y * y - z * z, 2 * x * y - 2 * w * z, 2 * w * y + 2 * x * z]
-    rows += [2 * w * z + 2 * x * y, w * w - x * x + y * y - z * z, 2 * y * z - 2 * w * x]
-    rows += [2 * x * z - 2 * w * y, 2 * w * x + 2 * y * z, w * w - x * x - y * y + z * z]
-    turns = torch.stack(rows, -1).view(1, bones, 3, 3)
-    change = (turns[:, 1:] - torch.eye(3)).reshape(1, -1)
-    shape_matrix = body.shape_directions.T.view(vertices, 3, -1)
-    pose_matrix = body.pose_directions.T.view(vertices, 3, -1)
-    rest = body.template + torch.matmul(shape_matrix, shape.T).permute(2, 0, 1)
-    starts = torch.matmul(body.bone_regressor, rest)
-    posed = rest + torch.matmul(pose_matrix, change.T).permute(2, 0, 1)
-    last = torch.tensor([[[0.0, 0.0, 0.0, 1.0]]])
-    chain: list[torch.Tensor] = []
-    for bone in range(bones):
-        parent = body.parents[bone]
-        offset = starts[:, bone] - (starts[:, parent] if bone else 0)
-        local = torch.cat([torch.cat([turns[:, bone], offset[..., None]], 2), last], 1)
-        chain.append(torch.matmul(chain[parent], local) if bone else local)
-    maps = []
-    for bone in range(bones):
-        start = torch.cat([starts[:, bone], torch.zeros(1, 1)], 1)[..., None]
-        away = torch.matmul(chain[bone], start)
-        maps.append(chain[bone] - torch.cat([torch.zeros(1, 4, 3), away], 2))
-    blended = torch.matmul(torch.stack(maps, -1), body.weights.T)
-    homogeneous = torch.cat([posed.permute(0, 2, 1), torch.ones(1, 1, vertices)], 1)
-    moved = (blended * homogeneous[:, None]).sum(2).permute(0, 2, 1)[:, :, :3]
-    places = torch.stack(chain, 1)[:, :, :3, 3]
-    return torch.cat([moved, places], 1) + shift[:, None]
 
 
 class PublishedLoader:
@@ -326,14 +290,6 @@ def load_published(root: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def memory(field: str) -> float:
-    """A field of this process's memory use, MiB."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"the system does not report {field}")
 
 
 def measure_start(way: str, root: Path) -> None:

@@ -2,15 +2,17 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.linear import MANO_BONES, MANO_TIPS, SMPL_BONES, SMPL_FACE_VERTICES, LinearBody, LinearBodyData
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.backbone import Bottleneck
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
+from i2l_meshnet.rendering.shading import render_meshes
 from i2l_meshnet.skeletons import MANO, SMPL
 
 SEED = 11
@@ -85,3 +87,18 @@ def pictures(batch: int, size: int = 256) -> Float[Tensor, "{batch} 3 {size} {si
     blocks = torch.rand(batch, 3, 8, 8, generator=generator)
     noise = torch.rand(batch, 3, size, size, generator=generator)
     return 0.7 * nn.functional.interpolate(blocks, size=(size, size)) + 0.3 * noise
+
+
+def person(height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """The Anny body at rest, drawn over `pictures`' blocks; RGB."""
+    body = load_body("anny")
+    vertices = body(body.rest_params(1)).vertices[0].numpy()
+    # Its z points up and y to its back; the camera's y points down. 5 m away, four fifths of the picture's height.
+    vertices = vertices[:, [0, 2, 1]] * [1, -1, 1]
+    vertices = vertices - (vertices.min(0) + vertices.max(0)) / 2 + [0, 0, 5]
+    focal = 0.8 * height * 5 / float(np.ptp(vertices[:, 1]))
+    colours = np.full_like(vertices, 0.7)
+    center = (width / 2, height / 2)
+    drawn, coverage = render_meshes(vertices, body.faces.numpy(), (focal, focal), center, (height, width), colours)
+    behind = nn.functional.interpolate(pictures(1), size=(height, width))[0].permute(1, 2, 0).numpy()
+    return (255 * (behind * (1 - coverage[..., None]) + drawn)).astype(np.uint8)

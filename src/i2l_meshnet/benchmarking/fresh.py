@@ -1,0 +1,59 @@
+"""What is measured in a process of its own: `python -m i2l_meshnet.benchmarking.fresh MEASUREMENT ...`.
+
+    memory published|fp32|bf16 BATCH    MiB that a forward pass of the published network adds at its peak
+    mesh                                seconds from the first import to the mesh of a made-up picture
+
+Prints the number.
+"""
+
+import ctypes
+import gc
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_START = time.perf_counter()
+
+
+def measure(*arguments: str) -> float:
+    """Runs this module in a fresh process and gives the number that it prints."""
+    command = [sys.executable, "-m", "i2l_meshnet.benchmarking.fresh", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def _pass_memory(way: str, batch: int) -> float:
+    import torch
+
+    from i2l_meshnet.benchmarking.machine import memory
+    from i2l_meshnet.benchmarking.subjects import made_up_body, pictures
+    from i2l_meshnet.models import assembly
+    from i2l_meshnet.models.inference import for_inference
+    from i2l_meshnet.models.reference import plain_copy
+
+    body = made_up_body()
+    network = assembly.build(assembly.published_config(body), body).eval()
+    network = plain_copy(network) if way == "published" else for_inference(network, "bf16" if way == "bf16" else "fp32")
+    image = pictures(batch)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # Gives freed memory back, which the pass would use unseen.
+    Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak of setting up.
+    before = memory("VmRSS", "/proc/self/status")
+    with torch.inference_mode():
+        network(image)
+    return memory("VmHWM", "/proc/self/status") - before
+
+
+def _first_mesh() -> float:
+    import numpy as np
+
+    from i2l_meshnet import MeshPredictor
+
+    picture = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
+    MeshPredictor.load(detect=False)(picture)
+    return time.perf_counter() - _START
+
+
+if __name__ == "__main__":
+    print(_pass_memory(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "memory" else _first_mesh())
