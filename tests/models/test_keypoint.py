@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import build
@@ -16,7 +17,6 @@ from i2l_meshnet.models.keypoint import (
     mirror_keypoints,
 )
 from i2l_meshnet.models.meshnet import MeshNet
-from i2l_meshnet.training.lifting_samples import camera_rotations
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_parameters_follow_from_camera_rotations(network: MeshNet, body: Body, k
         assert regressor is not None
         rotations, shape = regressor.camera_frame(output.mesh_joints, network.pose_to_feature(pose))
     assert output.params is not None
-    torch.testing.assert_close(camera_rotations(output.params.pose, body.parents), rotations, atol=1e-5, rtol=0)
+    torch.testing.assert_close(global_rotations(output.params.pose, body.parents), rotations, atol=1e-5, rtol=0)
     assert ((shape >= 0) & (shape <= 1)).all()
 
 

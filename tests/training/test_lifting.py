@@ -9,6 +9,7 @@ import torch
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.models.assembly import build
@@ -19,7 +20,7 @@ from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, lifting_losses, start_heads, surface_basis
-from i2l_meshnet.training.lifting_samples import LiftingSampler, camera_rotations
+from i2l_meshnet.training.lifting_samples import LiftingSampler
 
 OPTIONS = LiftingOptions(steps=4, batch=32, warmup=2, workers=0)
 
@@ -93,7 +94,7 @@ def test_keypoints_lie_near_the_body_where_the_detector_is_sure(body: AnnyBody, 
 def test_camera_rotations_of_the_rest_pose_are_the_root_s(body: AnnyBody):
     pose = body.rest_params(2).pose.clone()
     pose[:, 0] = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    found = camera_rotations(pose, body.parents)
+    found = global_rotations(pose, body.parents)
     torch.testing.assert_close(found, pose[:, :1].expand_as(found))
 
 

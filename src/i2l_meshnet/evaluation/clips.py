@@ -63,9 +63,7 @@ def evaluate_clips(
     for path in sorted(path for path in folder.glob("**/Demo_*") if (path / "videos").is_dir()):
         clip = open_clip(path)
         samples, crops = _prepared(clip, make_detector, every, network.grid.crop_size)
-        report = evaluate_multiview(
-            network, body, regressor, samples.to(device), crops.to(device), batch_size
-        )
+        report = evaluate_multiview(network, body, regressor, samples.to(device), crops.to(device), batch_size)
         found[clip.name] = report.to_json()
         for name, part in (
             ("joints", report.joint_rows()),

@@ -42,6 +42,7 @@ from i2l_meshnet.evaluation.scoring import (
 )
 from i2l_meshnet.evaluation.submission import write_submission
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.output import LixelNetwork
 
@@ -433,9 +434,8 @@ def predict_meshes(network: LixelNetwork, body: Body, sample: Sample, kinds: Seq
         return Meshes(output.vertices.float())
     if output.params is None:
         raise InputError(NO_REGRESSOR)
-    turn = network.grid.view_rotation(sample.crop, sample.annotation.camera)
-    vertices = body(output.params.to(dtype=torch.float32)).vertices
-    return Meshes(output.vertices.float(), vertices @ turn.transpose(-1, -2))
+    params = camera_params(network, output, sample.crop, sample.annotation.camera)
+    return Meshes(output.vertices.float(), body(params).vertices)
 
 
 def true_root_depth(

@@ -21,6 +21,7 @@ from i2l_meshnet.evaluation.metrics import root_relative
 from i2l_meshnet.evaluation.protocols import MPJPE, MPVPE, PA_MPJPE, PA_MPVPE
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors, write_table
 from i2l_meshnet.geometry.alignment import similarity_align
+from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.synthetic.shapes import stature
 from i2l_meshnet.synthetic.source import synthetic_source
@@ -169,12 +170,13 @@ def _answers(
             output = network(sample.network_input())
             truth = _true_params(sample)
             vertices = _rooted(body(truth).vertices, rows)
-            for kind, mesh in _meshes(network, body, output, sample).items():
+            meshes, params = _meshes(network, body, output, sample)
+            for kind, mesh in meshes.items():
                 errors.setdefault(kind, []).append(_errors(_rooted(mesh, rows), vertices, rows))
             unknown = torch.full((len(vertices),), torch.nan)
             confidence.append(unknown if output.keypoints is None else output.keypoints[..., 2].mean(1).cpu())
-            if output.params is not None:
-                found.append(output.params.shape.float().cpu())
+            if params is not None:
+                found.append(params.shape.cpu())
             true.append(truth.shape.cpu())
     joined = {
         kind: MeshErrors(*(torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)))
@@ -191,14 +193,14 @@ def _true_params(sample: Sample) -> BodyParams:
 
 def _meshes(
     network: LixelNetwork, body: Body, output: LixelOutput, sample: Sample
-) -> dict[str, Float[Tensor, "b v 3"]]:
+) -> tuple[dict[str, Float[Tensor, "b v 3"]], BodyParams | None]:
     """Meshes in the camera frame, metres: the lixel mesh at the true root's depth, the parametric one anywhere."""
     camera, depth = sample.annotation.camera, sample.annotation.root_depth
     meshes = {"lixel": network.grid.to_camera(output.vertices.float(), sample.crop, camera, depth)}
-    if output.params is not None:
-        turn = network.grid.view_rotation(sample.crop, camera)
-        meshes["param"] = body(output.params.to(dtype=torch.float32).turned(turn)).vertices
-    return meshes
+    if output.params is None:
+        return meshes, None
+    params = camera_params(network, output, sample.crop, camera)
+    return {**meshes, "param": body(params).vertices}, params
 
 
 def _rooted(vertices: Float[Tensor, "b v 3"], rows: Float[Tensor, "12 v"]) -> Float[Tensor, "b v 3"]:
@@ -246,10 +248,8 @@ def _draw(
     sample = dataset.batch([row]).to(device)
     truth = body(_true_params(sample)).vertices
     hips = rows[list(HIPS)].mean(0) @ truth
-    meshes = {
-        kind: _rooted(mesh, rows) + hips[:, None]
-        for kind, mesh in _meshes(network, body, network(sample.network_input()), sample).items()
-    }
+    found, _ = _meshes(network, body, network(sample.network_input()), sample)
+    meshes = {kind: _rooted(mesh, rows) + hips[:, None] for kind, mesh in found.items()}
     captions = {"": Path(evaluation.pictures[row]).stem, "truth": "truth"}
     for kind in meshes:
         captions[kind] = f"{kind}: MPJPE {evaluation.errors[kind].metrics[row, 0]:.0f} mm"

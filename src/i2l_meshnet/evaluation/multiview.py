@@ -1,7 +1,7 @@
 """A network on real people: joints against a reference triangulated from four views."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.data.multiview import HIPS, JOINTS, KEYPOINT_ROWS, MultiviewSamples
 from i2l_meshnet.evaluation.metrics import acceleration_error, aligned_error, mean_error, root_relative
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.models.fitting import camera_params
+from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.tensors import TensorDataclass
 
 MILLIMETRES = 1000
@@ -178,8 +179,7 @@ class MultiviewReport:
 
 
 def evaluate_multiview(
-    network: Callable[[Tensor], LixelOutput],
-    grid: LixelGrid,
+    network: LixelNetwork,
     body: Body,
     keypoint_regressor: Float[Tensor, "26 v"],
     samples: MultiviewSamples,
@@ -192,6 +192,7 @@ def evaluate_multiview(
     are compared relative to the mean of the hips. The lixel mesh is brought to metres with the reference's root
     depth, as the published benchmarks do with the ground truth's; the parametric mesh needs none.
     """
+    grid = network.grid
     lixel, param = [], []
     rows = keypoint_regressor[list(KEYPOINT_ROWS)]
     with torch.inference_mode():
@@ -200,8 +201,8 @@ def evaluate_multiview(
             output = network(crops[part].float() / 255)
             lixel.append(lixels_to_joints(output.vertices.float(), rows, grid, samples[part]))
             if output.params is not None:
-                turn = grid.view_rotation(samples[part].crop(grid.crop_size), samples[part].camera)
-                param.append(rows @ body(output.params.turned(turn)).vertices)
+                params = camera_params(network, output, samples[part].crop(grid.crop_size), samples[part].camera)
+                param.append(rows @ body(params).vertices)
     return report(samples, torch.cat(lixel), torch.cat(param) if param else None)
 
 

@@ -12,10 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.skinning import local_rotations
 from i2l_meshnet.geometry.lixel import LixelGrid, soft_argmax
 from i2l_meshnet.geometry.rotations import sixd_to_matrix
 from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.lixel_head import linear_soft_argmax
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
@@ -170,12 +173,11 @@ class GlobalRotationRegressor(nn.Module):
     ) -> None:
         super().__init__()
         self.half_bins = (bins[2] / 2, bins[1] / 2, bins[0] / 2)
-        self.above = [max(parent, 0) for parent in parents]
-        self.bones = len(parents)
+        self.parents = tuple(parents)
         self.embed = nn.Linear(joints * 3, width)
         self.block = ResidualBlock(width)
         self.norm = nn.LayerNorm(width)
-        self.pose = nn.Linear(width, self.bones * 6)
+        self.pose = nn.Linear(width, len(self.parents) * 6)
         self.shape = nn.Linear(width, shape_values)
 
     def forward(self, mesh_joints: Float[Tensor, "b j 3"], feature: Float[Tensor, "b c"]) -> BodyParams:
@@ -183,9 +185,7 @@ class GlobalRotationRegressor(nn.Module):
 
     def params(self, rotations: Float[Tensor, "b k 3 3"], shape: Float[Tensor, "b s"]) -> BodyParams:
         """Rotations of all bones against the camera, and shape values, to parameters of the body."""
-        local = rotations[:, self.above].transpose(-1, -2) @ rotations
-        pose = torch.cat([rotations[:, :1], local[:, 1:]], 1)
-        return BodyParams(pose, shape, torch.zeros_like(shape[:, :3]))
+        return BodyParams(local_rotations(rotations, self.parents), shape, torch.zeros_like(shape[:, :3]))
 
     def camera_frame(
         self, mesh_joints: Float[Tensor, "b j 3"], feature: Float[Tensor, "b c"]
@@ -193,7 +193,7 @@ class GlobalRotationRegressor(nn.Module):
         """Rotations of all bones against the camera, and shape values. `mesh_joints`: lixels."""
         joints = mesh_joints.detach() / mesh_joints.new_tensor(self.half_bins) - 1
         hidden = self.norm(self.block(feature + self.embed(joints.flatten(1))))
-        rotations = sixd_to_matrix(self.pose(hidden).float().unflatten(-1, (self.bones, 6)))
+        rotations = sixd_to_matrix(self.pose(hidden).float().unflatten(-1, (len(self.parents), 6)))
         return rotations, self.shape(hidden).float().sigmoid()
 
 
@@ -220,6 +220,7 @@ def keypoint_config(
         mesh_rank=mesh_rank,
         mesh_hidden=mesh_hidden,
         mesh_channels=mesh_channels,
+        fit=True,
     )
 
 
@@ -243,6 +244,7 @@ def build_keypoint(config: NetworkConfig, body: Body) -> MeshNet:
         body.joint_regressor,
         config.grid,
         config,
+        ParameterFit(body) if config.options.get("fit") and isinstance(body, AnnyBody) else None,
     )
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.output import LixelOutput, PoseOutput
 
 
@@ -21,6 +22,7 @@ class MeshNet(nn.Module):
 
     `joint_regressor` (j, v) may come from a licensed file, so it is a buffer that no checkpoint holds. `config` is
     what `assembly.build` made the network from; a network put together by hand has none and cannot be saved.
+    `parameter_fit` is no part of the forward pass: it needs the camera (`fitting.camera_params`).
     """
 
     joint_regressor: Tensor
@@ -34,12 +36,14 @@ class MeshNet(nn.Module):
         joint_regressor: Float[Tensor, "j v"],
         grid: LixelGrid,
         config: NetworkConfig | None = None,
+        parameter_fit: ParameterFit | None = None,
     ) -> None:
         super().__init__()
         self.pose_net = pose_net
         self.pose_to_feature = pose_to_feature
         self.mesh_branch = mesh_branch
         self.parameter_regressor = parameter_regressor
+        self.parameter_fit = parameter_fit
         self.register_buffer("joint_regressor", joint_regressor.clone(), persistent=False)
         self.grid = grid
         self.config = config

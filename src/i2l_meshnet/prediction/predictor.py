@@ -18,6 +18,7 @@ from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
+from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.inference import Precision, for_inference
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
@@ -325,7 +326,7 @@ class MeshPredictor:
         if output.params is None:
             root_depth = torch.where(known.isnan(), self._depth_from_bones(output, crop, camera), known)
         else:
-            seen = output.params.turned(grid.view_rotation(crop, camera))
+            seen = camera_params(self.network, output, crop, camera)
             posed = self.body(seen).vertices
             at_root = self.body.joint_regressor[root] @ posed
             rooted = posed - at_root[..., None, :]

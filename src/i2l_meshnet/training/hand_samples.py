@@ -12,13 +12,14 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
+from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, transform_points
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.hand import landmark_features
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, crop_around
 from i2l_meshnet.synthetic.hands import HandBank, HandSampler, rolled
-from i2l_meshnet.training.lifting_samples import LiftingBatch, camera_rotations
+from i2l_meshnet.training.lifting_samples import LiftingBatch
 
 FINGERS = tuple(range(start, start + 4) for start in (1, 5, 9, 13, 17))
 """Rows of each finger's points, from its start to its tip."""
@@ -144,7 +145,7 @@ class HandLiftingSampler:
             keypoints=keypoints,
             vertices=self.grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
             joints=self.grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
-            rotations=turn[:, None].mT @ camera_rotations(params.pose, self.body.parents),
+            rotations=turn[:, None].mT @ global_rotations(params.pose, self.body.parents),
             shape=params.shape,
             view_vertices=(mesh.vertices - root[:, None]) @ turn,
             scale=camera.focal[:, 1] / root[:, 2],

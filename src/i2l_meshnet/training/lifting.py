@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.fitting import answer_errors, relative_depth
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
 from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingBatch
 from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
 
+RELIABLE = 0.5
+"""Samples of less mean confidence do not count among a network's errors: where it must guess, it errs otherwise."""
 PIXELS_PER_UNIT = 8.0
 """Point losses are counted in units of this many crop pixels (about 65 mm on a standing adult)."""
 
@@ -263,6 +267,25 @@ def lifting_losses(
         "shape": options.shape_weight * (shape - batch.shape).abs().mean(),
         "mesh": options.mesh_weight * off.mean(),
     }
+
+
+@torch.no_grad()
+def learn_errors(network: MeshNet, body: Body, batches: Iterable[LiftingBatch]) -> None:
+    """Teaches the fit of a trained network (`ParameterFit`) how that network errs. Each batch counts alike."""
+    fit = network.parameter_fit
+    assert fit is not None
+    grid, errors = network.grid, []
+    for batch in batches:
+        output = network.from_pose(cast(KeypointPoseNet, network.pose_net).lift(batch.keypoints))
+        assert output.params is not None
+        found = global_rotations(output.params.pose, body.parents)
+        found_depth, depth = (relative_depth(grid, j, fit.root) for j in (output.mesh_joints, batch.joints))
+        errors.append(
+            answer_errors(found, output.params.shape, found_depth, batch.rotations, batch.shape, depth)[
+                batch.keypoints[..., 2].mean(1) > RELIABLE
+            ]
+        )
+    fit.learn(torch.cat(errors))
 
 
 def start_heads(network: MeshNet, sampler: BatchSampler) -> None:

@@ -21,7 +21,7 @@ from i2l_meshnet.synthetic.detections import read_bank
 from i2l_meshnet.synthetic.poses import PoseBank, PoseMix, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
-from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, start_heads
+from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, learn_errors, start_heads
 from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingSampler, NoiseOptions
 
 LICENCE = (
@@ -35,6 +35,8 @@ VIEWS = ViewMix(offset=5.0, pitch_mean=11.0, pitch=10.0, steep=18.0, tele=0.15)
 """A hand-held camera is above the middle of the body, so the line of sight to it mostly falls."""
 NOISE = NoiseOptions(least=0.2, most=1.0, clean=0.3, jitter=1.0)
 CHILDREN = 0.05
+ERROR_BATCHES = 80
+"""Batches of 256 fresh samples on which the finished network's errors are measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,9 @@ def train_lifting(options: LiftOptions) -> Path:
     if options.start is not None:
         LiftingTrainer(network, body, sampler, options.training).take(options.start)
     average = run_stages(network, body, sampler, options.training, options.heatmap_steps, options.out, options.going_on)
+    learn_errors(
+        average, body, (sampler.batch(-1000 - i, 256, options.training.detected) for i in range(ERROR_BATCHES))
+    )
     path = options.out / "network.safetensors"
     source = f"training.lifting_job, seed {options.seed}, {len(sampler.residual)} detections"
     checkpoint.save(average, path, licence=LICENCE, source=source, half=True)

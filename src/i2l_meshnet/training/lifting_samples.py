@@ -12,6 +12,7 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
+from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, unclipped_crop
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -164,7 +165,7 @@ class LiftingSampler:
             keypoints=keypoints,
             vertices=self.grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
             joints=self.grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
-            rotations=turn[:, None].transpose(-1, -2) @ camera_rotations(params.pose, self.body.parents),
+            rotations=turn[:, None].transpose(-1, -2) @ global_rotations(params.pose, self.body.parents),
             shape=params.shape,
             view_vertices=(mesh.vertices - root[:, None]) @ turn,
             scale=camera.focal[:, 1] * crop.affine[:, 1, 1] / root[:, 2],
@@ -191,12 +192,3 @@ class LiftingSampler:
         outside = (keypoints < -4).any(-1) | (keypoints[..., 0] > width + 4) | (keypoints[..., 1] > height + 4)
         confidence = torch.where(outside | hidden, confidence.clamp(max=0.3) * uniform(n, 26), confidence)
         return torch.cat([found, confidence.clamp(0, 1)[..., None]], -1)
-
-
-def camera_rotations(pose: Float[Tensor, "*b k 3 3"], parents: tuple[int, ...]) -> Float[Tensor, "*b k 3 3"]:
-    """Local bone rotations to rotations against the frame."""
-    found: list[Tensor] = []
-    for bone, parent in enumerate(parents):
-        local = pose[..., bone, :, :]
-        found.append(local if parent < 0 else found[parent] @ local)
-    return torch.stack(found, -3)
