@@ -1,5 +1,7 @@
 """Scores the hand model on pictures with annotated hands: `python scripts/score_hands.py --data DATA [--show OUT]`.
 
+Or draws all hands in pictures that have no annotations, one sheet: `... --photos PICTURE... --show SHEET.jpg`.
+
 DATA holds the folders freihand, rhd and interhand with pictures and test annotations in COCO's form, as MMPose's tests
 have them (research-only, not shipped). The hand is found in the whole picture, nothing of the annotation is used but
 the camera. Prints for the lixel mesh, the parametric mesh and the landmarks alone: distance of the projected joints
@@ -21,7 +23,6 @@ from torch import Tensor
 
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.prediction.hands import HandPredictor
-from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.overlay import draw_overlay
 from i2l_meshnet.prediction.results import MeshKind, Prediction
@@ -126,14 +127,30 @@ def overlays(pixels: UInt8[np.ndarray, "h w 3"], found: Prediction, side: int = 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder of the annotated pictures")
+    parser.add_argument("--photos", type=Path, nargs="*", default=[], help="other pictures, only drawn")
     parser.add_argument("--weights", type=Path, help="another hand network")
-    parser.add_argument("--show", type=Path, help="folder for overlays")
+    parser.add_argument("--show", type=Path, help="folder for overlays, or the sheet of --photos")
     arguments = parser.parse_args()
-    data: Path = arguments.data
+    predictor = HandPredictor.load(arguments.weights, "cpu")
+    if arguments.photos:
+        tiles = [
+            overlays(found.pixels, hand, 240)
+            for path in arguments.photos
+            for found in [predictor(path)]
+            for hand in found
+        ]
+        tiles += [np.full_like(tiles[0], 255)] * (len(tiles) % 2)
+        rows = [np.concatenate(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
+        cv2.imwrite(str(arguments.show), np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        return
+    score(predictor, arguments.data, arguments.show)
+
+
+def score(predictor: HandPredictor, data: Path, show: Path | None) -> None:
+    """Prints the scores of every annotated hand and their means."""
     hands = read_coco(data / "freihand", "test_freihand.json", list(range(21)))
     hands += read_interhand(data / "interhand") + read_coco(data / "rhd", "test_rhd.json", RHD_ORDER)
-    predictor = HandPredictor.load(arguments.weights, "cpu")
     total: dict[str, list[list[float]]] = {}
     for hand in hands:
         answer = predictor(hand.path, intrinsics=Intrinsics(None, hand.camera, None))
@@ -147,16 +164,17 @@ def main() -> None:
         parts = []
         for kind, values in scores(hand, found).items():
             total.setdefault(kind, []).append(values)
-            parts.append(f"{kind} {values[0]:.1f} % PA {values[1]:.1f} % {values[2]:.1f} mm")
+            spatial = "" if np.isnan(values[2]) else f" {values[2]:.1f} mm"
+            parts.append(f"{kind} {values[0]:.1f} % PA {values[1]:.1f} %{spatial}")
         print(f"{hand.path.name}{side}: " + "; ".join(parts))
-        if arguments.show:
-            arguments.show.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(arguments.show / f"{hand.path.stem}.png"), overlays(read_photo(hand.path).pixels, found))
+        if show:
+            show.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(show / f"{hand.path.stem}.png"), overlays(answer.pixels, found))
     for kind, rows in total.items():
-        mean = np.nanmean(np.array(rows), 0)
-        print(
-            f"mean of {len(rows)}, {kind}: {mean[0]:.1f} % of the hand, PA {mean[1]:.1f} %, PA-MPJPE {mean[2]:.1f} mm"
-        )
+        plain, aligned, spatial = np.array(rows).T
+        known = spatial[np.isfinite(spatial)]
+        line = f"mean of {len(rows)}, {kind}: {plain.mean():.1f} % of the hand, PA {aligned.mean():.1f} %"
+        print(line + (f", PA-MPJPE {known.mean():.1f} mm ({len(known)})" if len(known) else ""))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class HandSample(TensorDataclass):
 class HandSampler:
     """Draws posed hands before cameras; all randomness comes from the generator that is given."""
 
-    def __init__(self, body: AnnyBody, seed: int = 0, shapes: int = 4096) -> None:
+    def __init__(self, body: AnnyBody, seed: int = 0, shapes: int = 8192) -> None:
         """shapes: how many different ones there are."""
         self.body = body
         self.poses, self.shapes = HandPoseSampler(body), ShapeSampler(load_body("anny"), seed, shapes)
@@ -229,7 +229,7 @@ class HandBankOptions:
     """Folder for the bank; shards that are there are kept."""
     landmarks: Path | None = None
     """The network's weights, written by scripts/convert_mediapipe.py; those of the shipped hand model if not given."""
-    count: int = 4096
+    count: int = 3456
     """Pictures in all."""
     shard: int = 128
     """Pictures in a shard."""

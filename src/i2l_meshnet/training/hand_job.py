@@ -25,7 +25,7 @@ class LiftHandOptions:
     """Folder for the bank of drawn hands, the network, the training state and the history."""
     landmarks: Path | None = None
     """Weights of the landmark network, of scripts/convert_mediapipe.py; those of the shipped model if not given."""
-    pictures: int = 4096
+    pictures: int = 3456
     """Drawn hands on which the landmark network is run."""
     workers: int = 1
     """Processes that draw them."""
@@ -36,7 +36,7 @@ class LiftHandOptions:
     heatmap_steps: int = 0
     """Steps of the second stage, in which the heads' heatmaps are trained whole; 0 leaves it out."""
     training: LiftingOptions = dataclasses.field(
-        default_factory=lambda: LiftingOptions(steps=3000, batch=192, detected=0.4, learning_rate=1.5e-3)
+        default_factory=lambda: LiftingOptions(steps=2600, batch=192, detected=0.4, learning_rate=1.5e-3)
     )
     """Of the first stage; the second takes a fifth of its learning rate."""
 
