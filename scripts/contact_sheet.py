@@ -87,7 +87,7 @@ def draw_row(found: PicturePrediction, height: int, name: str) -> UInt8[np.ndarr
         )
         shown = found[chosen[0]]
         mesh = shown.lixel_mesh if kind == "lixel" or shown.parametric_mesh is None else shown.parametric_mesh
-        view = _letterboxed(draw_view(surfaces[:1], "side", chosen), (height, width))
+        view = _letterboxed(draw_view(surfaces[:1], "side", chosen[:1]), (height, width))
         views.append(captioned(view, f"{kind} {tilt(mesh.joints.numpy(), shown.body.skeleton):+.0f} deg"))
     return np.hstack(overlays + views)
 
