@@ -156,7 +156,12 @@ def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) 
         with pytest.raises(kind) as caught:
             run(PredictOptions(**arguments))
         assert "\n" not in str(caught.value)
-    for wrong in ({"root_depth": 0.0}, {"score": 0.0}, {"batch_size": 0}):
+    for wrong in (
+        {"root_depth": 0.0},
+        {"score": 0.0},
+        {"batch_size": 0},
+        {"formats": ("rigged-glb",), "meshes": ("lixel",)},
+    ):
         with pytest.raises(InputError):
             PredictOptions(**{"inputs": (str(photos),), **wrong})
 

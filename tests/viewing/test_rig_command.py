@@ -28,6 +28,18 @@ def test_a_photo_is_read_back_from_each_of_its_files(photo: Path, toy: Body) -> 
             assert person.mesh("param", 0, None) is None
 
 
+def test_hands_are_read_beside_their_people(photo: Path, tmp_path: Path) -> None:
+    with np.load(photo.with_suffix(".npz")) as file:
+        arrays = dict(file)
+    of_people = ("body", "lixel_vertices", "lixel_joints", "param_joints", "pose_matrix", "shape", "translation")
+    hands = {f"hand_{key}": arrays[key][1:] for key in of_people}
+    hands |= {f"hand_{key}": arrays[key] for key in ("faces", "joint_names")}
+    np.savez(tmp_path / "hands.npz", **arrays, **hands, hand_person=np.array([1]), hand_side=np.array(["left"]))
+    people = read_saved(tmp_path / "hands.npz").people
+    assert [person.label for person in people] == ["person 0", "person 1", "person 1, left hand"]
+    np.testing.assert_array_equal(people[2].joints, people[1].joints)
+
+
 def test_a_clip_is_read_back_whole_or_by_person(clip: Path) -> None:
     for path in (clip, clip.parent):
         scene = read_saved(path)
@@ -67,6 +79,10 @@ def test_what_does_not_fit_is_told_in_one_line(photo: Path, clip: Path, tmp_path
     (tmp_path / "broken.npz").write_bytes(b"no zip")
     (tmp_path / "text.txt").write_text("x")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with np.load(photo.with_suffix(".npz")) as arrays:
+        np.savez(
+            tmp_path / "odd.npz", **{key: value for key, value in arrays.items() if key != "body"}, body=np.array("toy")
+        )
     good = ["--out", str(tmp_path / "x.glb")]
     cases = [
         ([str(photo), "--out", "x.fbx"], "ends neither in .glb nor in .bvh"),
@@ -77,6 +93,7 @@ def test_what_does_not_fit_is_told_in_one_line(photo: Path, clip: Path, tmp_path
         ([str(tmp_path / "broken.npz"), *good], "cannot read"),
         ([str(tmp_path / "text.txt"), *good], "cannot use"),
         ([str(tmp_path / "other.npz"), *good], "lacks body"),
+        ([str(tmp_path / "odd.npz"), *good], "damaged or from another version"),
         ([str(tmp_path), *good], "holds no results"),
     ]
     for arguments, expected in cases:

@@ -124,7 +124,12 @@ class Prediction:
         return "left" if bool(self.crop.mirrored) else "right"
 
     def surfaces(self, kind: MeshKind) -> list[Surface]:
-        """What is drawn: the mesh without its own hands where others were found, then those."""
+        """What is drawn: the mesh without its own hands where others were found, then those.
+
+        Of a network without parameters it is always the lixel mesh.
+        """
+        if self.parametric_mesh is None:
+            kind = "lixel"
         whole = self.surface(kind)
         held = np.zeros(len(whole.vertices), bool)
         for side in self.hands:
@@ -148,14 +153,14 @@ class SaveOptions:
     """What is written for a picture.
 
     formats: of the meshes. meshes: which of them. pictures: whether overlay, views and joints are drawn.
-    shown: which mesh they show; the lixel mesh follows the picture more closely. max_side: longer side of the drawn
-    pictures, pixels; 0 keeps the photo's. overwrite: whether results that are there already are replaced.
+    shown: which mesh they show (`Prediction.surfaces`). max_side: longer side of the drawn pictures, pixels; 0 keeps
+    the photo's. overwrite: whether results that are there already are replaced.
     """
 
     formats: tuple[MeshFormat, ...] = ("obj", "ply", "glb")
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
     pictures: bool = True
-    shown: MeshKind = "lixel"
+    shown: MeshKind = "param"
     max_side: int = 2048
     overwrite: bool = False
 
@@ -311,7 +316,7 @@ class PicturePrediction(Sequence[Prediction]):
             "lixel_vertices": _stacked([p.lixel_mesh.vertices for p in people], vertices, 3),
             "lixel_joints": _stacked([p.lixel_mesh.joints for p in people], joints, 3),
             "faces": self.body.faces.numpy().astype(np.int64),
-            "body": np.array(self.body.name),
+            "body": np.array([p.body.name for p in people], str),
             "joint_names": np.array(self.body.skeleton.joints),
             "bone_names": np.array(self.body.bones),
             "shape_names": np.array(self.body.shape_names),

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.prediction.results import MeshKind
 from i2l_meshnet.video.track import PersonTrack
 
-MeshShown = Literal["lixel", "param"]
 _ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"
-_WHAT_ALL_SHARE = ("body", "faces", "joint_names", "bone_names", "shape_names")
+_NEEDED = ("body", "faces", "joint_names", "box", "intrinsics", "image_size", "lixel_vertices", "lixel_joints")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SavedPerson:
     lixel: Float[np.ndarray, "t v 3"] | None
     params: BodyParams | None
 
-    def mesh(self, kind: MeshShown, row: int, body: Body | None) -> Float[np.ndarray, "v 3"] | None:
+    def mesh(self, kind: MeshKind, row: int, body: Body | None) -> Float[np.ndarray, "v 3"] | None:
         """The mesh of a row of frames; None where it is not there. body: what poses the parametric one."""
         if kind == "lixel":
             return None if self.lixel is None else self.lixel[row].astype(np.float32)
@@ -125,15 +125,17 @@ def _from_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
     if "format" in arrays:
         track = PersonTrack.load(path)
         return SavedScene(path, (_tracked(path, track),), track.focal, track.center, is_clip=True)
-    missing = [
-        key for key in (*_WHAT_ALL_SHARE, "box", "intrinsics", "image_size", "lixel_vertices") if key not in arrays
-    ]
+    missing = [key for key in _NEEDED if key not in arrays]
     if missing:
         raise FileError(f"{path} lacks {', '.join(missing)}: it is not what predict writes today; run predict again")
-    intrinsics, (width, height) = arrays["intrinsics"], arrays["image_size"].tolist()
-    people = [_photographed(arrays, "", row, f"person {row}") for row in range(len(arrays["box"]))]
-    for row, (person, side) in enumerate(zip(arrays.get("hand_person", ()), arrays.get("hand_side", ()), strict=True)):
-        people.append(_photographed(arrays, "hand_", row, f"person {person}, {side} hand"))
+    try:
+        intrinsics, (width, height) = arrays["intrinsics"], arrays["image_size"].tolist()
+        people = [_photographed(arrays, "", row, f"person {row}") for row in range(len(arrays["box"]))]
+        hands = zip(arrays.get("hand_person", ()), arrays.get("hand_side", ()), strict=True)
+        for row, (person, side) in enumerate(hands):
+            people.append(_photographed(arrays, "hand_", row, f"person {person}, {side} hand"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise FileError(f"{path} is damaged or from another version ({error}); run predict again") from error
     picture = record.get("picture", {}).get("file")
     return SavedScene(path, tuple(people), intrinsics[:2], intrinsics[2:], (width, height), picture)
 
@@ -150,7 +152,7 @@ def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int, label: s
         params = BodyParams(*values)
     return SavedPerson(
         label=label,
-        body=str(arrays[prefix + "body"]),
+        body=str(arrays[prefix + "body"][row]),
         joint_names=tuple(arrays[prefix + "joint_names"].tolist()),
         first=0,
         time=np.zeros(1),

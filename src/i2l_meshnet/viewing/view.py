@@ -19,9 +19,10 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.overlay import COLORS, fit_to_side
+from i2l_meshnet.prediction.results import MeshKind
 from i2l_meshnet.skeletons import SKELETONS
 from i2l_meshnet.video.source import Clip, Frame
-from i2l_meshnet.viewing.saved import MeshShown, SavedPerson, SavedScene, read_saved
+from i2l_meshnet.viewing.saved import SavedPerson, SavedScene, read_saved
 
 HOST = "127.0.0.1"
 PICTURE_SIDE = 1024
@@ -29,7 +30,7 @@ PICTURE_SIDE = 1024
 BONE_THICKNESS, RAY_THICKNESS = 0.012, 0.004
 """Metres."""
 LINE_COLOR = (70, 70, 70)
-SHOWN: tuple[MeshShown, ...] = ("lixel", "param")
+SHOWN: tuple[MeshKind, ...] = ("lixel", "param")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +257,7 @@ class _Figure:
                 f"/people/{index}/skeleton", start, LINE_COLOR, thickness=BONE_THICKNESS
             )
 
-    def mesh(self, kind: MeshShown, row: int) -> Float[np.ndarray, "v 3"] | None:
+    def mesh(self, kind: MeshKind, row: int) -> Float[np.ndarray, "v 3"] | None:
         """The mesh in a row of frames, where it is there."""
         return self._person.mesh(kind, row, self._body)
 
