@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from i2l_meshnet.prediction.predictor import MeshPredictor
     from i2l_meshnet.prediction.results import PicturePrediction, Prediction, SaveOptions
     from i2l_meshnet.skeletons import Skeleton
+    from i2l_meshnet.video.follow import predict_video
+    from i2l_meshnet.video.track import PersonTrack
 
 _HOMES = {
     "Body": "bodies.base",
@@ -33,12 +35,14 @@ _HOMES = {
     "Intrinsics": "prediction.intrinsics",
     "MeshNet": "models.meshnet",
     "MeshPredictor": "prediction.predictor",
+    "PersonTrack": "video.track",
     "PicturePrediction": "prediction.results",
     "Prediction": "prediction.results",
     "SaveOptions": "prediction.results",
     "Skeleton": "skeletons",
     "UserError": "errors",
     "load_body": "bodies",
+    "predict_video": "video.follow",
 }
 
 __all__ = [
@@ -52,12 +56,14 @@ __all__ = [
     "Intrinsics",
     "MeshNet",
     "MeshPredictor",
+    "PersonTrack",
     "PicturePrediction",
     "Prediction",
     "SaveOptions",
     "Skeleton",
     "UserError",
     "load_body",
+    "predict_video",
 ]
 
 

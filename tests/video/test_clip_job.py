@@ -221,6 +221,9 @@ def test_wrong_options_and_damaged_tracks_are_told(clip: Path, tmp_path: Path) -
     for wrong in ({"detect_every": 0}, {"webcam": 0}, {"webcam": -1}):
         with pytest.raises(InputError):
             options(clip, **wrong)
+    with pytest.raises(InputError, match="for pictures"):
+        run(options(clip, hands=True))
+    assert not (clip.parent / "out").exists()
     (tmp_path / "text.npz").write_text("text")
     np.savez(tmp_path / "other.npz", a=1)
     for name in ("text.npz", "other.npz", "missing.npz"):

@@ -71,6 +71,13 @@ class ClipOptions(PredictOptions):
             raise InputError(f"--detect-every is a number of frames, at least 1, not {self.detect_every}")
         if self.webcam is not None and (self.inputs or self.webcam < 0):
             raise InputError("--webcam takes the number of a camera, 0 or more, in place of files")
+        if self.webcam is not None:
+            self.require_people()
+
+    def require_people(self) -> None:
+        """Raises InputError for options that are for pictures only."""
+        if self.hands or self.hand is not None:
+            raise InputError("--hands and --hand are for pictures; leave them out for clips and cameras")
 
     @property
     def saving(self) -> SaveOptions:
@@ -99,6 +106,7 @@ def run(options: ClipOptions) -> int:
 
 def _predict_clips(options: ClipOptions, clips: Sequence[Picture], names: Sequence[Path]) -> int:
     console, code = Console(stderr=True, highlight=False), 0
+    options.require_people()
     require_writable(options.out)
     boxes = None if options.boxes is None else boxes_for(options.boxes, clips)
     predictor = None
@@ -380,7 +388,7 @@ def _person_record(number: int, track: PersonTrack) -> dict[str, Any]:
 
 
 def write_animation(path: Path, name: str, body: Body, track: PersonTrack) -> None:
-    """Writes a track with body parameters as "glb" or "bvh"; its time begins with the person's first frame."""
+    """Writes a track with body parameters as "glb", in the clip's time, or "bvh", whose time begins with the person."""
     if track.params is None:
         raise ValueError("a track without body parameters cannot be animated")
-    _WRITERS[name](path, body, track.params, torch.from_numpy(track.time - track.time[0]))
+    _WRITERS[name](path, body, track.params, torch.from_numpy(track.time))

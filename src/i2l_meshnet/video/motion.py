@@ -11,9 +11,9 @@ from i2l_meshnet.prediction.results import Prediction
 from i2l_meshnet.tensors import TensorDataclass
 from i2l_meshnet.video.smoothing import OneEuro, Points, Rotations, fit_points, fit_rotations, local_fit
 
-CUTOFF = {"pose": 1.5, "ray": 4.0, "vertices": 1.5, "depth": 0.5}
+CUTOFF = {"pose": 4.0, "ray": 4.0, "vertices": 4.0, "depth": 0.5}
 """One-Euro's cutoffs, Hz."""
-GAIN = {"pose": 1.0, "ray": 20.0, "vertices": 6.0, "depth": 2.0}
+GAIN = {"pose": 2.0, "ray": 20.0, "vertices": 6.0, "depth": 2.0}
 """One-Euro's gains: Hz for each radian (pose), tangent of a viewing angle (ray), metre or e-fold (depth) a second."""
 WIDTH = {"pose": 0.08, "ray": 0.05, "vertices": 0.08, "depth": 0.25}
 """Widths of the offline fits, seconds."""
