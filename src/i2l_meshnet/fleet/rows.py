@@ -66,7 +66,12 @@ class RowMaker:
         detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
         self.options, self.boxes = options, None if options.boxes is None else BoxFile(options.boxes)
         self.predictor = MeshPredictor.load(
-            options.weights, options.device, options.body_dir, False, options.batch_size, options.score
+            options.weights,
+            options.device,
+            options.body_dir,
+            detect=False,
+            batch_size=options.batch_size,
+            precision=options.precision,
         )
         if detect:
             self.predictor.detector = PersonDetector(assets.ensure("detector"), options.score, threads)

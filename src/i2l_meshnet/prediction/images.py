@@ -95,7 +95,8 @@ def find_pictures(
             for file in files:
                 add(file, Path(file.name))
         else:
-            raise FileError(f"no such file or folder: {path}")
+            hint = "; addresses are read for a table only, with --parquet" if "://" in text else ""
+            raise FileError(f"no such file or folder: {text}{hint}")
     return list(found.values())
 
 
