@@ -13,14 +13,23 @@ import sys
 import time
 from pathlib import Path
 
+from i2l_meshnet.errors import InputError
+
 _START = time.perf_counter()
 
 
 def measure(*arguments: str) -> float:
-    """Runs this module in a fresh process and gives the number that it prints."""
-    command = [sys.executable, "-m", "i2l_meshnet.benchmarking.fresh", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    """Runs this module in a fresh process and gives the number that it prints. Raises InputError if it fails."""
+    return float(output("-m", "i2l_meshnet.benchmarking.fresh", *arguments).splitlines()[-1])
+
+
+def output(*arguments: str) -> str:
+    """What a fresh Python prints. Raises InputError, with the last line of its complaint, if it fails."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        complaint = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"a process of the benchmark failed: {complaint[-1]}")
+    return done.stdout
 
 
 def _pass_memory(way: str, batch: int) -> float:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -69,8 +70,8 @@ def run(options: BenchOptions) -> int:
     rows: list[Row] = []
     for group, measure in _measures(options, device, clock).items():
         if group in options.only:
-            with Console(stderr=True).status(f"measuring: {group}"):
-                rows += measure()
+            print(f"measuring: {group}", file=sys.stderr, flush=True)
+            rows += measure()
     facts = {
         "machine": machine.describe(device),
         "load_before_and_after": [before, _load()],

@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import io
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -83,19 +81,21 @@ def default_network(bench: Bench) -> Iterator[Row]:
 @torch.inference_mode()
 def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet]) -> Iterator[Row]:
     networks = {way: network.to(bench.device) for way, network in networks.items()}
-    height, width = next(iter(networks.values())).grid.crop_size
+    first = next(iter(networks))
+    height, width = networks[first].grid.crop_size
     crop = torch.from_numpy(person(height, width)).to(bench.device).permute(2, 0, 1).float() / 255
 
-    def crops(batch: int) -> Float[Tensor, "b 3 h w"]:
-        return crop.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    def crops(way: str, batch: int) -> Float[Tensor, "b 3 h w"]:
+        """Contiguous for the peer, as it was published; channels last for ours, as `predict` has them."""
+        image = crop.expand(batch, -1, -1, -1).contiguous()
+        return image if way == first else image.contiguous(memory_format=torch.channels_last)
 
-    placed = {way: _in_space(network, crops(1)) for way, network in networks.items()}
-    expected = next(iter(placed.values()))
-    deviations = {way: 1000 * float((found - expected).norm(dim=-1).max()) for way, found in placed.items()}
-    work = {way: work_of(network, crops(1)) for way, network in networks.items()}
+    placed = {way: _in_space(network, crops(way, 1)) for way, network in networks.items()}
+    deviations = {way: 1000 * float((found - placed[first]).norm(dim=-1).max()) for way, found in placed.items()}
+    del deviations[first]
+    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items()}
     for batch in bench.batches:
-        image = crops(batch)
-        turns = bench.compare({way: partial(network, image) for way, network in networks.items()})
+        turns = bench.compare({way: partial(network, crops(way, batch)) for way, network in networks.items()})
         yield from timed_rows(f"{what}, batch {batch}", turns, batch, batch > 1, deviations, work)
 
 
@@ -103,11 +103,11 @@ def _in_space(network: MeshNet, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor
     """The vertices of people of 2 m, 5 m away from a camera of 1,000 px, as `predict` crops them; m."""
     vertices = network(image).vertices.cpu()
     height, width = network.grid.crop_size
-    box = torch.tensor([0.0, 0.0, 500.0 * width / height, 500.0]).expand(len(vertices), 4)
-    camera = Camera(torch.full((len(vertices), 2), 1000.0), torch.full((len(vertices), 2), 250.0))
-    return network.grid.to_camera(
-        vertices, make_crop(box, 500.0, (height, width)), camera, vertices.new_full((len(vertices),), 5.0)
-    )
+    people = len(vertices)
+    box = torch.tensor([0.0, 0.0, 500.0 * width / height, 500.0]).expand(people, 4)
+    camera = Camera(torch.full((people, 2), 1000.0), torch.full((people, 2), 250.0))
+    crop = make_crop(box, 500.0, (height, width))
+    return network.grid.to_camera(vertices, crop, camera, torch.full((people,), 5.0))
 
 
 @torch.inference_mode()
@@ -119,7 +119,7 @@ def work_of(network: MeshNet, image: Float[Tensor, "1 3 h w"]) -> float:
 
 
 def pass_memory(bench: Bench) -> Iterator[Row]:
-    """What a forward pass of the published network adds to the process at its peak, each in a process of its own."""
+    """What a forward pass of the published network adds to memory at its peak, each in a process of its own; CPU."""
     for batch in bench.batches:
         found = {way: fresh.measure("memory", way, str(batch)) for way in (PUBLISHED, "fp32", "bf16")}
         for way, value in found.items():
@@ -135,10 +135,9 @@ def cold_start(photo: Path | None) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         picture = photo or _write_photo(Path(folder) / "photo.jpg")
         for turn in range(3):
-            options = [str(picture), "--out", f"{folder}/{turn}", *([] if assets.find("detector") else ["--no-detect"])]
+            options = [str(picture), "--out", f"{folder}/{turn}", *(["--no-detect"] if photo is None else [])]
             start = time.perf_counter()
-            command = [sys.executable, "-c", COMMAND, "predict", *options]
-            subprocess.run(command, check=True, capture_output=True)
+            fresh.output("-c", COMMAND, "predict", *options)
             times.append(time.perf_counter() - start)
     yield _seconds("first result from a cold process", "predict", times)
 
@@ -184,7 +183,7 @@ def procrustes(bench: Bench, batch: int = 32) -> Iterator[Row]:
 def rendering(bench: Bench, side: int = 1024) -> Iterator[Row]:
     """The rasteriser on one body that fills the picture; CPU."""
     body = load_body("anny")
-    points = body(body.rest_params(1)).vertices[0].numpy()
+    points = body(body.rest_params(1)).vertices[0, :, [0, 2, 1]].numpy()
     points = points - points.min(0)
     points = points / points.max() * (side - 1)
     points[:, 2] += 1
@@ -203,7 +202,7 @@ def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
         for number in range(count):
             (copies / f"{number}{picture.suffix}").write_bytes(picture.read_bytes())
         detector = assets.find("detector")
-        detect = detector is not None
+        detect = photo is not None and detector is not None
 
         def predict(precision: str, pictures: bool) -> None:
             with tempfile.TemporaryDirectory(dir=folder) as out, contextlib.redirect_stdout(io.StringIO()):
