@@ -49,7 +49,7 @@ class _Track:
     """One person as last seen. box: (x, y, width, height), pixels; velocity: of its centre, pixels a second.
 
     seen, confirmed: when the network and when the detector last saw the person, seconds. score: the detector's.
-    misses: its runs since then.
+    misses: its runs since then in which only the network saw the person.
     """
 
     identity: int
@@ -92,6 +92,12 @@ class _Track:
         share = 1 - math.exp(-(time - self.seen) / SPEED_MEMORY)
         self.velocity = self.velocity + share * (moved / (time - self.seen) - self.velocity)
         self.box, self.joints, self.seen = candidate.box, candidate.joints, time
+        if candidate.track is None:
+            self.confirm(time, candidate.prediction.score)
+
+    def confirm(self, time: float, score: float) -> None:
+        """The detector has found the person too."""
+        self.confirmed, self.score, self.misses = time, score, 0
 
     def is_phantom(self, time: float, max_gap: float) -> bool:
         """Whether the detector has not found this person for long, whatever the network thinks."""
@@ -171,6 +177,10 @@ class Tracker:
             if prediction.reliable
         ]
         named = self._assign(_distinct(candidates), time)
+        if self.detect is not None and self._waited == 0:
+            for track in self._tracks:
+                # Somebody hidden is not missed by the detector, somebody whom only the network sees is.
+                track.misses += track.seen == time and track.confirmed < time
         self._tracks = [track for track in self._tracks if not track.is_phantom(time, self.max_gap)]
         self._searching = not self._tracks or any(track.seen < time for track in self._tracks)
         return dict(sorted(named.items()))
@@ -207,8 +217,6 @@ class Tracker:
         if self.detect is not None:
             boxes += self.detect(pixels)
             self.detections += 1
-            for track in self._tracks:
-                track.misses += 1
         return boxes
 
     def _assign(self, candidates: Sequence[_Candidate], time: float) -> dict[int, Prediction]:
@@ -252,7 +260,7 @@ def _looks(
         place = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
         if row in matched:
             detection = found[matched[row]]
-            track.misses, track.confirmed, track.score = 0, time, detection.score
+            track.confirm(time, detection.score)
             if overlap[row, matched[row]] < DRIFTED_BOX:
                 place = detection.box
         looks.append((track, PersonBox(place, track.score)))
