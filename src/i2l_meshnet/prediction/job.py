@@ -63,8 +63,8 @@ class PredictOptions:
     """Mesh formats; rigged-glb has skeleton and skin weights."""
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
     """Which meshes to write: the network's own (lixel), the body model's (param)."""
-    show: MeshKind = "lixel"
-    """Which mesh the pictures show: the network's own, which follows the picture more closely, or the body model's."""
+    show: MeshKind = "param"
+    """Which mesh the pictures show: the body model's, or the network's own (lixel), as where there are no parameters."""
     pictures: bool = True
     """Draw overlay, side view, top view and joints."""
     max_side: int = 2048
