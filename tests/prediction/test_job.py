@@ -161,6 +161,7 @@ def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) 
         {"score": 0.0},
         {"batch_size": 0},
         {"formats": ("rigged-glb",), "meshes": ("lixel",)},
+        {"precision": "bf16", "hand": "any"},
     ):
         with pytest.raises(InputError):
             PredictOptions(**{"inputs": (str(photos),), **wrong})
