@@ -9,6 +9,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.fleet.errors import one_line
 from i2l_meshnet.prediction.images import SUFFIXES, Photo, find_pictures, read_photo
 
 
@@ -33,11 +34,9 @@ def read_address(address: str, max_pixels: int) -> Photo:
         return read_photo(Path(address), max_pixels)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"picture{_suffix(address)}"
-        try:
+        with one_line(f"cannot fetch {address}"):
             system, path = url_to_fs(address)
             system.get_file(path, str(copy))
-        except Exception as error:  # every file system's library has errors of its own
-            raise FileError(f"cannot fetch {address}: {_line(error)}") from error
         try:
             return read_photo(copy, max_pixels)
         except FileError as error:
@@ -48,16 +47,12 @@ def _remote(text: str, recursive: bool) -> list[str]:
     pattern = "*" in text or "[" in text
     if not pattern and _suffix(text) in SUFFIXES:
         return [text]
-    try:
+    with one_line(f"cannot look for pictures in {text}"):
         system, path = url_to_fs(text)
         if isinstance(system, LocalFileSystem):
             return [str(picture.path) for picture in find_pictures([path], recursive)]
         names = system.glob(path) if pattern else system.find(path, maxdepth=None if recursive else 1)
         found = [system.unstrip_protocol(str(name)) for name in names]
-    except FileError:
-        raise
-    except Exception as error:  # every file system's library has errors of its own
-        raise FileError(f"cannot look for pictures in {text}: {_line(error)}") from error
     pictures = sorted(address for address in found if _suffix(address) in SUFFIXES)
     if not pictures:
         hint = "" if recursive or pattern else "; --recursive looks into its subfolders too"
@@ -67,7 +62,3 @@ def _remote(text: str, recursive: bool) -> list[str]:
 
 def _suffix(address: str) -> str:
     return PurePosixPath(urlsplit(address).path).suffix.lower()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

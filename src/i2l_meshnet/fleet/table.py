@@ -2,7 +2,7 @@
 
 import io
 import secrets
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 import pyarrow as pa
@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import atomic_path
+from i2l_meshnet.fleet.errors import one_line
 
 PART_ROWS = 2_000
 """Rows of a part, about 5 MB; what a run that is killed has to do again."""
@@ -28,30 +28,27 @@ class TableFolder:
         """Opens the folder, which need not exist."""
         self.address, self._part_rows = address, part_rows
         self._waiting: list[pa.Table] = []
-        try:
+        with one_line(f"cannot use {address} as the table's folder"):
             self._system, self._root = url_to_fs(address)
             self._system.makedirs(self._root, exist_ok=True)
             self._number = len(self._parts())
-        except Exception as error:  # every file system's library has errors of its own
-            raise FileError(f"cannot use {address} as the table's folder: {error}") from error
 
     def _parts(self) -> list[str]:
-        return sorted(str(path) for path in self._system.glob(f"{self._root}/people-*.parquet"))
+        found = (str(path) for path in self._system.find(self._root, maxdepth=1))
+        return sorted(path for path in found if PurePosixPath(path).match("people-*.parquet"))
 
     def clear(self) -> None:
         """Removes the parts of earlier runs."""
-        for part in self._parts():
-            self._system.rm_file(part)
+        with one_line(f"cannot empty the table's folder {self.address}"):
+            for part in self._parts():
+                self._system.rm_file(part)
 
     def pictures(self) -> set[str]:
         """The pictures that have rows already."""
         found: set[str] = set()
         for part in self._parts():
-            try:
-                with self._system.open(part, "rb") as file:
-                    found.update(pq.read_table(file, columns=["picture"])["picture"].to_pylist())
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise FileError(f"cannot read {part}: it is no part of a table of people; remove it") from error
+            with one_line(f"cannot read {part}, which should be a part of the table"), self._system.open(part) as file:
+                found.update(pq.read_table(file, columns=["picture"])["picture"].to_pylist())
         return found
 
     def append(self, rows: pa.Table) -> None:
@@ -72,10 +69,8 @@ class TableFolder:
         else:
             content = io.BytesIO()
             pq.write_table(rows, content)
-            try:
+            with one_line(f"cannot write {path}"):
                 self._system.pipe_file(path, content.getvalue())
-            except Exception as error:  # every file system's library has errors of its own
-                raise FileError(f"cannot write {path}: {error}") from error
         self._number += 1
         self._waiting.clear()
 
