@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import nbconvert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "i2l_meshnet"
@@ -57,6 +58,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, data in made["outputs"].items():
             add(f"notebooks/{PurePosixPath(name).as_posix()}", data)
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leads links that are right in the repository, such as ../benchmarks/README.md, to the pages of the site."""
+    for target, original in COPIED.items():
+        markdown = markdown.replace(f"](../{original}", f"]({target}")
+    return markdown
 
 
 def _api_pages() -> dict[str, tuple[str, str]]:
