@@ -59,6 +59,22 @@ def test_a_token_of_the_environment_must_be_one(monkeypatch: pytest.MonkeyPatch)
         job.run(ServeOptions(port=0))
 
 
+def test_a_polite_kill_leaves_no_results_behind() -> None:
+    places: list[Path] = []
+
+    def serve() -> None:
+        with job._terminable(), job._work_folder() as folder:
+            places.append(folder)
+            (folder / "result").touch()
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        serve()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not places[0].exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     """Bound to all addresses, so that the token is made up, printed and asked for."""
     # Whoever starts the tests in the background may have them ignore Ctrl-C.

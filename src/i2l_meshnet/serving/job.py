@@ -5,12 +5,14 @@ import importlib.util
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 from i2l_meshnet import assets
@@ -72,7 +74,7 @@ def run(options: ServeOptions) -> int:
     token = options.token or _token_of_environment()
     if token is None and not is_loopback(options.host):
         token = secrets.token_urlsafe(24)
-    with closing(_listening(options.host, options.port)) as listener, _work_folder() as folder:
+    with closing(_listening(options.host, options.port)) as listener, _terminable(), _work_folder() as folder:
         secure = options.certificate is not None
         predictor = _load(options)
         workshop = Workshop(Work(predictor, options), folder, options)
@@ -134,6 +136,20 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.close()
         raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
     return listener
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets `kill` unwind what is open, as Ctrl-C does; else it would leave uploads and results behind."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
