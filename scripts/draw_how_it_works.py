@@ -36,7 +36,7 @@ def draw_pipelines(path: Path) -> None:
     published = ["person crop\n256 x 256", "ResNet-50", "lixel head\njoints", "Gaussians\n+ early\nfeature"]
     published += ["second\nResNet-50", "lixel head\nmesh", "regressor:\npose, shape"]
     default = ["person crop\n256 x 192", "RTMPose-s:\n26 keypoints", "MLP trunk", "lixel head\njoints"]
-    default += ["trunk\n+ joints", "lixel head\nmesh", "regressor:\npose, shape"]
+    default += ["trunk\n+ joints", "lixel head\nmesh", "regressor:\npose, shape;\na fit to the\nkeypoints"]
     for axis, title, boxes in (
         (axes[0], "The published network (pixels all the way)", published),
         (axes[1], "The default model (keypoints lifted to a mesh)", default),
