@@ -52,8 +52,9 @@ def test_what_the_camera_sees_is_drawn_and_kept(
     (path,) = tmp_path.glob("webcam_*_overlay.mp4")
     video = Clip(path)
     assert (video.width, video.height) == SIZE
-    middle = next(video.frames(3)).pixels[110:130, 150:170].astype(int)
-    assert np.abs(middle - frame_pixels(3)[110:130, 150:170]).mean() > 15
+    x, y, w, h = (round(value) for value in stage.box(stage.meshes(0)[0]))
+    drawn = np.abs(next(video.frames(3)).pixels.astype(int) - frame_pixels(4))
+    assert drawn[y : y + h, x : x + w].mean() > 2 * drawn[:, : x - 10].mean() + 5
 
 
 def test_a_camera_that_gives_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
