@@ -86,6 +86,15 @@ def test_published_snapshots_of_both_stages(body_directory: Path, tmp_path: Path
         assert predictor.network_facts["parameters"] == (stage == "param")
 
 
+def test_a_parameter_stage_with_frozen_batchnorm_counts_as_trained(tmp_path: Path) -> None:
+    toy = load_body("toy")
+    network = assembly.build(assembly.published_config(toy, "resnet18"), toy)
+    for stage in ("lixel", "param"):
+        path = tmp_path / f"{stage}.safetensors"
+        checkpoint.save(network, path, {"stage": stage})
+        assert (load_network(path)[0].parameter_regressor is None) == (stage == "lixel")
+
+
 def test_what_cannot_be_loaded_is_told_in_one_line(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

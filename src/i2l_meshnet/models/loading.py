@@ -72,7 +72,9 @@ def load_network(
         network = checkpoint.load(path, body)
     if network.parameter_regressor is not None:
         norms = [part for part in network.parameter_regressor.modules() if isinstance(part, nn.BatchNorm1d)]
-        if norms and all(norm.num_batches_tracked == 0 for norm in norms):
+        # Of a parameter stage with frozen BatchNorm they have not either.
+        trained = metadata.extra.get("stage") == "param" or any(norm.num_batches_tracked > 0 for norm in norms)
+        if norms and not trained:
             network.parameter_regressor = None
     return network, body.eval(), metadata
 
