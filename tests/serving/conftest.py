@@ -1,62 +1,22 @@
 import contextlib
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import uvicorn
-from PIL import Image
+from serving_clients import client_of
 from standing_network import Detector, StandingNetwork
 from starlette.testclient import TestClient
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.serving.answers import Work
-from i2l_meshnet.serving.app import create_app
-from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import Job, Workshop
-
-HOST = "http://localhost:8000"
-
-
-def picture(width: int = 300, height: int = 400, kind: str = "JPEG") -> bytes:
-    """A picture of coloured clouds."""
-    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    data = BytesIO()
-    Image.fromarray(pixels).resize((width, height)).save(data, kind)
-    return data.getvalue()
-
-
-def form(data: bytes, name: str = "me.jpg") -> dict[str, tuple[str, bytes, str]]:
-    return {"photo": (name, data, "image/jpeg")}
+from i2l_meshnet.serving.work import Job
 
 
 @pytest.fixture(scope="session")
 def predictor() -> MeshPredictor:
     body = load_body("anny")
     return MeshPredictor(StandingNetwork(body), body, Detector())
-
-
-@contextlib.contextmanager
-def client_of(
-    work: Callable[[Job], None] | None,
-    predictor: MeshPredictor,
-    folder: Path,
-    names: tuple[str, ...] = (),
-    token: str | None = None,
-    **limits: float,
-) -> Iterator[TestClient]:
-    """A client of an application. work: the predictor's if None. limits: those that are not the default."""
-    bounds = Limits(**limits)  # pyright: ignore[reportArgumentType]
-    workshop = Workshop(work or Work(predictor, bounds), folder, bounds)
-    app = create_app(workshop, bounds, names, token)
-    with TestClient(app, base_url=HOST, raise_server_exceptions=False, follow_redirects=False) as client:
-        yield client
 
 
 @pytest.fixture
@@ -75,18 +35,3 @@ def client(predictor: MeshPredictor, tmp_path_factory: pytest.TempPathFactory) -
     """A client of an application with the default limits, for all tests of a module."""
     with client_of(None, predictor, tmp_path_factory.mktemp("serving")) as made:
         yield made
-
-
-@contextlib.contextmanager
-def running(workshop: Workshop, limits: Limits) -> Iterator[str]:
-    """The address of a server that really listens."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(workshop, limits), ws="none", log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from conftest import picture, running
 from PIL import Image
+from serving_clients import picture, running
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.serving.answers import Work

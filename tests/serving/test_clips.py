@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from conftest import client_of, form, picture
 from PIL import Image
+from serving_clients import client_of, form, picture
 from starlette.testclient import TestClient
 
 from i2l_meshnet.prediction.predictor import MeshPredictor

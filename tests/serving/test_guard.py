@@ -1,7 +1,7 @@
 """Who is let in: names, origins, tokens; and what every answer carries."""
 
 import pytest
-from conftest import client_of, form, picture
+from serving_clients import client_of, form, picture
 from starlette.testclient import TestClient
 
 from i2l_meshnet.prediction.predictor import MeshPredictor

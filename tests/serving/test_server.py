@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from conftest import form, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from serving_clients import form, picture
 from standing_network import Detector
 from starlette.testclient import TestClient
 

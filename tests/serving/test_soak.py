@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import form, picture, running
 from httpx2 import Client, TimeoutException
+from serving_clients import form, picture, running
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.serving.answers import Work
