@@ -73,8 +73,8 @@ def load_network(
     if network.parameter_regressor is not None:
         norms = [part for part in network.parameter_regressor.modules() if isinstance(part, nn.BatchNorm1d)]
         # Of a parameter stage with frozen BatchNorm they have not either.
-        trained = metadata.extra.get("stage") == "param" or any(norm.num_batches_tracked > 0 for norm in norms)
-        if norms and not trained:
+        unseen = all(norm.num_batches_tracked == 0 for norm in norms)
+        if norms and unseen and metadata.extra.get("stage") != "param":
             network.parameter_regressor = None
     return network, body.eval(), metadata
 

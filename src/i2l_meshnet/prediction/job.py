@@ -64,7 +64,7 @@ class PredictOptions:
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
     """Which meshes to write: the network's own (lixel), the body model's (param)."""
     show: MeshKind = "param"
-    """Which mesh the pictures show: the body model's, or the network's own (lixel), as where there are no parameters."""
+    """Which mesh the pictures show: the body model's if the network predicts it, or the network's own (lixel)."""
     pictures: bool = True
     """Draw overlay, side view, top view and joints."""
     max_side: int = 2048
