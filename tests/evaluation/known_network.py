@@ -37,7 +37,7 @@ class KnownNetwork:
 
 
 class KnownBody(Body):
-    """Stands for `like` and poses as the given vertices."""
+    """Stands for `like` and poses as the given vertices, turned by the root's rotation."""
 
     def __init__(self, vertices: Tensor, like: Body) -> None:
         super().__init__()
@@ -47,5 +47,5 @@ class KnownBody(Body):
         self.vertices = vertices
 
     def forward(self, params: BodyParams) -> BodyMesh:
-        found = self.vertices[params.translation[:, 0].long()]
+        found = self.vertices[params.translation[:, 0].long()] @ params.pose[:, 0].mT
         return BodyMesh(found, self.joint_regressor @ found)

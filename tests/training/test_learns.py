@@ -122,6 +122,8 @@ def test_both_stages_learn_a_tiny_data_set_by_heart(
         imagenet="none",
         augment=False,
         batch=len(source),
+        # The tiny set's labels lie decimetres from its fits: a mesh cannot follow both.
+        own_joints=name != "MSCOCO",
     )
     run = RunOptions(dataset_root, tmp_path, body_directory, workers=0, tensorboard=False, device="cpu", log_every=20)
     phases = HAND if hand else BODY
