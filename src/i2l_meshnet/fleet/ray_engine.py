@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import ray
-import ray.data
-import ray.exceptions
+import ray  # pyright: ignore[reportMissingImports] (an extra)
+import ray.data  # pyright: ignore[reportMissingImports] (an extra)
+import ray.exceptions  # pyright: ignore[reportMissingImports] (an extra)
 
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.fleet.rows import RowMaker
