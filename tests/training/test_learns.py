@@ -54,13 +54,6 @@ BODY = (
     Phase("param", "frozen", 3, 100, 1e-3),
 )
 
-FEW = (
-    Phase("lixel", "local", 1, 600, 5e-4),
-    Phase("lixel", "frozen", 4, 100, 5e-4),
-    *BODY[2:],
-)
-"""With few pictures, large steps sharpen the heatmaps of some vertices at wrong places, where no gradient is left."""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def slim() -> Iterator[None]:
@@ -133,7 +126,7 @@ def test_both_stages_learn_a_tiny_data_set_by_heart(
         own_joints=name != "MSCOCO",
     )
     run = RunOptions(dataset_root, tmp_path, body_directory, workers=0, tensorboard=False, device="cpu", log_every=20)
-    phases = HAND if hand else FEW if name in ("MSCOCO", "PW3D") else BODY
+    phases = HAND if hand else BODY
     if len(source) == 1:
         # A batch of one picture has no statistics.
         phases = tuple(dataclasses.replace(phase, batchnorm="frozen") for phase in phases)
