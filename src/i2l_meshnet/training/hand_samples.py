@@ -11,15 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.bodies.anny import AnnyBody
-from i2l_meshnet.bodies.base import BodyMesh, BodyParams
-from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, transform_points
+from i2l_meshnet.geometry.crop import transform_points
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.hand import landmark_features
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, crop_around
 from i2l_meshnet.synthetic.hands import HandBank, HandSampler, rolled
-from i2l_meshnet.training.lifting_samples import LiftingBatch
+from i2l_meshnet.training.lifting_samples import LiftingBatch, finished, whole_picture
 
 FINGERS = tuple(range(start, start + 4) for start in (1, 5, 9, 13, 17))
 """Rows of each finger's points, from its start to its tip."""
@@ -86,7 +84,7 @@ class HandLiftingSampler:
         flat = camera.project(joints)
         scale = camera.focal[:, :1] / joints[:, 0, 2:]
         depth = (joints[..., 2] - joints[:, :1, 2]) * scale
-        turn = self.grid.view_rotation(_whole(len(joints)), camera)
+        turn = self.grid.view_rotation(whole_picture(len(joints)), camera)
         world = (joints - joints.mean(1, keepdim=True)) @ turn
         half = LANDMARK_CROP[0] / 2
         features = [flat.flatten(1) / half - 1, depth / half, world.flatten(1) * 10, torch.ones(len(joints), 1)]
@@ -122,40 +120,19 @@ class HandLiftingSampler:
         factor = noise.least + (noise.most - noise.least) * torch.rand(n, 1, generator=generator)
         found = (answers + self.residual[donor] * factor).float().unflatten(1, (21, 6))
         found = torch.cat([found[..., :2], self.found[donor][..., 2:3], found[..., 2:]], -1)
-        return self._finish(hand.params, hand.mesh, camera, self._jittered(found, generator))
+        found = self._jittered(found, generator)
+        return finished(self.body, self.grid, hand.params, hand.mesh, camera, whole_picture(n), found)
 
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
         index = torch.randint(len(self.found), (n,), generator=generator)
         params = self.params[index]
         found = self._jittered(self.found[index], generator)
-        return self._finish(params, self.body(params), self.camera[index], found)
+        return finished(self.body, self.grid, params, self.body(params), self.camera[index], whole_picture(n), found)
 
     def _jittered(self, found: Float[Tensor, "n 21 7"], generator: torch.Generator) -> Float[Tensor, "n 21 7"]:
         noise = self.noise
         size = found.new_tensor([noise.jitter] * 2 + [0.0] + [noise.depth_jitter] + [noise.world_jitter] * 3)
         return found + torch.randn(found.shape, generator=generator) * size
-
-    def _finish(
-        self, params: BodyParams, mesh: BodyMesh, camera: Camera, keypoints: Float[Tensor, "n 21 7"]
-    ) -> LiftingBatch:
-        crop = _whole(len(keypoints))
-        root = mesh.joints[:, self.body.skeleton.root_index]
-        turn = self.grid.view_rotation(crop, camera)
-        return LiftingBatch(
-            keypoints=keypoints,
-            vertices=self.grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
-            joints=self.grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
-            rotations=turn[:, None].mT @ global_rotations(params.pose, self.body.parents),
-            shape=params.shape,
-            view_vertices=(mesh.vertices - root[:, None]) @ turn,
-            scale=camera.focal[:, 1] / root[:, 2],
-        )
-
-
-def _whole(n: int) -> Crop:
-    """The crop that is the whole picture of its camera."""
-    affine = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
-    return Crop(affine, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
 
 
 def _places(features: Float[Tensor, "n 21 7"]) -> Float[Tensor, "n f"]:

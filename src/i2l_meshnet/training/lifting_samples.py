@@ -132,16 +132,14 @@ class LiftingSampler:
         low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
         hidden = ((true < low) | (true > low + size)).any(-1)
         keypoints = self._detect(crop.to_crop(true), hidden, generator)
-        return self._finish(people.params, people.mesh, people.camera, crop, keypoints)
+        return finished(self.body, self.grid, people.params, people.mesh, people.camera, crop, keypoints)
 
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
         index = self._draw(n, generator)
         params, camera, found = self.bank.params[index], self.bank.camera[index], self.bank.keypoints[index]
-        whole = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
-        crop = Crop(whole, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
         moved = found[..., :2] + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
         keypoints = torch.cat([moved, found[..., 2:].clamp(0, 1)], -1)
-        return self._finish(params, self.body(params), camera, crop, keypoints)
+        return finished(self.body, self.grid, params, self.body(params), camera, whole_picture(n), keypoints)
 
     def _individual(self, points: Float[Tensor, "n 26 3"], generator: torch.Generator) -> Float[Tensor, "n 26 3"]:
         """The body model's keypoints (metres) put where they may lie on a particular person."""
@@ -155,21 +153,6 @@ class LiftingSampler:
     def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "n"]:
         """Rows of the bank."""
         return torch.multinomial(self.chances, n, replacement=True, generator=generator)
-
-    def _finish(
-        self, params: BodyParams, mesh: BodyMesh, camera: Camera, crop: Crop, keypoints: Float[Tensor, "b 26 3"]
-    ) -> LiftingBatch:
-        root = mesh.joints[:, self.body.skeleton.root_index]
-        turn = self.grid.view_rotation(crop, camera)
-        return LiftingBatch(
-            keypoints=keypoints,
-            vertices=self.grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
-            joints=self.grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
-            rotations=turn[:, None].transpose(-1, -2) @ global_rotations(params.pose, self.body.parents),
-            shape=params.shape,
-            view_vertices=(mesh.vertices - root[:, None]) @ turn,
-            scale=camera.focal[:, 1] * crop.affine[:, 1, 1] / root[:, 2],
-        )
 
     def _detect(
         self, keypoints: Float[Tensor, "n 26 2"], hidden: Bool[Tensor, "n 26"], generator: torch.Generator
@@ -192,3 +175,32 @@ class LiftingSampler:
         outside = (keypoints < -4).any(-1) | (keypoints[..., 0] > width + 4) | (keypoints[..., 1] > height + 4)
         confidence = torch.where(outside | hidden, confidence.clamp(max=0.3) * uniform(n, 26), confidence)
         return torch.cat([found, confidence.clamp(0, 1)[..., None]], -1)
+
+
+def finished(
+    body: AnnyBody,
+    grid: LixelGrid,
+    params: BodyParams,
+    mesh: BodyMesh,
+    camera: Camera,
+    crop: Crop,
+    keypoints: Float[Tensor, "b k f"],
+) -> LiftingBatch:
+    """What a network on `grid` is given and should answer of posed bodies whose `keypoints` were found in a crop."""
+    root = mesh.joints[:, body.skeleton.root_index]
+    turn = grid.view_rotation(crop, camera)
+    return LiftingBatch(
+        keypoints=keypoints,
+        vertices=grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
+        joints=grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
+        rotations=turn[:, None].mT @ global_rotations(params.pose, body.parents),
+        shape=params.shape,
+        view_vertices=(mesh.vertices - root[:, None]) @ turn,
+        scale=camera.focal[:, 1] * crop.affine[:, 1, 1] / root[:, 2],
+    )
+
+
+def whole_picture(n: int) -> Crop:
+    """The crops that are the whole pictures of their cameras."""
+    affine = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
+    return Crop(affine, torch.zeros(n), torch.zeros(n, dtype=torch.bool))
