@@ -100,18 +100,7 @@ def detect_bank(options: DetectOptions) -> list[Path]:
 
 def read_bank(folder: Path, held_out: bool = False) -> DetectionBank:
     """The detections for training, or the held-out ones, of a bank. Raises FileError if there are none."""
-    paths = sorted(folder.glob("val_*.npz" if held_out else "train_*.npz"))
-    if not paths:
-        raise FileError(f"{folder} holds no bank of detections; make it with detect_bank")
-    parts: dict[str, list[Tensor]] = {}
-    for path in paths:
-        try:
-            with np.load(path) as data:
-                for name in data.files:
-                    parts.setdefault(name, []).append(torch.from_numpy(data[name]))
-        except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise FileError(f"{path} is not a shard of detections ({error}); delete it and make it again") from error
-    joined = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    joined = read_shards(folder, held_out, "detections", "make it with detect_bank")
     return DetectionBank(
         joined["keypoints"],
         joined["vertices"],
@@ -119,6 +108,25 @@ def read_bank(folder: Path, held_out: bool = False) -> DetectionBank:
         Camera(joined["focal"], joined["center"]),
         BodyParams(joined["pose"].float(), joined["shape"], joined["translation"]),
     )
+
+
+def read_shards(folder: Path, held_out: bool, what: str, remedy: str) -> dict[str, Tensor]:
+    """The arrays of a bank's shards for training, or of the held-out ones, joined along their first axis.
+
+    what: is in them. remedy: what to do if there are none. Raises FileError then, and for a shard that is damaged.
+    """
+    paths = sorted(folder.glob("val_*.npz" if held_out else "train_*.npz"))
+    if not paths:
+        raise FileError(f"{folder} holds no bank of {what}; {remedy}")
+    parts: dict[str, list[Tensor]] = {}
+    for path in paths:
+        try:
+            with np.load(path) as data:
+                for name in data.files:
+                    parts.setdefault(name, []).append(torch.from_numpy(data[name]))
+        except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise FileError(f"{path} is not a shard of {what} ({error}); delete it and make it again") from error
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
 def detect_shard(shard: Path, out: Path, body: Body, detector: RtmPose, batch: int = 16) -> None:

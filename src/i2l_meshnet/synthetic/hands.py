@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -28,6 +27,7 @@ from i2l_meshnet.models.mediapipe import LANDMARK_CROP, LandmarkNet, Landmarks, 
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import project, reduce, sample_textures, shade, vertex_normals
 from i2l_meshnet.synthetic.clothes import HELD_OUT
+from i2l_meshnet.synthetic.detections import read_shards
 from i2l_meshnet.synthetic.generate import run_tasks
 from i2l_meshnet.synthetic.hand_poses import HandPoseSampler
 from i2l_meshnet.synthetic.pictures import Backgrounds, photograph, random_lights
@@ -334,18 +334,7 @@ def in_crop(body: AnnyBody, hand: HandSample, crop: Crop) -> HandSample:
 
 def read_hand_bank(folder: Path, held_out: bool = False) -> HandBank:
     """The detections for training, or the held-out ones, of a bank. Raises FileError if there are none."""
-    paths = sorted(folder.glob("val_*.npz" if held_out else "train_*.npz"))
-    if not paths:
-        raise FileError(f"{folder} holds no bank of hands; `i2l-meshnet lift-hand` makes one")
-    parts: dict[str, list[Tensor]] = {}
-    for path in paths:
-        try:
-            with np.load(path) as data:
-                for name in data.files:
-                    parts.setdefault(name, []).append(torch.from_numpy(data[name]))
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise FileError(f"{path} is not a shard of hands ({error}); delete it and make it again") from error
-    joined = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    joined = read_shards(folder, held_out, "hands", "`i2l-meshnet lift-hand` makes one")
     return HandBank(
         Landmarks(**{field.name: joined[field.name] for field in dataclasses.fields(Landmarks)}),
         BodyParams(**{field.name: joined[field.name] for field in dataclasses.fields(BodyParams)}),
