@@ -24,6 +24,19 @@ def for_inference(network: MeshNet, precision: Precision = "fp32") -> MeshNet:
     as processors like them. "bf16": the backbones and the lixel heads' transposed convolutions work in bfloat16; what
     the soft-argmax reads stays in float32, where half the bits of a logit would not be enough.
     """
+    network = folded(network)
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if precision == "bf16":
+        for part in [*network.modules()]:
+            if isinstance(part, ResNet | ResNetStages | CSPNeXt):
+                _halve(part)
+            elif isinstance(part, LixelHead):
+                _halve(part.deconv)
+    return network
+
+
+def folded(network: MeshNet) -> MeshNet:
+    """A copy of a network in evaluation mode, BatchNorm folded into the layers before it, that cannot be trained."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for parent, before, norm in [*_foldable(network)]:
         layer, batchnorm = getattr(parent, before), getattr(parent, norm)
@@ -32,13 +45,6 @@ def for_inference(network: MeshNet, precision: Precision = "fp32") -> MeshNet:
         else:
             setattr(parent, before, fuse_conv_bn_eval(layer, batchnorm, isinstance(layer, nn.ConvTranspose2d)))
         setattr(parent, norm, nn.Identity())
-    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if precision == "bf16":
-        for part in [*network.modules()]:
-            if isinstance(part, ResNet | ResNetStages | CSPNeXt):
-                _halve(part)
-            elif isinstance(part, LixelHead):
-                _halve(part.deconv)
     return network
 
 

@@ -118,7 +118,7 @@ class VectorLixelHead(nn.Module):
             columns = place(feature).float()[..., None] * ramp
             extra = free(hidden).float().unflatten(1, (self.channels, size))
             columns = torch.cat([columns[:, : self.channels] + extra, columns[:, self.channels :]], 1)
-            columns = torch.cat([columns, torch.stack([ramp, bowl]).expand(len(feature), 2, size)], 1)
+            columns = torch.cat([columns, torch.stack([ramp, bowl]).expand(feature.shape[0], 2, size)], 1)
             whole = torch.cat([rows, self.centre[:, axis, None], torch.ones_like(rows[:, :1])], 1)
             # A few heatmaps are quicker made at once; thousands would not fit the cache.
             with torch.autocast(feature.device.type, enabled=False):

@@ -32,4 +32,4 @@ class ParameterRegressor(nn.Module):
         # Half precision, where autocast chose it, ends here: rotations need the bits.
         dtype = torch.promote_types(shape.dtype, torch.float32)
         pose, shape = pose.to(dtype), shape.to(dtype)
-        return BodyParams(sixd_to_matrix(pose.unflatten(-1, (-1, 6))), shape, shape.new_zeros(len(shape), 3))
+        return BodyParams(sixd_to_matrix(pose.unflatten(-1, (-1, 6))), shape, shape.new_zeros(shape.shape[0], 3))

@@ -48,7 +48,7 @@ class PoseToFeature(nn.Module):
         Axes: u and v are the kernel's rows and columns, c its output channels.
         """
         x, y, z = joints.detach().unbind(-1)
-        batch, count, channels = len(joints), self.joints, self.channels
+        batch, count, channels = joints.shape[0], self.joints, self.channels
         kernel = cast(nn.Conv2d, self.conv[0]).weight[:, channels:].unflatten(1, (count, self.depth_bins))
         kernel = kernel.permute(1, 2, 4, 0, 3).reshape(count, self.depth_bins, -1)  # j z (v c u)
         planes = _line(z, self.depth_bins, self.sigma).transpose(0, 1) @ kernel  # j b (v c u)
