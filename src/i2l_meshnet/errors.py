@@ -1,8 +1,19 @@
 """Errors that are the user's to mend: one clear line, never a traceback."""
 
+LONGEST = 6000
+"""Characters of a message; Linux' paths have up to 4095."""
+
 
 class UserError(Exception):
-    """Something given to us is wrong. The message says what, where, and what to do about it, in one line."""
+    """Something given to us is wrong. The message says what, where, and what to do about it, in one line.
+
+    What files and their names bring into it is held to that: characters that do not print (line breaks, a terminal's
+    control codes) are spelled out, and the middle of a very long message is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        super().__init__(shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} … {shown[-LONGEST // 2 :]}")
 
 
 class FileError(UserError):
@@ -11,3 +22,7 @@ class FileError(UserError):
 
 class InputError(UserError):
     """An option or value is out of range or does not fit the rest."""
+
+
+class TakenError(FileError):
+    """Another process is at work there, or what is to be written is there already."""

@@ -1,14 +1,17 @@
 """Boxes that the user gives, in place of the detector's."""
 
 import dataclasses
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.untrusted import read_json
 
+MOST_BYTES = 200_000_000
+"""Of a file of boxes."""
+LARGEST = 1e9
+"""Pixels and metres beyond this are no place in a picture."""
 MILLIMETRES_FROM = 100.0
 """RootNet files give the root in millimetres, 3DPW's in metres; no person is read as 100 m away or more."""
 
@@ -46,7 +49,7 @@ class BoxFile:
         """Reads the file. Raises FileError in one line for whatever is not one of the three forms."""
         self.path = path
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, MOST_BYTES)
         except OSError as error:
             raise FileError(f"cannot read boxes {path}: {error.strerror}") from error
         except ValueError as error:
@@ -97,16 +100,15 @@ class BoxFile:
             (depth,) = self._numbers(entry["root_cam"], 3, "root_cam")[2:]
             depth = depth / 1000 if depth >= MILLIMETRES_FROM else depth
             if depth <= 0:
-                raise self._unreadable(f"root_cam {entry['root_cam']} is not in front of the camera")
+                raise self._unreadable(f"the depth {depth:g} of a root_cam is not in front of the camera")
         score = entry.get("score", 1.0)
-        score = float(score) if isinstance(score, int | float) else 1.0
+        score = float(score) if isinstance(score, int | float) and abs(score) < LARGEST else 1.0
         person = PersonBox(box.box, score, depth, prepared=True)
-        if "file_name" in entry:
-            self._by_name.setdefault(str(entry["file_name"]), []).append(person)
-        elif "image_id" in entry:
-            self._by_id.setdefault(str(entry["image_id"]), []).append(person)
-        else:
-            raise self._unreadable("an entry has neither 'file_name' nor 'image_id'")
+        for key, known in (("file_name", self._by_name), ("image_id", self._by_id)):
+            if isinstance(entry.get(key), int | str):
+                known.setdefault(str(entry[key]), []).append(person)
+                return
+        raise self._unreadable("an entry has neither 'file_name' nor 'image_id'")
 
     def _box(self, value: Any) -> PersonBox:
         x, y, width, height = self._numbers(value, 4, "a box (x, y, width, height)")
@@ -116,8 +118,9 @@ class BoxFile:
 
     def _numbers(self, value: Any, count: int, what: str) -> list[float]:
         right = isinstance(value, list) and len(value) == count
-        if not right or not all(isinstance(number, int | float) and math.isfinite(number) for number in value):
-            raise self._unreadable(f"{what} is {count} numbers, not {json.dumps(value)[:80]}")
+        if not right or not all(isinstance(number, int | float) and abs(number) < LARGEST for number in value):
+            found = f"{len(value)} values" if isinstance(value, list) and not right else "something else"
+            raise self._unreadable(f"{what} is {count} numbers less than {LARGEST:g}, not {found}")
         return [float(number) for number in value]
 
     def _unreadable(self, reason: str) -> FileError:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import glob
 import math
-import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import FileError, InputError, UserError
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
 """Endings by which pictures are found in folders; a file that is named outright may have any ending."""
 
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
+"""Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
 HEIF_SUFFIXES = (".heic", ".heif")
 MAX_PIXELS = 200_000_000
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
@@ -122,7 +123,7 @@ def _below(path: Path, folder: Path | None) -> bool:
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Reads a picture of any format that Pillow knows, and HEIC where pillow-heif is installed.
+    """Reads a picture of one of `FORMATS`, and HEIC where pillow-heif is installed.
 
     The EXIF orientation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and floating-point
     pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read
@@ -161,12 +162,13 @@ def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise UnknownFormatError(
             f"cannot read {path}: it is not a picture in a format that can be read here"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
-        # Pillow's decoders report broken data as any of these.
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
-        raise FileError(f"cannot read {path}: {reason}; copy or download it again") from error
+    except UserError:
+        raise
     except MemoryError as error:
         raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
+    except Exception as error:  # Pillow's decoders report broken data as almost anything.
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
+        raise FileError(f"cannot read {path}: {reason}; copy or download it again") from error
 
 
 @contextlib.contextmanager
@@ -179,7 +181,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:
@@ -228,8 +230,8 @@ def focal_from_exif(image: Image.Image) -> float | None:
     """
     try:
         tags = dict(image.getexif().get_ifd(ExifTags.IFD.Exif))
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
-        return None  # broken EXIF data: the picture itself may be whole
+    except Exception:  # broken EXIF data, which Pillow reports as almost anything: the picture itself may be whole
+        return None
     width, height = image.size
     candidates = []
     equivalent = _number(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))

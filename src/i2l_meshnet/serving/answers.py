@@ -1,6 +1,5 @@
 """From an upload to result files and a JSON answer: what the worker thread does."""
 
-import contextlib
 import dataclasses
 import json
 import time
@@ -11,8 +10,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import av
-from av.error import FFmpegError
 from rich.console import Console
 
 from i2l_meshnet.errors import FileError, UserError
@@ -39,7 +36,7 @@ SHOWN_SIDE = 1600
 CLIP_SIDE = 960
 """Longer side of drawn videos, pixels."""
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of what is taken; it knows more, some of which (EPS) start other programs."""
+"""Pillow's names of what is taken, of those that can be read."""
 
 _PHOTO_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _NAME = "result"
@@ -96,13 +93,7 @@ def _ending(start: bytes) -> str:
 def _require_clip(job: Job, limits: Limits) -> None:
     if not job.request.clips:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "clips take long: send them to /jobs")
-    # The header is asked first: a picture of any size would be decoded to make a `Clip`, which tells what is broken.
-    with contextlib.suppress(FFmpegError, OSError, ValueError), av.open(job.upload) as container:
-        for stream in container.streams.video:
-            if stream.width * stream.height > limits.max_pixels:
-                reason = f"{stream.width}x{stream.height} pixels are more than this server takes"
-                raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
-    clip = Clip(job.upload)
+    clip = Clip(job.upload, limits.max_pixels)
     if clip.frame_count is not None and clip.frame_count > limits.max_clip_length * clip.rate + 1:
         raise _too_long(limits)
 
@@ -166,7 +157,7 @@ class Work:
 
     def _clip(self, job: Job, wish: Wish) -> dict[str, Any]:
         job.deadline = time.monotonic() + self._limits.max_clip_work
-        clip = Clip(job.upload)
+        clip = Clip(job.upload, self._limits.max_pixels)
         most = self._limits.max_clip_length * clip.rate + 1
 
         def report(doing: str, done: int, total: int | None) -> None:

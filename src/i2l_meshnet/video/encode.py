@@ -15,7 +15,7 @@ from av.packet import Packet
 from jaxtyping import UInt8
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.video.source import TICKS
+from i2l_meshnet.video.source import TICKS, open_video
 
 TIME_BASE = Fraction(1, TICKS)
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
@@ -91,7 +91,7 @@ def join(
             if sound is None:
                 _mux(streams, container)
                 return
-            with av.open(sound) as source:
+            with open_video(sound) as source:
                 streams.append(_sound(source, container, start))
                 _mux(streams, container)
     except FFmpegError as error:

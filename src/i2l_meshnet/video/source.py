@@ -12,13 +12,19 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-from i2l_meshnet.errors import FileError
-from i2l_meshnet.prediction.images import SUFFIXES
+from i2l_meshnet.errors import FileError, UserError
+from i2l_meshnet.prediction.images import MAX_PIXELS, SUFFIXES, TooManyPixelsError
 
 VIDEO_SUFFIXES = tuple(
     f".{ending}" for ending in "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()
 )
 """Endings by which clips are found in folders; a file that is named outright may have any ending."""
+
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
+"""FFmpeg's names of what is read. It knows playlists too, which make it open other files and addresses."""
+
+MAX_LENGTH = 7200.0
+"""Seconds of the longest clip that is read, unless more is asked for."""
 
 TICKS = 90_000
 """Times are counted in 1/90,000 s: exact for the usual frame rates, NTSC's included."""
@@ -38,16 +44,31 @@ class Frame:
         return self.ticks / TICKS
 
 
+class TooLongError(FileError):
+    """A clip lasts longer than is allowed."""
+
+
+def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
+    """FFmpeg's container of a file in one of `CONTAINERS`, from which no other file or address is reached.
+
+    Pictures of more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
+    """
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+    # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
+    container = av.open(path.absolute(), options=options)
+    for stream in container.streams.video:
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    return container
+
+
 def is_clip(path: Path) -> bool:
     """Whether a file is to be read as a video: by its ending, and by its content where that tells nothing."""
     ending = path.suffix.lower()
     if ending in VIDEO_SUFFIXES or ending in SUFFIXES:
         return ending in VIDEO_SUFFIXES
     try:
-        with av.open(path) as container:
-            # FFmpeg reads single pictures too, with demuxers of these names.
-            still = container.format.name.endswith("_pipe") or container.format.name == "image2"
-            return bool(container.streams.video) and not still
+        with open_video(path) as container:
+            return bool(container.streams.video)
     except (FFmpegError, OSError, ValueError):
         return False
 
@@ -59,22 +80,28 @@ class Clip:
     as the file tells, else None; it may be off by some. start: where the file's clock begins, seconds.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads the header and the first picture. Raises FileError, in one line, where there is none."""
-        self.path = path
+    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS, max_length: float = MAX_LENGTH) -> None:
+        """Reads the header and the first picture. max_length: seconds. Raises FileError, in one line, where there is
+        none: TooManyPixelsError or TooLongError for a clip beyond a limit, which `frames` may find out later."""
+        self.path, self._max_pixels, self._max_length = path, max_pixels, max_length
         try:
             if path.stat().st_size == 0:
                 raise FileError(f"cannot read {path}: the file is empty; copy or download it again")
-            with av.open(path) as container:
+            with open_video(path, max_pixels) as container:
                 if not container.streams.video:
                     raise FileError(f"cannot read {path}: it has no picture, only {_kinds(container)}; give a video")
                 stream = container.streams.video[0]
+                self._require_pixels(stream.width, stream.height)
                 self.start = Fraction(container.start_time or 0, av.time_base)
                 self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
                 self.has_audio = bool(container.streams.audio)
                 self.frame_count = stream.frames or _frames_from_duration(container, self.rate)
-        except (FFmpegError, OSError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # PyAV reports odd headers as almost anything
             raise self._unreadable(error) from error
+        if self.frame_count is not None and self.frame_count / self.rate > max_length:
+            raise self._too_long(float(self.frame_count / self.rate))
         first = next(self.frames(), None)
         if first is None:
             raise FileError(f"cannot read {path}: no frame of it can be decoded; copy or download it again")
@@ -91,24 +118,53 @@ class Clip:
         size: tuple[int, int] | None = None
         last = -1
         try:
-            with av.open(self.path) as container:
+            with open_video(self.path, self._max_pixels) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 for number, frame in enumerate(_decoded(container)):
                     last = max(last + 1, self._ticks(frame, last))
+                    if last > self._max_length * TICKS:
+                        raise self._too_long(last / TICKS)
                     if number and number < start:
                         continue
-                    pixels = _upright(frame, stream.sample_aspect_ratio, size)
+                    pixels = self._upright(frame, stream.sample_aspect_ratio, size)
                     size = size or (pixels.shape[1], pixels.shape[0])
                     if number >= start:
                         yield Frame(number, last, pixels)
-        except (FFmpegError, OSError, ValueError, MemoryError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # PyAV reports broken data as almost anything
             raise self._unreadable(error) from error
 
     def _ticks(self, frame: VideoFrame, last: int) -> int:
         if frame.pts is None or frame.time_base is None:
             return last + round(TICKS / self.rate) if last >= 0 else 0
         return round((frame.pts * frame.time_base - self.start) * TICKS)
+
+    def _upright(
+        self, frame: VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int] | None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """A picture as RGB with square pixels, turned as its rotation metadata say; `size` (width, height) if given."""
+        quarter_turns = round(frame.rotation / 90) % 4
+        width, height = round(frame.width * (pixel_aspect or 1)), frame.height
+        if size is not None:
+            width, height = size if quarter_turns % 2 == 0 else size[::-1]
+        self._require_pixels(width, height)
+        pixels = frame.reformat(width, height, format="rgb24").to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
+
+    def _require_pixels(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise TooManyPixelsError(
+                f"cannot read {self.path}: {width}x{height} is more than {self._max_pixels / 1e6:g} million pixels; "
+                "make it smaller, or allow more with --max-pixels"
+            )
+
+    def _too_long(self, seconds: float) -> TooLongError:
+        return TooLongError(
+            f"cannot read {self.path}: it lasts {seconds:.0f} s or more, and {self._max_length:g} s are allowed; "
+            "cut it, or allow more with --max-clip-length"
+        )
 
     def _unreadable(self, error: Exception) -> FileError:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
@@ -132,18 +188,6 @@ def _decoded(container: InputContainer) -> Iterator[VideoFrame]:
         for frame in frames:
             if isinstance(frame, VideoFrame):
                 yield frame
-
-
-def _upright(
-    frame: VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int] | None
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture as RGB with square pixels, turned as its rotation metadata say; `size` (width, height) if given."""
-    quarter_turns = round(frame.rotation / 90) % 4
-    width, height = round(frame.width * (pixel_aspect or 1)), frame.height
-    if size is not None:
-        width, height = size if quarter_turns % 2 == 0 else size[::-1]
-    pixels = frame.reformat(width, height, format="rgb24").to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
 
 
 def _kinds(container: InputContainer) -> str:
