@@ -1,0 +1,98 @@
+"""Files from strangers, read within bounds: JSON, NumPy's arrays and archives of them, PyTorch's files of tensors.
+
+Every function raises OSError for a file that cannot be opened and ValueError, with one line that says why, for whatever
+else is wrong: the libraries behind them report damaged files by almost any exception there is.
+"""
+
+import contextlib
+import json
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+MOST_JSON_BYTES = 4 * 10**9
+"""Of a JSON file; what is parsed takes up to some 30 times as much memory."""
+FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
+"""An archive may unfold to that many bytes, and beyond them to that many times its own size."""
+LONGEST_EMPTY = 10**6
+"""Rows that an array without a single value may have; a loop over more would take for ever."""
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of a JSON text, NaN and Infinity included as Python writes them."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
+    """The value in a JSON file of at most `most` bytes."""
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} that are read")
+    return parse_json(path.read_bytes())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file: plain numbers and texts. Archives that unfold to giants are refused unread."""
+    with _one_line():
+        with zipfile.ZipFile(path) as archive:
+            unfolded = sum(member.file_size for member in archive.infolist())
+        if unfolded > FREE_BYTES + MOST_RATIO * path.stat().st_size:
+            raise ValueError(f"it unfolds to {unfolded / 1e6:.0f} MB, too many for its size")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: _bounded(archive[name]) for name in archive.files}
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file."""
+    with _one_line(), path.open("rb") as file:
+        return _bounded(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def read_torch(path: Path, mmap: bool = False) -> Any:
+    """What `torch.save` wrote, if it is made of tensors, numbers, texts and containers alone; nothing in it is run.
+
+    mmap: whether tensors stay in the file until they are used.
+    """
+    with _one_line(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        is_archive = zipfile.is_zipfile(path)
+        if is_archive:
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("its tensors are compressed, as PyTorch never writes them")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
+
+
+def inside(name: str) -> str:
+    """`name`, if it is the path of something in a folder. Raises ValueError for one that leads out of it."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name!r} leads out of its folder")
+    return name
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns any exception but OSError into a ValueError of one line."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError((str(error).splitlines() or [type(error).__name__])[0][:300]) from error
+
+
+def _bounded(array: object) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+        raise ValueError("a member of it is no array of plain values")
+    if max(array.shape, default=0) > max(array.nbytes, LONGEST_EMPTY):
+        raise ValueError(f"an array of it is of shape {array.shape}, which is empty but too long")
+    return array
