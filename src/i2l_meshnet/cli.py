@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import save as encode
 from tyro.conf import Positional
 
 from i2l_meshnet import assets as registry
@@ -25,7 +25,9 @@ from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.evaluation import evaluate as evaluation
 from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.evaluation.photos import Predict
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.exporting import job as exporting
+from i2l_meshnet.exporting.job import ExportOptions
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.installation import report
 from i2l_meshnet.models.imagenet import convert_keras_resnet50
 from i2l_meshnet.models.output import LixelNetwork
@@ -165,8 +167,7 @@ def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None
         if imagenet.suffix != ".safetensors":
             raise InputError(f"{imagenet} does not end in .safetensors; name the output so")
         weights = convert_keras_resnet50(registry.ensure("resnet50"))
-        with atomic_path(imagenet) as temporary:
-            save_file(weights, temporary)
+        write_bytes(imagenet, encode(weights))
         print(f"{imagenet}: ImageNet weights of ResNet-50, {len(weights)} tensors")
     return 0
 
@@ -174,6 +175,11 @@ def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None
 def bench(options: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
     """Measure this machine: ours against the published formulation."""
     return benchmark.run(options)
+
+
+def export(options: Annotated[ExportOptions, tyro.conf.arg(name="")]) -> int:
+    """Write a network as one file for ONNX Runtime, OpenVINO or torch.export, its meshes compared with PyTorch's."""
+    return exporting.run(options)
 
 
 def info(body_dir: Path | None = None) -> int:
@@ -211,6 +217,7 @@ COMMANDS = {
     "synthesize": synthesize,
     "convert": convert,
     "assets": assets,
+    "export": export,
     "bench": bench,
     "info": info,
     "completion": completion,
@@ -226,6 +233,10 @@ EXAMPLES = {
     "rig": (
         "i2l-meshnet rig results/clip_person_00.npz --out dancer.glb",
         "i2l-meshnet rig results/photo.json --person 1 --out person.bvh",
+    ),
+    "export": (
+        "i2l-meshnet export --out default.onnx",
+        "i2l-meshnet export --out body.openvino --weights body.safetensors --body-dir bodies --int8 --pictures photos",
     ),
     "bench": ("i2l-meshnet bench --only default predict --quick",),
     "evaluate": ("i2l-meshnet evaluate --data PW3D --root data --body-dir bodies --out results/pw3d",),

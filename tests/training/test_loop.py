@@ -125,8 +125,6 @@ def test_a_started_training_is_not_overwritten_nor_mixed_with_another(tmp_path: 
         job.run(tiny_options(tmp_path))
     with pytest.raises(InputError, match=r"another recipe: learning_rate 0.001, not 0.5"):
         job.run(tiny_options(tmp_path, {"learning_rate": 0.5}, resume=True))
-    with pytest.raises(FileError, match="no state of the lixel stage"):
-        job.run(tiny_options(tmp_path / "other", resume=True))
     (path,) = (tmp_path / "output" / "model_dump").glob("state*")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(FileError, match="damaged"):

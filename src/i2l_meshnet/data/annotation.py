@@ -18,6 +18,7 @@ from i2l_meshnet.geometry.crop import prepare_boxes
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
+from i2l_meshnet.untrusted import inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,19 @@ class AnnotationTable:
 
     def __len__(self) -> int:
         return len(self.arrays["id"])
+
+    def is_whole(self) -> bool:
+        """Whether all arrays are there, have a row for each annotation, and name pictures and groups that are there."""
+        rows = {len(self.arrays[name]) for name in (*FIELDS, "group", "person", "frame", "path_ends")}
+        ends = np.asarray(self.arrays["path_ends"])
+        groups = np.asarray(self.arrays["group"])
+        return (
+            len(rows) == 1
+            and bool((np.diff(ends, prepend=0) >= 0).all())
+            and (not len(ends) or int(ends[-1]) <= len(self.arrays["paths"]))
+            and bool(((groups >= 0) & (groups < len(self.groups))).all())
+            and all(self.arrays[name].dtype == kind for name, kind in FIELDS.items())
+        )
 
     def image_path(self, index: int) -> str:
         """Path of the picture, relative to the data set's folder."""
@@ -209,6 +223,9 @@ class Fit:
     world_translation: Any = None
 
 
+MOST_JOINTS = 1000
+
+
 class TableBuilder:
     """Collects and checks rows, then packs them into an `AnnotationTable`.
 
@@ -238,6 +255,8 @@ class TableBuilder:
     def _empty(self, rows: int) -> dict[str, np.ndarray]:
         """Arrays for `rows` annotations of which nothing is known."""
         joints, bones = len(self._skeleton), self._bones
+        if joints > MOST_JOINTS:
+            raise ValueError(f"{joints} joints are more than a body has")
         shapes: dict[str, tuple[int, ...]] = {
             "box": (4,),
             "image_size": (2,),
@@ -321,7 +340,7 @@ class TableBuilder:
             if fit.world_rotation is not None:
                 self._put(row, id, "world_rotation", "camera rotation", fit.world_rotation)
                 self._put(row, id, "world_translation", "camera translation", fit.world_translation)
-        self._paths.append(path.encode())
+        self._paths.append(inside(path).encode())
         self._prepared.append(prepared)
         self._order.append((self._groups.setdefault(group, len(self._groups)), person, frame))
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-from safetensors.numpy import save_file
+from safetensors.numpy import save as encode
 
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_bytes
+from i2l_meshnet.untrusted import MOST_JSON_BYTES, parse_json
 
 FOLDER = ".i2l-meshnet"
 VERSION = 2
@@ -32,6 +33,8 @@ def read_json(path: Path) -> Any:
     NaN is let through, as Python writes it, so that the check of the values can name the annotation.
     """
     try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise FileError(f"{path} has more than the {MOST_JSON_BYTES / 1e9:g} GB that are read: split it")
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise FileError(f"{path} is missing; `i2l-meshnet data check` says where to get it") from error
@@ -42,7 +45,7 @@ def read_json(path: Path) -> Any:
     except orjson.JSONDecodeError as error:
         if b"NaN" in data or b"Infinity" in data:
             try:
-                return json.loads(data)
+                return parse_json(data)
             except ValueError:
                 pass
         at = f"line {error.lineno}, column {error.colno}"
@@ -70,8 +73,7 @@ def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[
             gc.enable()
     for path in _places(name, folder):
         try:
-            with atomic_path(path) as temporary:
-                save_file(table.arrays, temporary, metadata={"stamp": stamp, "table": table.describe()})
+            write_bytes(path, encode(table.arrays, metadata={"stamp": stamp, "table": table.describe()}))
         except FileError:
             continue
         return _open(path, stamp) or table
@@ -117,6 +119,7 @@ def _open(path: Path, stamp: str) -> AnnotationTable | None:
         for name, entry in header.items():
             start, end = entry["data_offsets"]
             arrays[name] = data[start:end].view(_NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
-        return AnnotationTable.restore(arrays, facts["table"])
-    except (OSError, struct.error, ValueError, KeyError):
+        table = AnnotationTable.restore(arrays, facts["table"])
+        return table if table.is_whole() else None
+    except Exception:  # a damaged file may end in any of them, and is made anew
         return None

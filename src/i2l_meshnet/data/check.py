@@ -16,7 +16,7 @@ from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.rendering.shading import render_meshes
 from i2l_meshnet.skeletons import LEFT, RIGHT
@@ -126,8 +126,7 @@ def _write_sheet(source: Source, options: CheckOptions, path: Path, console: Con
     columns = min(COLUMNS, len(cells))
     cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
     rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-    with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), np.vstack(rows)[..., ::-1])
+    write_picture(path, np.vstack(rows))
 
 
 def _bodies(source: Source, options: CheckOptions, console: Console) -> list[Body]:

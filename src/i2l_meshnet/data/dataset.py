@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,6 +23,8 @@ from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""Pillow's names of what pictures may be."""
 JPEG_START = b"\xff\xd8\xff"
 
 
@@ -66,22 +70,32 @@ def cut_crop(
         (a, b, _), (c, d, _) = affine.tolist()
         step = abs(a * d - b * c) ** -0.5 * (1 + 1e-6)  # picture pixels to a crop pixel, rounding allowed for
         factor = next((f for f in REDUCED if step >= f), 1)
+    _require_size(path, data, image_size)
     flags = (REDUCED[factor] if factor > 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
-        raise FileError(f"picture {path} is damaged or of an unknown kind: download it again")
     width, height = (-(-side // factor) for side in image_size)
-    if image.shape[:2] != (height, width):
-        raise FileError(
-            f"picture {path} is not of {image_size[0]} by {image_size[1]} px as its annotations say: "
-            "picture and annotations do not belong together"
-        )
+    if image is None or image.shape[:2] != (height, width):
+        raise FileError(f"picture {path} is damaged: download it again")
     if factor > 1:
         # Pixel i of the reduced picture is the mean of the full picture's pixels factor*i .. factor*(i+1)-1.
         shift = affine[:, :2].sum(-1, keepdim=True) * (factor - 1) / 2
         affine = torch.cat([affine[:, :2] * factor, affine[:, 2:] + shift], -1)
     blue, green, red = cv2.split(warp_image(image, affine, crop_size))
     return np.stack([red, green, blue])
+
+
+def _require_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
+    """Raises FileError for a picture whose header tells another size, before a giant is decoded."""
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as picture:
+            found = picture.size
+    except Exception as error:  # Pillow reports broken data as almost anything
+        raise FileError(f"picture {path} is damaged or of an unknown kind: download it again") from error
+    if found != size:
+        raise FileError(
+            f"picture {path} is not of {size[0]} by {size[1]} px as its annotations say, but {found[0]} by {found[1]}: "
+            "picture and annotations do not belong together"
+        )
 
 
 class PersonDataset(Dataset[Sample]):

@@ -30,6 +30,7 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, invert_affine, make_crop, prepare_box, transform_points, warp_image
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.tensors import TensorDataclass
+from i2l_meshnet.untrusted import inside, read_arrays, require_shapes
 
 JOINTS = tuple(
     f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in ("L", "R")
@@ -120,12 +121,20 @@ def open_clip(folder: Path) -> MultiviewClip:
     """A clip of Pose2Sim's demo layout: `calibration/Calib.qca.txt` and `videos/cam0N.mp4`."""
     calibration = folder / "calibration" / "Calib.qca.txt"
     try:
-        root = ElementTree.parse(calibration).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+        return _read_clip(folder, ElementTree.parse(calibration).getroot())
+    except OSError as error:
+        raise FileError(f"{calibration} is no readable calibration: {error.strerror}") from error
+    except KeyError as error:
+        raise FileError(f"{calibration} is no readable calibration: a camera has no {error}") from error
+    except (ElementTree.ParseError, ValueError, ArithmeticError) as error:
         raise FileError(f"{calibration} is no readable calibration: {error}") from error
+
+
+def _read_clip(folder: Path, root: ElementTree.Element) -> MultiviewClip:
+    """Raises FileError, KeyError or ValueError where a video or a value is missing or wrong."""
     focal, center, distortion, rotation, translation, videos = [], [], [], [], [], []
     for entry in root.iter("camera"):
-        video = folder / "videos" / f"{entry.attrib['serial']}.mp4"
+        video = folder / "videos" / inside(f"{entry.attrib['serial']}.mp4")
         stream = cv2.VideoCapture(str(video))
         width = stream.get(cv2.CAP_PROP_FRAME_WIDTH)
         stream.release()
@@ -144,7 +153,9 @@ def open_clip(folder: Path) -> MultiviewClip:
         translation.append(-turn @ [pose[axis] / 1000 for axis in "xyz"])
         videos.append(video)
     if not videos:
-        raise FileError(f"{calibration} names no camera")
+        raise ValueError("it names no camera")
+    if not all(np.isfinite(values).all() for values in (focal, center, distortion, rotation, translation)):
+        raise ValueError("it holds values that are no numbers")
     cameras = PosedCamera(
         Camera(torch.tensor(focal), torch.tensor(center)),
         torch.from_numpy(np.stack(rotation)),
@@ -215,10 +226,11 @@ def save_samples(samples: MultiviewSamples, path: Path) -> None:
 def load_samples(path: Path) -> MultiviewSamples:
     """Reads what `save_samples` wrote."""
     try:
-        with np.load(path) as file:
-            tensors = {name: torch.from_numpy(file[name]) for name in file.files}
+        tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         camera = Camera(tensors.pop("focal"), tensors.pop("center"))
-        return MultiviewSamples(camera=camera, **tensors)
+        samples = MultiviewSamples(camera=camera, **tensors)
+        require_shapes(samples)
+        return samples
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} holds no multi-view samples ({error}); delete it to have it made again") from error
 

@@ -17,6 +17,7 @@ from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import COCO, HUMAN36M, Skeleton
 from i2l_meshnet.tensors import TensorDataclass
+from i2l_meshnet.untrusted import read_array
 
 CAMERA_LIMIT = 0.025
 PUBLISHED_BINS = 64
@@ -58,12 +59,12 @@ class Target(TensorDataclass):
 def read_regressor(path: Path) -> Float[Tensor, "j v"]:
     """A joint regressor matrix (.npy). FileError if it is missing or not a matrix."""
     try:
-        matrix = np.load(path, allow_pickle=False)
+        matrix = read_array(path)
     except FileNotFoundError as error:
         raise FileError(f"{path} is missing: it comes with the published I2L-MeshNet code, folder data/") from error
     except (OSError, ValueError) as error:
         raise FileError(f"{path} is not a NumPy array: download it again") from error
-    if matrix.ndim != 2:
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not np.isfinite(matrix).all():
         raise FileError(f"{path} is not a matrix of joints by vertices")
     return torch.from_numpy(matrix.astype(np.float32))
 

@@ -41,6 +41,7 @@ from i2l_meshnet.evaluation.scoring import (
     read_released,
 )
 from i2l_meshnet.evaluation.submission import write_submission
+from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
@@ -521,7 +522,7 @@ def draw_samples(
             captions,
         )
         paths.append(folder / f"{'worst' if evaluation.errors else 'sample'}_{place}.jpg")
-        overlays.save_picture(picture, paths[-1])
+        write_picture(paths[-1], picture)
     return paths
 
 

@@ -20,6 +20,7 @@ from i2l_meshnet.evaluation.clips import require_regressor
 from i2l_meshnet.evaluation.metrics import root_relative
 from i2l_meshnet.evaluation.protocols import MPJPE, MPVPE, PA_MPJPE, PA_MPVPE
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors, write_table
+from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
@@ -264,4 +265,4 @@ def _draw(
         (center[0], center[1]),
         captions,
     )
-    overlays.save_picture(picture, path)
+    write_picture(path, picture)

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.rendering.shading import render_meshes
 
 SIDE = 420
@@ -50,16 +49,6 @@ def draw_sample(
         mixed = photo * (1 - cover[..., None]) + 255 * drawn
         panels.append(captioned(np.clip(mixed + 0.5, 0, 255).astype(np.uint8), captions.get(kind, kind)))
     return np.concatenate(panels, 1)
-
-
-def save_picture(picture: UInt8[np.ndarray, "h w 3"], path: Path, quality: int = 95) -> None:
-    """Writes an RGB picture in the format of the path's suffix. quality: of a JPEG, to 100."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix in (".jpg", ".jpeg") else []
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise FileError(f"cannot write pictures of the kind {path.suffix!r}: name a .jpg or .png")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
 
 
 def captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h2 w 3"]:

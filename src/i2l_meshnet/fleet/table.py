@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import atomic_path, remove_abandoned
 from i2l_meshnet.fleet.errors import one_line
 
+MOST_ROWS = 10_000_000
+"""Of a part that is read."""
 PART_ROWS = 2_000
 """Rows of a part, about 5 MB; what a run that is killed has to do again."""
 
@@ -31,6 +34,8 @@ class TableFolder:
         with one_line(f"cannot use {address} as the table's folder"):
             self._system, self._root = url_to_fs(address)
             self._system.makedirs(self._root, exist_ok=True)
+            if isinstance(self._system, LocalFileSystem):
+                remove_abandoned(Path(self._root), "people-*.parquet")
             self._number = len(self._parts())
 
     def _parts(self) -> list[str]:
@@ -48,8 +53,19 @@ class TableFolder:
         found: set[str] = set()
         for part in self._parts():
             with one_line(f"cannot read {part}, which should be a part of the table"), self._system.open(part) as file:
-                found.update(pq.read_table(file, columns=["picture"])["picture"].to_pylist())
+                rows = pq.ParquetFile(file, read_dictionary=["picture"])
+                if rows.metadata.num_rows > MOST_ROWS:
+                    raise FileError(f"{part} has {rows.metadata.num_rows} rows, more than any part that we write")
+                # By dictionary: a name that a file repeats a million times is one text in memory.
+                found.update(rows.read(["picture"])["picture"].unique().to_pylist())
         return found
+
+    def columns(self) -> list[str]:
+        """Names of the columns; none while there are no rows."""
+        for part in self._parts():
+            with one_line(f"cannot read {part}, which should be a part of the table"), self._system.open(part) as file:
+                return pq.read_schema(file).names
+        return []
 
     def append(self, rows: pa.Table) -> None:
         """Adds rows, and writes a part when there are enough."""

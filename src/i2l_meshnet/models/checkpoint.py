@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from i2l_meshnet import bodies
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.untrusted import parse_json
 
 FORMAT, VERSION = "i2l-meshnet", 1
 _HEADER = "i2l_meshnet"
@@ -35,6 +36,16 @@ class Metadata:
     licence: str
     source: str
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**vars(self), "network": self.network.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Metadata":
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for other values."""
+        network = NetworkConfig.from_json(values["network"])
+        return cls(network, values["licence"], values["source"], values["extra"])
 
 
 def save(
@@ -66,15 +77,9 @@ def write(state: dict[str, Tensor], metadata: Metadata, path: Path, *, half: boo
         return value.half() if half and is_weight else value
 
     tensors = {key: stored(key, value) for key, value in state.items()}
-    content = {
-        "network": metadata.network.to_json(),
-        "licence": metadata.licence,
-        "source": metadata.source,
-        "extra": metadata.extra,
-    }
-    header = {"format": FORMAT, "version": str(VERSION), _HEADER: json.dumps(content)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    header = {"format": FORMAT, "version": str(VERSION), _HEADER: json.dumps(metadata.to_json())}
+    # safetensors' own writer of files goes by a temporary file that a kill would leave.
+    write_bytes(path, encode(tensors, metadata=header))
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -90,7 +95,16 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
     tensors are not those of its description, and InputError for a body of another shape.
     """
     metadata, state = _open(path)
-    network = assembly.build(metadata.network, body or bodies.load_body(metadata.network.body))
+    body = body or bodies.load_body(metadata.network.body)
+    try:
+        # First without memory: a description may ask for any size, its tensors tell whether they are so large.
+        with torch.device("meta"):
+            expected = assembly.build(metadata.network, body).state_dict()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        reason = str(error).split("\n")[0]
+        raise FileError(f"{path}: the description in its header is of no network ({reason}): fetch it again") from error
+    check_state(expected, state, path)
+    network = assembly.build(metadata.network, body)
     load_state(network, state, path)
     return network.eval().to(device)
 
@@ -126,7 +140,7 @@ def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
         raise FileError(f"no checkpoint at {path}") from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError) as error:
         raise FileError(
             f"{path} is not an I2L-MeshNet checkpoint (no readable safetensors file); "
             "a published snapshot is converted by `i2l-meshnet convert`"
@@ -138,9 +152,7 @@ def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
             f"{path} is of checkpoint version {header.get('version')}, this software reads {VERSION}: update it"
         )
     try:
-        content = json.loads(header[_HEADER])
-        network = NetworkConfig.from_json(content["network"])
-        metadata = Metadata(network, content["licence"], content["source"], content["extra"])
-    except (KeyError, TypeError, ValueError) as error:
+        metadata = Metadata.from_json(parse_json(header[_HEADER]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{path}: the description in its header is damaged: fetch or convert it again") from error
     return metadata, state

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import Positional
 
 from i2l_meshnet import assets
-from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.models.inference import Precision
+from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
+from i2l_meshnet.models.exported import Runtime, RuntimePrecision
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
@@ -25,6 +25,7 @@ from i2l_meshnet.prediction.images import MAX_PIXELS, Picture, find_pictures, re
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
+from i2l_meshnet.prediction.staging import is_finished, record_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +37,17 @@ class PredictOptions:
     out: Path = Path("results")
     """Folder for the results; it is made if it is missing."""
     weights: Path | None = None
-    """Checkpoint of another network; the one that ships with the package if not given."""
+    """Checkpoint of another network, or what `export` wrote; the one that ships with the package if not given."""
+    runtime: Runtime | None = None
+    """What computes the network: PyTorch, or ONNX Runtime or OpenVINO for what `export` wrote; told by the file if not
+    given."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA device where there is one."""
-    precision: Precision = "fp32"
-    """bf16: convolutions in half precision: faster where the processor has it, some millimetres off."""
+    precision: RuntimePrecision = "fp32"
+    """bf16: most convolutions in half precision, faster where the processor has it, a millimetre or two off; for networks
+    of the published kind, not for the default one."""
     recursive: bool = False
     """Look into the subfolders of folders too."""
     boxes: Path | None = None
@@ -193,9 +198,9 @@ def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names
     require_writable(options.out)
     tasks = []
     for picture, name in zip(pictures, names, strict=True):
-        record = options.out / name.with_name(name.name + ".json")
-        if record.exists() and not options.overwrite:
-            say(console, f"skipped {picture.path}: {record} is there already; --overwrite replaces it")
+        base = options.out / name
+        if is_finished(base) and not options.overwrite:
+            say(console, f"skipped {picture.path}: {record_of(base)} is there already; --overwrite replaces it")
             tally.counts["skipped"] += 1
         elif boxes is not None and boxes.of(picture.path, picture.place) is None:
             say(console, f"skipped {picture.path}: {boxes.path} has no boxes for it")
@@ -226,7 +231,7 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Cons
     if options.hand is not None:
         side = None if options.hand == "any" else options.hand
         weights = options.hand_weights or options.weights
-        return HandPredictor.load(weights, options.device, options.body_dir, side, options.batch_size)
+        return HandPredictor.load(weights, options.device, options.body_dir, side, options.batch_size, options.runtime)
     hands = None
     if options.hands:
         hands = HandPredictor.load(
@@ -245,6 +250,7 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Cons
         options.score,
         hands,
         options.precision,
+        options.runtime,
     )
 
 
@@ -291,6 +297,11 @@ def _finish(
             if isinstance(answer, UserError):
                 raise answer
             answer.save((options.out / task.name).parent, options.saving)
+        except TakenError as error:
+            # Another process was faster, or is at it.
+            tally.counts["skipped"] += 1
+            say(console, f"skipped {task.picture.path}: {error}")
+            continue
         except UserError as error:
             tally.counts["failed"] += 1
             shown = str(error) if str(task.picture.path) in str(error) else f"{task.picture.path}: {error}"

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -17,13 +16,14 @@ from torch import Tensor
 from i2l_meshnet.animation import write_glb
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.mirrored import mirror_mesh
-from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.files import atomic_path, write_bytes, write_picture
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
 from i2l_meshnet.prediction.export import Surface, write_surface
 from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view, fit_to_side
+from i2l_meshnet.prediction.staging import record_of, staged
 
 FORMAT_VERSION = 1
 MeshKind = Literal["lixel", "param"]
@@ -133,7 +133,7 @@ class Prediction:
         whole = self.surface(kind)
         held = np.zeros(len(whole.vertices), bool)
         for side in self.hands:
-            held |= _beyond_wrist(self.body, side, kind)
+            held |= beyond_wrist(self.body, side, kind)
         whole = dataclasses.replace(
             whole,
             faces=whole.faces[~held[whole.faces].all(1)],
@@ -208,13 +208,18 @@ class PicturePrediction(Sequence[Prediction]):
     def save(self, folder: Path | str, options: SaveOptions | None = None, name: str | None = None) -> list[Path]:
         """Writes the results into `folder` under `name` (this picture's own if None) and returns their paths.
 
-        Raises FileError if results of that name are there already (unless `options.overwrite`) or the folder cannot
-        be written. The .json file comes last: where it is, the results are whole.
+        All appear when all are written, the .json file last: where it is, the results are whole. Raises TakenError if
+        results of that name are there already (unless `options.overwrite`), FileError if the folder cannot be written.
         """
         options = options or SaveOptions()
         base = Path(folder) / (name or self.name)
         names = self._file_names(options)
-        clear_the_way(base, [*names["pictures"].values(), *_mesh_names(names), names["arrays"]], options.overwrite)
+        with staged(base, options.overwrite) as written:
+            self._write(written, names, options)
+        endings = [*names["pictures"].values(), *_mesh_names(names), names["arrays"], ".json"]
+        return [_beside(base, ending) for ending in endings]
+
+    def _write(self, base: Path, names: dict[str, Any], options: SaveOptions) -> None:
         if options.pictures:
             self._draw(base, names["pictures"], options)
         hands = [hand for person in self.people for hand in person.hands.values()]
@@ -237,10 +242,7 @@ class PicturePrediction(Sequence[Prediction]):
                 }
         record["files"] = {what: base.name + ending for what, ending in names["pictures"].items()}
         record["files"]["arrays"] = base.name + names["arrays"]
-        with atomic_path(_beside(base, ".json")) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        endings = [*names["pictures"].values(), *_mesh_names(names), names["arrays"], ".json"]
-        return [_beside(base, ending) for ending in endings]
+        write_record(base, record)
 
     def _file_names(self, options: SaveOptions) -> dict[str, Any]:
         """Endings of all files that `save` writes, beside the .json."""
@@ -296,7 +298,7 @@ class PicturePrediction(Sequence[Prediction]):
             "joints": with_joints,
         }
         for what, ending in names.items():
-            _write_jpeg(_beside(base, ending), drawn[what])
+            write_picture(_beside(base, ending), drawn[what], 93)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The content of the .npz file: people along the first axis (see docs/outputs.md)."""
@@ -416,7 +418,7 @@ def _person_record(person: Prediction) -> dict[str, Any]:
     return record
 
 
-def _beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"]:
+def beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"]:
     """Vertices of the body's own hand, told by the arm at rest: what lies beyond the wrist."""
     rest = body(body.rest_params())
     elbow, wrist = (rest.joints[body.skeleton.index(f"{side[0].upper()}_{joint}")] for joint in ("Elbow", "Wrist"))
@@ -434,43 +436,14 @@ def _beside(base: Path, ending: str) -> Path:
     return base.with_name(base.name + ending)
 
 
-def clear_the_way(base: Path, endings: list[str], overwrite: bool) -> None:
-    """Refuses to replace files, or with `overwrite` removes what an earlier run wrote under this name."""
-    record = _beside(base, ".json")
-    if not overwrite:
-        there = next(
-            (path for path in (_beside(base, ending) for ending in [".json", *endings]) if path.exists()), None
-        )
-        if there is not None:
-            raise FileError(f"{there} is there already; --overwrite replaces it")
-        return
-    try:
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        listed = [*earlier["files"].values()]
-        meshes = [m for person in earlier["people"] for m in (person, *person.get("hands", {}).values())]
-        listed += [name for mesh in meshes for kind in mesh["files"].values() for name in kind.values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return  # no record of ours: files of the same names are simply replaced
-    try:
-        record.unlink(missing_ok=True)
-        for name in listed:
-            if isinstance(name, str) and Path(name).name == name and name.startswith(base.name):
-                record.with_name(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot replace results in {record.parent}: {error.strerror}") from error
+def write_record(base: Path, record: dict[str, Any]) -> None:
+    """Writes the .json file of results."""
+    write_bytes(record_of(base), (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-
-def _write_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-    fine, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
-    if not fine:
-        raise FileError(f"cannot encode {path}")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
 
 
 def _stacked(items: list[Tensor], *shape: int) -> np.ndarray:

@@ -5,8 +5,9 @@ import functools
 import json
 import multiprocessing
 import os
-import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,14 +20,15 @@ from rich.progress import track
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.library import load_body
-from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.files import atomic_path, write_bytes
 from i2l_meshnet.synthetic.cameras import ViewSampler
 from i2l_meshnet.synthetic.clothes import BaseMesh, Wardrobe
 from i2l_meshnet.synthetic.pictures import Backgrounds, Picture, PictureMaker, PictureMix
 from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
+from i2l_meshnet.untrusted import read_arrays, require_shapes
 
 Task = TypeVar("Task")
 VERSION = 2
@@ -117,10 +119,16 @@ def make_picture_maker(held_out: bool, mocap: tuple[Path, ...], seed: int) -> Pi
 def read_pictures(path: Path) -> PictureShard:
     """Reads a shard. Raises FileError if it is not one."""
     try:
-        with np.load(path) as data:
-            params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
-            return PictureShard(data["jpeg"], data["start"], data["box"], data["focal"], data["center"], params)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        data = read_arrays(path)
+        params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
+        shard = PictureShard(data["jpeg"], data["start"], data["box"], data["focal"], data["center"], params)
+        require_shapes(shard)
+        start = shard.start
+        whole = start.shape == (len(shard) + 1,) and start.dtype.kind in "iu" and (np.diff(start) >= 0).all()
+        if not whole or start[0] < 0 or start[-1] > len(shard.jpeg):
+            raise ValueError("its pictures do not follow each other")
+        return shard
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} is not a shard of pictures ({error}); delete it and make it again") from error
 
 
@@ -145,15 +153,25 @@ def write_pictures(path: Path, pictures: list[Picture]) -> None:
 def run_tasks(work: Callable[[Task], None], tasks: Sequence[Task], workers: int, description: str) -> None:
     """Runs `work` on each task, with a progress bar; in this process if there is one worker.
 
-    Tasks and `work` must be picklable; what a process needs for all its tasks, `work` keeps itself.
+    Tasks and `work` must be picklable; what a process needs for all its tasks, `work` keeps itself. Raises UserError
+    if a worker is killed.
     """
     if workers == 1:
         for task in track(tasks, description=description):
             work(task)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for _ in track(pool.imap(work, tasks), total=len(tasks), description=description):
-            pass
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        try:
+            for _ in track(pool.map(work, tasks), total=len(tasks), description=description):
+                pass
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process was killed, perhaps for want of memory: the same command goes on after the work that "
+                "is done; try fewer workers"
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 @functools.lru_cache(maxsize=1)
@@ -182,8 +200,13 @@ def _check_recipe(options: PictureOptions) -> None:
     }
     path = options.out / f"{options.prefix}.json"
     if path.exists():
-        if json.loads(path.read_text()) != recipe:
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FileError(
+                f"{path} is damaged ({error}): delete it if you know its pictures to be of {recipe}"
+            ) from error
+        if known != recipe:
             raise InputError(f"{options.out} holds pictures made with other options ({path.name}); name another folder")
         return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(recipe, indent=1) + os.linesep)
+    write_bytes(path, (json.dumps(recipe, indent=1) + os.linesep).encode())

@@ -10,7 +10,7 @@ from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
 from i2l_meshnet.data.cache import load_table
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
 from i2l_meshnet.synthetic.generate import PictureShard, read_pictures
 
@@ -50,8 +50,7 @@ def _unpack(shard: PictureShard, folder: Path, stem: str) -> None:
     for i in range(len(shard)):
         path = folder / f"{stem}_{i:04d}.jpg"
         if not path.exists():
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(shard.jpeg[shard.start[i] : shard.start[i + 1]].tobytes())
+            write_bytes(path, shard.jpeg[shard.start[i] : shard.start[i + 1]].tobytes())
 
 
 def _add(shard: PictureShard, body: Body, rows: TableBuilder, path: Path, first: int) -> None:

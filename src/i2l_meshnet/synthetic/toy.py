@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,8 +12,7 @@ from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.toy import make_toy
 from i2l_meshnet.data.annotation import Fit, TableBuilder
 from i2l_meshnet.data.sources.base import Source
-from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -93,6 +91,4 @@ def _render(path: Path, vertices: np.ndarray, faces: np.ndarray, number: int) ->
     ground = generator.uniform(0.1, 0.5, 3)
     blended = picture * cover[..., None] + ground * (1 - cover[..., None])
     pixels = (blended.clip(0, 1) * 255).astype(np.uint8)
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), pixels[..., ::-1]):
-            raise FileError(f"cannot write {path}: choose a folder that you may write to")
+    write_picture(path, pixels)

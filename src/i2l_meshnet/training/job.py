@@ -1,5 +1,6 @@
 """The `train` command: puts together what a recipe names, trains, and says in one line how it ended."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -21,6 +22,7 @@ from i2l_meshnet.data.mixture import Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.files import own_folder
 from i2l_meshnet.models import assembly, checkpoint, imagenet
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -53,13 +55,21 @@ def run(options: TrainOptions) -> int:
             f"{folders.models} holds a started training of the {recipe.stage} stage: --continue goes on with it, "
             "or choose another --out"
         )
+    begins = run_options.resume and not states.paths()
+    if begins:
+        # So that one command may be given again and again until it is done.
+        run_options = dataclasses.replace(run_options, resume=False)
+        options = dataclasses.replace(options, run=run_options)
     fabric = start_fabric(recipe, run_options)
+    if begins and fabric.is_global_zero:
+        _say(f"{folders.models} holds no state of the {recipe.stage} stage to go on from: it begins")
     folders.make()
-    torch.manual_seed(recipe.seed)
-    body = load_body(recipe.body, run_options.body_dir)
-    parts = DataParts(recipe, run_options, body)
-    network = make_network(recipe, run_options, body, folders)
-    return _train(fabric, network, body, parts, options, folders)
+    with own_folder(folders.models) if fabric.is_global_zero else contextlib.nullcontext():
+        torch.manual_seed(recipe.seed)
+        body = load_body(recipe.body, run_options.body_dir)
+        parts = DataParts(recipe, run_options, body)
+        network = make_network(recipe, run_options, body, folders)
+        return _train(fabric, network, body, parts, options, folders)
 
 
 def _train(
@@ -106,8 +116,12 @@ def _train(
         else:
             line = f"trained {done}; snapshots in {folders.models}"
             line += f", best {stage.mesh_name} error {trainer.best:.2f} mm" if math.isfinite(trainer.best) else ""
-        Console(highlight=False).print(line, markup=False, soft_wrap=True)
+        _say(line)
     return 0 if signal is None else SIGNAL_EXIT + signal
+
+
+def _say(line: str) -> None:
+    Console(highlight=False).print(line, markup=False, soft_wrap=True)
 
 
 def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
@@ -142,7 +156,7 @@ def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
 def make_stage(recipe: Recipe, body: Body) -> Stage:
     """The recipe's stage."""
     if recipe.stage == "lixel":
-        return LixelStage(body)
+        return LixelStage(body, recipe.mesh_joint_weight, recipe.normal_weight, recipe.edge_weight)
     unit = PUBLISHED_HAND_UNIT if "hand-millimetres" in recipe.parity else 1.0
     return ParamStage(body, "batchnorm-drift" in recipe.parity, unit)
 
@@ -188,9 +202,11 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
 
 
 def _newest_lixel_snapshot(folder: Path) -> Path:
-    for path in sorted(folder.glob("snapshot_*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if checkpoint.read_metadata(path).extra.get("stage") == LixelStage.name:
-            return path
+    # By their epochs: clocks jump, and files are copied.
+    told = [(path, checkpoint.read_metadata(path).extra) for path in folder.glob("snapshot_*.safetensors")]
+    found = [(int(extra["epoch"]), path) for path, extra in told if extra.get("stage") == LixelStage.name]
+    if found:
+        return max(found)[1]
     raise FileError(f"{folder} holds no snapshot of the lixel stage to start from: train that first, or give --start")
 
 

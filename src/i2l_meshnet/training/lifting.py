@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.fitting import answer_errors, relative_depth
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
@@ -25,6 +23,8 @@ from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
 from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingBatch
 from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
+from i2l_meshnet.training.state import write_state
+from i2l_meshnet.untrusted import read_torch
 
 RELIABLE = 0.5
 """Samples of less mean confidence do not count among a network's errors: where it must guess, it errs otherwise."""
@@ -40,13 +40,13 @@ class LiftingOptions:
     learning_rate: its peak; it rises over `warmup` steps and falls to `final_rate` of it along a cosine.
     average: decay of the weights' moving average, which is what is kept. heatmaps: whether the
     lixels are read from heatmaps, or from the centres that the heads' Gaussians have (`VectorLixelHead`), which is
-    how training starts. meshed: with heatmaps, share of a batch whose mesh is made; surfaced, posed: shares whose
-    faces and parametric mesh are compared.
+    how training starts. meshed: share of a batch whose lixel mesh is made. surfaced: share of those whose faces are
+    compared (all with heatmaps). posed: share of the batch whose parametric mesh is.
     *_weight: factors of the loss terms. workers: processes that draw batches (0: the training's own).
     """
 
-    steps: int = 6000
-    batch: int = 256
+    steps: int = 8000
+    batch: int = 512
     detected: float = 0.15
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -55,7 +55,7 @@ class LiftingOptions:
     average: float = 0.999
     clip: float = 5.0
     heatmaps: bool = False
-    meshed: float = 0.125
+    meshed: float = 0.25
     surfaced: float = 0.125
     posed: float = 0.125
     joint_weight: float = 1.0
@@ -161,20 +161,19 @@ class LiftingTrainer:
             "coefficients": [coefficients.detach() for coefficients in self.coefficients],
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        write_state(path, state)
 
     def resume(self, path: Path) -> None:
         """Takes up what `save` wrote; the run goes on as if it had never stopped."""
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = read_torch(path)
             self.parts.load_state_dict(state["network"])
             _lifting_parts(self.average).load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             for kept, saved in zip(self.coefficients, state["coefficients"], strict=True):
                 kept.data.copy_(saved)
             self.step = int(state["step"])
-        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise FileError(f"cannot go on from {path}: {reason}; it is no state of this training") from error
 
@@ -186,8 +185,8 @@ class LiftingTrainer:
     def take(self, path: Path) -> None:
         """Begins with the averaged weights of another training's state, where names and shapes agree."""
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["average"]
-        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            state: dict[str, Any] = read_torch(path)["average"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise FileError(f"cannot begin with {path}: it is no state of this training") from error
         own = self.parts.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
@@ -232,13 +231,13 @@ def lifting_losses(
     pose_net = cast(KeypointPoseNet, network.pose_net)
     regressor = cast(GlobalRotationRegressor, network.parameter_regressor)
     head = cast(VectorLixelHead, network.mesh_branch)
-    meshed = _stride(options.meshed if options.heatmaps else 1.0)
+    meshed = _stride(options.meshed)
     surfaced, posed = _stride(options.surfaced), _stride(options.posed)
     with torch.autocast("cpu", torch.bfloat16):
         trunk = pose_net.trunk(batch.keypoints)
         joints = pose_net.head(trunk) if options.heatmaps else pose_net.head.centers(trunk)
         feature = network.pose_to_feature(PoseOutput(joints, trunk))
-        vertices = head(feature[meshed]) if options.heatmaps else head.centers(feature)
+        vertices = head(feature[meshed]) if options.heatmaps else head.centers(feature[meshed])
     mesh_joints = network.joint_regressor @ vertices
     # The pose stage's joints stand in for the mesh's where there is no mesh: both are the same joints.
     known = joints.detach().clone()

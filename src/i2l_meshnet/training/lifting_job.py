@@ -11,7 +11,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.keypoint import GRID, KeypointPoseNet, keypoint_config
 from i2l_meshnet.models.meshnet import MeshNet
@@ -29,9 +29,9 @@ LICENCE = (
     "maintainers, terms of some training sets unresolved upstream."
 )
 POSES = PoseMix(
-    sources=(("procedural", 0.64), ("makehuman", 0.08), ("mocap", 0.28)), recombine=0.15, arms=0.2, noise=0.8
+    sources=(("procedural", 0.50), ("makehuman", 0.08), ("mocap", 0.42)), recombine=0.15, arms=0.2, noise=0.8
 )
-VIEWS = ViewMix(offset=5.0, pitch_mean=11.0, pitch=10.0, steep=18.0, tele=0.15)
+VIEWS = ViewMix(offset=5.0, pitch_mean=7.0, pitch=10.0, steep=18.0, tele=0.15)
 """A hand-held camera is above the middle of the body, so the line of sight to it mostly falls."""
 NOISE = NoiseOptions(least=0.2, most=1.0, clean=0.3, jitter=1.0)
 CHILDREN = 0.05
@@ -118,7 +118,7 @@ def run_stages(
 
 def build_sampler(body: AnnyBody, options: LiftOptions) -> LiftingSampler:
     """The people, views and detections that the default model is trained on."""
-    bank = PoseBank.build(body, assets.ensure("makehuman"), options.mocap, procedural=60_000)
+    bank = PoseBank.build(body, assets.ensure("makehuman"), options.mocap, 60_000, frames_per_second=30.0)
     people = BodySampler(
         PoseSampler(body, bank, POSES), ShapeSampler(body, children=CHILDREN), ViewSampler(body, VIEWS)
     )
@@ -126,7 +126,8 @@ def build_sampler(body: AnnyBody, options: LiftOptions) -> LiftingSampler:
 
 
 def _append(path: Path, row: dict[str, float]) -> None:
-    """One more line of a JSON Lines file, which is never seen half written."""
-    known = path.read_text(encoding="utf-8") if path.exists() else ""
-    with atomic_path(path) as temporary:
-        temporary.write_text(known + json.dumps({key: round(value, 5) for key, value in row.items()}) + "\n", "utf-8")
+    """One more line of a JSON Lines file, in place of those that a killed run wrote of this step and later ones."""
+    known = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    known = [line for line in known if json.loads(line)["step"] < row["step"]]
+    line = json.dumps({key: round(value, 5) for key, value in row.items()}) + "\n"
+    write_bytes(path, "".join([*known, line]).encode())

@@ -26,12 +26,12 @@ from i2l_meshnet.data.dataset import Sample
 from i2l_meshnet.data.mixture import EpochSampler
 from i2l_meshnet.data.targets import Target
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import atomic_path, write_picture
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.training.average import WeightAverage
-from i2l_meshnet.training.pictures import encode_sheet, prediction_sheet
+from i2l_meshnet.training.pictures import prediction_sheet
 from i2l_meshnet.training.progress import Reporter
 from i2l_meshnet.training.recipe import Recipe
 from i2l_meshnet.training.stages import Stage
@@ -488,8 +488,7 @@ class Trainer:
     def _draw(self, epoch: int, sample: Sample, output: LixelOutput, reporter: Reporter) -> None:
         sheet = prediction_sheet(sample, self._stage.mesh(self.network, output, sample), self._stage.body.faces)
         reporter.picture(self.position.step, "predictions", sheet)
-        with atomic_path(self._folders.pictures / f"{self._stage.name}_{epoch}.jpg") as temporary:
-            temporary.write_bytes(encode_sheet(sheet))
+        write_picture(self._folders.pictures / f"{self._stage.name}_{epoch}.jpg", sheet, 90)
 
 
 class _Telling(Dataset[Sample | UserError]):

@@ -1,6 +1,5 @@
 """A sheet of predictions, to look at while a training runs."""
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -25,11 +24,6 @@ def prediction_sheet(sample: Sample, mesh: BodyMesh, faces: Int[Tensor, "f 3"]) 
         crop = image.transpose(1, 2, 0)
         rows.append(np.hstack([crop, _drawn(crop, seen, solid, triangles)]))
     return np.vstack(rows)
-
-
-def encode_sheet(sheet: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """The sheet as a JPEG file."""
-    return cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def _drawn(

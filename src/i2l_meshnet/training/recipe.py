@@ -49,6 +49,12 @@ class Recipe:
     """Adam's learning rate; it does not grow with the number of devices."""
     own_joints: bool = True
     """Lixel stage: also train towards the data sets' own joints; without them meshes get visually smoother."""
+    mesh_joint_weight: float = 1.0
+    """Lixel stage: factor of the losses of the joints that are read off the mesh."""
+    normal_weight: float = 0.1
+    """Lixel stage: factor of the loss of the surface's normals."""
+    edge_weight: float = 1.0
+    """Lixel stage: factor of the loss of the edges' lengths."""
     augment: bool = True
     """Change scale, rotation and colour of the training pictures at random and mirror bodies."""
     imagenet: str = "torchvision"
@@ -78,6 +84,9 @@ class Recipe:
             raise InputError(f"there is no epoch from {self.first_epoch} to before {self.end_epoch}: raise --end-epoch")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.decay_factor > 0):
             raise InputError("--learning-rate and --decay-factor are numbers greater than 0")
+        weights = self.mesh_joint_weight, self.normal_weight, self.edge_weight
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+            raise InputError("--mesh-joint-weight, --normal-weight and --edge-weight are numbers from 0 on")
         if not 0 <= self.ema < 1 or self.clip < 0:
             raise InputError("--ema lies in [0, 1) and --clip is not negative")
         if not self.train_3d + self.train_2d:
@@ -115,7 +124,7 @@ class RunOptions:
     start: Path | None = None
     """Checkpoint (.safetensors) to start from; the parameter stage takes the lixel stage's last one in --out."""
     resume: Annotated[bool, tyro.conf.arg(name="continue", aliases=["--resume"])] = False
-    """Go on with the run in --out where it stopped."""
+    """Go on with the run in --out where it stopped, or begin it if nothing is saved there yet."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA devices where there are any."""
     gpu: Annotated[str, tyro.conf.arg(aliases=["--devices"])] = ""

@@ -1,7 +1,6 @@
 """Saved training states: all that a run needs to go on as if it had never stopped."""
 
 import dataclasses
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor
 
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import atomic_path, remove_abandoned
 from i2l_meshnet.training.recipe import Recipe
+from i2l_meshnet.untrusted import read_torch
 
 VERSION = 1
 
@@ -62,20 +62,14 @@ class StateFolder:
         path = self.folder / f"state_{self._stage}_{state.position.step:08d}.pt"
         content = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
         content |= {"version": VERSION, "position": dataclasses.asdict(state.position)}
-        try:
-            with atomic_path(path) as temporary:
-                torch.save(content, temporary)
-        except RuntimeError as error:
-            # PyTorch's writer tells of a full disk so.
-            raise FileError(f"cannot write {path}: the disk may be full; earlier states are still there") from error
+        write_state(path, content)
         for old in self.paths()[: -self._keep]:
             old.unlink(missing_ok=True)
         return path
 
     def clean(self) -> None:
         """Removes what a killed run left half-written."""
-        for torn in self.folder.glob(f".state_{self._stage}_*.pt"):
-            torn.unlink(missing_ok=True)
+        remove_abandoned(self.folder, f"state_{self._stage}_*.pt")
 
     def load(self, recipe: Recipe, processes: int) -> TrainingState:
         """The newest state.
@@ -91,17 +85,29 @@ class StateFolder:
         return read_state(paths[-1], recipe, processes)
 
 
+def write_state(path: Path, content: dict[str, Any]) -> None:
+    """Writes tensors and plain values. Raises FileError, with an earlier state in place, where that cannot be done."""
+    with atomic_path(path) as temporary:
+        try:
+            # By an open file: PyTorch would put a path's name into the file.
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:
+            # PyTorch's writer tells of a full disk so.
+            raise FileError(f"cannot write {path}: the disk may be full; earlier states are still there") from error
+
+
 def read_state(path: Path, recipe: Recipe, processes: int) -> TrainingState:
     """The state in a file; errors as in `StateFolder.load`."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch(path)
         version = content.pop("version")
         state = TrainingState(**{**content, "position": Position(**content["position"])})
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
+        differences = recipe.differences(state.recipe)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{path} is damaged or no training state: remove it to go on from an earlier one") from error
     if version != VERSION:
         raise FileError(f"{path} is a training state of version {version}, this software reads {VERSION}")
-    differences = recipe.differences(state.recipe)
     if differences:
         more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
         raise InputError(f"{path} is of another recipe: {differences[0]}{more}; take that one or another --out")

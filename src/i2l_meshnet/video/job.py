@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -10,16 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from i2l_meshnet.animation.bvh import write_bvh
-from i2l_meshnet.animation.glb import write_glb
+from i2l_meshnet.animation import require_usd
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.files import atomic_path
+from i2l_meshnet.prediction.hands import SIDES, HandPredictor
 from i2l_meshnet.prediction.images import SUFFIXES, Picture, find_pictures
 from i2l_meshnet.prediction.job import (
     PredictOptions,
@@ -32,34 +30,41 @@ from i2l_meshnet.prediction.job import (
     say,
 )
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.prediction.results import MeshFormat, SaveOptions, clear_the_way, versions
+from i2l_meshnet.prediction.results import MeshFormat, SaveOptions, Side, versions, write_record
+from i2l_meshnet.prediction.staging import is_finished, record_of, staged
+from i2l_meshnet.video.animate import WRITERS, write_animation
 from i2l_meshnet.video.drawing import Artist, view_bounds
 from i2l_meshnet.video.encode import VideoWriter, join
-from i2l_meshnet.video.finish import finish, to_track
+from i2l_meshnet.video.finish import finish, finish_hands, to_track
 from i2l_meshnet.video.follow import make_tracker
+from i2l_meshnet.video.hands import HAND_GAP, make_hand_follower
 from i2l_meshnet.video.smoothing import SmoothKind
-from i2l_meshnet.video.source import TICKS, VIDEO_SUFFIXES, Clip, is_clip
+from i2l_meshnet.video.source import MAX_LENGTH, TICKS, VIDEO_SUFFIXES, Clip, is_clip
 from i2l_meshnet.video.track import PersonTrack
 from i2l_meshnet.video.tracking import DETECT_EVERY
-from i2l_meshnet.video.work import STRETCH, Person, Sighting, WorkFolder, gather
+from i2l_meshnet.video.work import STRETCH, Person, Sighting, WorkFolder, discard, gather, of_person, work_of
 
 LEAST_SEEN = 5
 """Whoever is seen in fewer frames is taken for a mistake, unless the clip is as short."""
 FORMAT_VERSION = 1
 VIDEOS = ("overlay", "side_by_side")
-_WRITERS = {"glb": write_glb, "bvh": write_bvh}
+Hands = dict[Side, tuple[Body, list[Person]]]
+"""Of each side the hand's body, and the spells in which hands were followed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipOptions(PredictOptions):
     """Turn photos and videos of people into 3D meshes."""
 
-    formats: tuple[MeshFormat | Literal["bvh"], ...] = ("obj", "ply", "glb")  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Mesh formats; rigged-glb has skeleton and skin weights; of a clip, glb is an animated body, bvh its skeleton."""
+    formats: tuple[MeshFormat | Literal["bvh", "usd"], ...] = ("obj", "ply", "glb")  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Mesh formats; rigged-glb has skeleton and skin weights; of a clip, glb and usd are an animated body, bvh its
+    skeleton."""
     webcam: int | None = None
     """Number of a camera to look through in place of files, 0 for the first; Ctrl-C ends it."""
     detect_every: int = DETECT_EVERY
     """Clips: frames from one run of the detector to the next; between them, people are where their meshes were."""
+    max_clip_length: float = MAX_LENGTH
+    """Clips: refuse longer ones, seconds."""
     smooth: SmoothKind = "one-euro"
     """Clips: how motion is made steady; offline looks ahead as well as back, and is the steadier for it."""
     save_vertices: bool = False
@@ -69,20 +74,19 @@ class ClipOptions(PredictOptions):
         super().__post_init__()
         if self.detect_every < 1:
             raise InputError(f"--detect-every is a number of frames, at least 1, not {self.detect_every}")
+        if not self.max_clip_length > 0:
+            raise InputError(f"--max-clip-length is a number of seconds, not {self.max_clip_length:g}")
         if self.webcam is not None and (self.inputs or self.webcam < 0):
             raise InputError("--webcam takes the number of a camera, 0 or more, in place of files")
-        if self.webcam is not None:
-            self.require_people()
-
-    def require_people(self) -> None:
-        """Raises InputError for options that are for pictures only."""
-        if self.hands or self.hand is not None:
-            raise InputError("--hands and --hand are for pictures; leave them out for clips and cameras")
+        if self.webcam is not None and (self.hands or self.hand is not None):
+            raise InputError("--hands and --hand are for files; leave them out for cameras")
+        if "usd" in self.formats:
+            require_usd()
 
     @property
     def saving(self) -> SaveOptions:
         """What the options say about the files to write for a picture."""
-        formats: list[MeshFormat] = [name for name in self.formats if name != "bvh"]
+        formats: list[MeshFormat] = [name for name in self.formats if name not in ("bvh", "usd")]
         return SaveOptions(tuple(formats), self.meshes, self.pictures, self.show, self.max_side, self.overwrite)
 
 
@@ -106,18 +110,19 @@ def run(options: ClipOptions) -> int:
 
 def _predict_clips(options: ClipOptions, clips: Sequence[Picture], names: Sequence[Path]) -> int:
     console, code = Console(stderr=True, highlight=False), 0
-    options.require_people()
+    if options.hand is not None:
+        raise InputError("--hand is for pictures; leave it out for clips, or look at people and their --hands")
     require_writable(options.out)
     boxes = None if options.boxes is None else boxes_for(options.boxes, clips)
     predictor = None
     for clip, name in zip(clips, names, strict=True):
         base = options.out / name
-        record = base.with_name(base.name + ".json")
-        if record.exists() and not options.overwrite:
-            say(console, f"skipped {clip.path}: {record} is there already; --overwrite replaces it")
+        if is_finished(base) and not options.overwrite:
+            discard(work_of(base))
+            say(console, f"skipped {clip.path}: {record_of(base)} is there already; --overwrite replaces it")
             continue
         try:
-            source = Clip(clip.path)
+            source = Clip(clip.path, options.max_pixels, options.max_clip_length)
             predictor = predictor or load_predictor(options, boxes, console)
             given = None if boxes is None else boxes.of(clip.path, clip.place)
             summary = ClipJob(source, base, predictor, options, given, console).run()
@@ -156,26 +161,36 @@ class ClipJob:
         self.clip, self.base, self.predictor, self.options, self.console = clip, base, predictor, options, console
         self.camera, self.camera_source = options.camera.camera(clip.width, clip.height)
         self.boxes = boxes
-        self.work = WorkFolder(base.with_name(base.name + ".unfinished"), self._facts())
+        self.work = WorkFolder(work_of(base), self._facts())
         self._begun = time.perf_counter()
 
     def run(self) -> str:
-        """Does it all and returns the summary, one line."""
-        with self._progress() as progress:
+        """Does it all and returns the summary, one line. Raises TakenError while another process is at this clip."""
+        with self.work.opened(), self._progress() as progress:
             detections = self._follow(progress)
-            ticks = np.concatenate([stretch.ticks for stretch in self.work.stretches()])
-            people = gather(self.work, "people", min(LEAST_SEEN, len(ticks)))
-            for person in people:
-                finish(person, self.predictor.body, ticks, self.options.smooth)
-            tracks = [
-                to_track(person, self.predictor.body, self.camera, ticks, self.options.save_vertices)
-                for person in people
-            ]
+            ticks = np.concatenate([ticks for _, ticks in self.work.spans()])
+            people, hands = self._finished(ticks)
             if self.options.pictures:
-                self._draw(people, tracks, progress)
-        self._write(tracks, ticks, detections)
-        self.work.remove()
-        return self._summary(tracks, len(ticks), detections)
+                self._draw(people, hands, progress)
+            with staged(self.base, self.options.overwrite) as written:
+                found = self._write(written, people, hands, ticks, detections)
+            self.work.remove()
+        return self._summary(found, len(ticks), detections)
+
+    def _finished(self, ticks: Int64[np.ndarray, "f"]) -> tuple[list[Person], Hands]:
+        """Everybody, and for each side the spells in which hands were followed, steady and with one shape each."""
+        least, body, smooth = min(LEAST_SEEN, len(ticks)), self.predictor.body, self.options.smooth
+        people = gather(self.work, "people", least)
+        for person in people:
+            finish(person, body, ticks, smooth)
+        hands: Hands = {}
+        if isinstance(self.predictor.hands, HandPredictor):
+            for side in SIDES:
+                hand, spells = self.predictor.hands.body_of(side), gather(self.work, side, least, side, HAND_GAP)
+                hands[side] = (hand, spells)
+                for person in people:
+                    finish_hands(of_person(spells, person), hand, side, person, body, ticks, smooth)
+        return people, hands
 
     def _facts(self) -> dict[str, Any]:
         """All that the kept work depends on."""
@@ -206,10 +221,13 @@ class ClipJob:
         tracker = make_tracker(
             self.predictor, self.camera, size, self.boxes, self.options.detect_every, root_depth=self.options.root_depth
         )
-        index = done = 0
-        for stretch in self.work.stretches():
-            index, done = index + 1, done + len(stretch.ticks)
-            tracker.restore(stretch.state)
+        hands = make_hand_follower(self.predictor)
+        spans = self.work.spans()
+        index, done = len(spans), sum(len(ticks) for _, ticks in spans)
+        if state := self.work.state():
+            tracker.restore(state["people"])
+            if hands is not None:
+                hands.restore(state["hands"])
         if done:
             say(self.console, f"going on with {self.clip.path} after {counted(done, 'frame')} that are kept")
         bar = progress.add_task(f"{self.clip.path.name}: following people", total=self.clip.frame_count, completed=done)
@@ -218,13 +236,16 @@ class ClipJob:
 
         def keep() -> None:
             nonlocal index
-            self.work.add(index, done - len(ticks), ticks, sightings, tracker.state())
+            state = {"people": tracker.state(), "hands": None if hands is None else hands.state()}
+            self.work.add(index, done - len(ticks), ticks, sightings, state)
             ticks.clear()
             sightings.clear()
             index += 1
 
         for frame in self.clip.frames(done):
             people = tracker.step(frame.pixels, frame.time)
+            if hands is not None:
+                people = hands.step(frame.pixels, people, self.camera)
             sightings += [Sighting(frame.number, who, person) for who, person in people.items()]
             ticks.append(frame.ticks)
             done += 1
@@ -242,17 +263,18 @@ class ClipJob:
             )
         return tracker.detections
 
-    def _draw(self, people: Sequence[Person], tracks: Sequence[PersonTrack], progress: Progress) -> None:
+    def _draw(self, people: Sequence[Person], hands: Hands, progress: Progress) -> None:
         """Draws all stretches that are not drawn yet, and joins them."""
         artist = Artist(
             people,
+            hands,
             self.predictor.body,
             self.camera,
             self.options.show,
             self.options.max_side,
-            view_bounds([track.joints[:, self.predictor.body.skeleton.root_index] for track in tracks]),
+            view_bounds([person.columns["joints"][:, self.predictor.body.skeleton.root_index] for person in people]),
         )
-        spans = [(stretch.first, stretch.ticks) for stretch in self.work.stretches()]
+        spans = self.work.spans()
         total = sum(len(ticks) for _, ticks in spans)
         missing = [index for index in range(len(spans)) if not all(path.exists() for path in self._pieces(index))]
         bar = progress.add_task(f"{self.clip.path.name}: drawing", total=total)
@@ -292,43 +314,42 @@ class ClipJob:
     def _pieces(self, index: int) -> list[Path]:
         return [self.work.file(name, index, ".mp4") for name in VIDEOS]
 
-    def _write(self, tracks: Sequence[PersonTrack], ticks: Int64[np.ndarray, "f"], detections: int) -> None:
-        """Writes the results; the .json file comes last: where it is, they are whole."""
+    def _write(
+        self, base: Path, people: Sequence[Person], hands: Hands, ticks: Int64[np.ndarray, "f"], detections: int
+    ) -> list[dict[str, Any]]:
+        """Writes the results, with names that begin with that of `base`; returns what is recorded of the people."""
         videos = {name: f"_{name}.mp4" for name in VIDEOS} if self.options.pictures else {}
-        formats = [name for name in _WRITERS if name in self.options.formats]
-        files = [
-            {"arrays": {"npz": f"_person_{i:02d}.npz"}}
-            | ({"animation": {name: f"_person_{i:02d}.{name}" for name in formats}} if track.params else {})
-            for i, track in enumerate(tracks)
-        ]
-        endings = [ending for kinds in files for by_format in kinds.values() for ending in by_format.values()]
-        clear_the_way(self.base, [*videos.values(), *endings], self.options.overwrite)
         for name, ending in videos.items():
             pieces = [
-                (self.work.file(name, index, ".mp4"), int(stretch.ticks[0]))
-                for index, stretch in enumerate(self.work.stretches())
+                (self.work.file(name, index, ".mp4"), int(first[0]))
+                for index, (_, first) in enumerate(self.work.spans())
             ]
             sound = self.clip.path if self.clip.has_audio else None
-            with atomic_path(self._beside(ending)) as temporary:
+            with atomic_path(_beside(base, ending)) as temporary:
                 join(pieces, temporary, sound, self.clip.start)
-        for track, kinds in zip(tracks, files, strict=True):
-            track.save(self._beside(kinds["arrays"]["npz"]))
-            for name, ending in kinds.get("animation", {}).items():
-                write_animation(self._beside(ending), name, self.predictor.body, track)
-        record = self._record(tracks, ticks, detections)
+        formats = [name for name in WRITERS if name in self.options.formats]
+        found = []
+        for number, person in enumerate(people):
+            # One at a time: a person's arrays may be long.
+            theirs = {side: (hand, of_person(spells, person)) for side, (hand, spells) in hands.items()}
+            body = self.predictor.body
+            track = to_track(person, body, self.camera, ticks, self.options.save_vertices, theirs)
+            endings = {"arrays": {"npz": f"_person_{number:02d}.npz"}}
+            if track.params:
+                endings["animation"] = {name: f"_person_{number:02d}.{name}" for name in formats}
+            track.save(_beside(base, endings["arrays"]["npz"]))
+            for name, ending in endings.get("animation", {}).items():
+                write_animation(_beside(base, ending), name, body, track)
+            files = {kind: {name: self.base.name + end for name, end in ends.items()} for kind, ends in endings.items()}
+            found.append({**_person_record(number, track), "files": files})
+        record = self._record(found, ticks, detections)
         record["files"] = {name: self.base.name + ending for name, ending in videos.items()}
-        for person, kinds in zip(record["people"], files, strict=True):
-            person["files"] = {
-                kind: {name: self.base.name + ending for name, ending in by_format.items()}
-                for kind, by_format in kinds.items()
-            }
-        with atomic_path(self._beside(".json")) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_record(base, record)
+        return found
 
-    def _beside(self, ending: str) -> Path:
-        return self.base.with_name(self.base.name + ending)
-
-    def _record(self, tracks: Sequence[PersonTrack], ticks: Int64[np.ndarray, "f"], detections: int) -> dict[str, Any]:
+    def _record(
+        self, people: Sequence[dict[str, Any]], ticks: Int64[np.ndarray, "f"], detections: int
+    ) -> dict[str, Any]:
         """The content of the .json file (docs/outputs.md)."""
         body = self.predictor.body
         return {
@@ -354,22 +375,28 @@ class ClipJob:
             "network": self.predictor.network_facts,
             "body": {"name": body.name, "licence": body.licence},
             "versions": versions(),
-            "people": [_person_record(number, track) for number, track in enumerate(tracks)],
+            "people": people,
         }
 
-    def _summary(self, tracks: Sequence[PersonTrack], frames: int, detections: int) -> str:
+    def _summary(self, people: Sequence[dict[str, Any]], frames: int, detections: int) -> str:
         seconds = time.perf_counter() - self._begun
-        bridged = sum(int(track.bridged.sum()) for track in tracks)
+        bridged = sum(person["bridged_frames"] for person in people)
         parts = [
-            f"{self.clip.path.name}: {counted(frames, 'frame')}, {counted(len(tracks), 'person', 'people')}, "
+            f"{self.clip.path.name}: {counted(frames, 'frame')}, {counted(len(people), 'person', 'people')}, "
             f"{seconds:.1f} s",
             f"detector run {counted(detections, 'time')}",
         ]
         if bridged:
             parts.append(f"{counted(bridged, 'frame')} of a person bridged")
-        if not tracks:
+        if hands := sum(len(person["hands"]) for person in people):
+            parts.append(counted(hands, "hand"))
+        if not people:
             parts.append("no person found")
         return "; ".join([*parts, f"results in {self.base.parent}"])
+
+
+def _beside(base: Path, ending: str) -> Path:
+    return base.with_name(base.name + ending)
 
 
 def _person_record(number: int, track: PersonTrack) -> dict[str, Any]:
@@ -382,13 +409,7 @@ def _person_record(number: int, track: PersonTrack) -> dict[str, Any]:
         "start": round(float(track.time[0]), 6),
         "end": round(float(track.time[-1]), 6),
         "bridged_frames": int(track.bridged.sum()),
+        "hands": {side: int(hand.present.sum()) for side, hand in track.hands.items()},
         "confidence": None if np.isnan(mean) else round(mean, 4),
         "shape": None if track.shape is None else [round(float(value), 6) for value in track.shape],
     }
-
-
-def write_animation(path: Path, name: str, body: Body, track: PersonTrack) -> None:
-    """Writes a track with body parameters as "glb", in the clip's time, or "bvh", whose time begins with the person."""
-    if track.params is None:
-        raise ValueError("a track without body parameters cannot be animated")
-    _WRITERS[name](path, body, track.params, torch.from_numpy(track.time))

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import own_folder, write_bytes
 
 Content = dict[str, list[dict[str, Any]]]
 """`images` and `annotations` in MS-COCO's structure."""
@@ -34,9 +34,19 @@ class Part:
 def convert_parts(parts: Sequence[Part], target: Path, title: str, console: Console) -> int:
     """Makes every part that is not there yet and joins all into `target`, ids counted through; returns how many people.
 
-    Parts lie beside `target` until it is written, so a run that was broken off goes on where it was.
+    Parts lie beside `target` until it is written, so a run that was broken off goes on where it was. Raises FileError
+    while another process makes `target`.
     """
     folder = target.with_name(f".{target.stem}-parts")
+    with own_folder(folder):
+        joined = _joined(parts, folder, title, console)
+        write_bytes(target, orjson.dumps(joined))
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(joined["annotations"])
+
+
+def _joined(parts: Sequence[Part], folder: Path, title: str, console: Console) -> Content:
+    """The content of all parts, those that are missing in `folder` made first."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=len(parts))
@@ -45,8 +55,7 @@ def convert_parts(parts: Sequence[Part], target: Path, title: str, console: Cons
             stamp = _stamp(part.source)
             if not _is_done(path, stamp):
                 content = part.make()
-                with atomic_path(path) as temporary:
-                    temporary.write_bytes(orjson.dumps({"stamp": stamp, **content}, option=orjson.OPT_SERIALIZE_NUMPY))
+                write_bytes(path, orjson.dumps({"stamp": stamp, **content}, option=orjson.OPT_SERIALIZE_NUMPY))
             progress.advance(task)
     joined: Content = {"images": [], "annotations": []}
     for part in parts:
@@ -56,14 +65,14 @@ def convert_parts(parts: Sequence[Part], target: Path, title: str, console: Cons
         for annotation in content["annotations"]:
             number = {"id": len(joined["annotations"]), "image_id": first + annotation["image_id"]}
             joined["annotations"].append({**annotation, **number})
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(orjson.dumps(joined))
-    shutil.rmtree(folder, ignore_errors=True)
-    return len(joined["annotations"])
+    return joined
 
 
 def _stamp(source: Path) -> str:
-    status = source.stat()
+    try:
+        status = source.stat()
+    except OSError as error:
+        raise FileError(f"cannot read {source}: {error.strerror}; what is converted already is kept") from error
     return json.dumps([str(source), status.st_size, status.st_mtime_ns])
 
 

@@ -17,12 +17,14 @@ from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
 from i2l_meshnet.data.sources.pw3d import BODIES
 from i2l_meshnet.data.sources.surreal import BONES, JOINTS
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 SPLITS = ("train", "val")
 WIDTH, HEIGHT = 320, 240
+INFO = ("camLoc", "joints2D", "joints3D", "gender", "pose", "shape")
+"""What is read of an _info.mat file."""
 FOCAL, CENTER = (600.0, 600.0), (160.0, 120.0)
 """Of the release's renderer: a 60 mm lens before a 32 by 24 mm sensor, pixels."""
 WORLD_TO_CAMERA = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -100,8 +102,7 @@ def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[s
         pose = np.asarray(facts["pose"], np.float32)[:, frame]
         shape = np.asarray(facts["shape"], np.float32)[:, frame]
         file_name = (name.parent / f"{clip.stem}_{frame:03d}.jpg").as_posix()
-        with atomic_path(folder / file_name) as temporary:
-            cv2.imwrite(str(temporary), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_picture(folder / file_name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
         number = len(content["images"])
         content["images"].append(
             {
@@ -143,10 +144,10 @@ def _in_camera(body: Body, pose: np.ndarray, shape: np.ndarray, joints: np.ndarr
 def _read_info(path: Path) -> dict[str, Any]:
     """The contents of an _info.mat file; FileError if it is missing or damaged."""
     try:
-        facts = loadmat(path)
-    except (OSError, ValueError, NotImplementedError) as error:
+        facts = loadmat(path, variable_names=INFO)
+    except Exception as error:  # SciPy reports damaged files as almost anything
         raise FileError(f"{path} is missing or damaged: unpack the release anew") from error
-    missing = {"camLoc", "joints2D", "joints3D", "gender", "pose", "shape"} - set(facts)
+    missing = set(INFO) - set(facts)
     if missing:
         raise FileError(f"{path} lacks {', '.join(sorted(missing))}: it is not an info file of SURREAL")
     return facts

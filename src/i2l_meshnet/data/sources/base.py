@@ -76,8 +76,9 @@ def open_source(adapter: Adapter, name: str, root: Path, split: str, true_boxes:
             return adapter.read(folder, split, true_boxes)
         except KeyError as error:
             raise FileError(f"{folder}: the annotations of split {split} lack the key {error}") from error
-        except (TypeError, ValueError) as error:
-            raise FileError(f"{folder}: the annotations of split {split} are malformed ({error})") from error
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            reason = str(error).split("\n")[0][:200]
+            raise FileError(f"{folder}: the annotations of split {split} are malformed ({reason})") from error
 
     files = [folder / needed.path for needed in parsed]
     table = load_table(f"{name}-{split}{'-true-boxes' if true_boxes else ''}", folder, files, parse)
@@ -104,7 +105,7 @@ class CocoFile:
         """The image that an annotation belongs to; FileError if the file does not list it."""
         try:
             return self.images[annotation["image_id"]]
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise FileError(
                 f"{self.path}: annotation {annotation.get('id')} belongs to no image of the file"
             ) from error
