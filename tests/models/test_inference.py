@@ -1,14 +1,19 @@
 """A network made ready for use answers as before: to rounding in fp32, to some millimetres in bf16."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from i2l_meshnet.bodies import Body, load_body
-from i2l_meshnet.models import assembly
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.models import assembly, onednn
+from i2l_meshnet.models.backbone import BasicBlock, Bottleneck
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.loading import default_weights, load_network
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.rtmpose import ConvSiLU
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,40 @@ def test_the_default_network_is_made_ready_too() -> None:
     found, wanted = for_inference(network)(image), network(image)
     torch.testing.assert_close(found.vertices, wanted.vertices, atol=1e-3, rtol=0)
     assert found.keypoints is not None
-    half = for_inference(network, "bf16")(image)
-    assert half.keypoints is not None
-    assert half.keypoints.isfinite().all()
+    with pytest.raises(InputError, match="bf16 is not offered"):
+        for_inference(network, "bf16")
+
+
+def test_packing_changes_rounding_only(network: MeshNet) -> None:
+    if not onednn.available():
+        pytest.skip("a PyTorch without oneDNN")
+    image = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    packed, plain = (for_inference(network, "bf16", pack=pack) for pack in (True, False))
+    assert sum(isinstance(part, nn.Conv2d) for part in packed.modules()) == 1  # pose to feature reads its weight
+    with torch.no_grad():
+        found, wanted = packed(image), plain(image)
+    torch.testing.assert_close(found.joints, wanted.joints, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.vertices, wanted.vertices, atol=0.1, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", [Bottleneck(8, 4, 2), BasicBlock(8, 8, 1), ConvSiLU(8, 8, 5, groups=8)])
+def test_packed_parts_answer_for_any_size(part: nn.Module) -> None:
+    if not onednn.available():
+        pytest.skip("a PyTorch without oneDNN")
+    plain = for_block(part)
+    packed = copy.deepcopy(plain)
+    onednn.pack(packed)
+    for size in ((1, 8, 16, 16), (3, 8, 10, 6)):
+        image = torch.randn(size, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(packed(image), plain(image), atol=1e-5, rtol=1e-5)
+
+
+def for_block(part: nn.Module) -> nn.Module:
+    """The part with identities for BatchNorm, as after folding."""
+    part = copy.deepcopy(part).eval()
+    for parent in [*part.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+    return part
