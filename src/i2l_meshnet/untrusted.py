@@ -1,20 +1,25 @@
-"""Files from strangers, read within bounds: JSON, NumPy's arrays and archives of them, PyTorch's files of tensors.
+"""Files from strangers, read within bounds: pictures, JSON, NumPy's arrays and archives of them, PyTorch's files of tensors.
 
-Every function raises OSError for a file that cannot be opened and ValueError, with one line that says why, for whatever
+Where nothing else is said, a function raises OSError for a file that cannot be opened and ValueError, with one line that says why, for whatever
 else is wrong: the libraries behind them report damaged files by almost any exception there is.
 """
 
 import contextlib
+import dataclasses
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
+from jaxtyping import AbstractArray, jaxtyped
+from PIL import Image
 
+PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
+"""Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
 MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
 FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
@@ -31,6 +36,12 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def open_picture(file: Path | BinaryIO) -> Image.Image:
+    """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
+    Image.init()  # else Pillow knows only the formats that were asked for before
+    return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+
+
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     """The value in a JSON file of at most `most` bytes."""
     size = path.stat().st_size
@@ -39,15 +50,15 @@ def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     return parse_json(path.read_bytes())
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file: plain numbers and texts. Archives that unfold to giants are refused unread."""
+def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file, all or those named: plain numbers and texts. One that unfolds to giants is refused."""
     with _one_line():
         with zipfile.ZipFile(path) as archive:
             unfolded = sum(member.file_size for member in archive.infolist())
         if unfolded > FREE_BYTES + MOST_RATIO * path.stat().st_size:
             raise ValueError(f"it unfolds to {unfolded / 1e6:.0f} MB, too many for its size")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: _bounded(archive[name]) for name in archive.files}
+            return {name: _bounded(archive[name]) for name in names or archive.files}
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -77,6 +88,26 @@ def inside(name: str) -> str:
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(f"{name!r} leads out of its folder")
     return name
+
+
+def require_shapes(read: Any) -> None:
+    """Raises ValueError unless the arrays and tensors of a dataclass, and of those in it, are as they are annotated.
+
+    An axis of one name has one length in all of them.
+    """
+    with jaxtyped("context"):
+        _require_shapes(read)
+
+
+def _require_shapes(read: Any) -> None:
+    for field in dataclasses.fields(read):
+        value = getattr(read, field.name)
+        kinds = [kind for kind in (get_args(field.type) or (field.type,)) if isinstance(kind, type)]
+        if dataclasses.is_dataclass(value):
+            _require_shapes(value)
+        elif any(issubclass(kind, AbstractArray) for kind in kinds) and not any(isinstance(value, k) for k in kinds):
+            found = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+            raise ValueError(f"{field.name} is {found}, not {' or '.join(kind.__name__ for kind in kinds)}")
 
 
 @contextlib.contextmanager

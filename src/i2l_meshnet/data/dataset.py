@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,10 +20,9 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, make_crop, warp_image
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
+from i2l_meshnet.untrusted import open_picture
 
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""Pillow's names of what pictures may be."""
 JPEG_START = b"\xff\xd8\xff"
 
 
@@ -87,7 +85,7 @@ def cut_crop(
 def _require_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
     """Raises FileError for a picture whose header tells another size, before a giant is decoded."""
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as picture:
+        with open_picture(BytesIO(data)) as picture:
             found = picture.size
     except Exception as error:  # Pillow reports broken data as almost anything
         raise FileError(f"picture {path} is damaged or of an unknown kind: download it again") from error

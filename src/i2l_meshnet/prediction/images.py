@@ -15,12 +15,11 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.untrusted import open_picture
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
 """Endings by which pictures are found in folders; a file that is named outright may have any ending."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
-"""Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
 HEIF_SUFFIXES = (".heic", ".heif")
 MAX_PIXELS = 200_000_000
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
@@ -123,7 +122,7 @@ def _below(path: Path, folder: Path | None) -> bool:
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Reads a picture of one of `FORMATS`, and HEIC where pillow-heif is installed.
+    """Reads a picture of one of `untrusted.PICTURE_FORMATS`, and HEIC where pillow-heif is installed.
 
     The EXIF orientation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and floating-point
     pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read
@@ -181,7 +180,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path, formats=FORMATS)
+            image = open_picture(path)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:

@@ -57,7 +57,8 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
     # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
     container = av.open(path.absolute(), options=options)
     for stream in container.streams.video:
-        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        if stream.codec_context is not None:  # of a codec that FFmpeg does not know
+            stream.codec_context.options = {"max_pixels": str(max_pixels)}
     return container
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
@@ -13,6 +12,7 @@ from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import box_from_points
+from i2l_meshnet.untrusted import open_picture
 
 SPLITS = ("train", "validation", "test")
 SHAPES = 10
@@ -124,7 +124,7 @@ def _sequence(file: Path, pictures: Path) -> Content:
 def _picture_size(path: Path) -> tuple[int, int]:
     """(width, height) from a picture's header."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.size
-    except OSError as error:
+    except Exception as error:  # Pillow reports broken data as almost anything
         raise FileError(f"picture {path} cannot be read: unpack imageFiles/ beside sequenceFiles/") from error
