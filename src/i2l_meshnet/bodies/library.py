@@ -23,6 +23,8 @@ BODIES: dict[str, Callable[[Path | None], Body]] = {
     "toy": lambda _: make_toy(),
 }
 """The bodies that `load_body` knows, and how each is made from the folder of licensed files."""
+LICENSED = ("smpl", "smpl-male", "smpl-female", "mano", "mano-left")
+"""Those whose data are the user's own licensed files."""
 
 
 def load_body(name: str, directory: Path | None = None) -> Body:

@@ -13,6 +13,7 @@ from i2l_meshnet.fleet.pictures import read_address
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import PersonDetector
+from i2l_meshnet.prediction.hands import SIDES, HandPredictor
 from i2l_meshnet.prediction.job import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import FORMAT_VERSION, UNITS, PicturePrediction, body_facts
@@ -20,6 +21,23 @@ from i2l_meshnet.prediction.results import FORMAT_VERSION, UNITS, PicturePredict
 _NUMBERS = pa.list_(pa.float32())
 _POINTS = pa.list_(_NUMBERS)
 
+_PERSON = {
+    "box": _NUMBERS,
+    "score": pa.float32(),
+    "confidence": pa.float32(),
+    "reliable": pa.bool_(),
+    "root_depth": pa.float32(),
+    "root_depth_source": pa.string(),
+    "reprojection_error": pa.struct({"median": pa.float32(), "mean": pa.float32()}),
+    "crop_affine": _POINTS,
+    "joints_image": _POINTS,
+    "keypoints": _POINTS,
+    "lixel_joints": _POINTS,
+    "param_joints": _POINTS,
+    "pose_axis_angle": _POINTS,
+    "shape": _NUMBERS,
+    "translation": _NUMBERS,
+}
 SCHEMA = pa.schema(
     {
         "picture": pa.string(),
@@ -31,57 +49,57 @@ SCHEMA = pa.schema(
         "center": _NUMBERS,
         "camera_source": pa.string(),
         "boxes_source": pa.string(),
-        "box": _NUMBERS,
-        "score": pa.float32(),
-        "confidence": pa.float32(),
-        "reliable": pa.bool_(),
-        "root_depth": pa.float32(),
-        "root_depth_source": pa.string(),
-        "reprojection_error": pa.struct({"median": pa.float32(), "mean": pa.float32()}),
-        "crop_affine": _POINTS,
-        "joints_image": _POINTS,
-        "keypoints": _POINTS,
-        "lixel_joints": _POINTS,
-        "param_joints": _POINTS,
-        "pose_axis_angle": _POINTS,
-        "shape": _NUMBERS,
-        "translation": _NUMBERS,
+        **_PERSON,
     }
 )
 """Columns of the table; from `box` on they are the keys of a person in the .json file (docs/outputs.md).
 
 A picture without people has one row without `person`; one that could not be read, a row with `error`.
 """
+HANDS = {f"{side}_hand": pa.struct(_PERSON) for side in SIDES}
+"""Columns that are added where hands are looked for: what is told of a person, of each hand; null for a hand not seen."""
 
 
 class RowMaker:
     """Loads a predictor and turns picture addresses into rows of `SCHEMA`.
 
-    The schema's metadata has under "i2l-meshnet" a JSON text: names of joints, bones and shape values, the network,
-    units.
+    The schema's metadata has under "i2l-meshnet" a JSON text: names of joints, bones and shape values (of hands too),
+    the network, units.
     """
 
     def __init__(self, options: PredictOptions, detect: bool, threads: int | None = None) -> None:
         """detect: whether people are looked for, the detector being fetched if it is missing. threads: of the
         detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
-        self.options, self.boxes = options, None if options.boxes is None else BoxFile(options.boxes)
+        self.options, self.boxes = options, None if options.boxes is None else BoxFile(options.boxes, options.max_people)
+        hands = None
+        if options.hands:
+            hands = HandPredictor.load(
+                options.hand_weights, options.device, options.body_dir, batch_size=options.batch_size
+            )
         self.predictor = MeshPredictor.load(
             options.weights,
             options.device,
             options.body_dir,
             detect=False,
             batch_size=options.batch_size,
+            hands=hands,
             precision=options.precision,
+            runtime=options.runtime,
         )
         if detect:
             self.predictor.detector = PersonDetector(assets.ensure("detector"), options.score, threads)
+            self.predictor.detector.most = options.max_people
         facts = {
             "format_version": FORMAT_VERSION,
             "network": self.predictor.network_facts,
             "body": body_facts(self.predictor.body),
             "units": UNITS,
         }
-        self.schema = SCHEMA.with_metadata({"i2l-meshnet": json.dumps(facts)})
+        columns = SCHEMA
+        if hands is not None:
+            facts["hands"] = {f"{side}_hand": body_facts(hands.body_of(side)) for side in SIDES}
+            columns = pa.schema([*SCHEMA, *HANDS.items()])
+        self.schema = columns.with_metadata({"i2l-meshnet": json.dumps(facts)})
 
     def tables(self, addresses: Iterable[str]) -> Iterator[pa.Table]:
         """Rows of the pictures, in order, a table for each batch of the network."""
@@ -119,4 +137,7 @@ def _rows(address: str, answer: PicturePrediction | UserError) -> list[dict[str,
     }
     if not record["people"]:
         return [picture]
-    return [{**picture, "person": index, **person} for index, person in enumerate(record["people"])]
+    return [
+        {**picture, "person": index, **person, **{f"{side}_hand": hand for side, hand in person["hands"].items()}}
+        for index, person in enumerate(record["people"])
+    ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, box_from_points, make_crop, warp_image
-from i2l_meshnet.models.hand import HandPoseNet
-from i2l_meshnet.models.loading import HAND_WEIGHTS, PALM_WEIGHTS, choose_device, load_network, shipped_weights
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.exported import Runtime, load_ready
+from i2l_meshnet.models.loading import HAND_WEIGHTS, PALM_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.mediapipe import (
     LANDMARK_CROP,
     LANDMARKS,
@@ -28,6 +29,7 @@ from i2l_meshnet.models.mediapipe import (
     crop_around,
     region_around,
 )
+from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
 from i2l_meshnet.prediction.images import Photo
@@ -51,6 +53,9 @@ REACH = 1.1
 """A hand is a body's if its wrist lies within this many of the body's palm lengths of the body's wrist."""
 ARM_TURNS = (0.0, math.radians(50), math.radians(-50))
 """How the hand may be bent against the arm, in the picture."""
+SIDES: tuple[Side, Side] = ("left", "right")
+WRISTS: dict[Side, str] = {"left": "L_Wrist", "right": "R_Wrist"}
+"""Joints of bodies at which hands are looked for."""
 WRONG_SIDE = 0.1
 """Probability of the wanted side below which a hand by a body's wrist is the other one."""
 NO_PALM_TURNS, NO_PALM_SIDES = 8, (1.0, 0.6)
@@ -116,32 +121,36 @@ class HandFinder:
         return hands
 
     def of_people(
-        self, pixels: UInt8[np.ndarray, "h w 3"], people: Sequence[Prediction]
+        self,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        people: Sequence[Prediction],
+        known: Sequence[Mapping[Side, FoundHand]] | None = None,
+        search: Sequence[bool] | None = None,
     ) -> list[dict[Side, FoundHand]]:
-        """Each person's hands that are seen where the body's wrists are; bodies without wrists have none."""
+        """Each person's hands that are seen where the body's wrists are; bodies without wrists have none.
+
+        known: where each person's hands were a moment ago: there, one look is enough. search: for whom hands that
+        are not known, or no longer there, are looked for; everybody if None.
+        """
         result: list[dict[Side, FoundHand]] = [{} for _ in people]
         width = pixels.shape[1]
-        sides: tuple[Side, Side] = ("right", "left")
-        for side in sides:
-            arms = [(index, arm) for index, person in enumerate(people) if (arm := _arm(person, side, width))]
-            if not arms:
-                continue
-            starts = []
-            for _, arm in arms:
-                turn = torch.atan2(arm.towards[0], -arm.towards[1]) + torch.tensor(ARM_TURNS)
-                ahead = torch.stack([turn.sin(), -turn.cos()], -1) * ARM_SHIFT / PALM_LENGTH * arm.palm
-                size = torch.full((len(turn),), ARM_SIDE / PALM_LENGTH * arm.palm)
-                starts.append(_squares(arm.wrist + ahead, size, turn))
-            tried = Crop.stack(starts)
+        for side in SIDES:
             mirrored = side == "left"
+            arms = {index: arm for index, person in enumerate(people) if (arm := _arm(person, side, width))}
+            again = [index for index in arms if known is not None and side in known[index]]
+            if known is not None and again:
+                crops = crop_around(torch.stack([known[index][side].points for index in again]))
+                found = self._look(pixels, crops, mirrored)
+                _accept(result, side, again, arms, found, crops)
+            lost = [index for index in arms if side not in result[index] and (search is None or search[index])]
+            if not lost:
+                continue
+            starts = [arms[index].starts() for index in lost]
             first = self._look(pixels, Crop.concatenate(starts), mirrored)
-            best = first.presence.unflatten(0, (len(arms), len(ARM_TURNS))).argmax(1)
-            found, crops = self._follow(pixels, tried[torch.arange(len(arms)), best], mirrored)
-            points = crops.to_image(found.points[..., :2])
-            for row, (index, arm) in enumerate(arms):
-                near = float((points[row, 0] - arm.wrist).norm()) < REACH * arm.palm
-                if near and found.presence[row] >= PRESENCE and found.right[row] >= WRONG_SIDE:
-                    result[index][side] = FoundHand(side, points[row], float(found.presence[row]))
+            best = first.presence.unflatten(0, (len(lost), len(ARM_TURNS))).argmax(1)
+            chosen = Crop.stack(starts)[torch.arange(len(lost)), best]
+            found, crops = self._follow(pixels, chosen, mirrored)
+            _accept(result, side, lost, arms, found, crops)
         return result
 
     @torch.inference_mode()
@@ -218,32 +227,26 @@ class HandPredictor(MeshPredictor):
         body_directory: Path | str | None = None,
         side: Side | None = None,
         batch_size: int = 16,
+        runtime: Runtime | None = None,
     ) -> "HandPredictor":
         """A predictor with the hand network that ships with the package, or with another one, such as MANO's.
 
         Arguments as for `MeshPredictor.load`. Raises UserError for whatever cannot be loaded.
         """
-        chosen = choose_device(device)
         shipped = shipped_weights(HAND_WEIGHTS)
         path = shipped if weights is None else Path(weights)
-        network, body, metadata = load_network(path, None if body_directory is None else Path(body_directory))
+        directory = None if body_directory is None else Path(body_directory)
+        ready = load_ready(path, directory, runtime, device=device)
         # Hands are found by MediaPipe's networks, whoever makes the meshes.
-        own = network if path == shipped else load_network(shipped)[0]
+        own = ready.network if path == shipped else load_network(shipped)[0]
+        assert isinstance(own, MeshNet)
         landmarks = own.pose_net.get_submodule("estimator")
         assert isinstance(landmarks, LandmarkNet)
         palm = PalmNet()
         palm.load_state_dict({key: value.float() for key, value in load_file(shipped_weights(PALM_WEIGHTS)).items()})
-        facts = {
-            "weights": "default" if weights is None else path.name,
-            "kind": metadata.network.kind,
-            "backbone": metadata.network.backbone,
-            "body": metadata.network.body,
-            "parameters": network.parameter_regressor is not None,
-            "licence": metadata.licence,
-            "source": metadata.source,
-        }
-        finder = HandFinder(landmarks, palm, chosen)
-        return cls(network.to(chosen), body, finder, side, chosen, batch_size, facts)
+        facts = {"weights": "default" if weights is None else path.name, **ready.facts}
+        finder = HandFinder(landmarks, palm, ready.device)
+        return cls(ready.network, ready.body, finder, side, ready.device, batch_size, facts)
 
     def prepare(
         self,
@@ -268,7 +271,8 @@ class HandPredictor(MeshPredictor):
     def box(self, hand: FoundHand, width: int, root_depth: float | None = None) -> PersonBox:
         """The box from which the network's crop of a hand is cut, in a picture of `width` pixels."""
         # Our network wants the landmark network's crops; published ones, upright boxes with a margin.
-        own = isinstance(getattr(self.network, "pose_net", None), HandPoseNet)
+        config = getattr(self.network, "config", None)
+        own = isinstance(config, NetworkConfig) and config.kind == "hand"
         if own:
             box, rotation = region_around(hand.points)
         else:
@@ -290,17 +294,31 @@ class HandPredictor(MeshPredictor):
 
         A hand is placed at the distance of the body's wrist. People who are not reliable are left as they are.
         """
+        found: list[list[dict[Side, FoundHand]]] = []
+        for pixels, there in zip(images, people, strict=True):
+            seen = iter(self.finder.of_people(pixels, [person for person in there if person.reliable]))
+            found.append([next(seen) if person.reliable else {} for person in there])
+        return self.with_hands(images, people, cameras, found)
+
+    def body_of(self, side: Side) -> Body:
+        """The body of hands of this side."""
+        return self._mirror_body if side == "left" else self.body
+
+    def with_hands(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        people: Sequence[Sequence[Prediction]],
+        cameras: Sequence[Camera],
+        hands: Sequence[Sequence[Mapping[Side, FoundHand]]],
+    ) -> list[list[Prediction]]:
+        """The people of several pictures with their hands, which have been found."""
         found: list[tuple[int, int, Side]] = []
         boxes: list[list[PersonBox]] = []
         for index, (pixels, there) in enumerate(zip(images, people, strict=True)):
             boxes.append([])
-            known = [person if person.reliable else None for person in there]
-            hands = iter(self.finder.of_people(pixels, [person for person in known if person is not None]))
-            for number, person in enumerate(known):
-                for side, hand in (next(hands) if person is not None else {}).items():
-                    assert person is not None
-                    wrist = person.body.skeleton.index(f"{side[0].upper()}_Wrist")
-                    depth = float(person.lixel_mesh.joints[wrist, 2])
+            for number, person in enumerate(there):
+                for side, hand in hands[index][number].items():
+                    depth = float(person.lixel_mesh.joints[person.body.skeleton.index(WRISTS[side]), 2])
                     found.append((index, number, side))
                     boxes[-1].append(self.box(hand, pixels.shape[1], depth))
         predicted = self.predict_batch(images, boxes, cameras)
@@ -327,6 +345,28 @@ class _Arm:
     wrist: Float[Tensor, "2"]
     towards: Float[Tensor, "2"]
     palm: float
+
+    def starts(self) -> Crop:
+        """The crops in which the hand is looked for."""
+        turn = torch.atan2(self.towards[0], -self.towards[1]) + torch.tensor(ARM_TURNS)
+        ahead = torch.stack([turn.sin(), -turn.cos()], -1) * ARM_SHIFT / PALM_LENGTH * self.palm
+        return _squares(self.wrist + ahead, torch.full((len(turn),), ARM_SIDE / PALM_LENGTH * self.palm), turn)
+
+
+def _accept(
+    result: Sequence[dict[Side, FoundHand]],
+    side: Side,
+    people: Sequence[int],
+    arms: Mapping[int, _Arm],
+    found: Landmarks,
+    crops: Crop,
+) -> None:
+    """Takes up those of the hands found for `people` that are surely hands, and theirs."""
+    points = crops.to_image(found.points[..., :2])
+    for row, index in enumerate(people):
+        near = float((points[row, 0] - arms[index].wrist).norm()) < REACH * arms[index].palm
+        if near and found.presence[row] >= PRESENCE and found.right[row] >= WRONG_SIDE:
+            result[index][side] = FoundHand(side, points[row], float(found.presence[row]))
 
 
 def _arm(person: Prediction, side: str, width: int) -> _Arm | None:

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,9 @@ from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.prediction.staging import is_finished, record_of
+
+WRITERS = 2
+"""Threads that draw and write results while the network is at work on other pictures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,8 @@ class PredictOptions:
     """Longer side of the drawn pictures, pixels; 0 keeps the photo's."""
     max_pixels: int = MAX_PIXELS
     """Refuse pictures of more pixels than this."""
+    max_people: int = 100
+    """Most people in one picture; of more, those that the detector is surest of are taken."""
     batch_size: int = 16
     """Most people in one pass of the network."""
     overwrite: bool = False
@@ -103,8 +108,8 @@ class PredictOptions:
             raise InputError(f"--score lies between 0 and 1, not {self.score:g}")
         if "rigged-glb" in self.formats and "param" not in self.meshes:
             raise InputError("--formats rigged-glb is of the body model's mesh: leave --meshes out, or add param to it")
-        if self.batch_size < 1 or self.max_pixels < 1 or self.max_side < 0:
-            raise InputError("--batch-size and --max-pixels are at least 1, --max-side at least 0")
+        if min(self.batch_size, self.max_pixels, self.max_people) < 1 or self.max_side < 0:
+            raise InputError("--batch-size, --max-pixels and --max-people are at least 1, --max-side at least 0")
         if self.engine == "ray" and self.parquet is None:
             raise InputError("--engine ray writes a table; name its folder with --parquet")
         if self.hands and self.hand is not None:
@@ -219,9 +224,10 @@ def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names
         )
         with progress:
             bar = progress.add_task("predict", total=len(tasks))
-            for batch in _answered(tasks, predictor, options, boxes, intrinsics):
-                _finish(batch, options, tally, console)
-                progress.update(bar, advance=len(batch))
+            found = _answered(tasks, predictor, options, boxes, intrinsics)
+            for task, saved in _saved(found, options):
+                _report(task, saved, options, tally, console)
+                progress.update(bar, advance=1)
     Console(highlight=False).print(tally.summary(options.out), markup=False, soft_wrap=True)
     return 1 if tally.counts["failed"] else 0
 
@@ -272,8 +278,8 @@ def _answered(
     options: PredictOptions,
     boxes: BoxFile | None,
     intrinsics: Intrinsics,
-) -> Iterator[list[tuple[_Task, PicturePrediction | UserError]]]:
-    """The answers to all pictures, a batch at a time."""
+) -> Iterator[tuple[_Task, PicturePrediction | UserError]]:
+    """The answers to all pictures."""
 
     def load(task: _Task) -> Subject:
         path = task.picture.path
@@ -282,33 +288,40 @@ def _answered(
         return predictor.prepare(photo, path.name, task.name.name, given, intrinsics)
 
     for batch in batches(read_ahead(tasks, load), options.batch_size):
-        yield answers(batch, predictor, options.root_depth)
+        yield from answers(batch, predictor, options.root_depth)
 
 
-def _finish(
-    batch: Sequence[tuple[_Task, PicturePrediction | UserError]],
-    options: PredictOptions,
-    tally: _Tally,
-    console: Console,
+def _saved(
+    found: Iterable[tuple[_Task, PicturePrediction | UserError]], options: PredictOptions
+) -> Iterator[tuple[_Task, PicturePrediction | UserError]]:
+    """What was found, in order, when its files are written; an error in place of what could not be."""
+
+    def save(item: tuple[_Task, PicturePrediction | UserError]) -> PicturePrediction:
+        task, answer = item
+        if isinstance(answer, UserError):
+            raise answer
+        answer.save((options.out / task.name).parent, options.saving)
+        return answer
+
+    for (task, _), saved in read_ahead(found, save, WRITERS, options.batch_size):
+        yield task, saved
+
+
+def _report(
+    task: _Task, saved: PicturePrediction | UserError, options: PredictOptions, tally: _Tally, console: Console
 ) -> None:
-    """Writes the results of a batch; what failed is reported and counted."""
-    for task, answer in batch:
-        try:
-            if isinstance(answer, UserError):
-                raise answer
-            answer.save((options.out / task.name).parent, options.saving)
-        except TakenError as error:
-            # Another process was faster, or is at it.
-            tally.counts["skipped"] += 1
-            say(console, f"skipped {task.picture.path}: {error}")
-            continue
-        except UserError as error:
-            tally.counts["failed"] += 1
-            shown = str(error) if str(task.picture.path) in str(error) else f"{task.picture.path}: {error}"
-            say(console, f"failed: {shown}")
-            continue
-        tally.add(answer)
-        if not answer.people:
+    """Counts a picture; says so if it failed or showed nobody."""
+    if isinstance(saved, TakenError):
+        # Another process was faster, or is at it.
+        tally.counts["skipped"] += 1
+        say(console, f"skipped {task.picture.path}: {saved}")
+    elif isinstance(saved, UserError):
+        tally.counts["failed"] += 1
+        shown = str(saved) if str(task.picture.path) in str(saved) else f"{task.picture.path}: {saved}"
+        say(console, f"failed: {shown}")
+    else:
+        tally.add(saved)
+        if not saved.people:
             tally.counts["empty"] += 1
             whole = "--no-detect takes the whole picture, --boxes a box"
             advice = whole if options.hand is None else "--boxes tells where to look"

@@ -18,9 +18,9 @@ from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
+from i2l_meshnet.models.exported import Runtime, RuntimePrecision, load_ready
 from i2l_meshnet.models.fitting import camera_params
-from i2l_meshnet.models.inference import Precision, for_inference
-from i2l_meshnet.models.loading import choose_device, default_weights, load_network
+from i2l_meshnet.models.loading import default_weights
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
@@ -95,6 +95,7 @@ class MeshPredictor:
         one pass. network_facts: recorded with every result. hands: gives people their hands (`hands.HandPredictor`).
         """
         self.network, self.body, self.detector = network, body.cpu().eval(), detector
+        self._run = InParts(network)
         self.device, self.batch_size = torch.device(device), batch_size
         self.network_facts = network_facts or {}
         self.hands = hands
@@ -118,18 +119,20 @@ class MeshPredictor:
         batch_size: int = 16,
         score_threshold: float = DEFAULT_THRESHOLD,
         hands: AddsHands | None = None,
-        precision: Precision = "fp32",
+        precision: RuntimePrecision = "fp32",
+        runtime: Runtime | None = None,
     ) -> "MeshPredictor":
-        """A predictor with the network that ships with the package, or with that of a file (see `load_network`).
+        """A predictor with the network that ships with the package, or with that of a file: a checkpoint, a published
+        snapshot, or what `i2l-meshnet export` wrote.
 
         device: "cpu", "cuda", or "auto": a CUDA device where there is one. body_directory: where the licensed files
         of SMPL and MANO are, for networks that predict them. detect: whether to find people; warns (UserWarning) if
         the detector has not been fetched. hands: gives people their hands, such as `HandPredictor.load()`.
-        precision: of the network's convolutions (see `for_inference`). Raises UserError for whatever cannot be loaded.
+        precision, runtime: see `load_ready`. Raises UserError for whatever cannot be loaded.
         """
-        chosen = choose_device(device)
         path = default_weights() if weights is None else Path(weights)
-        network, body, metadata = load_network(path, None if body_directory is None else Path(body_directory))
+        directory = None if body_directory is None else Path(body_directory)
+        ready = load_ready(path, directory, runtime, precision, device)
         detector = None
         if detect:
             found = assets.find("detector")
@@ -139,15 +142,10 @@ class MeshPredictor:
                 detector = PersonDetector(found, score_threshold)
         facts = {
             "weights": "default" if weights is None else path.name,
-            "kind": metadata.network.kind,
-            "backbone": metadata.network.backbone,
-            "parameters": network.parameter_regressor is not None,
-            "licence": metadata.licence,
-            "source": metadata.source,
+            **ready.facts,
             "precision": precision,
         }
-        network = for_inference(network, precision).to(chosen)
-        return cls(network, body, detector, chosen, batch_size, facts, hands)
+        return cls(ready.network, ready.body, detector, ready.device, batch_size, facts, hands)
 
     @overload
     def __call__(
@@ -261,17 +259,9 @@ class MeshPredictor:
         for start in range(0, len(places), self.batch_size):
             batch = places[start : start + self.batch_size]
             sizes = [(images[index].shape[1], images[index].shape[0]) for index, _ in batch]
-            crops = [self._crop(images[index], person) for index, person in batch]
-            # What is shown in the mirror is predicted there, crop and camera included, and turned back at the end.
-            pixels = np.stack(
-                [
-                    warp_image(images[index], cut.affine, self.network.grid.crop_size)
-                    for (index, person), crop, (width, _) in zip(batch, crops, sizes, strict=True)
-                    for cut in [crop.mirror(width) if person.mirrored else crop]
-                ]
-            )
-            image = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
-            output = self.network(image).to("cpu")
+            crops, pixels = zip(*(self.look(images[index], person) for index, person in batch), strict=True)
+            image = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
+            output = self._run(image).to("cpu")
             if not (output.vertices.isfinite().all() and output.joints.isfinite().all()):
                 raise InputError("the network returned numbers that are not finite; its weights are damaged")
             depths = [person.root_depth if person.root_depth is not None else root_depth for _, person in batch]
@@ -288,7 +278,14 @@ class MeshPredictor:
                 results[index].append(prediction)
         return results
 
-    def _crop(self, image: UInt8[np.ndarray, "h w 3"], person: PersonBox) -> Crop:
+    def look(
+        self, image: UInt8[np.ndarray, "h w 3"], person: PersonBox
+    ) -> tuple[Crop, UInt8[np.ndarray, "crop_height crop_width 3"]]:
+        """The crop of a person and what the network sees there.
+
+        What is shown in the mirror is predicted there, crop and camera included, and turned back at the end. Raises
+        InputError for a box without area inside the picture.
+        """
         height, width = image.shape[:2]
         size = self.network.grid.crop_size
         box = torch.tensor(person.box)
@@ -298,7 +295,9 @@ class MeshPredictor:
         if ready is None or not bool((ready[2:] > 0).all()):
             shown = ", ".join(f"{value:g}" for value in person.box)
             raise InputError(f"box ({shown}) has no area inside the picture ({width}x{height})")
-        return make_crop(ready, float(width), size, rotation=person.rotation)
+        crop = make_crop(ready, float(width), size, rotation=person.rotation)
+        cut = crop.mirror(width) if person.mirrored else crop
+        return crop, warp_image(image, cut.affine, size)
 
     def _place(
         self,

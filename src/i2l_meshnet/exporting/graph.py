@@ -1,0 +1,111 @@
+"""A network as a graph of tensors that takes batches of any size, in the formats of other runtimes."""
+
+import contextlib
+import importlib.util
+import logging
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from i2l_meshnet.bodies.library import LICENSED
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.models.exported import IMAGE, IR_NAMES, JOINT_REGRESSOR, KEY, Description, import_openvino
+from i2l_meshnet.models.inference import for_inference
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import LixelOutput
+
+
+class TensorNetwork(nn.Module):
+    """A network that returns the tensors of its `LixelOutput` one by one."""
+
+    def __init__(self, network: MeshNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], joint_regressor: Float[Tensor, "j v"] | None = None
+    ) -> tuple[Tensor, ...]:
+        """joint_regressor: in place of the network's own."""
+        if joint_regressor is None:
+            return tuple(named_tensors(self.network(image)).values())
+        output = torch.func.functional_call(self.network, {JOINT_REGRESSOR: joint_regressor}, (image,))
+        return tuple(named_tensors(output).values())
+
+
+def named_tensors(output: LixelOutput) -> dict[str, Tensor]:
+    """The tensors of an output that are there, by the names that they have in exported files."""
+    found = {"joints": output.joints, "vertices": output.vertices, "mesh_joints": output.mesh_joints}
+    if output.params is not None:
+        found |= {"pose": output.params.pose, "shape": output.params.shape}
+    return found if output.keypoints is None else {**found, "keypoints": output.keypoints}
+
+
+@torch.no_grad()
+def trace(network: MeshNet) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """The network's graph, BatchNorm folded, and the names of its outputs.
+
+    It takes crops and, of a network of a licensed body, that body's joint regressor, which is not in the graph.
+    """
+    assert network.config is not None
+    ready = for_inference(network, pack=False).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    # Two: what is traced with one is taken to be always one.
+    image = torch.rand(2, 3, *network.grid.crop_size, generator=torch.Generator().manual_seed(0))
+    names = tuple(named_tensors(ready(image)))
+    inputs, shapes = (image,), ({0: Dim("batch")},)
+    if network.config.body in LICENSED:
+        inputs, shapes = (image, ready.joint_regressor), (*shapes, None)
+        ready.joint_regressor = torch.zeros_like(ready.joint_regressor)
+    return torch.export.export(TensorNetwork(ready).eval(), inputs, dynamic_shapes=shapes), names
+
+
+def write_torch(program: ExportedProgram, description: Description, path: Path) -> None:
+    """Writes a program of torch.export (.pt2)."""
+    with _quiet(), path.open("wb") as file:
+        torch.export.save(program, file, extra_files={KEY: description.to_json()})
+
+
+def write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:
+    """Writes an ONNX file with its weights in it. Raises InputError where the converter is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
+        raise InputError("writing ONNX, and OpenVINO from it, needs a converter: pip install 'i2l-meshnet[onnx]'")
+    inputs = [IMAGE, JOINT_REGRESSOR][: len(program.graph_signature.user_inputs)]
+    with _quiet():
+        converted = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=inputs, output_names=description.outputs
+        )
+        assert converted is not None
+        converted.model.metadata_props[KEY] = description.to_json()
+        converted.save(path, external_data=False)
+
+
+def write_openvino(onnx: Path, path: Path) -> None:
+    """Converts one of our ONNX files. Raises InputError where OpenVINO is not installed."""
+    openvino = import_openvino()
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        graph, weights = (Path(folder) / name for name in IR_NAMES)
+        # Not openvino.convert_model, which reports its use to its makers.
+        openvino.save_model(openvino.Core().read_model(onnx), graph, compress_to_fp16=False)
+        with zipfile.ZipFile(path, "w") as archive:
+            for member in (graph, weights):
+                archive.write(member, member.name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to themselves the exporters' notes on packages that we do not use and on their own future."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

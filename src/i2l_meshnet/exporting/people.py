@@ -1,0 +1,102 @@
+"""Pictures to check exported networks with: who is in them, how far two networks' meshes of them differ, crops."""
+
+import dataclasses
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.prediction.images import SUFFIXES, find_pictures, read_photo
+from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
+from i2l_meshnet.prediction.results import Prediction
+
+WIDEST, FARTHEST = 0.25, 0.12
+"""Varied boxes: natural logarithm of the largest change of size, and shift in sizes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deviation:
+    """How far vertices lie from those of another network, millimetres, over so many people.
+
+    mesh: the network's own. parametric: the body model's, against its root joint; None where there is none.
+    """
+
+    people: int
+    mesh: float
+    mean: float
+    parametric: float | None
+
+    def __str__(self) -> str:
+        parts = [f"the mesh differs from PyTorch's by at most {self.mesh:.3g} mm ({self.mean:.2g} in the mean)"]
+        if self.parametric is not None:
+            parts.append(f"the body model's by at most {self.parametric:.3g} mm")
+        return ", ".join(parts)
+
+
+def subjects(predictor: MeshPredictor, folder: Path | None) -> list[Subject]:
+    """The pictures of a folder, or those that ship with the package, in which there is somebody.
+
+    Raises InputError where nobody is found, UserError for pictures that cannot be read.
+    """
+    # The page of `serve` shows these; they are files of the package, so that every installation has them.
+    source = folder or Path(str(resources.files("i2l_meshnet") / "serving/static/examples"))
+    pictures = find_pictures((str(source),), False, None, SUFFIXES)
+    found = [predictor.prepare(read_photo(picture.path), picture.path.name) for picture in pictures]
+    found = [subject for subject in found if subject.people]
+    if not found:
+        raise InputError(f"there is nobody to be seen in the pictures of {source}: give others with --pictures")
+    return found
+
+
+def varied_crops(
+    predictor: MeshPredictor, pictures: Sequence[Subject], count: int, seed: int = 0
+) -> list[Float[Tensor, "1 3 h w"]]:
+    """Crops of the people, as the network is given them: their boxes moved and scaled at random, by turns."""
+    generator = np.random.default_rng(seed)
+    people = [(subject, person) for subject in pictures for person in subject.people]
+    crops = []
+    for number in range(count):
+        subject, person = people[number % len(people)]
+        x, y, width, height = person.box
+        factor = np.exp(generator.uniform(-WIDEST, WIDEST))
+        x += width * (generator.uniform(-FARTHEST, FARTHEST) + (1 - factor) / 2)
+        y += height * (generator.uniform(-FARTHEST, FARTHEST) + (1 - factor) / 2)
+        moved = dataclasses.replace(person, box=(float(x), float(y), float(width * factor), float(height * factor)))
+        _, pixels = predictor.look(subject.photo.pixels, moved)
+        crops.append(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
+    return crops
+
+
+def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[Subject]) -> Deviation:
+    """How far the meshes of one predictor lie from those of another with the same body.
+
+    The lixel meshes are compared at the depth at which the first predictor sees the root: the depth itself is solved
+    from the mesh after the network.
+    """
+    pairs = [
+        (a, b)
+        for one, other in zip(expected.predict(pictures), found.predict(pictures), strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
+    grid = expected.network.grid
+
+    def in_space(person: Prediction, like: Prediction) -> Float[Tensor, "v 3"]:
+        return grid.to_camera(person.lixels, like.crop, like.camera, torch.tensor(like.root_depth))
+
+    meshes = torch.stack([(in_space(b, a) - in_space(a, a)).norm(dim=-1) for a, b in pairs])
+    parametric = [
+        float((_rooted(a) - _rooted(b)).norm(dim=-1).max()) for a, b in pairs if a.parametric_mesh is not None
+    ]
+    worst = 1000 * max(parametric) if parametric else None
+    return Deviation(len(pairs), 1000 * float(meshes.max()), 1000 * float(meshes.mean()), worst)
+
+
+def _rooted(person: Prediction) -> Float[Tensor, "v 3"]:
+    """Vertices of the body model's mesh against its root joint."""
+    assert person.parametric_mesh is not None
+    return person.parametric_mesh.vertices - person.parametric_mesh.joints[person.body.skeleton.root_index]

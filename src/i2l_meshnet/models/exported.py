@@ -1,0 +1,309 @@
+"""Networks that `i2l-meshnet export` wrote, and the runtimes that compute them: one file, none of our model code.
+
+A file holds the graph, from crops in [0, 1] to the tensors of a `LixelOutput`, and a description of the network as JSON
+under the key `KEY`, in the place that the format has for such things. With that, and with the body that it names,
+prediction goes on as with a checkpoint. What follows the network stays in PyTorch: decoding, and the fit of the
+parameters (`fitting.ParameterFit`), which needs the camera; its statistics travel in the description.
+
+An OpenVINO network is two files by nature (IR: .xml and .bin); ours is an uncompressed zip archive of them.
+"""
+
+import base64
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from jaxtyping import Float
+from safetensors.torch import load as decode
+from safetensors.torch import save as encode
+from torch import Tensor
+
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.library import LICENSED, load_body
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.models.checkpoint import Metadata
+from i2l_meshnet.models.fitting import ParameterFit
+from i2l_meshnet.models.inference import Precision, for_inference
+from i2l_meshnet.models.loading import choose_device, load_network
+from i2l_meshnet.models.output import LixelNetwork, LixelOutput
+
+Runtime = Literal["torch", "onnx", "openvino"]
+RuntimePrecision = Precision | Literal["fp16"]
+"""In which numbers a runtime computes; half precision ("fp16") is OpenVINO's alone."""
+ARCHIVE_SUFFIX = ".openvino"
+READERS: dict[str, tuple[Runtime, ...]] = {
+    ".onnx": ("onnx", "openvino"),
+    ARCHIVE_SUFFIX: ("openvino",),
+    ".xml": ("openvino",),
+    ".pt2": ("torch",),
+}
+"""Ending of an exported file → the runtimes that read it, the usual one first."""
+FORMAT, VERSION = "i2l-meshnet export", 1
+KEY = "i2l_meshnet"
+IR_NAMES = ("model.xml", "model.bin")
+"""Members of an OpenVINO archive."""
+IMAGE, JOINT_REGRESSOR = "image", "joint_regressor"
+"""Inputs of a graph; the second only where it is of a licensed body, whose data no file of ours holds."""
+
+Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+_HINTS: dict[RuntimePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What an exported file says about itself.
+
+    outputs: names of the graph's outputs, in order. arithmetic: "fp32", or "int8" for convolutions in 8 bits. software:
+    our version that wrote it. fit: state of the network's `ParameterFit`, None if it has none.
+    """
+
+    metadata: Metadata
+    outputs: tuple[str, ...]
+    arithmetic: str
+    software: str
+    fit: dict[str, Tensor] | None
+
+    def to_json(self) -> str:
+        """As text."""
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "software": self.software,
+            **self.metadata.to_json(),
+            "outputs": self.outputs,
+            "arithmetic": self.arithmetic,
+            "fit": None if self.fit is None else base64.b64encode(encode(self.fit)).decode(),
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str | None, path: Path) -> "Description":
+        """The inverse. Raises FileError, naming `path`, for text that describes no export that we can read."""
+        if not text:
+            raise FileError(
+                f"{path} holds no description of an I2L-MeshNet: give a file that `i2l-meshnet export` wrote"
+            )
+        try:
+            content = json.loads(text)
+            version, software = content["version"], content["software"]
+            if content["format"] != FORMAT:
+                raise ValueError(content["format"])
+            if version != VERSION:
+                raise FileError(
+                    f"{path} is of export version {version} (i2l-meshnet {software}), this software reads {VERSION}: "
+                    "export the network again"
+                )
+            fit = None if content["fit"] is None else decode(base64.b64decode(content["fit"]))
+            metadata = Metadata.from_json(content)
+            return cls(metadata, tuple(content["outputs"]), content["arithmetic"], software, fit)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{path}: the description in it is damaged: export the network again") from error
+
+
+class ExportedNetwork:
+    """A network that a runtime computes, in the place of a `MeshNet`: crops in, `LixelOutput` out; on the CPU."""
+
+    def __init__(self, description: Description, runner: Runner, body: Body) -> None:
+        """body: the one that the description names."""
+        self.config = description.metadata.network
+        self.config.check_body(body)
+        self.grid = self.config.grid
+        self.arithmetic = description.arithmetic
+        self._outputs, self._runner = description.outputs, runner
+        self._constants = {JOINT_REGRESSOR: body.joint_regressor.numpy()} if self.config.body in LICENSED else {}
+        self.parameter_fit: ParameterFit | None = None
+        if description.fit is not None:
+            assert isinstance(body, AnnyBody)
+            self.parameter_fit = ParameterFit(body)
+            self.parameter_fit.load_state_dict(description.fit)
+
+    @property
+    def predicts_parameters(self) -> bool:
+        """Whether outputs have body parameters."""
+        return "pose" in self._outputs
+
+    def __call__(self, image: Float[Tensor, "b 3 h w"]) -> LixelOutput:
+        """RGB crops in [0, 1]. Raises InputError where they are not of the grid's crop size."""
+        if image.shape[2:] != self.grid.crop_size:
+            wanted, given = ("x".join(map(str, size)) for size in (self.grid.crop_size, image.shape[2:]))
+            raise InputError(f"this network takes crops of {wanted} (height x width) pixels, not {given}")
+        pixels = np.ascontiguousarray(image.cpu().numpy())
+        try:
+            found = self._runner({IMAGE: pixels, **self._constants})
+        except Exception as error:  # each runtime has its own; all mean that the graph is not what it is said to be
+            raise InputError(
+                f"the exported network cannot answer {len(image)} crops: {_first_line(error)}: export it again"
+            ) from error
+        values = {name: torch.from_numpy(np.array(value)) for name, value in zip(self._outputs, found, strict=True)}
+        params = None
+        if self.predicts_parameters:
+            shape = values["shape"]
+            params = BodyParams(values["pose"], shape, shape.new_zeros(len(shape), 3))
+        return LixelOutput(values["joints"], values["vertices"], values["mesh_joints"], params, values.get("keypoints"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadyNetwork:
+    """A network to predict with, on `device`, the body that it predicts, and what its file says about itself."""
+
+    network: LixelNetwork
+    body: Body
+    metadata: Metadata
+    runtime: Runtime
+    predicts_parameters: bool
+    device: torch.device
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is recorded with every result."""
+        return {
+            "kind": self.metadata.network.kind,
+            "backbone": self.metadata.network.backbone,
+            "body": self.metadata.network.body,
+            "parameters": self.predicts_parameters,
+            "licence": self.metadata.licence,
+            "source": self.metadata.source,
+            "runtime": self.runtime,
+        }
+
+
+def load_ready(
+    path: Path,
+    body_directory: Path | None = None,
+    runtime: Runtime | None = None,
+    precision: RuntimePrecision = "fp32",
+    device: str = "auto",
+) -> ReadyNetwork:
+    """The network of a checkpoint, a published snapshot or an exported file, ready for use.
+
+    body_directory: where the licensed files of SMPL and MANO are. runtime: what computes it; the file's usual one if
+    None. precision, device: of PyTorch as for `for_inference` and `choose_device`; OpenVINO takes precisions too, and
+    exported networks run on the CPU. Raises UserError for whatever cannot be loaded.
+    """
+    chosen = choose_device(device)
+    readers = READERS.get(path.suffix.lower())
+    if readers is None:
+        if runtime not in (None, "torch"):
+            raise InputError(
+                f"--runtime {runtime} takes a file that `i2l-meshnet export --format {runtime}` wrote: "
+                f"give it with --weights, in place of {path.name}"
+            )
+        if precision == "fp16":
+            raise InputError("--precision fp16 is OpenVINO's: give a network that `i2l-meshnet export` wrote for it")
+        network, body, metadata = load_network(path, body_directory)
+        ready = for_inference(network, precision, chosen)
+        return ReadyNetwork(ready, body, metadata, "torch", network.parameter_regressor is not None, chosen)
+    runtime = runtime or readers[0]
+    if runtime not in readers:
+        raise InputError(f"{path.name} is for --runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}")
+    if device == "cuda":
+        raise InputError(f"{path.name} is an exported network, which runs on the CPU: leave out --device cuda")
+    exported, body, metadata = load_exported(path, body_directory, runtime, precision)
+    return ReadyNetwork(exported, body, metadata, runtime, exported.predicts_parameters, torch.device("cpu"))
+
+
+def load_exported(
+    path: Path, body_directory: Path | None, runtime: Runtime, precision: RuntimePrecision = "fp32"
+) -> tuple[ExportedNetwork, Body, Metadata]:
+    """An exported file, computed by one of the runtimes that read it. Raises UserError, as `load_ready` does."""
+    if not path.is_file():
+        raise FileError(f"no exported network at {path}")
+    if precision != "fp32" and runtime != "openvino":
+        raise InputError(
+            f"--precision {precision} of an exported network is OpenVINO's: choose --runtime openvino, or leave it out"
+        )
+    if runtime == "openvino":
+        text, runner = _open_openvino(path, precision)
+    else:
+        text, runner = _open_onnx(path) if runtime == "onnx" else _open_torch(path)
+    description = Description.from_json(text, path)
+    metadata = description.metadata
+    body = load_body(metadata.network.body, body_directory).eval()
+    return ExportedNetwork(description, runner, body), body, metadata
+
+
+def import_openvino() -> Any:
+    """OpenVINO, an extra. Raises InputError if it is not installed."""
+    try:
+        import openvino  # pyright: ignore[reportMissingImports] (an extra)
+    except ImportError as error:
+        raise InputError("the runtime openvino is not installed: pip install 'i2l-meshnet[openvino]'") from error
+    return openvino
+
+
+def _open_onnx(path: Path) -> tuple[str | None, Runner]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no narrower base class
+        raise FileError(f"{path} is no ONNX file that onnxruntime reads: {_first_line(error)}") from error
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        return [np.asarray(value) for value in session.run(None, dict(inputs))]
+
+    return session.get_modelmeta().custom_metadata_map.get(KEY), run
+
+
+def openvino_precisions() -> tuple[RuntimePrecision, ...]:
+    """In which numbers OpenVINO computes on this processor. Raises InputError if it is not installed."""
+    able = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(precision for precision in _HINTS if precision.upper() in able)
+
+
+def _open_openvino(path: Path, precision: RuntimePrecision) -> tuple[str | None, Runner]:
+    openvino = import_openvino()
+    core = openvino.Core()
+    if precision not in openvino_precisions():
+        raise InputError(f"this processor does not compute in {precision} with OpenVINO: choose another --precision")
+    try:
+        if path.suffix.lower() == ARCHIVE_SUFFIX:
+            with zipfile.ZipFile(path) as archive:
+                graph, weights = (archive.read(name) for name in IR_NAMES)
+            model = core.read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+        else:
+            model = core.read_model(path)
+        place = ["framework", KEY]  # where OpenVINO keeps what an ONNX file says
+        text = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None
+        hints = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = core.compile_model(model, "CPU", hints)
+    except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise FileError(f"{path} is no network that OpenVINO reads: {_first_line(error)}") from error
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        return [*compiled(dict(inputs)).values()]
+
+    return text, run
+
+
+def _open_torch(path: Path) -> tuple[str | None, Runner]:
+    said = {KEY: ""}
+    try:
+        with path.open("rb") as file:
+            module = torch.export.load(file, extra_files=said).module()
+    except Exception as error:  # torch.export tells damaged files by almost any exception
+        raise FileError(
+            f"{path} is no program of torch.export that this PyTorch reads: {_first_line(error)}"
+        ) from error
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        with torch.inference_mode():
+            return [value.numpy() for value in module(*map(torch.from_numpy, inputs.values()))]
+
+    return said[KEY], run
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

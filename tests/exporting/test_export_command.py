@@ -1,0 +1,92 @@
+"""The `export` command on the network that ships, and `predict` with what it wrote."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from i2l_meshnet import cli
+
+PHOTO = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
+
+
+@pytest.fixture
+def program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The network that ships, as a program of torch.export: the format that takes no converter."""
+    path = tmp_path / "default.pt2"
+    assert cli.main(["export", "--out", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert f"{path}: torch, fp32, " in told
+    assert "the mesh differs from PyTorch's by at most 0.0" in told
+    assert [file.name for file in tmp_path.iterdir()] == ["default.pt2"]
+    return path
+
+
+def test_predict_gives_the_same_with_an_exported_file(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--no-detect", "--no-pictures", "--formats", "obj"]
+    for name, weights in (("own", []), ("exported", ["--weights", str(program)])):
+        assert cli.main(["predict", str(PHOTO), "--out", str(tmp_path / name), *options, *weights]) == 0
+    own, exported = (np.load(tmp_path / name / "standing_phone.npz") for name in ("own", "exported"))
+    with own, exported:
+        assert {*own} == {*exported}
+        numbers = [key for key in own if own[key].dtype.kind == "f"]
+        assert any("vertices" in key for key in numbers)
+        for key in numbers:
+            # Metres, pixels and radians: a tenth of a millimetre, and some pixels' hundredths.
+            atol = 1e-4 if "vertices" in key else 2e-2
+            np.testing.assert_allclose(exported[key], own[key], atol=atol, rtol=0, err_msg=key)
+    record = json.loads((tmp_path / "exported" / "standing_phone.json").read_text())
+    assert record["network"]["runtime"] == "torch"
+    assert record["network"]["weights"] == "default.pt2"
+    capsys.readouterr()
+
+    for arguments, expected in (
+        (["--runtime", "onnx"], "default.pt2 is for --runtime torch, not onnx"),
+        (["--precision", "bf16"], "--precision bf16 of an exported network is OpenVINO's"),
+    ):
+        assert cli.main(["predict", str(PHOTO), "--out", str(tmp_path), "--weights", str(program), *arguments]) == 1
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.count("\n") == 1
+
+
+def test_nothing_is_left_where_the_deviation_is_above_the_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "default.pt2"
+    path.write_text("what was there")
+    assert cli.main(["export", "--out", str(path), "--limit", "1e-9"]) == 1
+    error = capsys.readouterr().err
+    assert f"{path} is not written: the mesh differs from PyTorch's by at most" in error
+    assert error.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["default.pt2"]
+    assert path.read_text() == "what was there"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out", "network.bin"], "network.bin has not the ending of its format: name it .onnx for onnx"),
+        (["--out", "network.onnx", "--format", "torch"], "network.onnx has not the ending of its format"),
+        (["--out", "network.xml"], "network.xml has not the ending of its format"),
+        (["--out", "network.pt2", "--int8"], "--int8 is for onnx and openvino"),
+        (["--out", "network.onnx", "--limit", "0"], "--limit greater than 0"),
+        (["--out", "network.onnx", "--weights", "no.safetensors"], "no checkpoint at no.safetensors"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_in_one_line(
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,236 @@
+"""What the runtimes compute from exported files is what the network computes, and wrong files are told."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.exporting.graph import named_tensors
+from i2l_meshnet.exporting.job import SUFFIXES, write
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.backbone import ResNet, ResNetStages
+from i2l_meshnet.models.checkpoint import Metadata
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.exported import ExportedNetwork, Runtime, load_exported, load_ready
+from i2l_meshnet.models.lixel_head import LixelHead
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.parameters import ParameterRegressor
+from i2l_meshnet.models.pose_to_feature import PoseToFeature
+from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
+
+CHANNELS = 16
+
+
+def deepening() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(64, CHANNELS, 8, 8, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
+
+
+class SmallStages(ResNetStages):
+    """In the place of a ResNet's stages: one layer."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.layers = deepening()
+
+    def forward(self, early: Tensor) -> Tensor:
+        return self.layers(early)
+
+
+class SmallBackbone(ResNet):
+    """In the place of a ResNet: three layers."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())
+        self.layers = deepening()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.stem(image)
+        return early, self.layers(early)
+
+
+def small_network(body: Body) -> tuple[MeshNet, Metadata]:
+    """The published network's parts, small, with weights that spread the points about."""
+    torch.manual_seed(0)
+    joints = len(body.skeleton.joints)
+    config = NetworkConfig.for_body(body, "published", "small", LixelGrid())
+    heads = [LixelHead(CHANNELS, points, channels=CHANNELS) for points in (joints, config.vertices)]
+    with torch.no_grad():
+        for head in heads:
+            for layer in (head.conv_x, head.conv_y, head.conv_z_2):
+                layer[0].weight *= 20
+    network = MeshNet(
+        ResNetPoseNet(SmallBackbone(), heads[0]),
+        PoseToFeature(joints),
+        ResNetMeshBranch(SmallStages(), heads[1]),
+        ParameterRegressor(joints, config.bones, config.shape_values),
+        body.joint_regressor,
+        config.grid,
+        config,
+    )
+    return network.eval(), Metadata(config, "none", "made up", {"made": "for a test"})
+
+
+def crops(count: int) -> Tensor:
+    return torch.rand(count, 3, 256, 256, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.fixture(scope="module")
+def toy() -> Body:
+    return load_body("toy")
+
+
+@pytest.fixture(scope="module")
+def files(toy: Body, tmp_path_factory: pytest.TempPathFactory) -> dict[Runtime, Path]:
+    """The small network of the toy body in every format."""
+    folder = tmp_path_factory.mktemp("exported")
+    found = {}
+    for runtime, suffix in SUFFIXES.items():
+        if runtime == "openvino":
+            pytest.importorskip("openvino", reason="needs the extra openvino")
+        pytest.importorskip("onnxscript", reason="needs the extra onnx")
+        found[runtime] = folder / f"network{suffix}"
+        write(*small_network(toy), runtime, found[runtime])
+    assert {file.name for file in folder.iterdir()} == {path.name for path in found.values()}
+    return found
+
+
+@torch.no_grad()
+def check(network: MeshNet, exported: ExportedNetwork, atol: float = 1e-3) -> float:
+    """Compares answers to batches of two sizes; gives the vertices' largest deviation, lixels."""
+    worst = 0.0
+    for count in (1, 3):
+        expected, found = named_tensors(network(crops(count))), named_tensors(exported(crops(count)))
+        assert [*expected] == [*found]
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, atol=atol, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023
+        worst = max(worst, float((found["vertices"] - expected["vertices"]).abs().max()))
+        assert float(expected["vertices"].std(1).max()) > 0.5
+    return worst
+
+
+@pytest.mark.parametrize(("runtime", "written_for"), [(r, r) for r in SUFFIXES] + [("openvino", "onnx")])
+def test_runtimes_answer_batches_of_any_size_as_the_network_does(
+    runtime: Runtime, written_for: Runtime, files: dict[Runtime, Path], toy: Body
+) -> None:
+    network, metadata = small_network(toy)
+    exported, body, told = load_exported(files[written_for], None, runtime)
+    assert told == metadata
+    assert (exported.grid, body.name, exported.arithmetic) == (network.grid, "toy", "fp32")
+    check(network, exported)
+
+
+def test_an_openvino_archive_unpacks_to_plain_ir(files: dict[Runtime, Path], toy: Body, tmp_path: Path) -> None:
+    with zipfile.ZipFile(files["openvino"]) as archive:
+        archive.extractall(tmp_path)
+    exported, _, _ = load_exported(tmp_path / "model.xml", None, "openvino")
+    check(small_network(toy)[0], exported)
+
+
+@pytest.mark.parametrize("runtime", [*SUFFIXES])
+def test_no_file_holds_a_licensed_bodys_regressor(runtime: Runtime, body_directory: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    body = load_body("smpl", body_directory)
+    network, metadata = small_network(body)
+    path = tmp_path / f"network{SUFFIXES[runtime]}"
+    write(network, metadata, runtime, path)
+    row = body.joint_regressor[1]
+    numbers = row[row != 0][:4].numpy().tobytes()
+    held = path.read_bytes()
+    assert numbers not in held
+    assert body.joint_regressor.numpy().tobytes()[:4096] not in held
+    exported, _, _ = load_exported(path, body_directory, runtime)
+    found, expected = exported(crops(2)), network(crops(2))
+    torch.testing.assert_close(found.mesh_joints, expected.mesh_joints, atol=1e-3, rtol=0)
+
+
+def test_eight_bits_are_for_the_convolutions_and_stay_near(toy: Body, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    network, metadata = small_network(toy)
+    path = tmp_path / "network.onnx"
+    write(network, metadata, "onnx", path, [{"image": crops(count).numpy()} for count in (2, 4)])
+    graph = onnx.load(path).graph
+    quantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    kinds = {node.op_type for node in graph.node if any(name in quantized for name in node.input)}
+    assert {"Conv", "ConvTranspose"} <= kinds
+    assert not {"MatMul", "Gemm", "Softmax"} & kinds
+    assert [node.input[0] for node in graph.node if node.op_type == "Conv"].count("image") == 1
+    exported, _, _ = load_exported(path, None, "onnx")
+    assert exported.arithmetic == "int8"
+    assert check(network, exported, atol=1.0) > 1e-4
+
+
+def test_crops_of_another_size_are_refused(files: dict[Runtime, Path]) -> None:
+    exported, _, _ = load_exported(files["onnx"], None, "onnx")
+    with pytest.raises(InputError, match=r"takes crops of 256x256 \(height x width\) pixels, not 128x256"):
+        exported(torch.zeros(1, 3, 128, 256))
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES.values(), ".xml"])
+def test_files_that_are_none_are_told_in_one_line(suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    path = tmp_path / f"wrong{suffix}"
+    with pytest.raises(FileError, match="no exported network at"):
+        load_ready(path)
+    path.write_bytes(b"no network\nat all")
+    with pytest.raises(FileError) as told:
+        load_ready(path)
+    assert str(path) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_other_versions_and_strange_networks_are_told(files: dict[Runtime, Path], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    model = onnx.load(files["onnx"])
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "i2l_meshnet")
+    content = json.loads(entry.value)
+    path = tmp_path / "network.onnx"
+    for change, expected in (
+        ({"version": 99, "software": "9.9"}, r"export version 99 \(i2l-meshnet 9.9\), this software reads 1"),
+        ({"format": "something"}, "the description in it is damaged"),
+        ({"outputs": 3}, "the description in it is damaged"),
+        ({"network": {}}, "the description in it is damaged"),
+        ({"body": None, "network": {**content["network"], "vertices": 7}}, "predicts the body 'toy'"),
+    ):
+        entry.value = json.dumps({**content, **change})
+        onnx.save(model, path)
+        with pytest.raises(UserError, match=expected):
+            load_ready(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(FileError, match="describes no I2L-MeshNet"):
+        load_ready(path)
+
+
+def test_a_graph_of_a_fixed_batch_is_told(files: dict[Runtime, Path], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    model = onnx.load(files["onnx"])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    path = tmp_path / "network.onnx"
+    onnx.save(model, path)
+    exported, _, _ = load_exported(path, None, "onnx")
+    with pytest.raises(InputError, match="cannot answer 3 crops"):
+        exported(crops(3))
+
+
+def test_runtimes_that_do_not_fit_are_told(
+    files: dict[Runtime, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--runtime openvino takes a file that `i2l-meshnet export"):
+        load_ready(tmp_path / "body.safetensors", runtime="openvino")
+    with pytest.raises(InputError, match="fp16 is OpenVINO's"):
+        load_ready(tmp_path / "body.safetensors", precision="fp16")
+    with pytest.raises(InputError, match="is for --runtime onnx or openvino, not torch"):
+        load_ready(files["onnx"], runtime="torch")
+    with pytest.raises(InputError, match="--precision bf16 of an exported network is OpenVINO's"):
+        load_ready(files["onnx"], precision="bf16")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"pip install 'i2l-meshnet\[openvino\]'"):
+        load_ready(files["openvino"])
