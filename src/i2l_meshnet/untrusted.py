@@ -1,7 +1,7 @@
-"""Files from strangers, read within bounds: pictures, JSON, NumPy's arrays and archives of them, PyTorch's files of tensors.
+"""Files from strangers, read within bounds: pictures, JSON, NumPy's arrays and archives of them, PyTorch's files.
 
-Where nothing else is said, a function raises OSError for a file that cannot be opened and ValueError, with one line that says why, for whatever
-else is wrong: the libraries behind them report damaged files by almost any exception there is.
+Where nothing else is said, a function raises OSError for a file that cannot be opened and ValueError, with one line
+that says why, for whatever else is wrong: the libraries behind them report damaged files by almost any exception.
 """
 
 import contextlib

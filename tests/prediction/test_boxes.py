@@ -72,6 +72,21 @@ def test_anything_else_is_told_in_one_line(tmp_path: Path, content: object) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_more_people_than_allowed_are_told(tmp_path: Path) -> None:
+    path = written(tmp_path, {"a.jpg": [[1, 2, 3, 4]] * 3, "b.jpg": [[1, 2, 3, 4]] * 2})
+    boxes = BoxFile(path, most=2)
+    assert len(boxes.of(Path("b.jpg")) or ()) == 2
+    with pytest.raises(InputError, match=r"3 boxes for a\.jpg.*--max-people"):
+        boxes.of(Path("a.jpg"))
+
+
+@pytest.mark.parametrize("number", [10**400, float("nan"), float("inf"), 1e300, True, None, "1", [1]])
+def test_numbers_that_are_no_place_in_a_picture_are_told(tmp_path: Path, number: object) -> None:
+    path = written(tmp_path, [[number, 2, 3, 4]])
+    with pytest.raises(FileError, match="a box"):
+        BoxFile(path)
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"none\.json"):
         BoxFile(tmp_path / "none.json")

@@ -8,13 +8,13 @@ arrays are rebuilt from raw bytes and checked.
 import math
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.untrusted import read_arrays
 
 ENVIRONMENT = "I2L_MESHNET_BODIES"
 """Environment variable that names the folder of body files."""
@@ -85,29 +85,24 @@ def read_body_file(path: Path) -> dict[str, Any]:
     cannot be read, is damaged, or is a pickle that asks for anything but plain data.
     """
     try:
+        if path.suffix == ".npz":
+            return {key: _normal(array) for key, array in read_arrays(path).items()}
         with path.open("rb") as stream:
-            entries = _read_npz(stream) if path.suffix == ".npz" else _read_pickle(stream)
+            return _read_pickle(stream)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
     except _Refused as error:
         raise FileError(f"{path} is refused: {error}; get the file anew from its makers' site") from error
-    return entries
+    except ValueError as error:
+        raise FileError(f"{path} is refused: it is not an .npz archive of plain arrays ({error})") from error
 
 
-_LARGEST = 10**7
-"""Entries of the largest list or sparse matrix that is read; SMPL's sparse matrix has 165,360."""
+_MOST = 2 * 10**7
+"""Entries of all lists and arrays of a file together; SMPL's with 300 shape values has 11 million."""
 
 
 class _Refused(Exception):
     """The file is not what it should be; the message says how."""
-
-
-def _read_npz(stream: BinaryIO) -> dict[str, Any]:
-    try:
-        with np.load(stream, allow_pickle=False) as archive:
-            return {key: _normal(archive[key]) for key in archive.files}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise _Refused(f"it is not an .npz archive of plain arrays ({error})") from error
 
 
 def _read_pickle(stream: BinaryIO) -> dict[str, Any]:
@@ -115,7 +110,7 @@ def _read_pickle(stream: BinaryIO) -> dict[str, Any]:
         content = _Unpickler(stream, encoding="latin1").load()
         if not isinstance(content, dict):
             raise _Refused(f"it holds a {type(content).__name__.lstrip('_')}, not a dictionary")
-        return {str(key): _plain(value, 0) for key, value in content.items()}
+        return _Plain().entries(content)
     except _Refused:
         raise
     except Exception as error:  # Damaged pickles raise almost anything: EOFError, IndexError, UnicodeError ...
@@ -234,52 +229,111 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         raise _Refused("it refers to data outside the file")
 
 
-def _plain(value: object, depth: int) -> Any:
-    """Turns passive objects into arrays; texts and numbers stay; anything else becomes None (and is not used)."""
-    if depth > 6:
-        raise _Refused("its objects are nested too deeply")
-    state = value.state if isinstance(value, _Passive) else None
-    if isinstance(value, _Array):
-        return _normal(_array(state))
-    if isinstance(value, _Scalar):
-        kind, raw = (*value.arguments, None, None)[:2]
-        return _normal(_array((1, (), kind, False, raw)))
-    if isinstance(value, _Variable | _Selection | _Columns | _Rows):
-        if not isinstance(state, dict):
-            raise _Refused("an object of it has no state")
-        parts = {key: _plain(state[key], depth + 1) for key in ("x", "a", "idxs") if key in state}
-        if isinstance(value, _Variable):
-            return _need(parts, "x")
-        if isinstance(value, _Selection):
-            return _select(_need(parts, "a"), _need(parts, "idxs"), state.get("preferred_shape"))
-        return _sparse(state, by_columns=isinstance(value, _Columns))
-    if isinstance(value, list):
-        if depth == 0 and any(isinstance(item, _Passive) for item in value):
-            return [_plain(item, depth + 1) for item in value]
-        return _from_lists(value)
-    if isinstance(value, np.ndarray | str | int | float | bytes):
-        return value
-    return None
+class _Plain:
+    """Turns passive objects into arrays; texts and numbers stay; anything else becomes None (and is not used).
 
+    A few bytes of a pickle can name one object many times over, or an array of any size: so each object is turned once,
+    and all that they hold together is counted.
+    """
 
-def _from_lists(value: list[object]) -> np.ndarray | None:
-    """An array from a list of numbers or texts, or a list of such lists; None for any other list."""
-    rows = value if value and all(isinstance(row, list) for row in value) else [value]
-    # A few bytes of a pickle can name one list many times over.
-    if sum(len(row) for row in rows if isinstance(row, list)) > _LARGEST:
-        raise _Refused("a list of it is too long")
-    if not all(isinstance(item, int | float | str) for row in rows if isinstance(row, list) for item in row):
+    def __init__(self) -> None:
+        self._left = _MOST
+        self._done: dict[int, Any] = {}
+
+    def entries(self, content: dict[Any, Any]) -> dict[str, Any]:
+        """The entries of a file."""
+        return {key: self._value(value, 0) for key, value in content.items() if isinstance(key, str)}
+
+    def _value(self, value: object, depth: int) -> Any:
+        # Kept by identity: the file's objects all live until the last is done.
+        if id(value) not in self._done:
+            self._done[id(value)] = self._turned(value, depth)
+        return self._done[id(value)]
+
+    def _turned(self, value: object, depth: int) -> Any:
+        if depth > 6:
+            raise _Refused("its objects are nested too deeply")
+        state = value.state if isinstance(value, _Passive) else None
+        if isinstance(value, _Array):
+            return self._normal(_array(state))
+        if isinstance(value, _Scalar):
+            kind, raw = (*value.arguments, None, None)[:2]
+            return self._normal(_array((1, (), kind, False, raw)))
+        if isinstance(value, _Variable | _Selection | _Columns | _Rows):
+            if not isinstance(state, dict):
+                raise _Refused("an object of it has no state")
+            if isinstance(value, _Variable):
+                return self._part(state, "x", depth)
+            if isinstance(value, _Selection):
+                chosen, shape = self._part(state, "a", depth), state.get("preferred_shape")
+                chosen = self._normal(_select(chosen, self._part(state, "idxs", depth)))
+                return chosen if shape is None else _reshape(chosen, self._shape(shape))
+            return self._sparse(state, by_columns=isinstance(value, _Columns))
+        if isinstance(value, list):
+            self._count(len(value))
+            if depth == 0 and any(isinstance(item, _Passive) for item in value):
+                return [self._value(item, depth + 1) for item in value]
+            return self._from_lists(value)
+        if isinstance(value, np.ndarray | str | int | float | bytes):
+            return value
         return None
-    try:
-        return _normal(np.array(value))
-    except (ValueError, TypeError, OverflowError):
-        return None
 
+    def _count(self, entries: int) -> None:
+        self._left -= entries
+        if self._left < 0:
+            raise _Refused("its lists and arrays are too long")
 
-def _need(parts: dict[str, Any], key: str) -> np.ndarray:
-    if not isinstance(parts.get(key), np.ndarray):
-        raise _Refused(f"a chumpy object of it lacks the array {key!r}")
-    return parts[key]
+    def _normal(self, array: np.ndarray) -> np.ndarray:
+        self._count(array.size)
+        return _normal(array)
+
+    def _part(self, state: dict[str, Any], key: str, depth: int) -> np.ndarray:
+        part = self._value(state.get(key), depth + 1)
+        if not isinstance(part, np.ndarray):
+            raise _Refused(f"a chumpy object of it lacks the array {key!r}")
+        return part
+
+    def _from_lists(self, value: list[object]) -> np.ndarray | None:
+        """An array from a list of numbers or texts, or a list of such lists; None for any other list."""
+        rows = value if value and all(isinstance(row, list) for row in value) else [value]
+        self._count(sum(len(row) for row in rows if isinstance(row, list)))
+        items = [item for row in rows if isinstance(row, list) for item in row]
+        if not all(isinstance(item, int | float | str) for item in items):
+            return None
+        # NumPy gives every text the room of the longest.
+        self._count(len(items) * max((len(item) for item in items if isinstance(item, str)), default=0))
+        try:
+            return _normal(np.array(value))
+        except (ValueError, TypeError, OverflowError):
+            return None
+
+    def _shape(self, shape: object) -> tuple[int, ...]:
+        if isinstance(shape, _Passive):
+            shape = self._value(shape, 0)
+        if isinstance(shape, np.ndarray):
+            shape = shape.tolist()
+        if not isinstance(shape, tuple | list) or not all(isinstance(n, int) for n in shape):
+            raise _Refused("a shape of it is not a list of whole numbers")
+        return tuple(shape)
+
+    def _sparse(self, state: dict[str, Any], by_columns: bool) -> np.ndarray:
+        """A dense array from the state of scipy's compressed sparse matrix."""
+        data, index, starts = (self._value(state.get(key), 0) for key in ("data", "indices", "indptr"))
+        if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in (data, index, starts)):
+            raise _Refused("a sparse matrix of it lacks its data")
+        shape = self._shape(state.get("_shape", state.get("shape")))
+        if len(shape) != 2 or min(shape) < 0:
+            raise _Refused("a sparse matrix of it has not two axes")
+        rows, columns = shape
+        lines, width = (columns, rows) if by_columns else (rows, columns)
+        self._count(lines * width)
+        counts = np.diff(starts)
+        whole = len(starts) == lines + 1 and (counts >= 0).all() and len(index) == len(data) == counts.sum()
+        if not whole or (len(index) and not (index.min() >= 0 and index.max() < width)):
+            raise _Refused("a sparse matrix of it is damaged")
+        dense = np.zeros((lines, width))
+        np.add.at(dense, (np.repeat(np.arange(lines), counts), index.astype(np.int64)), data)
+        return dense.T if by_columns else dense
 
 
 def _array(state: object) -> np.ndarray:
@@ -309,38 +363,15 @@ def _normal(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _select(array: np.ndarray, index: np.ndarray, shape: object) -> np.ndarray:
+def _select(array: np.ndarray, index: np.ndarray) -> np.ndarray:
     try:
-        chosen = array.ravel()[index.astype(np.int64)]
-        return chosen.reshape(_plain_shape(shape)) if shape is not None else chosen
+        return array.ravel()[index.astype(np.int64)]
     except (IndexError, ValueError, TypeError) as error:
         raise _Refused(f"a chumpy selection of it is damaged ({error})") from error
 
 
-def _plain_shape(shape: object) -> tuple[int, ...]:
-    if isinstance(shape, _Passive):
-        shape = _plain(shape, 0)
-    if isinstance(shape, np.ndarray):
-        shape = shape.tolist()
-    if not isinstance(shape, tuple | list) or not all(isinstance(n, int) for n in shape):
-        raise _Refused("a shape of it is not a list of whole numbers")
-    return tuple(shape)
-
-
-def _sparse(state: dict[str, Any], by_columns: bool) -> np.ndarray:
-    """A dense array from the state of scipy's compressed sparse matrix."""
-    data, index, starts = (_plain(state.get(key), 0) for key in ("data", "indices", "indptr"))
-    if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in (data, index, starts)):
-        raise _Refused("a sparse matrix of it lacks its data")
-    shape = _plain_shape(state.get("_shape", state.get("shape")))
-    if len(shape) != 2:
-        raise _Refused("a sparse matrix of it has not two axes")
-    rows, columns = shape
-    lines, width = (columns, rows) if by_columns else (rows, columns)
-    counts = np.diff(starts)
-    whole = len(starts) == lines + 1 and (counts >= 0).all() and len(index) == len(data) == counts.sum()
-    if not whole or lines * width > _LARGEST or (len(index) and not (index.min() >= 0 and index.max() < width)):
-        raise _Refused("a sparse matrix of it is damaged")
-    dense = np.zeros((lines, width))
-    np.add.at(dense, (np.repeat(np.arange(lines), counts), index), data)
-    return dense.T if by_columns else dense
+def _reshape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise _Refused(f"a chumpy selection of it is damaged ({error})") from error

@@ -99,7 +99,7 @@ class AnnotationTable:
 
     def is_whole(self) -> bool:
         """Whether all arrays are there, have a row for each annotation, and name pictures and groups that are there."""
-        rows = {len(self.arrays[name]) for name in (*FIELDS, "group", "person", "frame", "path_ends")}
+        rows = {self.arrays[name].shape[0] for name in (*FIELDS, "group", "person", "frame", "path_ends")}
         ends = np.asarray(self.arrays["path_ends"])
         groups = np.asarray(self.arrays["group"])
         return (

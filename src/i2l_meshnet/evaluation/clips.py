@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from i2l_meshnet.evaluation.report import write_table
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.rtmpose import load_onnx
+from i2l_meshnet.untrusted import read_arrays
 
 NAME = "real-multiview"
 VERSION = 2
@@ -116,11 +116,10 @@ def _prepared(
     samples = clip_samples(clip, make_detector, every)
     cut = kept.with_name(f"{kept.stem}-{crop_size[0]}x{crop_size[1]}.npz")
     try:
-        with np.load(cut) as file:
-            crops = torch.from_numpy(file["crops"])
-            if crops.shape == (len(samples.view), 3, *crop_size):
-                return samples, crops
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        crops = torch.from_numpy(read_arrays(cut)["crops"])
+        if crops.shape == (len(samples.view), 3, *crop_size) and crops.dtype == torch.uint8:
+            return samples, crops
+    except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or damaged: made anew
     crops = read_crops(clip, samples, crop_size, every)
     with atomic_path(cut) as temporary, temporary.open("wb") as file:

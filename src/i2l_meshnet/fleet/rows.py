@@ -70,7 +70,8 @@ class RowMaker:
     def __init__(self, options: PredictOptions, detect: bool, threads: int | None = None) -> None:
         """detect: whether people are looked for, the detector being fetched if it is missing. threads: of the
         detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
-        self.options, self.boxes = options, None if options.boxes is None else BoxFile(options.boxes, options.max_people)
+        self.options = options
+        self.boxes = None if options.boxes is None else BoxFile(options.boxes, options.max_people)
         hands = None
         if options.hands:
             hands = HandPredictor.load(

@@ -8,6 +8,8 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
 
 Option = int | float | str | bool
+MOST_VERTICES, LARGEST = 1_000_000, 4096
+"""Of a network that is read: its vertices, bones and shape values; any other size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,16 @@ class NetworkConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "NetworkConfig":
-        """The inverse of `to_json`. Raises TypeError or ValueError for values that describe no network."""
+        """The inverse of `to_json`. Raises LookupError, TypeError or ValueError for values that describe no network."""
         grid = dict(values["grid"])
         grid = LixelGrid(**{**grid, "shape": tuple(grid["shape"]), "crop_size": tuple(grid["crop_size"])})
-        return cls(**{**values, "joints": tuple(values["joints"]), "grid": grid})
+        config = cls(**{**values, "joints": tuple(values["joints"]), "grid": grid})
+        sizes = [config.vertices, config.bones, config.shape_values]
+        chosen = [value for value in config.options.values() if not isinstance(value, str)]
+        texts = [config.kind, config.backbone, config.body, grid.depth_axis, *config.joints, *config.options]
+        for most, numbers in ((MOST_VERTICES, sizes), (LARGEST, (*chosen, *grid.shape, *grid.crop_size))):
+            if not all(isinstance(number, int | float) and 0 <= number <= most for number in numbers):
+                raise ValueError(f"a size of it is no number up to {most}")
+        if not all(isinstance(text, str) for text in texts) or len(grid.shape) != 3 or len(grid.crop_size) != 2:
+            raise ValueError("a value of it is of the wrong kind")
+        return config

@@ -1,7 +1,5 @@
 """ImageNet weights for the ResNets: from a file, from torchvision's address, or from a Keras ResNet-50 of npm."""
 
-import json
-import pickle
 import urllib.error
 from pathlib import Path
 from typing import cast
@@ -16,6 +14,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, ResNet, ResNetName
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.untrusted import inside, read_json, read_torch
 
 HUB = "https://download.pytorch.org/models/"
 HUB_FILES: dict[ResNetName, str] = {
@@ -52,12 +51,14 @@ def load_weights(name: ResNetName, path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             weights = load_file(path)
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+            weights = read_torch(path)
+    except (SafetensorError, ValueError, OSError) as error:
         raise FileError(
             f"{path} holds no plain tensors: give torchvision's .pth of {name} or a .safetensors"
         ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    ):
         raise FileError(f"{path} is no state dict: give torchvision's .pth of {name} or a .safetensors")
     return _without_classifier(name, weights, path)
 
@@ -145,14 +146,14 @@ def _find_model(folder: Path) -> Path:
 def _read_keras(model: Path) -> dict[str, np.ndarray]:
     """Arrays of a TensorFlow.js model by name: little-endian float32, one after another through the shards."""
     try:
-        (group,) = json.loads(model.read_text())["weightsManifest"]
-        data = b"".join((model.parent / shard).read_bytes() for shard in group["paths"])
+        (group,) = read_json(model)["weightsManifest"]
+        data = b"".join((model.parent / inside(shard)).read_bytes() for shard in group["paths"])
         layers, offset = {}, 0
         for entry in group["weights"]:
             count = int(np.prod(entry["shape"]))
             layers[entry["name"]] = np.frombuffer(data, "<f4", count, offset).reshape(entry["shape"])
             offset += 4 * count
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise FileError(
             f"{model} is not a readable TensorFlow.js model ({error}): fetch the asset resnet50 anew"
         ) from error

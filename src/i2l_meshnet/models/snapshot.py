@@ -6,10 +6,7 @@ licensed buffers, which the published code saves along, are among the dropped.
 """
 
 import dataclasses
-import pickle
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +20,7 @@ from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, Bottleneck, ResNetNam
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.lixel_head import UNUSED_KEYS
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.untrusted import read_torch
 
 PREFIXES = {
     "pose_backbone.": "pose_net.backbone.",
@@ -125,14 +123,16 @@ def _unpickle(path: Path) -> tuple[int, dict[str, Tensor]]:
         raise FileError(f"no snapshot at {path}")
     wrong = f"{path} is not a published snapshot (a dict of epoch, network and optimizer)"
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        content = read_torch(path, mmap=True)
+    except (OSError, ValueError) as error:
         raise FileError(f"{wrong}: it cannot be unpickled as plain tensors; give a snapshot_N.pth.tar") from error
     network = content.get("network") if isinstance(content, dict) else None
-    if not isinstance(network, dict) or not all(isinstance(value, Tensor) for value in network.values()):
+    if not isinstance(network, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in network.items()
+    ):
         raise FileError(f"{wrong}; give a snapshot_N.pth.tar")
     epoch = content.get("epoch")
-    tensors = {str(key).removeprefix(_DATA_PARALLEL): value for key, value in network.items()}
+    tensors = {key.removeprefix(_DATA_PARALLEL): value for key, value in network.items()}
     return epoch if isinstance(epoch, int) else -1, tensors
 
 
@@ -149,6 +149,8 @@ def _describe(state: dict[str, Tensor], path: Path) -> NetworkConfig:
     def rows(key: str) -> int:
         if key not in state:
             raise FileError(f"{path} lacks the tensor {key!r} (our name): it is not a snapshot of the published code")
+        if not state[key].shape:
+            raise FileError(f"{path}: the tensor {key!r} (our name) is a single number: it is no snapshot of ours")
         return state[key].shape[0]
 
     joints = rows("pose_net.head.conv_x.0.weight")

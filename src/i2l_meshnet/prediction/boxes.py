@@ -45,9 +45,9 @@ class BoxFile:
     optionally `score`, and `file_name` or `image_id` (which is compared with the digits of the file's name).
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads the file. Raises FileError in one line for whatever is not one of the three forms."""
-        self.path = path
+    def __init__(self, path: Path, most: int | None = None) -> None:
+        """Reads the file. most: people of a picture. Raises FileError in one line for whatever is none of the forms."""
+        self.path, self._most = path, most
         try:
             content = read_json(path, MOST_BYTES)
         except OSError as error:
@@ -76,11 +76,17 @@ class BoxFile:
         return self._only is not None
 
     def of(self, picture: Path, place: Path | None = None) -> list[PersonBox] | None:
-        """The boxes of a picture; None if the file does not name it.
+        """The boxes of a picture; None if the file does not name it. Raises InputError for too many.
 
         Names are tried from the longest: the path as given, its place below the input folder, the file's name, the
         name without its ending; then the image id.
         """
+        found = self._found(picture, place)
+        if found is not None and self._most is not None and len(found) > self._most:
+            raise InputError(f"{self.path} has {len(found)} boxes for {picture}: allow so many with --max-people")
+        return found
+
+    def _found(self, picture: Path, place: Path | None) -> list[PersonBox] | None:
         if self._only is not None:
             return self._only
         names = [str(picture), picture.as_posix(), (place or picture).as_posix(), picture.name, picture.stem]
@@ -118,7 +124,7 @@ class BoxFile:
 
     def _numbers(self, value: Any, count: int, what: str) -> list[float]:
         right = isinstance(value, list) and len(value) == count
-        if not right or not all(isinstance(number, int | float) and abs(number) < LARGEST for number in value):
+        if not right or not all(type(number) in (int, float) and abs(number) < LARGEST for number in value):
             found = f"{len(value)} values" if isinstance(value, list) and not right else "something else"
             raise self._unreadable(f"{what} is {count} numbers less than {LARGEST:g}, not {found}")
         return [float(number) for number in value]

@@ -31,6 +31,8 @@ class PersonDetector:
         if threads is not None:
             options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Threads that wait by spinning would take the processor from the network and the drawing.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             entry = self._session.get_inputs()[0]
@@ -39,6 +41,8 @@ class PersonDetector:
             raise FileError(f"cannot load the person detector {path}: {str(error).splitlines()[0]}") from error
         self._input = entry.name
         self.threshold = threshold
+        self.most: int | None = None
+        """Most people of a picture, those with the best scores; None for all."""
 
     def __call__(
         self, image: UInt8[np.ndarray, "h w 3"]
@@ -58,7 +62,7 @@ class PersonDetector:
         corners[:, 1::2] = corners[:, 1::2].clip(0, height)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
         seen = (boxes[:, 2:] >= 2).all(1)
-        return boxes[seen], dets[seen, 4]
+        return boxes[seen][: self.most], dets[seen, 4][: self.most]
 
     def _letterbox(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "1 3 ih iw"], float]:
         height, width = image.shape[:2]

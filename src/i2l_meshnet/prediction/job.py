@@ -199,7 +199,7 @@ def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names
     """`run` for pictures that have been found and the names of their results, relative to the output folder."""
     tally, console = _Tally(options), Console(stderr=True, highlight=False)
     intrinsics = options.camera
-    boxes = None if options.boxes is None else boxes_for(options.boxes, pictures)
+    boxes = None if options.boxes is None else boxes_for(options.boxes, pictures, options.max_people)
     require_writable(options.out)
     tasks = []
     for picture, name in zip(pictures, names, strict=True):
@@ -247,7 +247,7 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Cons
     if detect and assets.find("detector") is None:
         say(console, f"warning: {NO_DETECTOR}")
         detect = False
-    return MeshPredictor.load(
+    predictor = MeshPredictor.load(
         options.weights,
         options.device,
         options.body_dir,
@@ -258,11 +258,17 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None, console: Cons
         options.precision,
         options.runtime,
     )
+    if predictor.detector is not None:
+        predictor.detector.most = options.max_people
+    return predictor
 
 
-def boxes_for(path: Path, pictures: Sequence[Picture]) -> BoxFile:
-    """The file's boxes. Raises InputError where they are for none of the pictures, FileError for no box file."""
-    boxes = BoxFile(path)
+def boxes_for(path: Path, pictures: Sequence[Picture], most: int) -> BoxFile:
+    """The file's boxes, at most `most` of a picture.
+
+    Raises InputError where they are for none of the pictures or too many for one, FileError for no box file.
+    """
+    boxes = BoxFile(path, most)
     if boxes.for_one_picture and len(pictures) > 1:
         raise InputError(
             f"{path} is a list of boxes for one picture, but there are {len(pictures)}; name the pictures in it"

@@ -27,6 +27,9 @@ JOINT_NAMES: dict[str, tuple[str, ...]] = {
 }
 """What a joint is called in the rigs in use, the first that a file has; limbs carry a side before the name."""
 
+MOST_JOINTS, MOST_ROTATIONS = 1000, 10**7
+"""Of a file: its joints and end sites; those times its frames (72 bytes each)."""
+
 SIDES = {"L": ("left", "l"), "R": ("right", "r")}
 
 
@@ -59,7 +62,7 @@ def read_bvh(path: Path) -> Motion:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     try:
         return _parse(header.split(), motion)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise FileError(f"{path} is not a whole BVH file ({error})") from error
 
 
@@ -101,6 +104,10 @@ def _parse(words: list[str], motion: str) -> Motion:
     if width == 0 or len(values) == 0 or len(values) % width:
         raise ValueError(f"{len(values)} values do not fill frames of {width}")
     values = values.reshape(-1, width)
+    if len(names) > MOST_JOINTS or len(values) * len(names) > MOST_ROTATIONS:
+        raise ValueError(f"{len(values)} frames of {len(names)} joints are too many")
+    if not (np.isfinite(values).all() and np.isfinite(offsets).all()):
+        raise ValueError("it holds values that are no numbers")
     rotations = np.empty((len(values), len(names), 3, 3))
     column = 0
     for joint, (parent, order) in enumerate(zip(parents, channels, strict=True)):

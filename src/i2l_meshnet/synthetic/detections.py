@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import transform_points, unclipped_crop, warp_image
 from i2l_meshnet.synthetic.generate import read_pictures, run_tasks
+from i2l_meshnet.untrusted import read_arrays
 
 CROP_SIZE = (256, 192)
 """Height and width of RTMPose's input."""
@@ -121,12 +121,14 @@ def read_shards(folder: Path, held_out: bool, what: str, remedy: str) -> dict[st
     parts: dict[str, list[Tensor]] = {}
     for path in paths:
         try:
-            with np.load(path) as data:
-                for name in data.files:
-                    parts.setdefault(name, []).append(torch.from_numpy(data[name]))
-        except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            for name, array in read_arrays(path).items():
+                parts.setdefault(name, []).append(torch.from_numpy(array))
+        except (OSError, ValueError, TypeError) as error:
             raise FileError(f"{path} is not a shard of {what} ({error}); delete it and make it again") from error
-    return {name: torch.cat(tensors) for name, tensors in parts.items()}
+    try:
+        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+    except RuntimeError as error:
+        raise FileError(f"{folder} holds shards of {what} that do not fit together; make them again") from error
 
 
 def detect_shard(shard: Path, out: Path, body: Body, detector: RtmPose, batch: int = 16) -> None:

@@ -1,8 +1,7 @@
 """Saved results of photos and clips, read back as people in space (files as in docs/outputs.md)."""
 
 import dataclasses
-import json
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from jaxtyping import Float, Int
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.prediction.results import MeshKind
-from i2l_meshnet.video.track import PersonTrack
+from i2l_meshnet.prediction.results import MeshKind, Side
+from i2l_meshnet.untrusted import read_arrays, read_json, require_shapes
+from i2l_meshnet.video.track import HandTrack, PersonTrack
 
 _ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"
 _NEEDED = ("body", "faces", "joint_names", "box", "intrinsics", "image_size", "lixel_vertices", "lixel_joints")
@@ -25,7 +25,7 @@ class SavedPerson:
 
     label: unlike that of others. body: name of the body model. first: number of the first frame. time: seconds, 0
     for a photo. joints: in the order of `joint_names`. lixel: the network's own mesh, where it was saved. params:
-    the body's parameters, None of a network without them.
+    the body's parameters, None of a network without them. hands: of a person of a clip whose hands were looked for.
     """
 
     label: str
@@ -37,6 +37,7 @@ class SavedPerson:
     faces: Int[np.ndarray, "f 3"] | None
     lixel: Float[np.ndarray, "t v 3"] | None
     params: BodyParams | None
+    hands: Mapping[Side, HandTrack] = dataclasses.field(default_factory=dict)
 
     def mesh(self, kind: MeshKind, row: int, body: Body | None) -> Float[np.ndarray, "v 3"] | None:
         """The mesh of a row of frames; None where it is not there. body: what poses the parametric one."""
@@ -89,23 +90,25 @@ def read_saved(path: Path) -> SavedScene:
         if record.get("format") == "i2l-meshnet clip":
             tracks = [path.with_name(person["files"]["arrays"]["npz"]) for person in record["people"]]
             clip, camera = record["clip"], record["intrinsics"]
-            return SavedScene(
+            scene = SavedScene(
                 path,
                 tuple(_tracked(track, PersonTrack.load(track)) for track in tracks),
                 np.array(camera["focal"], np.float32),
                 np.array(camera["center"], np.float32),
                 (int(clip["width"]), int(clip["height"])),
-                clip["file"],
+                _file_name(clip["file"]),
                 True,
             )
-    except (KeyError, TypeError, ValueError) as error:
+            require_shapes(scene)
+            return scene
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise FileError(f"{path} is damaged: {error} is missing or wrong; run predict again") from error
     raise FileError(f"{path} is no result of predict; {_ADVICE}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except ValueError:
@@ -116,11 +119,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _from_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
     """A photo's .npz, with what its .json tells of the photo; or one person's of a clip."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, np.ndarray] = dict(file)
+        arrays = read_arrays(path)
     except FileNotFoundError as error:
         raise FileError(f"there is no {path}; {_ADVICE}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise FileError(f"cannot read {path}: {error}; {_ADVICE}") from error
     if "format" in arrays:
         track = PersonTrack.load(path)
@@ -129,15 +131,40 @@ def _from_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
     if missing:
         raise FileError(f"{path} lacks {', '.join(missing)}: it is not what predict writes today; run predict again")
     try:
-        intrinsics, (width, height) = arrays["intrinsics"], arrays["image_size"].tolist()
+        intrinsics, (width, height) = arrays["intrinsics"].astype(np.float32), arrays["image_size"].tolist()
         people = [_photographed(arrays, "", row, f"person {row}") for row in range(len(arrays["box"]))]
         hands = zip(arrays.get("hand_person", ()), arrays.get("hand_side", ()), strict=True)
         for row, (person, side) in enumerate(hands):
             people.append(_photographed(arrays, "hand_", row, f"person {person}, {side} hand"))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        told = record.get("picture")
+        picture = _file_name(told.get("file")) if isinstance(told, dict) else None
+        scene = SavedScene(path, tuple(people), intrinsics[:2], intrinsics[2:], (int(width), int(height)), picture)
+        require_shapes(scene)
+        for person in people:
+            _require_person(person)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise FileError(f"{path} is damaged or from another version ({error}); run predict again") from error
-    picture = record.get("picture", {}).get("file")
-    return SavedScene(path, tuple(people), intrinsics[:2], intrinsics[2:], (width, height), picture)
+    return scene
+
+
+def _file_name(name: object) -> str | None:
+    """The name of a picture, which lies beside its results or in this folder. Raises ValueError for other places."""
+    if name is not None and (not isinstance(name, str) or Path(name).name != name or "\0" in name):
+        raise ValueError(f"{str(name)[:100]!r} is no name of a file")
+    return name
+
+
+def _require_person(person: SavedPerson) -> None:
+    """Raises ValueError where a person's arrays do not fit together."""
+    require_shapes(person)
+    if len(person.joint_names) != person.joints.shape[1]:
+        raise ValueError(f"{person.label} has {person.joints.shape[1]} joints, but {len(person.joint_names)} names")
+    if person.faces is not None and person.lixel is not None and person.faces.size:
+        low, high = person.faces.min(), person.faces.max()
+        if low < 0 or high >= person.lixel.shape[1]:
+            raise ValueError(f"{person.label} has faces of vertices that do not exist")
+    if person.params is not None:
+        require_shapes(person.params)
 
 
 def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int, label: str) -> SavedPerson:
@@ -167,7 +194,7 @@ def _tracked(path: Path, track: PersonTrack) -> SavedPerson:
     lixel = None
     if track.vertices is not None and track.origin is not None:
         lixel = track.vertices + track.origin[:, None].astype(np.float32)
-    return SavedPerson(
+    person = SavedPerson(
         label=path.stem,
         body=track.body,
         joint_names=track.joint_names,
@@ -177,4 +204,10 @@ def _tracked(path: Path, track: PersonTrack) -> SavedPerson:
         faces=track.faces,
         lixel=lixel,
         params=track.params,
+        hands=track.hands,
     )
+    try:
+        _require_person(person)
+    except ValueError as error:
+        raise FileError(f"{path} is damaged: {error}; run predict again") from error
+    return person

@@ -79,7 +79,9 @@ def _chosen_clips(path: Path | None) -> set[str] | None:
     if path is None:
         return None
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FileError(f"cannot read the list of clips {path}: it is no text") from error
     except OSError as error:
         raise FileError(f"cannot read the list of clips {path}: {error.strerror}") from error
     return {"/".join(line.strip().split("/")[-3:]) for line in lines if line.strip()}
