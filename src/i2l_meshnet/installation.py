@@ -18,6 +18,8 @@ _LIBRARIES = "torch numpy numba scipy opencv-python-headless onnxruntime pillow 
 _EXTRAS = {
     "anny": "anny",
     "heic": "pillow_heif",
+    "onnx": "onnxscript",
+    "openvino": "openvino",
     "parquet": "pyarrow",
     "plots": "matplotlib",
     "ray": "ray",

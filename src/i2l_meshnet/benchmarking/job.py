@@ -19,7 +19,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.loading import choose_device
 
-Group = Literal["published", "default", "memory", "cold", "body", "procrustes", "render", "predict"]
+Group = Literal["published", "default", "runtimes", "memory", "cold", "body", "procrustes", "render", "predict"]
 KINDS = (torch.float32, torch.bfloat16)
 """Of the matrix products that tell what the machine can do at most."""
 
@@ -29,8 +29,8 @@ class BenchOptions:
     """Measure this machine: ours against the published formulation, by turns."""
 
     only: tuple[Group, ...] = get_args(Group)
-    """What to measure: the published network, the default one, memory, first results, body layer, alignment,
-    rasteriser, the whole of predict."""
+    """What to measure: the published network, the default one, both by other runtimes (extra openvino), memory, first
+    results, body layer, alignment, rasteriser, the whole of predict."""
     quick: bool = False
     """Few turns and small batches: some minutes in place of many."""
     weights: Path | None = None
@@ -96,6 +96,7 @@ def _measures(
     return {
         "published": lambda: measures.published_network(bench, options.weights, options.body_dir),
         "default": lambda: measures.default_network(bench),
+        "runtimes": lambda: measures.runtimes(bench, options.weights, options.body_dir),
         "memory": lambda: measures.pass_memory(bench),
         "cold": lambda: measures.cold_start(options.photo),
         "body": lambda: measures.body_layer(bench),

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,22 +16,25 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from i2l_meshnet import assets
 from i2l_meshnet.benchmarking import fresh
 from i2l_meshnet.benchmarking.published import align_plainly, pose_plainly
 from i2l_meshnet.benchmarking.rows import Row, timed_rows
+from i2l_meshnet.benchmarking.runtimes import exported_ways
 from i2l_meshnet.benchmarking.subjects import SEED, made_up_body, made_up_network, person
 from i2l_meshnet.benchmarking.turns import Turns, take_turns
-from i2l_meshnet.bodies import BodyParams, load_body
+from i2l_meshnet.bodies import Body, BodyParams, load_body
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import make_crop
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.models.exported import ExportedNetwork, import_openvino
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.loading import default_weights, load_network
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.reference import plain_copy
 from i2l_meshnet.prediction import job
 from i2l_meshnet.prediction.detect import PersonDetector
@@ -63,10 +67,7 @@ class Bench:
 
 def published_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
     """Forward passes of the published network, made up or of a checkpoint or snapshot: the oracle and ours."""
-    if weights is None:
-        network = made_up_network(made_up_body())
-    else:
-        network, _, _ = load_network(weights, body_directory)
+    network, _ = _published(weights, body_directory)
     ready = {PUBLISHED: plain_copy(network), "fp32": for_inference(network), "bf16": for_inference(network, "bf16")}
     yield from _forward_passes(bench, "published network", ready)
 
@@ -78,9 +79,39 @@ def default_network(bench: Bench) -> Iterator[Row]:
     yield from _forward_passes(bench, "default network", ready)
 
 
+def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
+    """Forward passes of both networks by other runtimes beside PyTorch; CPU. None where these are not installed."""
+    try:
+        import_openvino()
+    except InputError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return
+    bench = dataclasses.replace(bench, device=torch.device("cpu"))
+    networks = {
+        "published network": _published(weights, body_directory),
+        "default network": load_network(default_weights())[:2],
+    }
+    for what, (network, body) in networks.items():
+        with tempfile.TemporaryDirectory() as folder:
+            ready = {PUBLISHED: plain_copy(network), "fp32": for_inference(network)}
+            yield from _forward_passes(
+                bench, f"{what}, runtimes", {**ready, **exported_ways(network, body, Path(folder))}
+            )
+
+
+def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshNet, Body]:
+    """A published network, made up or of a checkpoint or snapshot, and its body."""
+    if weights is not None:
+        return load_network(weights, body_directory)[:2]
+    body = made_up_body()
+    return made_up_network(body), body
+
+
 @torch.inference_mode()
-def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet]) -> Iterator[Row]:
-    networks = {way: network.to(bench.device) for way, network in networks.items()}
+def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork]) -> Iterator[Row]:
+    networks = {
+        way: network.to(bench.device) if isinstance(network, MeshNet) else network for way, network in networks.items()
+    }
     first = next(iter(networks))
     height, width = networks[first].grid.crop_size
     crop = torch.from_numpy(person(height, width)).to(bench.device).permute(2, 0, 1).float() / 255
@@ -93,13 +124,13 @@ def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet]) ->
     placed = {way: _in_space(network, crops(way, 1)) for way, network in networks.items()}
     deviations = {way: 1000 * float((found - placed[first]).norm(dim=-1).max()) for way, found in placed.items()}
     del deviations[first]
-    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items()}
+    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items() if isinstance(network, MeshNet)}
     for batch in bench.batches:
         turns = bench.compare({way: partial(network, crops(way, batch)) for way, network in networks.items()})
         yield from timed_rows(f"{what}, batch {batch}", turns, batch, batch > 1, deviations, work)
 
 
-def _in_space(network: MeshNet, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v 3"]:
+def _in_space(network: LixelNetwork, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v 3"]:
     """The vertices of people of 2 m, 5 m away from a camera of 1,000 px, as `predict` crops them; m."""
     vertices = network(image).vertices.cpu()
     height, width = network.grid.crop_size
@@ -113,6 +144,8 @@ def _in_space(network: MeshNet, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor
 @torch.inference_mode()
 def work_of(network: MeshNet, image: Float[Tensor, "1 3 h w"]) -> float:
     """GFLOP (two for each multiplication with addition) of one forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a second
+
     with FlopCounterMode(display=False) as counter:
         network(image)
     return counter.get_total_flops() / 1e9

@@ -72,7 +72,7 @@ def timed_rows(
             low,
             high,
             "1/s" if rate else "ms",
-            gflops=work[way] * count / turns.median(way) if work else None,
+            gflops=work[way] * count / turns.median(way) if work and way in work else None,
             peer=peer,
             times=None if peer is None else turns.ratio(way),
             deviation=(deviations or {}).get(way),

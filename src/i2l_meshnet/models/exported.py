@@ -33,6 +33,7 @@ from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.inference import Precision, for_inference
 from i2l_meshnet.models.loading import choose_device, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
+from i2l_meshnet.untrusted import load_program
 
 Runtime = Literal["torch", "onnx", "openvino"]
 RuntimePrecision = Precision | Literal["fp16"]
@@ -184,8 +185,9 @@ def load_ready(
     """The network of a checkpoint, a published snapshot or an exported file, ready for use.
 
     body_directory: where the licensed files of SMPL and MANO are. runtime: what computes it; the file's usual one if
-    None. precision, device: of PyTorch as for `for_inference` and `choose_device`; OpenVINO takes precisions too, and
-    exported networks run on the CPU. Raises UserError for whatever cannot be loaded.
+    None, except for programs of torch.export, which can run any code. precision, device: of PyTorch as for
+    `for_inference` and `choose_device`; OpenVINO takes precisions too, and exported networks run on the CPU. Raises
+    UserError for whatever cannot be loaded.
     """
     chosen = choose_device(device)
     readers = READERS.get(path.suffix.lower())
@@ -200,6 +202,12 @@ def load_ready(
         network, body, metadata = load_network(path, body_directory)
         ready = for_inference(network, precision, chosen)
         return ReadyNetwork(ready, body, metadata, "torch", network.parameter_regressor is not None, chosen)
+    if runtime is None and readers[0] == "torch":
+        # torch.export's reader unpickles.
+        raise InputError(
+            f"{path.name} is a program, which may do anything when it is loaded: "
+            "add --runtime torch if you trust those who made it"
+        )
     runtime = runtime or readers[0]
     if runtime not in readers:
         raise InputError(f"{path.name} is for --runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}")
@@ -213,6 +221,13 @@ def load_exported(
     path: Path, body_directory: Path | None, runtime: Runtime, precision: RuntimePrecision = "fp32"
 ) -> tuple[ExportedNetwork, Body, Metadata]:
     """An exported file, computed by one of the runtimes that read it. Raises UserError, as `load_ready` does."""
+    description, runner = open_exported(path, runtime, precision)
+    body = load_body(description.metadata.network.body, body_directory).eval()
+    return ExportedNetwork(description, runner, body), body, description.metadata
+
+
+def open_exported(path: Path, runtime: Runtime, precision: RuntimePrecision = "fp32") -> tuple[Description, Runner]:
+    """An exported file without the body that it names. Raises UserError, as `load_ready` does."""
     if not path.is_file():
         raise FileError(f"no exported network at {path}")
     if precision != "fp32" and runtime != "openvino":
@@ -223,10 +238,7 @@ def load_exported(
         text, runner = _open_openvino(path, precision)
     else:
         text, runner = _open_onnx(path) if runtime == "onnx" else _open_torch(path)
-    description = Description.from_json(text, path)
-    metadata = description.metadata
-    body = load_body(metadata.network.body, body_directory).eval()
-    return ExportedNetwork(description, runner, body), body, metadata
+    return Description.from_json(text, path), runner
 
 
 def import_openvino() -> Any:
@@ -291,8 +303,7 @@ def _open_openvino(path: Path, precision: RuntimePrecision) -> tuple[str | None,
 def _open_torch(path: Path) -> tuple[str | None, Runner]:
     said = {KEY: ""}
     try:
-        with path.open("rb") as file:
-            module = torch.export.load(file, extra_files=said).module()
+        module = load_program(path, said).module()
     except Exception as error:  # torch.export tells damaged files by almost any exception
         raise FileError(
             f"{path} is no program of torch.export that this PyTorch reads: {_first_line(error)}"
