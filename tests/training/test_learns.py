@@ -31,13 +31,18 @@ LIXEL_LIMIT, PARAM_LIMIT = 20.0, 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a stage: epochs of `steps` steps, the learning rate a third from each to the next."""
+    """A part of a stage: epochs of `steps` steps, the learning rate a third from each to the next.
+
+    surface: factor on the losses of normals and edges. They are left out while the mesh unfolds from the point that it
+    starts as: parts that come to lie mirrored, with edges of the right length, are not led back.
+    """
 
     stage: Literal["lixel", "param"]
     batchnorm: Literal["local", "frozen"]
     epochs: int
     steps: int
     learning_rate: float
+    surface: float = 1.0
 
 
 HAND = (
@@ -48,7 +53,7 @@ HAND = (
 )
 """Enough for a hand, whose lixels are a seventh of a body's."""
 BODY = (
-    Phase("lixel", "local", 1, 300, 3e-3),
+    Phase("lixel", "local", 1, 300, 3e-3, surface=0.0),
     Phase("lixel", "frozen", 4, 100, 1e-3),
     Phase("param", "local", 1, 400, 3e-3),
     Phase("param", "frozen", 3, 100, 1e-3),
@@ -79,6 +84,8 @@ def learn(recipe: Recipe, run: RunOptions, samples: int, phases: tuple[Phase, ..
             decay_epochs=tuple(range(1, phase.epochs)),
             decay_factor=3.0,
             learning_rate=phase.learning_rate,
+            normal_weight=recipe.normal_weight * phase.surface,
+            edge_weight=recipe.edge_weight * phase.surface,
         )
         out = run.out / str(number)
         assert job.run(TrainOptions(changed, dataclasses.replace(run, out=out, start=start))) == 0
@@ -124,6 +131,9 @@ def test_both_stages_learn_a_tiny_data_set_by_heart(
         batch=len(source),
         # The tiny set's labels lie decimetres from its fits: a mesh cannot follow both.
         own_joints=name != "MSCOCO",
+        # The stand-in body's joints lie up to 20 cm from those that its regressor reads off its posed mesh, so that no
+        # mesh makes both losses small.
+        mesh_joint_weight=0.0,
     )
     run = RunOptions(dataset_root, tmp_path, body_directory, workers=0, tensorboard=False, device="cpu", log_every=20)
     phases = HAND if hand else BODY

@@ -88,6 +88,7 @@ def test_wrong_device_numbers(text: str) -> None:
         ({"batch": 0}, "--batch"),
         ({"end_epoch": 0}, "--end-epoch"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"edge_weight": -1.0}, "--edge-weight"),
         ({"ema": 1.0}, "--ema"),
         ({"crop": 100}, "--crop"),
         ({"train_3d": (), "train_2d": ()}, "--train-3d"),

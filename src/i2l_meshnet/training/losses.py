@@ -10,8 +10,6 @@ from i2l_meshnet.data.targets import PointTarget
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.tensors import TensorDataclass
 
-NORMAL_WEIGHT = 0.1
-"""Factor of the normal loss in the published sum."""
 PUBLISHED_HAND_UNIT = 1000.0
 """`joint_unit` of the published hand, whose camera joints are in millimetres."""
 
@@ -44,16 +42,26 @@ class ParameterTarget(TensorDataclass):
     joint_fit: PointTarget
 
 
-def lixel_losses(output: LixelOutput, target: LixelTarget, faces: Int[Tensor, "f 3"]) -> dict[str, Float[Tensor, ""]]:
-    """The terms of the lixel stage; their sum is the loss. The recipe for smooth meshes leaves out the `_orig` ones."""
+def lixel_losses(
+    output: LixelOutput,
+    target: LixelTarget,
+    faces: Int[Tensor, "f 3"],
+    mesh_joint_weight: float = 1.0,
+    normal_weight: float = 0.1,
+    edge_weight: float = 1.0,
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms of the lixel stage; their sum is the loss. The recipe for smooth meshes leaves out the `_orig` ones.
+
+    *_weight: factors in the sum, by default the published ones; the first is that of both `mesh_joint` terms.
+    """
     return {
         "joint_fit": point_loss(output.joints, target.joint_fit),
         "joint_orig": point_loss(output.joints, target.joint_orig),
         "mesh_fit": point_loss(output.vertices, target.mesh_fit),
-        "mesh_joint_orig": point_loss(output.mesh_joints, target.joint_orig),
-        "mesh_joint_fit": point_loss(output.mesh_joints, target.joint_fit),
-        "mesh_normal": NORMAL_WEIGHT * normal_loss(output.vertices, target.mesh_fit, faces),
-        "mesh_edge": edge_loss(output.vertices, target.mesh_fit, faces),
+        "mesh_joint_orig": mesh_joint_weight * point_loss(output.mesh_joints, target.joint_orig),
+        "mesh_joint_fit": mesh_joint_weight * point_loss(output.mesh_joints, target.joint_fit),
+        "mesh_normal": normal_weight * normal_loss(output.vertices, target.mesh_fit, faces),
+        "mesh_edge": edge_weight * edge_loss(output.vertices, target.mesh_fit, faces),
     }
 
 

@@ -56,6 +56,13 @@ class LixelStage(Stage):
 
     name, mesh_name = "lixel", "lixel mesh"
 
+    def __init__(
+        self, body: Body, mesh_joint_weight: float = 1.0, normal_weight: float = 0.1, edge_weight: float = 1.0
+    ) -> None:
+        """*_weight: see `lixel_losses`."""
+        super().__init__(body)
+        self._weights = mesh_joint_weight, normal_weight, edge_weight
+
     def prepare(self, network: MeshNet) -> list[nn.Parameter]:
         network.requires_grad_(True)
         if network.parameter_regressor is not None:
@@ -69,7 +76,7 @@ class LixelStage(Stage):
 
     def losses(self, output: LixelOutput, target: Target) -> dict[str, Float[Tensor, ""]]:
         wanted = LixelTarget(target.fit_joints, target.joints, target.fit_vertices)
-        return lixel_losses(output, wanted, self.body.faces)
+        return lixel_losses(output, wanted, self.body.faces, *self._weights)
 
     def mesh(self, network: MeshNet, output: LixelOutput, sample: Sample) -> BodyMesh:
         vertices = _to_camera(network, output.vertices, sample)
