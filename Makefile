@@ -6,7 +6,7 @@ OUT := output/demo
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test test-slow check format docs notebooks clean
+.PHONY: demo test test-slow check format docs pictures notebooks clean
 
 demo: $(STAMP)
 	$(BIN)/i2l-meshnet assets detector
@@ -33,6 +33,11 @@ format: $(STAMP)
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The site lies in output/site; $(BIN)/mkdocs serve shows it while you write."
+
+pictures: $(STAMP)
+	$(BIN)/python scripts/draw_pictures.py
+	$(BIN)/python scripts/contact_sheet.py
+	$(BIN)/python scripts/draw_how_it_works.py
 
 notebooks: $(DOCS_STAMP)
 	cd notebooks && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace *.ipynb

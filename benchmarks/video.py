@@ -9,6 +9,7 @@ What was followed is kept in WORK, so that a second run only smooths and scores.
 """
 
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -37,6 +38,8 @@ from i2l_meshnet.video.tracking import DETECT_EVERY
 from i2l_meshnet.video.work import STRETCH, Person, Sighting, WorkFolder, gather
 
 KINDS: tuple[SmoothKind, ...] = ("off", "one-euro", "offline")
+RECORDED_RATE = 60
+"""Frames a second of the clips."""
 NEAR = 0.25
 """Mean distance of the scored joints in the picture, in heights of the box, up to which a track is a person's."""
 
@@ -53,6 +56,8 @@ class Options:
     """Which of the four views."""
     clips: tuple[str, ...] = ("Demo_SinglePerson", "Demo_MultiPerson")
     """Which clips."""
+    rates: tuple[int, ...] = (60,)
+    """Frames a second at which motion is smoothed and scored: of the 60, those nearest in time are taken."""
 
 
 def main(options: Options) -> None:
@@ -70,9 +75,9 @@ def main(options: Options) -> None:
             seconds = [json.loads((folder.path / "clock.json").read_text()) for folder in folders]
             row = {name: sum(part[name] for part in seconds) for name in seconds[0]}
             print(f"{clip.name}, detector every {every}: {row}")
-            for kind in KINDS:
-                scores = _scores(predictor.body, samples, folders, options.views, kind)
-                found.append({"clip": clip.name, "detect_every": every, "smooth": kind, **row, **scores})
+            for rate, kind in itertools.product(options.rates, KINDS):
+                scores = _scores(predictor.body, samples, folders, options.views, kind, rate)
+                found.append({"clip": clip.name, "detect_every": every, "rate": rate, "smooth": kind, **row, **scores})
     with atomic_path(options.work / "video.json") as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     Console(width=160).print(_table(found))
@@ -83,8 +88,15 @@ def _followed(
 ) -> WorkFolder:
     """The people of one view, followed through all frames; kept."""
     folder = WorkFolder(work / f"{clip.name}_{view}_{every}", {"every": every})
-    if (folder.path / "clock.json").exists():
-        return folder
+    with folder.opened():
+        if not (folder.path / "clock.json").exists():
+            _follow(predictor, clip, samples, view, every, folder)
+    return folder
+
+
+def _follow(
+    predictor: MeshPredictor, clip: MultiviewClip, samples: MultiviewSamples, view: int, every: int, folder: WorkFolder
+) -> None:
     video = Clip(clip.videos[view])
     tracker = make_tracker(predictor, _camera(samples, view), (video.width, video.height), None, every)
     ticks, sightings, index, frames = [], [], 0, 0
@@ -102,7 +114,6 @@ def _followed(
         folder.add(index, frames - len(ticks), ticks, sightings, {})
     with atomic_path(folder.path / "clock.json") as temporary:
         temporary.write_text(json.dumps(clock))
-    return folder
 
 
 def _camera(samples: MultiviewSamples, view: int) -> Camera:
@@ -110,15 +121,24 @@ def _camera(samples: MultiviewSamples, view: int) -> Camera:
 
 
 def _scores(
-    body: Body, samples: MultiviewSamples, folders: list[WorkFolder], views: tuple[int, ...], kind: SmoothKind
+    body: Body,
+    samples: MultiviewSamples,
+    folders: list[WorkFolder],
+    views: tuple[int, ...],
+    kind: SmoothKind,
+    rate: int,
 ) -> dict[str, float | int | None]:
     """Means over all views and people."""
-    parts, lixel, param, tracks = [], [], [], 0
+    parts, lixel, param, tracks, reference = [], [], [], 0, 0
     for view, folder in zip(views, folders, strict=True):
-        ticks = np.concatenate([stretch.ticks for stretch in folder.stretches()])
-        seen = samples[samples.view == view]
-        for person in gather(folder, "people", 5):
-            finish(person, body, ticks, kind)
+        ticks = np.concatenate([ticks for _, ticks in folder.spans()])
+        kept = np.unique(np.round(np.arange(0, len(ticks) - 0.5, RECORDED_RATE / rate)).astype(int))
+        seen = samples[(samples.view == view) & torch.isin(samples.frame, torch.from_numpy(kept))]
+        seen = dataclasses.replace(seen, frame=torch.searchsorted(torch.from_numpy(kept), seen.frame))
+        reference += len(seen.frame)
+        for whole in gather(folder, "people", 5):
+            person = _thinned(whole, kept)
+            finish(person, body, ticks[kept], kind)
             of_lixel, of_param, chosen = _matched(person, body, seen)
             if len(chosen.frame):
                 tracks += 1
@@ -128,12 +148,25 @@ def _scores(
     chosen = MultiviewSamples.concatenate(parts)
     result: dict[str, float | int | None] = {"samples": len(chosen.frame), "tracks": tracks}
     result["people"] = len(set(zip(samples.view.tolist(), samples.person.tolist(), strict=True)))
-    result["reference"] = int(sum((samples.view == view).sum() for view in views))
+    result["reference"] = reference
     for name, joints in (("lixel", torch.cat(lixel)), ("param", torch.cat(param)), ("noise", chosen.joints_without)):
         summary = person_errors(chosen, joints).summary()
         wanted = ("mpjpe_mm", "pa_mpjpe_mm", "acceleration_mm_per_squared_frame")
         result |= {f"{name}_{key}": summary[key] for key in wanted}
     return result
+
+
+def _thinned(person: Person, kept: Integer[np.ndarray, "n"]) -> Person:
+    """The person in some frames of the clip, as a clip of these frames would have them."""
+    rows = kept[(kept >= person.first) & (kept < person.first + len(person))] - person.first
+    folder = person.folder / "thinned"
+    folder.mkdir(exist_ok=True)
+    first = int(np.searchsorted(kept, person.first))
+    thin = Person(folder, person.identity, first, person.seen[rows], {})
+    for name, column in person.columns.items():
+        values = column[rows]
+        thin.add(name, values.shape[1:], values.dtype.type)[:] = values
+    return thin
 
 
 def _matched(
@@ -168,7 +201,7 @@ def _matched(
 
 
 def _table(found: list[dict]) -> Table:
-    table = Table("clip", "detector every", "smoothing", "frames of people", "tracks")
+    table = Table("clip", "detector every", "rate", "smoothing", "frames of people", "tracks")
     for mesh in ("lixel", "param"):
         for what in ("MPJPE", "PA", "acceleration"):
             table.add_column(f"{mesh}\n{what}", justify="right")
@@ -180,7 +213,9 @@ def _table(found: list[dict]) -> Table:
         ]
         people = f"{row['samples']} of {row['reference']}"
         shown = [f"{value:.1f}" for value in values]
-        table.add_row(row["clip"], str(row["detect_every"]), row["smooth"], people, str(row["tracks"]), *shown)
+        table.add_row(
+            row["clip"], str(row["detect_every"]), str(row["rate"]), row["smooth"], people, str(row["tracks"]), *shown
+        )
     return table
 
 

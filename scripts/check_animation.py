@@ -21,7 +21,7 @@ def write(folder: Path) -> None:
     from clips import dance
 
     from i2l_meshnet.animation import write_bvh, write_glb
-    from i2l_meshnet.animation.motion import rig_motion
+    from i2l_meshnet.animation.motion import RigClip
     from i2l_meshnet.bodies import load_body
     from i2l_meshnet.bodies.skinning import KinematicTree, blend
     from i2l_meshnet.errors import FileError
@@ -37,7 +37,7 @@ def write(folder: Path) -> None:
         params, times = dance(body)
         write_glb(folder / f"{name}.glb", body, params, times)
         write_bvh(folder / f"{name}.bvh", body, params, times)
-        motion = rig_motion(body, params, times)
+        motion = RigClip(body, params, times).motion()
         turned, places = KinematicTree(motion.rig.parents).pose(motion.rotations, motion.rig.offsets, motion.places)
         vertices = body(params).vertices.double() * torch.from_numpy(CAMERA_TO_GLTF)
         np.savez(folder / f"{name}.npz", vertices=vertices, times=times, bones=motion.rig.bones, places=places)
@@ -51,7 +51,7 @@ def write(folder: Path) -> None:
         largest = motion.rig.weights.topk(4, -1)
         four = torch.zeros_like(motion.rig.weights).scatter(-1, largest.indices, largest.values)
         _tell("readers of four influences", skinned(motion.rig, four / four.sum(-1, keepdim=True)) - vertices)
-        rig = rig_motion(body, params, times, full=True).rig
+        rig = RigClip(body, params, times, full=True).rig
         _tell("the full mesh", skinned(rig, rig.weights) - body.full_mesh(vertices.float()))
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from clips import dance
 
-from i2l_meshnet.animation import write_bvh
-from i2l_meshnet.animation.motion import rig_motion
+from i2l_meshnet.animation import bvh as bvh_module
+from i2l_meshnet.animation import motion as motion_module
+from i2l_meshnet.animation import write_bvh, write_glb
+from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
@@ -36,7 +38,7 @@ def test_the_skeleton_moves_as_the_rig_does(body: Body, tmp_path: Path) -> None:
     write_bvh(tmp_path / "dancer.bvh", body, params, times)
     motion = read_bvh(tmp_path / "dancer.bvh")
     assert motion.frame_time == pytest.approx(float(times[1] - times[0]), abs=1e-6)
-    expected = rig_motion(body, params, times)
+    expected = RigClip(body, params, times).motion()
     rows = [motion.names.index(name) for name in expected.rig.bones]
     turned, start = expected.rotations.clone(), expected.places[:, None].repeat(1, len(rows), 1)
     for bone, parent in enumerate(expected.rig.parents[1:], 1):
@@ -104,3 +106,17 @@ def test_times_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="times"):
         write_bvh(tmp_path / "x.bvh", body, params, times.flip(0))
     assert not list(tmp_path.iterdir())
+
+
+def test_files_do_not_depend_on_how_many_poses_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = load_body("toy")
+    params, times = dance(body, 41)
+    times = times + 0.01 * (torch.arange(41) % 3)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+        write_bvh(tmp_path / name / "dancer.bvh", body, params, times)
+        write_glb(tmp_path / name / "dancer.glb", body, params, times)
+        monkeypatch.setattr(motion_module, "BLOCK", 8)
+        monkeypatch.setattr(bvh_module, "BLOCK", 8)
+    for file in ("dancer.bvh", "dancer.glb"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()

@@ -79,6 +79,33 @@ def test_a_row_holds_what_the_predictor_says(maker: RowMaker, photos: Path) -> N
     assert len(facts["body"]["bone_names"]) == len(first["pose_axis_angle"])
 
 
+def test_hands_have_columns_of_their_own(photos: Path, tmp_path: Path) -> None:
+    photo = EXAMPLES / "standing_garden.jpg"
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({photo.name: [[295, 30, 360, 1360]], "a.jpg": [[0, 0, 40, 40]]}))
+    maker = RowMaker(options(boxes=boxes, hands=True), detect=False)
+    table = maker(pa.table({"picture": [str(photo), str(photos / "a.jpg")]}))
+    row, small = table.to_pylist()
+    person = maker.predictor(photo, boxes=[[295, 30, 360, 1360]])[0]
+    assert set(person.hands) == {"left", "right"}
+    facts = json.loads(table.schema.metadata[b"i2l-meshnet"])
+    for side, hand in person.hands.items():
+        found = row[f"{side}_hand"]
+        assert hand.params is not None
+        np.testing.assert_allclose(found["lixel_joints"], hand.lixel_mesh.joints, atol=1e-5)
+        np.testing.assert_allclose(found["translation"], hand.params.translation, atol=1e-5)
+        assert facts["hands"][f"{side}_hand"]["name"] == hand.body.name
+        assert len(found["pose_axis_angle"]) == len(facts["hands"][f"{side}_hand"]["bone_names"])
+    assert small["left_hand"] is None
+
+
+def test_a_table_has_the_same_columns_throughout(photos: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "people")
+    assert job.run(options(photos / "a.jpg", parquet=folder)) == 0
+    with pytest.raises(InputError, match="was made without --hands"):
+        job.run(options(photos / "b.png", parquet=folder, hands=True))
+
+
 def test_a_picture_without_people_has_a_row_without_a_person(photos: Path, maker: RowMaker, monkeypatch) -> None:
     nobody = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     monkeypatch.setattr(maker.predictor, "detector", lambda pixels: nobody)
@@ -203,9 +230,9 @@ def test_the_command_writes_a_table_and_goes_on_where_it_was(
     assert pq.read_table(out).num_rows == 1
 
 
-def test_hands_have_no_rows(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rows for bodies only"):
-        job.run(options(photos, hands=True, parquet=str(tmp_path)))
+def test_hands_alone_have_no_rows(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rows for people"):
+        job.run(options(photos, hand="any", parquet=str(tmp_path)))
 
 
 def test_ray_is_named_where_it_is_missing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ class Stage(MeshPredictor):
         self.body, self.walkers, self.noise = body.eval(), walkers, noise
         self.detector = self._detector  # type: ignore[assignment]
         self.network_facts: dict[str, Any] = {"weights": "stage"}
+        self.hands = None
         self.looks: list[int] = []
         self.detections: list[float] = []
 

@@ -79,6 +79,16 @@ def test_one_euro_does_not_care_how_motion_is_sampled() -> None:
     torch.testing.assert_close(torch.stack(found)[20:], steady[kept][20:], atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("rate", [10, 25, 30, 120])
+def test_one_euro_lags_alike_at_every_frame_rate(rate: int) -> None:
+    """After a step, what is left of it at a time depends on the cutoff alone: exp(-2 pi cutoff t)."""
+    low_pass = OneEuro(Points(), 1.5, 0.0)
+    low_pass.step(torch.zeros(1, 1), 0.0)
+    for _ in range(round(0.2 * rate)):
+        found = low_pass.step(torch.ones(1, 1), 1 / rate)
+    assert float(1 - found) == pytest.approx(math.exp(-2 * math.pi * 1.5 * 0.2), abs=1e-5)
+
+
 def test_one_euro_starts_where_it_starts() -> None:
     value = torch.tensor([[3.0, 4.0]])
     assert OneEuro(Points(), 0.1, 0.0).step(value, 0.0).equal(value)

@@ -7,16 +7,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from i2l_meshnet.animation.motion import RigMotion, rig_motion
+from i2l_meshnet.animation.motion import BLOCK, RigClip, RigMotion
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.files import atomic_path
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 STILL_FRAME_TIME = 1 / 30
 """Of a file with one frame, which lasts no time of its own; seconds."""
@@ -30,40 +29,56 @@ def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     whose times are uneven is interpolated at its median rate. Raises InputError for times that do not increase,
     FileError if the file cannot be written.
     """
-    motion = _evenly(rig_motion(body, params, times))
-    hierarchy, order = _joint(motion.rig)
-    rotations = motion.rotations[:, order].flatten(0, 1).numpy()
-    with warnings.catch_warnings():
-        # Somebody who lies may be in gimbal lock: one of the ways to tell that rotation is as good as another.
-        warnings.simplefilter("ignore", UserWarning)
-        angles = Rotation.from_matrix(rotations).as_euler("ZXY", degrees=True)
-    # Angles run on over ±180°, so that a program that interpolates between frames does not spin.
-    angles = np.unwrap(angles.reshape(len(motion.times), -1), period=360, axis=0)
-    last = float(motion.times[-1])
-    frame_time = last / (len(motion.times) - 1) if len(motion.times) > 1 else STILL_FRAME_TIME
-    lines = ["HIERARCHY", *hierarchy, "MOTION", f"Frames: {len(angles)}", f"Frame Time: {frame_time:.8f}"]
-    for place, turns in zip(motion.places.numpy(), angles, strict=True):
-        lines.append(" ".join([*(f"{value:.6f}" for value in place), *(f"{value:.5f}" for value in turns)]))
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
+    from scipy.spatial.transform import Rotation  # takes half a second
+
+    clip = RigClip(body, params, times)
+    hierarchy, order = _joint(clip.rig)
+    even = _even_times(clip.times)
+    frame_time = float(even[1] - even[0]) if len(even) > 1 else STILL_FRAME_TIME
+    head = ["HIERARCHY", *hierarchy, "MOTION", f"Frames: {len(even)}", f"Frame Time: {frame_time:.8f}"]
+    last: Float[np.ndarray, "1 a"] | None = None
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
+        file.write("\n".join(head) + "\n")
+        for start in range(0, len(even), BLOCK):
+            motion = _at(clip, even[start : start + BLOCK])
+            rotations = motion.rotations[:, order].flatten(0, 1).numpy()
+            with warnings.catch_warnings():
+                # Somebody who lies may be in gimbal lock: one of the ways to tell that rotation is as good as another.
+                warnings.simplefilter("ignore", UserWarning)
+                angles = Rotation.from_matrix(rotations).as_euler("ZXY", degrees=True).reshape(len(motion.times), -1)
+            # Angles run on over ±180°, so that a program that interpolates between frames does not spin.
+            before = angles[:1] if last is None else last
+            angles = np.unwrap(np.concatenate([before, angles]), period=360, axis=0)[1:]
+            last = angles[-1:]
+            for place, turns in zip(motion.places.numpy(), angles, strict=True):
+                values = [*(f"{value:.6f}" for value in place), *(f"{value:.5f}" for value in turns)]
+                file.write(" ".join(values) + "\n")
 
 
-def _evenly(motion: RigMotion) -> RigMotion:
-    """The motion at even times from 0 on, at its median rate: turned along the shortest way, moved straight."""
-    times = motion.times - motion.times[0]
+def _even_times(times: Float[Tensor, "t"]) -> Float[Tensor, "e"]:
+    """As many even times from the first to the last as the median rate gives."""
     if len(times) == 1:
-        return RigMotion(motion.rig, motion.rotations, motion.places, motion.amounts, times)
-    frames = int((times[-1] / times.diff().median()).round()) + 1
-    even = torch.linspace(0, float(times[-1]), frames, dtype=times.dtype)
+        return times
+    frames = int(((times[-1] - times[0]) / times.diff().median()).round()) + 1
+    return torch.linspace(float(times[0]), float(times[-1]), frames, dtype=times.dtype)
+
+
+def _at(clip: RigClip, even: Float[Tensor, "e"]) -> RigMotion:
+    """The motion at other times: turned along the shortest way, moved straight."""
+    times = clip.times
+    if len(times) == 1:
+        return clip.motion()
     after = torch.searchsorted(times, even).clamp(1, len(times) - 1)
     share = ((even - times[after - 1]) / (times[after] - times[after - 1])).clamp(0, 1)
+    low = int(after[0]) - 1
+    near, after = clip.motion(slice(low, int(after[-1]) + 1)), after - low
 
     def between(values: Tensor) -> Tensor:
         return torch.lerp(values[after - 1], values[after], share[:, None])
 
-    step = roma.rotmat_to_rotvec(motion.rotations[after - 1].mT @ motion.rotations[after])
-    rotations = motion.rotations[after - 1] @ roma.rotvec_to_rotmat(step * share[:, None, None])
-    return RigMotion(motion.rig, rotations, between(motion.places), between(motion.amounts), even)
+    step = matrix_to_axis_angle(near.rotations[after - 1].mT @ near.rotations[after])
+    rotations = near.rotations[after - 1] @ axis_angle_to_matrix(step * share[:, None, None])
+    return RigMotion(clip.rig, rotations, between(near.places), between(near.amounts), even)
 
 
 def _joint(rig: Rig, bone: int = 0, depth: int = 0) -> tuple[list[str], list[int]]:

@@ -3,6 +3,7 @@
 Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes, skins), 3.11 (animations), 4 (GLB).
 """
 
+import dataclasses
 import json
 import struct
 from importlib.metadata import version
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from i2l_meshnet.animation.motion import RigMotion, rig_motion
+from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.gltf import SKIN_COLOUR, SKIN_ROUGHNESS, one_index
 from i2l_meshnet.rendering.shading import vertex_normals
@@ -47,18 +48,18 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     correctives (SMPL, MANO) are part of the bound mesh for one pose, and morph targets for more: as few as keep within
     `CORRECTIVE_TOLERANCE`. Raises InputError for times that do not increase, FileError if the file cannot be written.
     """
-    motion = rig_motion(body, params, times, full)
-    vertices, targets, target_weights = _morphs(motion)
-    quaternions = _quaternions(motion.rotations)
+    clip = RigClip(body, params, times, full)
+    keys = Keys.of(clip)
+    vertices, targets, target_weights = morphs(clip.rig, keys.amounts)
     buffer = _Buffer()
     mesh: dict[str, Any] = {
         "name": body.name,
-        "primitives": [_primitive(buffer, body, motion, vertices, targets, full)],
+        "primitives": [_primitive(buffer, body, clip.rig, vertices, targets, full)],
     }
     if len(targets):
         mesh["weights"] = target_weights[0].tolist()
     # Matrices are stored column by column.
-    binds = buffer.add(motion.rig.inverse_binds.mT.reshape(-1, 16).numpy())
+    binds = buffer.add(clip.rig.inverse_binds.mT.reshape(-1, 16).numpy())
     gltf: dict[str, Any] = {
         "asset": {
             "version": "2.0",
@@ -70,10 +71,10 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
         "nodes": [
             {"name": f"{path.stem}_mesh", "mesh": 0, "skin": 0},
             {"name": path.stem, "children": [_FIRST_BONE]},
-            *_bone_nodes(motion, quaternions[0]),
+            *_bone_nodes(clip.rig, keys),
         ],
         "meshes": [mesh],
-        "skins": [{"joints": [_FIRST_BONE + i for i in range(len(motion.rig.bones))], "inverseBindMatrices": binds}],
+        "skins": [{"joints": [_FIRST_BONE + i for i in range(len(clip.rig.bones))], "inverseBindMatrices": binds}],
         "materials": [
             {
                 "name": "skin",
@@ -85,8 +86,8 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
             }
         ],
     }
-    if len(motion.times) > 1:
-        gltf["animations"] = [_animation(path.stem, buffer, motion, quaternions, target_weights)]
+    if len(clip) > 1:
+        gltf["animations"] = [_animation(path.stem, buffer, clip, keys, target_weights)]
     data = buffer.glb(gltf)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
@@ -95,23 +96,19 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
 def _primitive(
     buffer: "_Buffer",
     body: Body,
-    motion: RigMotion,
+    rig: Rig,
     vertices: Float[np.ndarray, "v 3"],
     targets: Float[np.ndarray, "m v 3"],
     full: bool,
 ) -> dict[str, Any]:
     """The bound mesh: places, normals, texture coordinates where it has them, influences, morph targets."""
-    faces, uv, of_vertex = body.faces.cpu().numpy(), None, np.arange(len(vertices))
-    if full and isinstance(body, HasFullMesh):
-        uv = body.full_uv.cpu().double().numpy()
-        faces, of_vertex, of_uv = one_index(body.full_faces.cpu().numpy(), uv, body.full_face_uv.cpu().numpy())
-        # glTF's v runs downwards.
-        uv = uv[of_uv] * (1, -1) + (0, 1)
+    faces, of_vertex, uv = bound_mesh(body, len(vertices), full)
     attributes = {"POSITION": buffer.add(vertices[of_vertex], _VERTICES, bounds=True)}
     attributes["NORMAL"] = buffer.add(vertex_normals(vertices, of_vertex[faces])[of_vertex], _VERTICES)
     if uv is not None:
-        attributes["TEXCOORD_0"] = buffer.add(uv, _VERTICES)
-    joints, weights = influences(motion.rig.weights.numpy()[of_vertex])
+        # glTF's v runs downwards.
+        attributes["TEXCOORD_0"] = buffer.add(uv * (1, -1) + (0, 1), _VERTICES)
+    joints, weights = influences(rig.weights.numpy()[of_vertex])
     for first in range(0, joints.shape[1], 4):
         attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], _VERTICES)
         attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], _VERTICES)
@@ -121,6 +118,17 @@ def _primitive(
         shifts = [buffer.add(target[of_vertex], _VERTICES, bounds=True) for target in targets]
         primitive["targets"] = [{"POSITION": shift} for shift in shifts]
     return primitive
+
+
+def bound_mesh(
+    body: Body, vertices: int, full: bool
+) -> tuple[Integer[np.ndarray, "f 3"], Integer[np.ndarray, "w"], Float[np.ndarray, "w 2"] | None]:
+    """Triangles, which of the rig's vertices each of the file's (W) is, and texture coordinates, v upwards, or None."""
+    if not (full and isinstance(body, HasFullMesh)):
+        return body.faces.cpu().numpy(), np.arange(vertices), None
+    uv = body.full_uv.cpu().double().numpy()
+    faces, of_vertex, of_uv = one_index(body.full_faces.cpu().numpy(), uv, body.full_face_uv.cpu().numpy())
+    return faces, of_vertex, uv[of_uv]
 
 
 def influences(weights: Float[np.ndarray, "v n"]) -> tuple[Integer[np.ndarray, "v m"], Float[np.ndarray, "v m"]]:
@@ -138,8 +146,8 @@ def influences(weights: Float[np.ndarray, "v n"]) -> tuple[Integer[np.ndarray, "
     return np.where(values > 0, order, 0).astype(kind), values / values.sum(1, keepdims=True)
 
 
-def _morphs(
-    motion: RigMotion,
+def morphs(
+    rig: Rig, amounts: Float[Tensor, "t c"]
 ) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "m v 3"], Float[np.ndarray, "t m"]]:
     """The bound mesh with the clip's mean correctives, the morph targets of the rest, and their weights (0 to 1).
 
@@ -147,57 +155,81 @@ def _morphs(
     displacements of all frames are never held at once. Each is there twice, forth and back: Blender cuts weights that
     are less than zero.
     """
-    rig, mean = motion.rig, motion.amounts.mean(0)
+    mean = amounts.mean(0)
     basis = rig.correctives.flatten(1)
     vertices = rig.vertices + (mean @ basis).unflatten(-1, (-1, 3))
     # basis = root @ (orthonormal rows), so distances between rows of amounts @ root are those of the displacements.
     values, vectors = torch.linalg.eigh(basis @ basis.T)
     root = vectors * values.clamp_min(0).sqrt()
-    left, sizes, _ = torch.linalg.svd((motion.amounts - mean) @ root, full_matrices=False)
+    left, sizes, _ = torch.linalg.svd((amounts - mean) @ root, full_matrices=False)
     scores = left * sizes
     # What is left of each frame without the targets from each on.
     rest = scores.square().flip(1).cumsum(1).flip(1).sqrt().amax(0)
     count = int((rest > CORRECTIVE_TOLERANCE).sum())
     reach = scores[:, :count].abs().amax(0)
-    mix = (left[:, :count].T @ (motion.amounts - mean)) / sizes[:count, None] * reach[:, None]
+    mix = (left[:, :count].T @ (amounts - mean)) / sizes[:count, None] * reach[:, None]
     targets = (mix @ basis).unflatten(-1, (-1, 3))
     weights = scores[:, :count] / reach
     both_ways = torch.cat([weights, -weights], 1).clamp_min(0)
     return vertices.numpy(), torch.cat([targets, -targets]).numpy(), both_ways.numpy()
 
 
-def _quaternions(rotations: Float[Tensor, "t n 3 3"]) -> Float[np.ndarray, "t n 4"]:
-    """Unit quaternions (x, y, z, w), each on the side of the one before, so that interpolation takes the short way."""
-    quaternions = roma.rotmat_to_unitquat(rotations)
-    flips = torch.where((quaternions[1:] * quaternions[:-1]).sum(-1) < 0, -1.0, 1.0).cumprod(0)
-    quaternions[1:] *= flips[..., None]
-    return quaternions.float().numpy()
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """What a clip's animation consists of, T poses.
+
+    first: unit quaternions (x, y, z, w) of all bones in the first pose. moving: the bones that turn; quaternions: of
+    these, each on the side of the one before, so that interpolation takes the short way. places: of the root bone.
+    amounts: of the rig's correctives.
+    """
+
+    first: Float[np.ndarray, "n 4"]
+    moving: Integer[np.ndarray, "m"]
+    quaternions: Float[np.ndarray, "t m 4"]
+    places: Float[np.ndarray, "t 3"]
+    amounts: Float[Tensor, "t c"]
+
+    @staticmethod
+    def of(clip: RigClip) -> "Keys":
+        """Those of a clip, in single precision."""
+        import roma  # takes two seconds
+
+        start = clip.motion(slice(0, 1))
+        turning = torch.zeros(len(clip.rig.bones), dtype=torch.bool)
+        for part in clip.parts():
+            turning |= (clip.motion(part).rotations != start.rotations).flatten(2).any(-1).any(0)
+        first, moving = roma.rotmat_to_unitquat(start.rotations[0]), turning.nonzero()[:, 0]
+        places = np.zeros((len(clip), 3), np.float32)
+        quaternions = np.zeros((len(clip), len(moving), 4), np.float32)
+        amounts, last = [], first[moving]
+        for part in clip.parts():
+            motion = clip.motion(part)
+            turns = torch.cat([last[None], roma.rotmat_to_unitquat(motion.rotations[:, moving])])
+            flips = torch.where((turns[1:] * turns[:-1]).sum(-1) < 0, -1.0, 1.0).cumprod(0)
+            turns = turns[1:] * flips[..., None]
+            quaternions[part], places[part], last = turns.numpy(), motion.places.numpy(), turns[-1]
+            amounts.append(motion.amounts)
+        return Keys(first.float().numpy(), moving.numpy(), quaternions, places, torch.cat(amounts))
 
 
-def _bone_nodes(motion: RigMotion, quaternions: Float[np.ndarray, "n 4"]) -> list[dict[str, Any]]:
+def _bone_nodes(rig: Rig, keys: Keys) -> list[dict[str, Any]]:
     """The bones as nodes in the first pose."""
-    places = motion.rig.offsets.clone()
-    places[0] = motion.places[0]
+    places = [keys.places[0].tolist(), *rig.offsets[1:].tolist()]
     nodes = []
-    for bone, name in enumerate(motion.rig.bones):
-        node = {"name": name, "translation": places[bone].tolist(), "rotation": quaternions[bone].tolist()}
-        children = [_FIRST_BONE + child for child, parent in enumerate(motion.rig.parents) if parent == bone]
+    for bone, name in enumerate(rig.bones):
+        node = {"name": name, "translation": places[bone], "rotation": keys.first[bone].tolist()}
+        children = [_FIRST_BONE + child for child, parent in enumerate(rig.parents) if parent == bone]
         nodes.append(node | ({"children": children} if children else {}))
     return nodes
 
 
 def _animation(
-    name: str,
-    buffer: "_Buffer",
-    motion: RigMotion,
-    quaternions: Float[np.ndarray, "t n 4"],
-    target_weights: Float[np.ndarray, "t m"],
+    name: str, buffer: "_Buffer", clip: RigClip, keys: Keys, target_weights: Float[np.ndarray, "t m"]
 ) -> dict[str, Any]:
     """Channels of the root's place, of every bone that turns, and of the morph targets."""
-    clock = buffer.add(motion.times.numpy()[:, None], bounds=True)
-    tracks = [(_FIRST_BONE, "translation", motion.places.numpy())]
-    moving = np.flatnonzero((quaternions != quaternions[0]).any((0, 2)))
-    tracks += [(_FIRST_BONE + int(bone), "rotation", quaternions[:, bone]) for bone in moving]
+    clock = buffer.add(clip.times.numpy()[:, None], bounds=True)
+    tracks = [(_FIRST_BONE, "translation", keys.places)]
+    tracks += [(_FIRST_BONE + int(bone), "rotation", keys.quaternions[:, i]) for i, bone in enumerate(keys.moving)]
     if target_weights.shape[1]:
         tracks.append((0, "weights", target_weights.reshape(-1, 1)))
     return {

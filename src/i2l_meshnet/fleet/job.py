@@ -25,13 +25,19 @@ def run(options: PredictOptions) -> int:
     Pictures that have rows there already are skipped, unless `options.overwrite`: so the same command goes on where
     a run was broken off. Raises UserError for what concerns all pictures.
     """
-    if options.hands or options.hand is not None:
-        raise InputError("a table has rows for bodies only; leave out --hands and --hand, or --parquet")
+    if options.hand is not None:
+        raise InputError("a table has rows for people: leave out --hand (--hands adds their hands), or --parquet")
     start = time.perf_counter()
     addresses = find_addresses(options.inputs, options.recursive)
     with TableFolder(options.parquet or "") as table:
         if options.overwrite:
             table.clear()
+        there = table.columns()
+        if there and options.hands != ("left_hand" in there):
+            raise InputError(
+                f"the table in {options.parquet} was made {'without' if options.hands else 'with'} --hands, and its "
+                "columns differ: name another folder, or begin anew with --overwrite"
+            )
         known = table.pictures()
         wanted = [address for address in addresses if address not in known]
         people = empty = failed = 0

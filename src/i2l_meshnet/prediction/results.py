@@ -14,7 +14,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from i2l_meshnet.animation import write_glb
+from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.bodies.mirrored import mirror_mesh
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path, write_bytes, write_picture
@@ -231,7 +233,7 @@ class PicturePrediction(Sequence[Prediction]):
                     if form != "rigged-glb":
                         write_surface(surface, _beside(base, ending))
                     elif mesh.params is not None:
-                        write_glb(_beside(base, ending), mesh.body, mesh.params[None], torch.zeros(1))
+                        write_glb(_beside(base, ending), *_rigged(mesh, mesh.params), torch.zeros(1))
         _write_npz(_beside(base, names["arrays"]), self.arrays())
         record = self.record()
         for person, files, sides in zip(record["people"], names["people"], names["hands"], strict=True):
@@ -425,6 +427,19 @@ def beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"
     vertices = body.full_mesh(rest.vertices) if kind == "param" and isinstance(body, HasFullMesh) else rest.vertices
     away, along = vertices - wrist, wrist - elbow
     return ((away @ along > 0) & (away.norm(dim=-1) < along.norm())).numpy()
+
+
+def _rigged(person: Prediction, params: BodyParams) -> tuple[Body, BodyParams]:
+    """Body and one pose of its rig: with the fingers of the hands that were seen, where the body is Anny's."""
+    there = torch.ones(1, dtype=torch.bool)
+    hands: dict[Side, tuple[Tensor, Tensor]] = {
+        side: (hand.params.pose[None], there)
+        for side, hand in person.hands.items()
+        if hand.params is not None and hand.body.name.startswith("anny-hand")
+    }
+    if not hands or not isinstance(person.body, AnnyBody):
+        return person.body, params[None]
+    return with_hands(person.body, params[None], hands)
 
 
 def _mesh_names(names: dict[str, Any]) -> list[str]:

@@ -1,19 +1,20 @@
 """Pictures of a clip's people: meshes on the frame, and frame, overlay and side view beside each other."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.prediction.export import Surface
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view, fit_to_side
-from i2l_meshnet.prediction.results import MeshKind
+from i2l_meshnet.prediction.results import MeshKind, Side, beyond_wrist
 from i2l_meshnet.video.follow import SAMPLES
-from i2l_meshnet.video.work import Person
+from i2l_meshnet.video.work import Person, of_person
 
 PANEL_HEIGHT = 720
 ROOM = 1.1
@@ -25,10 +26,12 @@ PAPER = 238
 class Artist:
     """Draws finished people on the frames of their clip.
 
-    camera: of the frames. max_side: longer side of the drawings, pixels; 0 keeps the frame's.
+    hands: of each side the hand's body, and the spells in which people's hands were followed; they are drawn in place
+    of the body's own. camera: of the frames. max_side: longer side of the drawings, pixels; 0 keeps the frame's.
     """
 
     people: Sequence[Person]
+    hands: Mapping[Side, tuple[Body, list[Person]]]
     body: Body
     camera: Camera
     show: MeshKind
@@ -40,18 +43,45 @@ class Artist:
     ) -> tuple[UInt8[np.ndarray, "oh ow 3"], UInt8[np.ndarray, "sh sw 3"]]:
         """Overlay, and side by side, of the frame of this number."""
         photo, scale = fit_to_side(pixels, self.max_side)
-        there = [i for i, person in enumerate(self.people) if 0 <= number - person.first < len(person)]
-        surfaces = [self._surface(self.people[i], number) for i in there]
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
-        overlay = draw_overlay(photo, surfaces, focal * scale, (center + 0.5) * scale - 0.5, there, SAMPLES)
-        side = draw_view(surfaces, "side", there, self.bounds, samples=1)
+        seen = (focal * scale, (center + 0.5) * scale - 0.5)
+        there = [i for i, person in enumerate(self.people) if number in _frames(person)]
+        hands = {i: self._hands(self.people[i], number) for i in there}
+        bodies = [self._surface(self.people[i], self.body, number, hands[i].keys()) for i in there]
+        overlay = draw_overlay(photo, bodies, *seen, there, SAMPLES)
+        # Hands that were seen are not hidden by their own body, whatever their meshes' depths say.
+        ends = [surface for i in there for surface in hands[i].values()]
+        owners = [i for i in there for _ in hands[i]]
+        if ends:
+            overlay = draw_overlay(overlay, ends, *seen, owners, SAMPLES)
+        side = draw_view([*bodies, *ends], "side", [*there, *owners], self.bounds, samples=1)
         return overlay, side_by_side([photo, overlay, side])
 
-    def _surface(self, person: Person, number: int) -> Surface:
+    def _hands(self, person: Person, number: int) -> dict[Side, Surface]:
+        return {
+            side: self._surface(spell, hand, number)
+            for side, (hand, spells) in self.hands.items()
+            for spell in of_person(spells, person)
+            if number in _frames(spell)
+        }
+
+    def _surface(self, person: Person, body: Body, number: int, without: Collection[Side] = ()) -> Surface:
         motion = person.motion(slice(number - person.first, number - person.first + 1))
-        params = motion.params(self.body) if self.show == "param" else None
-        mesh = motion.lixel_mesh(self.body) if params is None else self.body(params)
-        return Surface(mesh.vertices[0].double().numpy(), self.body.faces.numpy())
+        params = motion.params(body) if self.show == "param" else None
+        mesh = motion.lixel_mesh(body) if params is None else body(params)
+        faces = body.faces.numpy()
+        for side in without:
+            faces = faces[~self._own_hands[side][faces].all(1)]
+        return Surface(mesh.vertices[0].double().numpy(), faces)
+
+    @functools.cached_property
+    def _own_hands(self) -> dict[Side, Bool[np.ndarray, "v"]]:
+        """The body's vertices that other meshes stand for."""
+        return {side: beyond_wrist(self.body, side, "lixel") for side in self.hands}
+
+
+def _frames(person: Person) -> range:
+    return range(person.first, person.first + len(person))
 
 
 def view_bounds(places: Sequence[Float[np.ndarray, "_ 3"]]) -> Float[np.ndarray, "2 3"]:

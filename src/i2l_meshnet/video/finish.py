@@ -1,6 +1,7 @@
 """From sightings to tracks: gaps bridged, one shape for each person, motion smoothed. A block of frames at a time."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.video.motion import WIDTH, LiveSmoother, Motion, smooth_offline
+from i2l_meshnet.prediction.hands import WRISTS
+from i2l_meshnet.prediction.results import Side
+from i2l_meshnet.video.motion import WIDTH, Motion, MotionFilter, smooth_offline
 from i2l_meshnet.video.smoothing import SmoothKind, interpolate_rotations
 from i2l_meshnet.video.source import TICKS
-from i2l_meshnet.video.track import PersonTrack
+from i2l_meshnet.video.track import HandTrack, PersonTrack
 from i2l_meshnet.video.work import Person
 
 BLOCK = 256
@@ -23,27 +26,81 @@ BRIDGED_TRUST = 0.05
 
 
 def finish(person: Person, body: Body, ticks: Int64[np.ndarray, "f"], smooth: SmoothKind) -> None:
-    """Makes a person's arrays final, in place. ticks: times of all frames of the clip."""
+    """Makes a person's arrays final, in place. ticks: times of all frames of the clip.
+
+    Adds the columns origin (of the lixel mesh's vertices), joints and, for a body with parameters, translation.
+    """
+    _steady(person, body, ticks, smooth, _mean_shape([person]))
+    _pose(person, body)
+
+
+def finish_hands(
+    spells: Sequence[Person],
+    hand: Body,
+    side: Side,
+    owner: Person,
+    body: Body,
+    ticks: Int64[np.ndarray, "f"],
+    smooth: SmoothKind,
+) -> None:
+    """The same for all spells of one hand of a finished person: steady, and as far away as the body's wrist."""
+    shape, wrist = _mean_shape(spells), body.skeleton.index(WRISTS[side])
+    for spell in spells:
+        _steady(spell, hand, ticks, smooth, shape)
+        for part in _blocks(spell):
+            near = slice(part.start + spell.first - owner.first, part.stop + spell.first - owner.first)
+            depth = owner.motion(near).lixel_mesh(body).joints[:, wrist, 2:]
+            spell.put(part, spell.motion(part).at_depth(depth))
+        _pose(spell, hand)
+
+
+def _mean_shape(people: Sequence[Person]) -> Float[Tensor, "s"] | None:
+    """The one shape of all that was seen, weighted by confidence."""
+    if not people or "shape" not in people[0].columns:
+        return None
+    weight = torch.cat([_trust(person) * torch.from_numpy(person.seen) for person in people])[:, None]
+    shapes = torch.cat([torch.from_numpy(person.columns["shape"][:]) for person in people])
+    return (shapes * weight).sum(0) / weight.sum()
+
+
+def _trust(person: Person) -> Float[Tensor, "t"]:
+    return torch.from_numpy(np.nan_to_num(person.columns["confidence"][:], nan=1.0)).clamp_min(BRIDGED_TRUST)
+
+
+def _blocks(person: Person) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, len(person))) for start in range(0, len(person), BLOCK))
+
+
+def _steady(
+    person: Person, body: Body, ticks: Int64[np.ndarray, "f"], smooth: SmoothKind, shape: Float[Tensor, "s"] | None
+) -> None:
     times = torch.from_numpy(ticks[person.first : person.first + len(person)] / TICKS)
     _bridge(person, times)
-    trust = torch.from_numpy(np.nan_to_num(person.columns["confidence"], nan=1.0)).clamp_min(BRIDGED_TRUST)
-    shape = None
-    if "shape" in person.columns:
-        weight = (trust * torch.from_numpy(person.seen))[:, None]
-        shape = (torch.from_numpy(person.columns["shape"]) * weight).sum(0) / weight.sum()
     if smooth == "offline":
-        _finish_offline(person, body, times, trust, shape)
+        _steady_offline(person, body, times, shape)
         return
-    smoother = LiveSmoother(body, shape)
-    for start in range(0, len(person), BLOCK):
-        part = slice(start, start + BLOCK)
+    motion_filter = MotionFilter()
+    for part in _blocks(person):
         motion = person.motion(part)
-        if smooth == "one-euro":
-            steps = torch.diff(times[part], prepend=times[max(start - 1, 0)][None]).tolist()
-            motion = Motion.stack([smoother.step(motion[i], 1.0, seconds) for i, seconds in enumerate(steps)])
-        elif shape is not None:
+        if shape is not None:
             motion = motion.with_shape(body, shape)
+        if smooth == "one-euro":
+            steps = torch.diff(times[part], prepend=times[max(part.start - 1, 0)][None]).tolist()
+            motion = Motion.stack([motion_filter.step(motion[i], seconds) for i, seconds in enumerate(steps)])
         person.put(part, motion)
+
+
+def _pose(person: Person, body: Body) -> None:
+    origin = person.add("origin", (3,), np.float32)
+    joints = person.add("joints", (len(body.skeleton), 3), np.float32)
+    translation = person.add("translation", (3,), np.float32) if "pose" in person.columns else None
+    for part in _blocks(person):
+        motion = person.motion(part)
+        params = motion.params(body)
+        mesh = motion.lixel_mesh(body) if params is None else body(params)
+        origin[part], joints[part] = motion.origin.numpy(), mesh.joints.numpy()
+        if params is not None and translation is not None:
+            translation[part] = params.translation.numpy()
 
 
 def _bridge(person: Person, times: Float[Tensor, "t"]) -> None:
@@ -76,14 +133,12 @@ def _between(motion: Motion, steps: Float[Tensor, "n"]) -> Motion:
     return Motion(**values)
 
 
-def _finish_offline(
-    person: Person, body: Body, times: Float[Tensor, "t"], trust: Float[Tensor, "t"], shape: Float[Tensor, "s"] | None
-) -> None:
+def _steady_offline(person: Person, body: Body, times: Float[Tensor, "t"], shape: Float[Tensor, "s"] | None) -> None:
+    trust = _trust(person)
     # A frame depends on others as far as the fit of its mesh reaches, and these on others for their depth.
     reach = 3 * (WIDTH["depth"] + max(WIDTH.values()))
     kept: list[tuple[slice, Motion]] = []
-    for start in range(0, len(person), BLOCK):
-        part = slice(start, min(start + BLOCK, len(person)))
+    for part in _blocks(person):
         low = int(torch.searchsorted(times, times[part.start] - reach))
         high = int(torch.searchsorted(times, times[part.stop - 1] + reach, right=True))
         near = slice(low, high)
@@ -98,21 +153,19 @@ def _finish_offline(
 
 
 def to_track(
-    person: Person, body: Body, camera: Camera, ticks: Int64[np.ndarray, "f"], vertices: bool = False
+    person: Person,
+    body: Body,
+    camera: Camera,
+    ticks: Int64[np.ndarray, "f"],
+    vertices: bool = False,
+    hands: Mapping[Side, tuple[Body, list[Person]]] | None = None,
 ) -> PersonTrack:
-    """The record of a finished person. vertices: whether the lixel mesh is part of it."""
+    """The record of a finished person; its long arrays are maps of files. vertices: whether the lixel mesh is part.
+
+    hands: body and finished spells of each.
+    """
     frames = np.arange(person.first, person.first + len(person))
-    origin = np.zeros((len(person), 3), np.float32)
-    joints = np.zeros((len(person), len(body.skeleton), 3), np.float32)
-    translation = np.zeros((len(person), 3), np.float32) if "pose" in person.columns else None
-    for start in range(0, len(person), BLOCK):
-        part = slice(start, start + BLOCK)
-        motion = person.motion(part)
-        params = motion.params(body)
-        mesh = motion.lixel_mesh(body) if params is None else body(params)
-        origin[part], joints[part] = motion.origin.numpy(), mesh.joints.numpy()
-        if params is not None and translation is not None:
-            translation[part] = params.translation.numpy()
+    whole = {name: column.map() for name, column in person.columns.items() if name != "vertices" or vertices}
     return PersonTrack(
         body=body.name,
         joint_names=body.skeleton.joints,
@@ -122,14 +175,48 @@ def to_track(
         frame=frames,
         focal=camera.focal.numpy(),
         center=camera.center.numpy(),
-        box=person.columns["box"],
-        confidence=person.columns["confidence"],
+        box=whole["box"],
+        confidence=whole["confidence"],
         bridged=~person.seen,
-        joints=joints,
-        pose=person.columns.get("pose"),
-        shape=None if translation is None else np.array(person.columns["shape"][0]),
-        translation=translation,
-        vertices=person.columns["vertices"] if vertices else None,
-        origin=origin if vertices else None,
+        joints=whole["joints"],
+        pose=whole.get("pose"),
+        shape=person.columns["shape"][0] if "shape" in whole else None,
+        translation=whole.get("translation"),
+        vertices=whole.get("vertices"),
+        origin=whole["origin"] if vertices else None,
         faces=body.faces.numpy() if vertices else None,
+        hands={side: _hand_track(person, side, *hand) for side, hand in (hands or {}).items() if hand[1]},
+    )
+
+
+def _hand_track(owner: Person, side: Side, hand: Body, spells: Sequence[Person]) -> HandTrack:
+    """A hand over its owner's frames; where it was not followed, rows are at rest and nowhere."""
+    present, bridged = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
+    wide = {"confidence": (), "joints": (len(hand.skeleton), 3)}
+    if "pose" in spells[0].columns:
+        wide |= {"pose": (len(hand.bones), 3, 3), "translation": (3,)}
+    columns = {name: owner.add(f"{side}_{name}", shape, np.float32) for name, shape in wide.items()}
+    absent = {"confidence": 0.0, "joints": np.nan, "translation": np.nan, "pose": np.eye(3, dtype=np.float32)}
+    for name, column in columns.items():
+        for part in _blocks(owner):
+            column[part] = absent[name]
+    for spell in spells:
+        shift = spell.first - owner.first
+        present[shift : shift + len(spell)] = True
+        bridged[shift : shift + len(spell)] = ~spell.seen
+        for name, column in columns.items():
+            for part in _blocks(spell):
+                column[part.start + shift : part.stop + shift] = spell.columns[name][part]
+    whole = {name: column.map() for name, column in columns.items()}
+    return HandTrack(
+        body=hand.name,
+        joint_names=hand.skeleton.joints,
+        bone_names=hand.bones,
+        present=present,
+        bridged=bridged,
+        confidence=whole["confidence"],
+        joints=whole["joints"],
+        pose=whole.get("pose"),
+        shape=spells[0].columns["shape"][0] if "shape" in spells[0].columns else None,
+        translation=whole.get("translation"),
     )

@@ -113,7 +113,7 @@ def _predict_clips(options: ClipOptions, clips: Sequence[Picture], names: Sequen
     if options.hand is not None:
         raise InputError("--hand is for pictures; leave it out for clips, or look at people and their --hands")
     require_writable(options.out)
-    boxes = None if options.boxes is None else boxes_for(options.boxes, clips)
+    boxes = None if options.boxes is None else boxes_for(options.boxes, clips, options.max_people)
     predictor = None
     for clip, name in zip(clips, names, strict=True):
         base = options.out / name
@@ -331,7 +331,7 @@ class ClipJob:
         found = []
         for number, person in enumerate(people):
             # One at a time: a person's arrays may be long.
-            theirs = {side: (hand, of_person(spells, person)) for side, (hand, spells) in hands.items()}
+            theirs: Hands = {side: (hand, of_person(spells, person)) for side, (hand, spells) in hands.items()}
             body = self.predictor.body
             track = to_track(person, body, self.camera, ticks, self.options.save_vertices, theirs)
             endings = {"arrays": {"npz": f"_person_{number:02d}.npz"}}

@@ -11,7 +11,7 @@ from i2l_meshnet.prediction.results import Prediction
 from i2l_meshnet.tensors import TensorDataclass
 from i2l_meshnet.video.smoothing import OneEuro, Points, Rotations, fit_points, fit_rotations, local_fit
 
-CUTOFF = {"pose": 4.0, "ray": 4.0, "vertices": 4.0, "depth": 0.5}
+CUTOFF = {"pose": 3.3, "ray": 3.3, "vertices": 3.3, "depth": 0.5}
 """One-Euro's cutoffs, Hz."""
 GAIN = {"pose": 2.0, "ray": 20.0, "vertices": 6.0, "depth": 2.0}
 """One-Euro's gains: Hz for each radian (pose), tangent of a viewing angle (ray), metre or e-fold (depth) a second."""
@@ -94,29 +94,18 @@ def rest_size(body: Body, shape: Float[Tensor, "*t s"]) -> Float[Tensor, "*t"]:
     return (joints - joints.mean(-2, keepdim=True)).norm(dim=-1).mean(-1)
 
 
-class LiveSmoother:
-    """One-Euro filters for one person, frame by frame."""
+class MotionFilter:
+    """One-Euro filters for the motion of one person (or hand) of one shape, frame by frame."""
 
-    def __init__(self, body: Body, shape: Float[Tensor, "s"] | None = None) -> None:
-        """shape: of the person where it is known; else the mean of what was seen so far, weighted by confidence."""
-        self.body, self._shape = body, shape
-        self._shape_sum = torch.zeros_like(body.mean_shape)
-        self._weight = 0.0
+    def __init__(self) -> None:
         spaces = {"pose": Rotations()}
         self._filters = {
             name: OneEuro(spaces.get(name, Points()), CUTOFF[kind], GAIN[kind])
             for name, kind in {**{name: name for name in CUTOFF}, "root_ray": "ray"}.items()
         }
 
-    def step(self, motion: Motion, weight: float, seconds: float) -> Motion:
-        """The smoothed motion. weight: of this frame's shape. seconds: since the step before."""
-        if motion.shape is not None:
-            shape = self._shape
-            if shape is None:
-                self._shape_sum = self._shape_sum + (weight + 1e-6) * motion.shape
-                self._weight += weight + 1e-6
-                shape = self._shape_sum / self._weight
-            motion = motion.with_shape(self.body, shape)
+    def step(self, motion: Motion, seconds: float) -> Motion:
+        """The smoothed motion. seconds: since the step before."""
         depth = self._filters["depth"].step(motion.depth.log(), seconds).exp()
         motion = motion.at_depth(depth)
         smooth = {
@@ -125,6 +114,24 @@ class LiveSmoother:
             if (value := getattr(motion, name)) is not None
         }
         return dataclasses.replace(motion, **smooth)
+
+
+class LiveSmoother:
+    """A motion filter for somebody whose shape is not known yet: the mean of what was seen so far."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self._shape_sum = torch.zeros_like(body.mean_shape)
+        self._weight = 0.0
+        self._filter = MotionFilter()
+
+    def step(self, motion: Motion, weight: float, seconds: float) -> Motion:
+        """The smoothed motion. weight: of this frame's shape. seconds: since the step before."""
+        if motion.shape is not None:
+            self._shape_sum = self._shape_sum + (weight + 1e-6) * motion.shape
+            self._weight += weight + 1e-6
+            motion = motion.with_shape(self.body, self._shape_sum / self._weight)
+        return self._filter.step(motion, seconds)
 
 
 def smooth_offline(

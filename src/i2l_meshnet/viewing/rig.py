@@ -1,4 +1,4 @@
-"""The `rig` command: a saved person as a skinned, animated GLB or as BVH."""
+"""The `rig` command: a saved person as a skinned, animated GLB or USD, or as BVH."""
 
 import dataclasses
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from tyro.conf import Positional
 
-from i2l_meshnet.animation import write_bvh, write_glb
+from i2l_meshnet.animation import USD_ENDINGS, require_usd, write_bvh, write_glb, write_usd
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.errors import InputError
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.video.animate import animated
 from i2l_meshnet.viewing.saved import read_saved
 
 
@@ -20,11 +21,12 @@ class RigOptions:
     result: Positional[Path]
     """What predict wrote: a person's .npz of a clip, or the .npz or .json of a photo or clip."""
     out: Path
-    """File to write: .glb (mesh, skeleton, skin weights, animation) or .bvh (skeleton and motion)."""
+    """File to write: .glb or .usd, .usdc, .usda (mesh, skeleton, skin weights, animation), or .bvh (skeleton and
+    motion)."""
     person: int = 0
     """Which person of several, from 0."""
     mesh: Literal["network", "full"] = "network"
-    """Of .glb: the network's mesh, which moves exactly as predicted, or the body's full one with texture coordinates,
+    """Of .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full one with texture coordinates,
     which comes near to that (docs/outputs.md)."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for results of these bodies."""
@@ -32,8 +34,11 @@ class RigOptions:
 
 def run(options: RigOptions) -> int:
     """Writes the file. Raises UserError for a result, person or ending that does not fit."""
-    if options.out.suffix not in (".glb", ".bvh"):
-        raise InputError(f"{options.out} ends neither in .glb nor in .bvh; name the output so")
+    ending = options.out.suffix
+    if ending not in (".glb", ".bvh", *USD_ENDINGS):
+        raise InputError(f"{options.out} ends in none of .glb, .bvh, {', '.join(USD_ENDINGS)}; name the output so")
+    if ending in USD_ENDINGS:
+        require_usd()
     scene = read_saved(options.result)
     if not 0 <= options.person < len(scene.people):
         raise InputError(
@@ -43,10 +48,17 @@ def run(options: RigOptions) -> int:
     if person.params is None:
         raise InputError(f"{scene.path} has no body parameters, so nothing to move a skeleton by")
     body, times = load_body(person.body, options.body_dir), torch.from_numpy(person.time)
-    if options.out.suffix == ".glb":
-        write_glb(options.out, body, person.params, times, full=options.mesh == "full")
+    params = person.params
+    if params.pose.shape[1] != len(body.bones) or params.shape.shape[1] != len(body.shape_names):
+        raise FileError(f"{scene.path} is damaged: its parameters are not those of the body {body.name}")
+    if not all(values.isfinite().all() for values in (params.pose, params.shape, params.translation, times)):
+        raise FileError(f"{scene.path} is damaged: its parameters hold values that are not numbers")
+    body, params = animated(body, person.params, person.hands)
+    if ending == ".bvh":
+        write_bvh(options.out, body, params, times)
     else:
-        write_bvh(options.out, body, person.params, times)
+        write = write_glb if ending == ".glb" else write_usd
+        write(options.out, body, params, times, full=options.mesh == "full")
     frames = f"{len(times)} frames" if len(times) > 1 else "one pose"
     print(f"{options.out}: {person.label}, body {body.name}, {frames}")
     return 0
