@@ -7,6 +7,9 @@ that says why, for whatever else is wrong: the libraries behind them report dama
 import contextlib
 import dataclasses
 import json
+import os
+import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -80,6 +83,65 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     raise ValueError("its tensors are compressed, as PyTorch never writes them")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
+
+
+def load_program(path: Path, extra_files: dict[str, Any]) -> torch.export.ExportedProgram:
+    """`torch.export.load` of a file in which nothing but PyTorch's own operations on tensors can run.
+
+    PyTorch itself takes such files for programs of one's own: it unpickles parts of them, evaluates their expressions
+    and executes their guards. So only what an exported network needs is let through, and that is little.
+    """
+    with _one_line():
+        with zipfile.ZipFile(path) as archive:
+            if len({*archive.namelist()}) < len(archive.namelist()):
+                raise ValueError("a member of it is there twice")
+            for name in archive.namelist():
+                if name.endswith(".json"):
+                    _require_plain(parse_json(archive.read(name)), "")
+        with _only_weights(), path.open("rb") as file:
+            return torch.export.load(file, extra_files=extra_files)
+
+
+_PLAIN = {
+    "expr_str": r"(Mul|Add|Pow|Max|Min|Integer|Symbol|'[su]\d+'|positive=True|integer=True|[-\d(), ])*",
+    "target": r"(torch\.ops\.(aten|higher_order)\.\w+(\.\w+)?)?",
+    "path_name": r"(weight|tensor)_\d+",
+    **dict.fromkeys(("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn"), r"[\w.]*"),
+    **dict.fromkeys(("in_spec", "out_spec"), r'[\w\s"\[\]{},:.\\]*'),
+}
+"""What the texts of an exported program may be, by their keys."""
+
+
+def _require_plain(value: Any, key: str) -> None:
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            _require_plain(item, inner)
+    elif isinstance(value, list):
+        for item in value:
+            _require_plain(item, key)
+    unplain = isinstance(value, str) and not re.fullmatch(_PLAIN.get(key, "[^\0]*"), value)
+    if unplain or (key == "use_pickle" and value) or (key == "guards_code" and not isinstance(value, list)):
+        raise ValueError(f"its {key} {str(value)[:80]!r} is more than a network needs")
+    if isinstance(value, str) and "_spec" in key and ("enum" in value or "namedtuple" in value):
+        raise ValueError(f"its {key} names types")
+
+
+@contextlib.contextmanager
+def _only_weights() -> Iterator[None]:
+    """Within, `torch.load` reads tensors and plain values only, whoever calls it and however."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    with _environment:
+        before, os.environ[name] = os.environ.get(name), "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+_environment = threading.Lock()
 
 
 def inside(name: str) -> str:
