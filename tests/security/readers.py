@@ -1,0 +1,502 @@
+"""All that reads files of strangers, each with small whole files to start from, which are made here."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import body_files
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from fuzzing import Calls, Reader
+from PIL import Image
+from safetensors.torch import save_file
+from scipy.io import savemat
+
+from i2l_meshnet.bodies import BodyParams, load_body
+from i2l_meshnet.bodies.files import read_body_file
+from i2l_meshnet.data.cache import load_table
+from i2l_meshnet.data.convert.pw3d import _sequence
+from i2l_meshnet.data.convert.surreal import _chosen_clips, _read_info
+from i2l_meshnet.data.dataset import cut_crop
+from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip, save_samples
+from i2l_meshnet.data.sources import ADAPTERS, base, open_source
+from i2l_meshnet.data.targets import read_regressor
+from i2l_meshnet.fleet.table import TableFolder
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.imagenet import load_weights
+from i2l_meshnet.models.snapshot import read_snapshot
+from i2l_meshnet.prediction.boxes import BoxFile, require_inside
+from i2l_meshnet.prediction.images import read_photo
+from i2l_meshnet.synthetic.bvh import figures, read_bvh
+from i2l_meshnet.synthetic.detections import read_shards
+from i2l_meshnet.synthetic.generate import read_pictures, write_pictures
+from i2l_meshnet.synthetic.pictures import Picture
+from i2l_meshnet.training.recipe import Recipe
+from i2l_meshnet.training.state import Position, StateFolder, TrainingState, read_state
+from i2l_meshnet.video.encode import VideoWriter
+from i2l_meshnet.video.source import TICKS, Clip, is_clip
+from i2l_meshnet.video.track import PersonTrack
+from i2l_meshnet.viewing.rig import RigOptions
+from i2l_meshnet.viewing.rig import run as rig
+from i2l_meshnet.viewing.saved import read_saved
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+MOST_PIXELS = 1_000_000
+
+
+def pixels(width: int = 40, height: int = 30) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def pictures(folder: Path) -> Calls:
+    rgb = Image.fromarray(pixels())
+    exif = Image.Exif()
+    exif[0x0112], exif.get_ifd(0x8769)[0xA405] = 6, 35
+    kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "exif.jpg": (rgb, {"exif": exif}),
+        "progressive.jpg": (rgb.convert("L"), {"progressive": True}),
+        "cmyk.jpg": (rgb.convert("CMYK"), {}),
+        "plain.png": (rgb, {"exif": exif}),
+        "alpha.png": (rgb.convert("RGBA"), {}),
+        "palette.png": (rgb.convert("P"), {"transparency": 3}),
+        "deep.png": (Image.fromarray(pixels()[..., 0].astype(np.uint16) * 257), {}),
+        "lossy.webp": (rgb, {}),
+        "lossless.webp": (rgb.convert("RGBA"), {"lossless": True}),
+        "plain.bmp": (rgb, {}),
+        "plain.gif": (rgb, {}),
+        "packed.tif": (rgb, {"compression": "tiff_lzw"}),
+        "float.tif": (Image.fromarray(pixels()[..., 0].astype(np.float32) / 255), {}),
+        "jpeg.tif": (rgb, {"compression": "jpeg"}),
+        "plain.ppm": (rgb, {}),
+        "plain.avif": (rgb, {}),
+    }
+    for name, (image, options) in kinds.items():
+        image.save(folder / name, **options)
+    return {name: lambda name=name: read_photo(folder / name, MOST_PIXELS) for name in kinds}
+
+
+def clips(folder: Path) -> Calls:
+    frame = pixels(48, 32)
+    with VideoWriter(folder / "clip.mp4", 48, 32, Fraction(10)) as writer:
+        for number in range(4):
+            writer.write(np.roll(frame, number, 1), number * TICKS // 10)
+    for name, code in (("clip.avi", "MJPG"), ("clip.mkv", "FFV1")):
+        stream = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*code), 10, (48, 32))
+        for _ in range(3):
+            stream.write(frame)
+        stream.release()
+    Image.fromarray(frame).save(
+        folder / "clip.gif", save_all=True, append_images=[Image.fromarray(frame[::-1])], duration=100
+    )
+    shutil.copy(folder / "clip.mp4", folder / "clip")  # told by its content
+
+    def watch(path: Path) -> None:
+        if not is_clip(path):
+            return
+        for _ in itertools.islice(Clip(path, MOST_PIXELS, 60.0).frames(), 20):
+            pass
+
+    return {f"clip{end}": lambda end=end: watch(folder / f"clip{end}") for end in (".mp4", ".avi", ".mkv", ".gif", "")}
+
+
+def boxes(folder: Path) -> Calls:
+    contents = {
+        "list.json": [[1, 2, 30.5, 40], [5, 6, 7, 8]],
+        "names.json": {"photo.jpg": [[1, 2, 30, 40]], "b/other.jpg": []},
+        "rootnet.json": [
+            {"image_id": 7, "bbox": [1.0, 2, 30, 40], "root_cam": [1, 2, 3000.0], "score": 0.5},
+            {"file_name": "photo.jpg", "bbox": [1, 2, 30, 40], "root_cam": [0.1, 0.2, 3.0]},
+        ],
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content))
+
+    def look(name: str) -> None:
+        for picture in ("photo.jpg", "COCO_000007.jpg"):
+            for person in BoxFile(folder / name).of(Path(picture)) or ():
+                require_inside(person, 100, 100, picture)
+
+    return {name: lambda name=name: look(name) for name in contents}
+
+
+def annotations(folder: Path) -> Calls:
+    shutil.copytree(GOLDENS / "datasets" / "tiny", folder, dirs_exist_ok=True)
+    fit = {"pose": [0.1] * 72, "shape": [0.0] * 10, "trans": [0.0, 0.0, 3.0], "gender": "male"}
+    camera = {"focal": [600.0, 600.0], "princpt": [160.0, 120.0]}
+    own: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 200, "height": 100, "cam_param": camera}],
+        "categories": [{"keypoints": ["nose", "left_hip", "right_hip"], "skeleton": [[2, 1], [3, 1]]}],
+        "annotations": [
+            {
+                "id": 7,
+                "image_id": 1,
+                "bbox": [50, 10, 60, 80],
+                "keypoints": [80, 20, 2, 90, 50, 2, 70, 50, 1],
+                "keypoints_cam": [[0.1, 0.2, 3]] * 3,
+                "smpl_param": fit,
+            }
+        ],
+    }
+    person = {
+        "id": 1,
+        "image_id": 1,
+        "bbox": [50, 10, 60, 80],
+        "joint_img": [[20.0, 30.0]] * 24,
+        "joint_cam": [[0.1, 0.2, 3.0]] * 24,
+        "smpl_param": fit,
+    }
+    surreal = {
+        "images": [own["images"][0] | {"file_name": "run0/walk/a.jpg", "width": 320, "height": 240}],
+        "annotations": [person],
+    }
+    for place, content in (("Custom/annotations/train.json", own), ("SURREAL/train.json", surreal)):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(json.dumps(content))
+    read = {
+        "Custom/annotations/train.json": ("Custom", "train"),
+        "SURREAL/train.json": ("SURREAL", "train"),
+        "MSCOCO/annotations/person_keypoints_train2017.json": ("MSCOCO", "train"),
+        "MSCOCO/annotations/coco_smplifyx_train.json": ("MSCOCO", "train"),
+        "MSCOCO/rootnet_output/bbox_root_coco_output.json": ("MSCOCO", "val"),
+        "PW3D/data/3DPW_train.json": ("PW3D", "train"),
+        "PW3D/rootnet_output/bbox_root_pw3d_output.json": ("PW3D", "test"),
+        "MuCo/data/MuCo-3DHP.json": ("MuCo", "train"),
+        "MuCo/data/smpl_param.json": ("MuCo", "train"),
+        "FreiHAND/data/freihand_train_coco.json": ("FreiHAND", "train"),
+        "FreiHAND/data/freihand_train_data.json": ("FreiHAND", "train"),
+        "FreiHAND/rootnet_output/bbox_root_freihand_output.json": ("FreiHAND", "eval"),
+        "Human36M/annotations/Human36M_subject9_data.json": ("Human36M", "test"),
+        "Human36M/annotations/Human36M_subject9_camera.json": ("Human36M", "test"),
+        "Human36M/annotations/Human36M_subject9_joint_3d.json": ("Human36M", "test"),
+        "Human36M/annotations/Human36M_subject9_smpl_param.json": ("Human36M", "test"),
+        "Human36M/rootnet_output/bbox_root_human36m_output.json": ("Human36M", "test"),
+    }
+
+    def opened(name: str, split: str) -> None:
+        with _without_cache():
+            source = open_source(ADAPTERS[name], name, folder, split)
+        for index in range(len(source)):
+            assert source.image_path(index).is_relative_to(source.folder)
+            assert ".." not in source.table.image_path(index).split("/")
+        source.table.annotations(range(len(source)))
+
+    return {file: lambda what=what: opened(*what) for file, what in read.items()}
+
+
+def _without_cache() -> Any:
+    """The cache would be written for every case, and its arrays are mapped from a file that is being broken."""
+    return mock.patch.object(base, "load_table", lambda name, folder, files, parse: parse())
+
+
+def cache(folder: Path) -> Calls:
+    shutil.copytree(GOLDENS / "datasets" / "tiny" / "PW3D", folder / "PW3D")
+    open_source(ADAPTERS["PW3D"], "PW3D", folder, "train")
+    with _without_cache():
+        source = open_source(ADAPTERS["PW3D"], "PW3D", folder, "train")
+
+    def load() -> None:
+        files = [folder / "PW3D" / "data" / "3DPW_train.json"]
+        # Writing anew is the answer to a broken cache; here the rest of the work is of no account.
+        with mock.patch("i2l_meshnet.data.cache.write_bytes"):
+            table = load_table("PW3D-train", folder / "PW3D", files, lambda: source.table)
+        for index in range(len(table)):
+            table.group(index)
+            bytes(table.arrays["paths"][: table.arrays["path_ends"][index]])
+        table.annotations(range(len(table)))
+
+    return {"PW3D/.i2l-meshnet/PW3D-train.safetensors": load}
+
+
+def results(folder: Path) -> Calls:
+    body, camera = load_body("toy"), {"focal": [500.0, 500.0], "center": [159.5, 119.5]}
+    frames, mesh = 3, body(body.rest_params())
+    params = BodyParams.stack([body.rest_params()] * frames)
+    PersonTrack(
+        body="toy",
+        joint_names=body.skeleton.joints,
+        bone_names=body.bones,
+        shape_names=body.shape_names,
+        time=np.arange(frames) / 25,
+        frame=np.arange(frames),
+        focal=np.full(2, 500, np.float32),
+        center=np.full(2, 100, np.float32),
+        box=np.ones((frames, 4), np.float32),
+        confidence=np.ones(frames, np.float32),
+        bridged=np.zeros(frames, bool),
+        joints=np.stack([mesh.joints.numpy()] * frames),
+        pose=params.pose.numpy(),
+        shape=params.shape[0].numpy(),
+        translation=params.translation.numpy(),
+        vertices=np.stack([mesh.vertices.numpy().astype(np.float16)] * frames),
+        origin=np.zeros((frames, 3), np.float32),
+        faces=body.faces.numpy(),
+    ).save(folder / "clip_person_00.npz")
+    files = {"files": {"arrays": {"npz": "clip_person_00.npz"}}}
+    clip = {"format": "i2l-meshnet clip", "clip": {"file": "a.mp4", "width": 320, "height": 240}}
+    (folder / "clip.json").write_text(json.dumps(clip | {"intrinsics": camera, "people": [files]}))
+    arrays = {
+        "body": np.array(["toy"]),
+        "faces": body.faces.numpy(),
+        "joint_names": np.array(body.skeleton.joints),
+        "box": np.ones((1, 4), np.float32),
+        "intrinsics": np.array([500, 500, 159.5, 119.5], np.float32),
+        "image_size": np.array([320, 240]),
+        "lixel_vertices": mesh.vertices[None].numpy(),
+        "lixel_joints": mesh.joints[None].numpy(),
+        "param_joints": mesh.joints[None].numpy(),
+        "pose_matrix": params.pose[:1].numpy(),
+        "shape": params.shape[:1].numpy(),
+        "translation": params.translation[:1].numpy(),
+    }
+    np.savez(folder / "photo.npz", **arrays)
+    photo = {"format": "i2l-meshnet prediction", "files": {"arrays": "photo.npz"}, "picture": {"file": "photo.jpg"}}
+    (folder / "photo.json").write_text(json.dumps(photo | {"people": []}))
+
+    def use(name: str) -> None:
+        scene = read_saved(folder / name)
+        for person in scene.people:
+            person.mesh("lixel", 0, None)
+        with mock.patch("builtins.print"):
+            rig(RigOptions(folder / name, folder / "out" / "rigged.bvh"))
+
+    (folder / "out").mkdir()
+    return {
+        name: lambda name=name: use(name) for name in ("clip_person_00.npz", "clip.json", "photo.npz", "photo.json")
+    }
+
+
+def arrays(folder: Path) -> Calls:
+    """Shards of synthetic pictures, kept samples of the four views, joint regressors."""
+    (folder / "bank").mkdir()
+    shard = {"keypoints": np.ones((2, 26, 3), np.float32), "root_depth": np.ones(2, np.float32)}
+    np.savez(folder / "bank" / "train_0.npz", **shard)
+    params = BodyParams(torch.eye(3).expand(4, 3, 3), torch.zeros(2), torch.zeros(3))
+    jpeg = cv2.imencode(".jpg", pixels())[1].reshape(-1)
+    box, two = np.ones(4, np.float32), np.ones(2, np.float32)
+    points = np.ones((3, 3), np.float32)
+    write_pictures(folder / "shard.npz", [Picture(jpeg, points, points, box, two, two, params)] * 2)
+    samples = MultiviewSamples(
+        *(torch.zeros(2, dtype=torch.long) for _ in range(3)),
+        torch.ones(2, 4),
+        Camera(torch.ones(2, 2), torch.ones(2, 2)),
+        torch.ones(2, 26, 3),
+        torch.ones(2, 12, 3),
+        torch.ones(2, 12, 3),
+        torch.ones(2),
+    )
+    save_samples(samples, folder / "samples.npz")
+    np.save(folder / "regressor.npy", np.ones((3, 5)))
+
+    def look() -> None:
+        found = read_pictures(folder / "shard.npz")
+        for index in range(len(found)):
+            found.image(index)
+
+    return {
+        "bank/train_0.npz": lambda: read_shards(folder / "bank", False, "tests", "make it"),
+        "shard.npz": look,
+        "samples.npz": lambda: load_samples(folder / "samples.npz"),
+        "regressor.npy": lambda: read_regressor(folder / "regressor.npy"),
+    }
+
+
+def body_pickles(folder: Path) -> Calls:
+    entries = body_files.body_entries("mano")
+    ch = body_files.Ch(x=np.arange(12.0).reshape(3, 4))
+    chosen = body_files.Select(a=ch, idxs=np.arange(4), preferred_shape=(2, 2))
+    small = {
+        "posedirs": ch,
+        "shapedirs": chosen,
+        "J_regressor": entries["J_regressor"][:2, :50].tocsc(),
+        "lists": [np.arange(3.0), np.arange(2)],
+        "numbers": [[1, 2], [3, 4]],
+        "bs_type": "lrotmin",
+        "number": np.float64(3.0),
+    }
+    body_files.write_pickle(folder / "small.pkl", small)
+    body_files.write_pickle(folder / "protocol.0", small, protocol=0)
+    np.savez(folder / "small.npz", v_template=np.ones((5, 3)), f=np.ones((4, 3), np.uint32), bs_type="lrotmin")
+    sequence = {
+        "sequence": "walk_00",
+        "cam_poses": np.stack([np.eye(4)] * 2),
+        "cam_intrinsics": np.array([[100.0, 0, 20], [0, 100, 15], [0, 0, 1]]),
+        "genders": ["m"],
+        "betas": [np.zeros(10)],
+        "poses": [np.full((2, 72), 0.1)],
+        "trans": [np.zeros((2, 3))],
+        "jointPositions": [np.full((2, 72), 1.0)],
+        "campose_valid": [np.ones(2)],
+        "poses2d": [np.ones((2, 3, 18))],
+    }
+    (folder / "walk_00").mkdir()
+    Image.fromarray(pixels()).save(folder / "walk_00" / "image_00000.jpg")
+    body_files.write_pickle(folder / "sequence.pkl", sequence)
+    return {
+        "small.npz": lambda: read_body_file(folder / "small.npz"),
+        "small.pkl": lambda: read_body_file(folder / "small.pkl"),
+        "protocol.0": lambda: read_body_file(folder / "protocol.0"),
+        "sequence.pkl": lambda: _sequence(folder / "sequence.pkl", folder),
+    }
+
+
+def torch_files(folder: Path) -> Calls:
+    """Published snapshots, ImageNet weights, saved states of training."""
+    recipe = Recipe()
+    state = TrainingState(
+        recipe=recipe.to_json(),
+        position=Position(1, 2, 3),
+        network={"weight": torch.ones(4, 3)},
+        optimizer={"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4}]},
+        average={},
+        random=torch.get_rng_state()[None, :10],
+        cuda_random=None,
+        processes=1,
+        best=0.5,
+    )
+    path = StateFolder(folder, "lixel").save(state)
+    network = {f"module.{name}.weight": torch.ones(2, 2) for name in ("pose_backbone.conv1", "mesh_net.conv_x.0")}
+    torch.save({"epoch": 3, "network": network, "optimizer": {}}, folder / "snapshot_3.pth.tar")
+    torch.save({"conv1.weight": torch.ones(2, 2)}, folder / "resnet18.pth")
+    legacy = folder / "legacy.bin"
+    torch.save({"conv1.weight": torch.ones(2, 2)}, legacy, _use_new_zipfile_serialization=False)
+
+    return {
+        path.name: lambda: read_state(path, recipe, 1),
+        "snapshot_3.pth.tar": _but_incomplete(lambda: read_snapshot(folder / "snapshot_3.pth.tar")),
+        "resnet18.pth": _but_incomplete(lambda: load_weights("resnet18", folder / "resnet18.pth")),
+        "legacy.bin": _but_incomplete(lambda: load_weights("resnet18", legacy)),
+    }
+
+
+def _but_incomplete(call: Callable[[], object]) -> Callable[[], object]:
+    """Files that are read as they should be, but lack most of a network: that error is the result."""
+    from i2l_meshnet.errors import FileError
+
+    def read() -> None:
+        try:
+            call()
+        except FileError as error:
+            if "has no module" not in str(error) and "lacks the tensor" not in str(error):
+                raise
+
+    return read
+
+
+def checkpoints(folder: Path) -> Calls:
+    body = load_body("toy")
+    config = NetworkConfig.for_body(body, "published", "resnet18", LixelGrid())
+    metadata = checkpoint.Metadata(config, "none", "a test", {"stage": "lixel", "nested": {"a": [1, 2]}})
+    checkpoint.write({"a.weight": torch.ones(3, 2), "b.bias": torch.zeros(2)}, metadata, folder / "net.safetensors")
+    save_file({"conv1.weight": torch.ones(2, 2)}, folder / "resnet18.safetensors")
+    return {
+        "net.safetensors": lambda: checkpoint.read_metadata(folder / "net.safetensors"),
+        "resnet18.safetensors": _but_incomplete(lambda: load_weights("resnet18", folder / "resnet18.safetensors")),
+    }
+
+
+def calibration(folder: Path) -> Calls:
+    for name in ("calibration", "videos"):
+        (folder / name).mkdir()
+    stream = cv2.VideoWriter(str(folder / "videos" / "cam01.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (32, 24))
+    stream.write(pixels(32, 24))
+    stream.release()
+    (folder / "videos" / "cam01.avi").rename(folder / "videos" / "cam01.mp4")
+    turn = " ".join(f'r{i}{j}="{float(i == j)}"' for i in (1, 2, 3) for j in (1, 2, 3))
+    camera = (
+        f'<camera serial="cam01">\n<fov_video left="0" right="31" top="0" bottom="23"/>\n<transform {turn} x="1" y="2" '
+        'z="3"/>\n<intrinsic focalLengthU="7680" focalLengthV="7680" centerPointU="1024" centerPointV="768" '
+        'radialDistortion1="0.1"/>\n</camera>\n'
+    )
+    path = folder / "calibration" / "Calib.qca.txt"
+    path.write_text(f'<?xml version="1.0"?>\n<calibration>\n<cameras>\n{camera * 2}</cameras></calibration>')
+    return {"calibration/Calib.qca.txt": lambda: open_clip(folder)}
+
+
+def motion_capture(folder: Path) -> Calls:
+    names = (
+        "Hips Chest Head LeftArm LeftForeArm LeftHand RightArm RightForeArm RightHand LeftUpLeg LeftLeg LeftFoot "
+        "RightUpLeg RightLeg RightFoot"
+    ).split()
+    places = {"Head": (0, 5, 0), "Hips": (0, 0, 0)}
+    lines, closing = ["HIERARCHY"], 0
+    for name in names:
+        side = -1.0 if name.startswith("Right") else 1.0
+        offset = places.get(name, (side, -3.0 if "Leg" in name or "Foot" in name else 1.0, 0.1))
+        kind = "ROOT" if name == "Hips" else "JOINT"
+        if name in ("Chest", "LeftArm", "RightArm", "LeftUpLeg", "RightUpLeg"):
+            lines += ["}"] * closing
+            closing = 0
+        channels = "CHANNELS 3 Zrotation Xrotation Yrotation"
+        lines += [f"{kind} {name}", "{", f"OFFSET {offset[0]} {offset[1]} {offset[2]}", channels]
+        closing += name != "Hips"
+    lines += ["End Site", "{", "OFFSET 0 0 1", "}", *["}"] * closing, "}"]
+    motion = [" ".join(str(5.0 * frame + k) for k in range(3 * len(names))) for frame in range(3)]
+    lines += ["MOTION", "Frames: 3", "Frame Time: 0.033", *motion]
+    (folder / "walk.bvh").write_text("\n".join(lines))
+    return {"walk.bvh": lambda: figures(read_bvh(folder / "walk.bvh"))}
+
+
+def tables(folder: Path) -> Calls:
+    part = folder / "people-000000-00000000.parquet"
+    pq.write_table(pa.table({"picture": ["a.jpg", "b.jpg", "a.jpg"], "person": [0, 1, 2]}), part)
+    return {part.name: lambda: TableFolder(str(folder)).pictures()}
+
+
+def clip_facts(folder: Path) -> Calls:
+    """SURREAL's release: facts of a clip in MATLAB's format, and lists of clips."""
+    facts = {
+        "camLoc": np.ones((3, 1)),
+        "joints2D": np.ones((2, 24, 3)),
+        "joints3D": np.ones((3, 24, 3)),
+        "gender": np.ones((3, 1)),
+        "pose": np.ones((72, 3)),
+        "shape": np.ones((10, 3)),
+    }
+    savemat(folder / "plain_info.mat", facts)
+    savemat(folder / "packed_info.mat", facts, do_compression=True)
+    savemat(folder / "old_info.mat", {key: value.reshape(len(value), -1) for key, value in facts.items()}, format="4")
+    (folder / "clips.txt").write_text("a/run1/02_02/02_02_c0001.mp4\nb/run0/01_01/01_01_c0001.mp4\n")
+    calls = {name: lambda name=name: _read_info(folder / name) for name in ("plain_info.mat", "packed_info.mat")}
+    return {
+        **calls,
+        "old_info.mat": lambda: _read_info(folder / "old_info.mat"),
+        "clips.txt": lambda: _chosen_clips(folder / "clips.txt"),
+    }
+
+
+def crops(folder: Path) -> Calls:
+    affine = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
+    names = ("a.jpg", "a.png", "a.webp", "a.bmp", "a.tif")
+    for name in names:
+        Image.fromarray(pixels()).save(folder / name)
+    return {name: lambda name=name: cut_crop(folder / name, affine, (40, 30), (32, 32)) for name in names}
+
+
+READERS = [
+    Reader("pictures", pictures),
+    Reader("pictures of data sets", crops),
+    Reader("clips", clips),
+    Reader("boxes and RootNet", boxes),
+    Reader("annotations", annotations),
+    Reader("annotation cache", cache),
+    Reader("saved results", results),
+    Reader("arrays", arrays),
+    Reader("SMPL, MANO and 3DPW pickles", body_pickles),
+    Reader("PyTorch files", torch_files),
+    Reader("safetensors", checkpoints),
+    Reader("calibration", calibration),
+    Reader("motion capture", motion_capture),
+    Reader("Parquet tables", tables),
+    Reader("SURREAL's facts", clip_facts),
+]

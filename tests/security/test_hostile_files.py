@@ -1,0 +1,60 @@
+"""Every reader against broken and hostile files: 200 of each in CI, 10,000 by `FUZZ_CASES=10000 pytest -m slow -s`."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from fuzzing import FOLDER, SECRET, Reader, Tally, fuzz, probe
+from readers import READERS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+CASES = int(os.environ.get("FUZZ_CASES", "10000"))
+each_reader = pytest.mark.parametrize("reader", READERS, ids=[reader.name for reader in READERS])
+
+
+@each_reader
+def test_hostile_files_give_a_result_or_one_line(reader: Reader, tmp_path: Path) -> None:
+    tally = fuzz(reader, tmp_path, 200)
+    assert tally.outcomes.total() >= 200
+    # A cache that is no good is made anew.
+    assert tally.outcomes["FileError"] > 10 or reader.name == "annotation cache"
+
+
+@pytest.mark.slow
+@each_reader
+def test_many_hostile_files_give_a_result_or_one_line(reader: Reader, tmp_path: Path) -> None:
+    print(f"\n{reader.name}: {fuzz(reader, tmp_path, CASES)}", flush=True)
+
+
+@each_reader
+def test_places_that_are_no_files_are_told_in_one_line(reader: Reader, tmp_path: Path) -> None:
+    """Empty and endless files, folders, links to nowhere, to themselves and to another file."""
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    other = tmp_path / "other"
+    other.write_text(SECRET * 100)
+    calls = reader.make(folder)
+    for name in sorted(calls)[:4]:
+        path, whole = folder / name, (folder / name).read_bytes()
+
+        def endless(path: Path = path) -> None:
+            with path.open("wb") as file:
+                file.truncate(2**40)
+
+        places = {
+            "empty": path.touch,
+            "endless": endless,
+            "folder": path.mkdir,
+            "link to nowhere": lambda path=path: path.symlink_to("nowhere"),
+            "link to itself": lambda path=path: path.symlink_to(path.name),
+            "link to another file": lambda path=path: path.symlink_to(other),
+        }
+        for what, make in places.items():
+            path.unlink()
+            make()
+            outcome = probe(calls[name], folder, Tally())
+            # An empty list of clips is one, and a cache that is no good is made anew.
+            assert outcome == "FileError" or reader.name in ("SURREAL's facts", "annotation cache", "clips"), what
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            path.write_bytes(whole)
