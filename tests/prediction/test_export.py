@@ -66,7 +66,7 @@ def test_an_obj_names_its_frame_and_units(tmp_path: Path, coarse: Surface) -> No
 
 def test_normals_point_outwards(coarse: Surface) -> None:
     normals = coarse.normals
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
     thicker = trimesh.Trimesh(coarse.vertices + 1e-3 * normals, coarse.faces)
     body = trimesh.Trimesh(coarse.vertices, coarse.faces)
     assert thicker.volume - body.volume == pytest.approx(1e-3 * body.area, rel=0.05)

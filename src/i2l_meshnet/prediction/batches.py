@@ -15,23 +15,29 @@ READ_AHEAD = 2
 
 Key = TypeVar("Key")
 """Whatever the caller knows a picture by."""
+Value = TypeVar("Value")
 
 
-def read_ahead(keys: Iterable[Key], load: Callable[[Key], Subject]) -> Iterator[tuple[Key, Subject | UserError]]:
-    """Pictures in order, loaded in a thread while the network is at work on others; a UserError in place of one."""
+def read_ahead(
+    keys: Iterable[Key], load: Callable[[Key], Value], threads: int = 1, ahead: int = READ_AHEAD
+) -> Iterator[tuple[Key, Value | UserError]]:
+    """What `load` makes of each key, in order, in threads while the caller is at work; a UserError in place of one.
 
-    def attempt(key: Key) -> Subject | UserError:
+    ahead: how many may be under way or wait for the caller.
+    """
+
+    def attempt(key: Key) -> Value | UserError:
         try:
             return load(key)
         except UserError as error:
             return error
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[Key, Future[Subject | UserError]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Key, Future[Value | UserError]]] = deque()
         try:
             for key in keys:
                 waiting.append((key, pool.submit(attempt, key)))
-                if len(waiting) > READ_AHEAD:
+                if len(waiting) > ahead:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:

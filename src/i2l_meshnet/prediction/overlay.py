@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, no_type_check
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+from numba import njit
 
 from i2l_meshnet.prediction.export import Surface
 from i2l_meshnet.rendering.raster import rasterize
@@ -47,10 +48,7 @@ class Layer:
     def over(self, picture: UInt8[np.ndarray, "h w 3"], opacity: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
         """A copy of `picture` with this layer on it."""
         result = picture.copy()
-        height, width = self.alpha.shape
-        part = result[self.top : self.top + height, self.left : self.left + width]
-        mixed = part * (1 - opacity * self.alpha[..., None]) + opacity * self.color
-        part[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+        _blend(result, self.color, self.alpha, self.left, self.top, opacity)
         return result
 
 
@@ -162,28 +160,74 @@ def draw_layer(
     moved[:, :2] = (moved[:, :2] - (left, top) + 0.5) * samples - 0.5
     raster = rasterize(moved.astype(np.float32), faces, (height * samples, width * samples))
 
-    mask = raster.mask
-    hit, weights = raster.face[mask], raster.barycentric[mask]
-    all_normals = np.concatenate(normals).astype(np.float32)
-    corner = faces[hit]
-    first, second, third = (weights[:, i, None] * all_normals[corner[:, i]] for i in range(3))
-    fine = np.zeros((*mask.shape, 4), np.float32)
-    fine[mask] = np.concatenate(
-        [COLORS[person[hit]] * _light(first + second + third)[:, None], np.ones((len(hit), 1), np.float32)], 1
+    color, alpha = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+    _shade(
+        raster.face,
+        raster.barycentric,
+        faces.astype(np.int32),
+        np.concatenate(normals).astype(np.float32),
+        COLORS[person],
+        samples,
+        *_lights(),
+        color,
+        alpha,
     )
-    mean = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA) if samples > 1 else fine
-    return Layer(mean[..., :3], mean[..., 3], left, top)
+    return Layer(color, alpha, left, top)
 
 
-def _light(normal: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n"]:
-    """Brightness of points by their normals (any length): soft lights, darker where the surface turns away."""
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    normal = np.where(normal[:, 2:] > 0, -normal, normal)  # the inside of an open mesh is lit like its outside
-    total = np.full(len(normal), AMBIENT, np.float32)
-    for strength, towards in LIGHTS:
-        direction = np.array(towards, np.float32) / np.float32(np.linalg.norm(towards))
-        total += strength * np.clip(normal @ direction, 0, None)
-    return total * (0.72 + 0.42 * np.clip(-normal[:, 2], 0, 1))
+def _lights() -> tuple[Float32[np.ndarray, "l"], Float32[np.ndarray, "l 3"]]:
+    """Strengths and unit directions."""
+    strengths, towards = (np.array(values, np.float32) for values in zip(*LIGHTS, strict=True))
+    return strengths, towards / np.linalg.norm(towards, axis=1, keepdims=True)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+def _shade(face, barycentric, faces, normals, colors, samples, strengths, directions, color, alpha):
+    """Colours of the visible triangles times their light, and their coverage: means of samples x samples.
+
+    Soft lights; darker where the surface turns away; the inside of an open mesh is lit like its outside.
+    """
+    share = np.float32(1.0 / (samples * samples))
+    for row in range(alpha.shape[0] * samples):
+        y = row // samples
+        for column in range(alpha.shape[1] * samples):
+            f = face[row, column]
+            if f < 0:
+                continue
+            x = column // samples
+            nx, ny, nz = np.float32(0), np.float32(0), np.float32(0)
+            for corner in range(3):
+                weight, v = barycentric[row, column, corner], faces[f, corner]
+                nx += weight * normals[v, 0]
+                ny += weight * normals[v, 1]
+                nz += weight * normals[v, 2]
+            scale = np.float32(1) / max(np.float32(math.sqrt(nx * nx + ny * ny + nz * nz)), np.float32(1e-9))
+            if nz > 0:
+                scale = -scale
+            nx, ny, nz = nx * scale, ny * scale, nz * scale
+            light = np.float32(AMBIENT)
+            for i in range(len(strengths)):
+                cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
+                if cosine > 0:
+                    light += strengths[i] * cosine
+            light *= share * (np.float32(0.72) - np.float32(0.42) * nz)
+            alpha[y, x] += share
+            for k in range(3):
+                color[y, x, k] += colors[f, k] * light
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _blend(picture, color, alpha, left, top, opacity):
+    """Lays colours over `picture`, in place."""
+    for y in range(alpha.shape[0]):
+        for x in range(alpha.shape[1]):
+            if alpha[y, x] > 0:
+                keep = 1 - opacity * alpha[y, x]
+                for k in range(3):
+                    value = picture[top + y, left + x, k] * keep + opacity * color[y, x, k]
+                    picture[top + y, left + x, k] = np.uint8(min(value + 0.5, 255.0))
 
 
 def _with_scale_bar(picture: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[np.ndarray, "h w 3"]:

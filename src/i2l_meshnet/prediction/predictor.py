@@ -21,6 +21,7 @@ from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
 from i2l_meshnet.models.exported import Runtime, RuntimePrecision, load_ready
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.loading import default_weights
+from i2l_meshnet.models.memory import InParts
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation

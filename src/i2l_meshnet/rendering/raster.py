@@ -91,7 +91,7 @@ def rasterize(
     return RasterBuffers(depth, face, barycentric)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _fill(points, faces, bias, opaque, uv, texture, near, rank, depth, face, barycentric):
     """The loop over triangles. `rank` is the biased depth that decides who is in front.

@@ -180,7 +180,7 @@ def reduce(picture: Float32[np.ndarray, "h w c"], factor: int) -> Float32[np.nda
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _normals(vertices, faces):
     result = np.zeros(vertices.shape, np.float32)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Float32, UInt8
 from safetensors.torch import load_file
@@ -22,6 +21,7 @@ from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, transform_points, warp_image
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.loading import HAND_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, LandmarkNet, Landmarks, crop_around
 from i2l_meshnet.rendering.raster import rasterize
@@ -68,6 +68,8 @@ class HandSampler:
         def uniform(low: float | int, high: float | int, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
+        import roma  # takes two seconds
+
         pose, shape = self.poses.sample(n, generator), self.shapes.sample(n, generator)
         quaternion = torch.randn(n, 4, generator=generator)
         pose[:, 0] = roma.unitquat_to_rotmat(quaternion / quaternion.norm(dim=-1, keepdim=True))
@@ -88,7 +90,7 @@ class HandSampler:
 def rolled(body: AnnyBody, params: BodyParams, camera: Camera, angle: Float[Tensor, "*n"]) -> HandSample:
     """The hands before a camera turned by `angle` about its axis, so that crops turned by it are upright."""
     axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), -angle], -1)
-    turn = roma.rotvec_to_rotmat(axis)
+    turn = axis_angle_to_matrix(axis)
     # The body turns about its root bone, which lies at the translation.
     moved = dataclasses.replace(params.turned(turn), translation=(turn @ params.translation[..., None])[..., 0])
     return HandSample(moved, body(moved), camera)
