@@ -1,10 +1,43 @@
+import contextlib
 import os
+import signal
 import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet import files
+from i2l_meshnet.errors import FileError, TakenError
+from i2l_meshnet.files import abandoned, atomic_path, own_folder, remove_abandoned, write_bytes, write_picture
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def killed(work: Callable[[], object], ready: Path) -> None:
+    """Forks a process that does the work, and kills it once `ready` is there."""
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            work()
+        os._exit(1)
+    while not ready.exists():
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def hang(path: Path, ready: Path) -> None:
+    """Writes half of a file and waits to be killed."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        ready.touch()
+        time.sleep(60)
 
 
 def test_the_file_appears_whole_with_ordinary_permissions(tmp_path):
@@ -14,7 +47,7 @@ def test_the_file_appears_whole_with_ordinary_permissions(tmp_path):
         assert temporary.suffix == ".txt"
         assert not target.exists()
     assert target.read_text() == "whole"
-    assert [p.name for p in target.parent.iterdir()] == ["a.txt"]
+    assert names(target.parent) == ["a.txt"]
     plain = tmp_path / "plain"
     plain.touch()
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
@@ -32,7 +65,7 @@ def test_an_error_leaves_the_old_file_and_no_remains(tmp_path):
     with pytest.raises(RuntimeError, match="stop"):
         write_half()
     assert target.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path):
@@ -49,3 +82,88 @@ def test_a_read_only_folder_is_told_in_one_line(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(FileError, match="Permission denied"), atomic_path(tmp_path / "a.txt"):
         pass
+
+
+def test_what_a_killed_writer_left_is_known_and_removed(tmp_path):
+    target, ready = tmp_path / "data" / "a.txt", tmp_path / "ready"
+    target.parent.mkdir()
+    target.write_text("old")
+    killed(lambda: hang(target, ready), ready)
+    assert target.read_text() == "old"
+    (left,) = abandoned(target)
+    assert left.read_text() == "half"
+    write_bytes(target, b"new")
+    assert target.read_text() == "new"
+    assert names(target.parent) == ["a.txt"]
+
+
+def test_a_living_writers_file_is_left_alone(tmp_path):
+    target = tmp_path / "a_1.txt"
+    with atomic_path(target) as first:
+        first.write_text("first")
+        assert abandoned(target) == []
+        remove_abandoned(tmp_path, "a_*.txt")
+        with atomic_path(target) as second:
+            assert second != first
+            second.write_text("second")
+        assert target.read_text() == "second"
+        assert first.read_text() == "first"
+    assert target.read_text() == "first"
+    assert names(tmp_path) == ["a_1.txt"]
+
+
+def test_remains_of_files_that_are_not_written_again_are_removed_by_pattern(tmp_path):
+    data, ready = tmp_path / "data", tmp_path / "ready"
+    data.mkdir()
+    killed(lambda: hang(data / "part-7.bin", ready), ready)
+    (data / "part-1.bin").touch()
+    remove_abandoned(data, "other-*.bin")
+    assert len(names(data)) == 2
+    remove_abandoned(data, "part-*.bin")
+    assert names(data) == ["part-1.bin"]
+
+
+def test_a_link_that_somebody_laid_under_the_temporary_name_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    (tmp_path / ".a.0.txt").symlink_to(precious)
+    os.link(precious, tmp_path / ".a.1.txt")
+    write_bytes(tmp_path / "a.txt", b"new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert precious.read_text() == "keep"
+
+
+def test_without_locks_files_are_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    write_bytes(tmp_path / "a.txt", b"new")
+    with own_folder(tmp_path / "work"):
+        pass
+    assert names(tmp_path) == ["a.txt", "work"]
+
+
+def test_a_folder_is_one_processs_own_until_that_ends(tmp_path):
+    work, ready = tmp_path / "work", tmp_path / "ready"
+
+    def sit():
+        with own_folder(work):
+            ready.touch()
+            time.sleep(60)
+
+    with own_folder(work):
+        with pytest.raises(TakenError, match="another process is at work in"), own_folder(work):
+            pass
+        (work / "kept").touch()
+    killed(sit, ready)
+    with own_folder(work):
+        assert (work / "kept").exists()
+    assert names(work) == ["kept"]
+
+
+def test_pictures_are_written_whole(tmp_path):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[..., 0] = 200
+    write_picture(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
+    with pytest.raises(FileError, match=r"name a \.jpg or \.png"):
+        write_picture(tmp_path / "a.gif", picture)
+    assert names(tmp_path) == ["a.png"]

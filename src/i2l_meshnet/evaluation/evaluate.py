@@ -45,6 +45,7 @@ from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
+from i2l_meshnet.models.memory import InParts
 from i2l_meshnet.models.output import LixelNetwork
 
 NO_REGRESSOR = "the network has no (trained) parameter regressor: evaluate it with --stage lixel"
@@ -166,7 +167,7 @@ def run(
     named = options.snapshot or options.weights
     path, is_snapshot = named or default_weights(), None if options.snapshot is None else True
     network, body, _ = load_network(path, options.body_dir, is_snapshot, options.published)
-    network, body = network.to(device), body.to(device)
+    network, body = InParts(network.to(device)), body.to(device)
     weights = "default" if named is None else named.name
     if options.data == clips.NAME:
         _show(

@@ -1,0 +1,294 @@
+"""The jobs that are killed, crowded and starved by this folder's tests: our own code throughout, with small inputs.
+
+Networks and bodies are small stand-ins, so that a job takes moments; what reads, works in steps and writes is the code
+that users run. Every job is one command that may be given again and again until it is done.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+TESTS = Path(__file__).parents[1]
+for folder in (TESTS, TESTS / "training", TESTS / "video", TESTS / "data"):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+import body_files  # noqa: E402
+import filmed  # noqa: E402
+import test_convert  # noqa: E402
+import tiny_training  # noqa: E402
+
+from i2l_meshnet.bodies import load_body  # noqa: E402
+from i2l_meshnet.bodies.base import Body  # noqa: E402
+from i2l_meshnet.data.convert import Pw3dOptions, SurrealOptions, convert_pw3d, convert_surreal  # noqa: E402
+from i2l_meshnet.data.sources import ADAPTERS, open_source  # noqa: E402
+from i2l_meshnet.errors import UserError  # noqa: E402
+from i2l_meshnet.fleet import job as fleet_job  # noqa: E402
+from i2l_meshnet.fleet import rows as fleet_rows  # noqa: E402
+from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
+from i2l_meshnet.synthetic import generate  # noqa: E402
+from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures  # noqa: E402
+from i2l_meshnet.synthetic.pictures import Picture  # noqa: E402
+from i2l_meshnet.training import job as training_job  # noqa: E402
+from i2l_meshnet.video import job as clip_job  # noqa: E402
+from i2l_meshnet.video.job import ClipOptions  # noqa: E402
+from i2l_meshnet.viewing import rig  # noqa: E402
+from i2l_meshnet.viewing.rig import RigOptions  # noqa: E402
+
+FRAMES, STRETCH = 24, 6
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The content of every file below, hidden ones included; folders that are empty count as well."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"folder"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() or not any(path.iterdir())
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A command. prepare: makes its input in a folder that is copied for every run. run: exit code; works in a copy.
+
+    result: what must be the same however often the command was killed. warms: whether a run in the process that is to
+    be forked does no harm to the forks.
+    """
+
+    name: str
+    prepare: Callable[[Path], None]
+    run: Callable[[Path], int]
+    result: Callable[[Path], object] = files
+    warms: bool = True
+
+
+@dataclasses.dataclass
+class _Detector:
+    """Finds people. most: in a picture."""
+
+    find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    most: int = 100
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.find(pixels)
+
+
+class _Onlooker(filmed.Stage):
+    """Looks at many pictures at once."""
+
+    hands = None
+
+    def __init__(self, body: Body, walkers: list[filmed.Walker]) -> None:
+        super().__init__(body, walkers)
+        self.detector = _Detector(self._detector)
+
+    def predict_batch(self, images, people, cameras, root_depth=None):
+        pairs = zip(images, people, strict=True)
+        return [super(_Onlooker, self).predict_batch([image], [boxes], cameras)[0] for image, boxes in pairs]
+
+
+@contextlib.contextmanager
+def stand_ins() -> Iterator[None]:
+    """Meanwhile networks are slim, and people are found and pictures made by stand-ins."""
+    stage = _Onlooker(load_body("toy"), [filmed.Walker(lambda time: (time / 3 - 0.4, -0.95, 4.0))])
+    with tiny_training.slim_networks(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MeshPredictor, "load", lambda *arguments, **options: stage)
+        patch.setattr(fleet_rows.assets, "find", lambda name: None)
+        patch.setattr(fleet_job.assets, "find", lambda name: Path("detector"))
+        patch.setattr(fleet_rows.assets, "ensure", lambda name: Path(name))
+        patch.setattr(fleet_rows, "PersonDetector", lambda *arguments: stage.detector)
+        patch.setattr(fleet_job.TableFolder, "__init__", _small_parts(fleet_job.TableFolder.__init__))
+        patch.setattr(clip_job, "STRETCH", STRETCH)
+        patch.setattr(generate.assets, "ensure", lambda name: Path(name))
+        patch.setattr(generate, "make_picture_maker", lambda *arguments: _Maker())
+        yield
+
+
+def _small_parts(start: Callable[..., None]) -> Callable[..., None]:
+    return lambda self, address: start(self, address, 2)
+
+
+class _Maker:
+    """Makes pictures of noise, in a moment, that depend on seed and number alone."""
+
+    def make(self, seed: int, index: int) -> Picture:
+        generator = np.random.default_rng([seed, index])
+        pixels = cv2.GaussianBlur(generator.integers(0, 255, (96, 96, 3), np.uint8), (5, 5), 0)
+        return Picture(
+            jpeg=cv2.imencode(".jpg", pixels)[1].reshape(-1),
+            vertices=np.zeros((1, 3), np.float32),
+            joints=np.zeros((1, 3), np.float32),
+            box=generator.random(4).astype(np.float32),
+            focal=np.full(2, 100, np.float32),
+            center=np.full(2, 48, np.float32),
+            params=load_body("toy").rest_params(),
+        )
+
+
+def start(job: Job, folder: Path, log: Path | None = None) -> int:
+    """Runs a job in a process and process group of its own (a fork, which need not import anything again); its number.
+
+    What it prints goes to `<folder>.log` if no other log is named, temporary files of the system's to `<folder>/tmp`.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        out = os.open(log or folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.environ["TMPDIR"] = str(folder / "tmp")
+        tempfile.tempdir = None
+        code = job.run(folder)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        code = 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Waits for a process; its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fresh(template: Path, folder: Path) -> None:
+    """The job's input, copied with its files' times to where the last run was."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".log").unlink(missing_ok=True)
+    shutil.copytree(template, folder)
+    (folder / "tmp").mkdir()
+
+
+def _training_files(folder: Path) -> dict[str, object]:
+    """Of the log, all but the speed; nothing of what Python's multiprocessing leaves in the system's folder."""
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    found: dict[str, object] = {**files(folder)}
+    log = folder / "output" / "log" / "lixel.csv"
+    if log.exists():
+        rows = [line.split(",") for line in log.read_text().splitlines()]
+        speed = rows[0].index("images_per_second")
+        found["output/log/lixel.csv"] = [row[:speed] + row[speed + 1 :] for row in rows]
+    return found
+
+
+def _table_rows(folder: Path) -> object:
+    """The table's rows in any order, and the files that are not its parts: the parts' names are random."""
+    import pyarrow.parquet as pq
+
+    parts = [path for path in (folder / "people").rglob("people-*.parquet") if not path.name.startswith(".")]
+    rows = sorted(json.dumps(row, sort_keys=True) for path in parts for row in pq.read_table(path).to_pylist())
+    others = {name: data for name, data in files(folder).items() if not name.startswith("people/people-")}
+    return rows, others
+
+
+def _train(folder: Path) -> int:
+    recipe = {"pictures": 8, "end_epoch": 2, "ema": 0.9, "validation": "Toy"}
+    return training_job.run(tiny_training.tiny_options(folder, recipe, save_every=2, resume=True, workers=1))
+
+
+def _copy_data_sets(folder: Path) -> None:
+    shutil.copytree(TESTS / "goldens" / "datasets" / "tiny", folder / "data")
+
+
+def _fill_cache(folder: Path) -> int:
+    for name, split in (("Human36M", "test"), ("MSCOCO", "train"), ("MuCo", "train"), ("PW3D", "test")):
+        open_source(ADAPTERS[name], name, folder / "data", split)
+    return 0
+
+
+def _write_releases(folder: Path) -> None:
+    body_files.write_body_files(folder / "bodies")
+    bodies = {name: load_body(name, folder / "bodies") for name in ("smpl", "smpl-male", "smpl-female")}
+    for number, split in enumerate(("train", "train", "validation", "test")):
+        test_convert.write_sequence(folder / "3dpw", split, f"street_{number}", bodies)
+    for number in range(3):
+        clip = folder / "surreal" / ("train" if number else "val") / "run0" / f"0{number}_01"
+        test_convert.write_clip(clip, f"0{number}_01_c0001", 17, bodies["smpl-male"], True)
+
+
+def _convert(folder: Path) -> int:
+    quiet = Console(file=io.StringIO())
+    convert_pw3d(Pw3dOptions(folder / "3dpw", folder / "data"), quiet)
+    convert_surreal(SurrealOptions(folder / "surreal", folder / "data", folder / "bodies"), quiet)
+    return 0
+
+
+def _generate(folder: Path) -> int:
+    generate_pictures(PictureOptions(folder / "pictures", count=24, shard=3))
+    return 0
+
+
+def _take_photos(folder: Path) -> None:
+    (folder / "photos" / "more").mkdir(parents=True)
+    for number in range(4):
+        place = folder / "photos" / ("more" if number % 2 else "") / f"photo_{number}.png"
+        Image.fromarray(filmed.frame_pixels(number, (160, 120))).save(place)
+
+
+def _predict(folder: Path) -> int:
+    formats = ("obj", "ply", "glb", "rigged-glb")
+    options = ClipOptions((str(folder / "photos"),), folder / "out", recursive=True, batch_size=2, formats=formats)
+    return clip_job.run(options)
+
+
+def _tabulate(folder: Path) -> int:
+    options = ClipOptions((str(folder / "photos"),), recursive=True, batch_size=1, parquet=str(folder / "people"))
+    return fleet_job.run(options)
+
+
+def _film(folder: Path) -> None:
+    (folder / "clips").mkdir(parents=True)
+    filmed.write_clip(folder / "clips" / "walk.mp4", filmed.steady(FRAMES), (160, 120), sound="aac")
+
+
+def _predict_clip(folder: Path) -> int:
+    formats = ("glb", "bvh")
+    return clip_job.run(ClipOptions((str(folder / "clips"),), folder / "out", formats=formats, smooth="offline"))
+
+
+def _save_person(folder: Path) -> None:
+    _take_photos(folder)
+    options = ClipOptions((str(folder / "photos"),), folder / "saved", formats=(), pictures=False)
+    assert clip_job.run(options) == 0
+
+
+def _rig(folder: Path) -> int:
+    for ending in ("glb", "bvh"):
+        rig.run(RigOptions(folder / "saved" / "photo_0.json", folder / "out" / f"person.{ending}"))
+    return 0
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("training", lambda folder: folder.mkdir(), _train, _training_files, warms=False),
+        Job("cache", _copy_data_sets, _fill_cache),
+        Job("conversion", _write_releases, _convert),
+        Job("synthesis", lambda folder: folder.mkdir(), _generate),
+        Job("pictures", _take_photos, _predict),
+        Job("table", _take_photos, _tabulate, _table_rows),
+        Job("video", _film, _predict_clip),
+        Job("rig", _save_person, _rig),
+    )
+}
