@@ -6,7 +6,7 @@ OUT := output/demo
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test test-slow check format docs pictures notebooks clean
+.PHONY: demo test test-slow fuzz soak audit check format docs pictures notebooks clean
 
 demo: $(STAMP)
 	$(BIN)/i2l-meshnet assets detector
@@ -19,6 +19,15 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -q -m slow
+
+fuzz: $(STAMP)
+	FUZZ_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m slow tests/security/test_hostile_files.py
+
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak_server.py
+
+audit: $(STAMP)
+	$(BIN)/python scripts/audit.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -35,7 +35,8 @@ def audit(folder: Path) -> str:
     reasons = [package["skip_reason"] for package in packages if "skip_reason" in package]
     if len(reasons) == len(packages):
         return f"pip-audit could not ask its service: {str(reasons[:1])[:200]}"
-    return "\n".join([*lines, f"{len(packages)} packages, {len(lines)} known vulnerabilities, {len(reasons)} not known to its service"])
+    counts = f"{len(packages)} packages, {len(lines)} known vulnerabilities, {len(reasons)} not known to its service"
+    return "\n".join([*lines, counts])
 
 
 def main() -> int:

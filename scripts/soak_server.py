@@ -39,6 +39,8 @@ START = (
 )
 """Whoever runs this in the background may have its children ignore Ctrl-C."""
 GROWTH = 1.05
+LEAST_WARM_UP = 60.0
+"""Seconds; memory grows until every kind of picture has been seen."""
 LATE_THREADS = 6
 """The event loop's pool starts its threads one by one, as they are needed."""
 NAMED = {200, 202, 204, 400, 404, 405, 413, 415, 422, 503}
@@ -215,7 +217,7 @@ def main() -> int:
     options = parser.parse_args()
     with serving() as server:
         visitors = Visitors(server, options.busy)
-        visitors.run(options.seconds / 20)
+        visitors.run(max(options.seconds / 20, LEAST_WARM_UP))
         before = server.quiet()
         memory = visitors.run(options.seconds)
         after = server.quiet()

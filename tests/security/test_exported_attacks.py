@@ -90,6 +90,13 @@ def guards(members: Members, mark: Path) -> None:
     members[name] = json.dumps(content).encode()
 
 
+def elsewhere(members: Members, mark: Path) -> None:
+    name = named(members, "weights_config.json")
+    config = json.loads(members[name])
+    next(iter(config["config"].values()))["path_name"] = "../../../../etc/passwd"
+    members[name] = json.dumps(config).encode()
+
+
 ATTACKS = {
     "sample inputs": sample_inputs,
     "pickled weights": pickled_weights,
@@ -97,7 +104,7 @@ ATTACKS = {
     "guards": guards,
     "another function": replaced("target", "torch.hub.load"),
     "a name that is code": replaced("name", "x=__import__('os').system('touch MARK')#"),
-    "a file elsewhere": replaced("fqn", "../../../../etc/passwd"),
+    "a file elsewhere": elsewhere,
 }
 
 
