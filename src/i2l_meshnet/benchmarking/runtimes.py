@@ -7,10 +7,18 @@ from i2l_meshnet.exporting.job import write
 from i2l_meshnet.exporting.people import subjects, varied_crops
 from i2l_meshnet.exporting.quantize import quantize
 from i2l_meshnet.models.checkpoint import Metadata
-from i2l_meshnet.models.exported import IMAGE, ExportedNetwork, Runtime, open_exported, openvino_precisions
+from i2l_meshnet.models.exported import (
+    IMAGE,
+    ExportedNetwork,
+    Runtime,
+    RuntimePrecision,
+    open_exported,
+    openvino_precisions,
+)
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.prediction.predictor import MeshPredictor
 
+INT8: tuple[Runtime, ...] = ("onnx", "openvino")
 CALIBRATION = 24
 """Crops that the ranges of 8 bits are taken from."""
 
@@ -27,8 +35,7 @@ def exported_ways(network: MeshNet, body: Body, folder: Path) -> dict[str, Expor
     predictor = MeshPredictor(network, body)
     crops = varied_crops(predictor, subjects(predictor, None), CALIBRATION)
     quantize(whole, small, [{IMAGE: crop.numpy()} for crop in crops])
-    runtimes: tuple[Runtime, ...] = ("onnx", "openvino")
-    files = {f"{runtime} fp32": (whole, runtime, "fp32") for runtime in runtimes}
-    files |= {f"openvino {precision}": (whole, "openvino", precision) for precision in precisions}
-    files |= {f"{runtime} int8": (small, runtime, "fp32") for runtime in runtimes}
-    return {way: ExportedNetwork(*open_exported(*how), body) for way, how in files.items()}
+    ways: list[tuple[Runtime, RuntimePrecision]] = [("onnx", "fp32"), *(("openvino", name) for name in precisions)]
+    opened = {f"{runtime} {precision}": open_exported(whole, runtime, precision) for runtime, precision in ways}
+    opened |= {f"{runtime} int8": open_exported(small, runtime) for runtime in INT8}
+    return {way: ExportedNetwork(description, runner, body) for way, (description, runner) in opened.items()}

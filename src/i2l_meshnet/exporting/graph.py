@@ -60,8 +60,9 @@ def trace(network: MeshNet) -> tuple[ExportedProgram, tuple[str, ...]]:
     names = tuple(named_tensors(ready(image)))
     inputs, shapes = (image,), ({0: Dim("batch")},)
     if network.config.body in LICENSED:
-        inputs, shapes = (image, ready.joint_regressor), (*shapes, None)
+        # Nor among the example inputs, which a program keeps.
         ready.joint_regressor = torch.zeros_like(ready.joint_regressor)
+        inputs, shapes = (image, ready.joint_regressor.clone()), (*shapes, None)
     return torch.export.export(TensorNetwork(ready).eval(), inputs, dynamic_shapes=shapes), names
 
 

@@ -185,9 +185,8 @@ def load_ready(
     """The network of a checkpoint, a published snapshot or an exported file, ready for use.
 
     body_directory: where the licensed files of SMPL and MANO are. runtime: what computes it; the file's usual one if
-    None, except for programs of torch.export, which can run any code. precision, device: of PyTorch as for
-    `for_inference` and `choose_device`; OpenVINO takes precisions too, and exported networks run on the CPU. Raises
-    UserError for whatever cannot be loaded.
+    None. precision, device: of PyTorch as for `for_inference` and `choose_device`; OpenVINO takes precisions too, and
+    exported networks run on the CPU. Raises UserError for whatever cannot be loaded.
     """
     chosen = choose_device(device)
     readers = READERS.get(path.suffix.lower())
@@ -202,12 +201,6 @@ def load_ready(
         network, body, metadata = load_network(path, body_directory)
         ready = for_inference(network, precision, chosen)
         return ReadyNetwork(ready, body, metadata, "torch", network.parameter_regressor is not None, chosen)
-    if runtime is None and readers[0] == "torch":
-        # torch.export's reader unpickles.
-        raise InputError(
-            f"{path.name} is a program, which may do anything when it is loaded: "
-            "add --runtime torch if you trust those who made it"
-        )
     runtime = runtime or readers[0]
     if runtime not in readers:
         raise InputError(f"{path.name} is for --runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}")
