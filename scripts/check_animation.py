@@ -1,4 +1,4 @@
-"""Opens our GLB and BVH files in Blender and compares them with our own meshes and bones.
+"""Opens our GLB, USD and BVH files in Blender and compares them with our own meshes and bones.
 
     python scripts/check_animation.py write output/animation          # where i2l-meshnet is installed
     python scripts/check_animation.py blender output/animation        # where Blender's module is: pip install bpy
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+TICKS_A_SECOND = 1000
+"""Of the USD files' time codes."""
+
 
 def write(folder: Path) -> None:
     """Files of a clip for each body, and what Blender should find in them, in glTF's frame."""
@@ -20,7 +23,7 @@ def write(folder: Path) -> None:
     import torch
     from clips import dance
 
-    from i2l_meshnet.animation import write_bvh, write_glb
+    from i2l_meshnet.animation import write_bvh, write_glb, write_usd
     from i2l_meshnet.animation.motion import RigClip
     from i2l_meshnet.bodies import load_body
     from i2l_meshnet.bodies.skinning import KinematicTree, blend
@@ -37,6 +40,7 @@ def write(folder: Path) -> None:
         params, times = dance(body)
         write_glb(folder / f"{name}.glb", body, params, times)
         write_bvh(folder / f"{name}.bvh", body, params, times)
+        write_usd(folder / f"{name}.usdc", body, params, times)
         motion = RigClip(body, params, times).motion()
         turned, places = KinematicTree(motion.rig.parents).pose(motion.rotations, motion.rig.offsets, motion.places)
         vertices = body(params).vertices.double() * torch.from_numpy(CAMERA_TO_GLTF)
@@ -70,18 +74,23 @@ def blender(folder: Path) -> None:
     for truth in sorted(folder.glob("*.npz")):
         with np.load(truth) as arrays:
             vertices, times, bones, places = (arrays[key] for key in ("vertices", "times", "bones", "places"))
-        bpy.ops.wm.read_factory_settings(use_empty=True)
-        bpy.ops.import_scene.gltf(filepath=str(truth.with_suffix(".glb")))
-        scene = bpy.context.scene
-        mesh = next(o for o in bpy.data.objects if o.type == "MESH" and any(m.type == "ARMATURE" for m in o.modifiers))
-        off = []
-        for time, expected in zip(times, vertices, strict=True):
-            frame = time * scene.render.fps
-            scene.frame_set(int(frame), subframe=float(frame % 1))
-            posed = mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())
-            points = np.array([posed.matrix_world @ vertex.co for vertex in posed.to_mesh().vertices])
-            off.append(np.linalg.norm(to_gltf(points) - expected, axis=1))
-        print(f"RESULT {truth.stem}.glb: mean {1e3 * np.mean(off):.4f}, largest {1e3 * np.max(off):.4f} mm")
+        for ending in (".glb", ".usdc"):
+            bpy.ops.wm.read_factory_settings(use_empty=True)
+            read = bpy.ops.import_scene.gltf if ending == ".glb" else bpy.ops.wm.usd_import
+            read(filepath=str(truth.with_suffix(ending)))
+            scene = bpy.context.scene
+            # Blender's frames: of its own rate in glTF, time codes in USD.
+            rate = scene.render.fps / scene.render.fps_base if ending == ".glb" else TICKS_A_SECOND
+            objects = [o for o in bpy.data.objects if o.type == "MESH"]
+            mesh = next(o for o in objects if any(m.type == "ARMATURE" for m in o.modifiers))
+            off = []
+            for time, expected in zip(times, vertices, strict=True):
+                frame = time * rate
+                scene.frame_set(int(frame), subframe=float(frame % 1))
+                posed = mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())
+                points = np.array([posed.matrix_world @ vertex.co for vertex in posed.to_mesh().vertices])
+                off.append(np.linalg.norm(to_gltf(points) - expected, axis=1))
+            print(f"RESULT {truth.stem}{ending}: mean {1e3 * np.mean(off):.4f}, largest {1e3 * np.max(off):.4f} mm")
         bpy.ops.wm.read_factory_settings(use_empty=True)
         bpy.ops.import_anim.bvh(filepath=str(truth.with_suffix(".bvh")))
         armature = next(o for o in bpy.data.objects if o.type == "ARMATURE")

@@ -1,6 +1,7 @@
 """Clips made for tests, and a predictor that knows who stands where."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -39,7 +40,8 @@ class Stage(MeshPredictor):
 
     def __init__(self, body: Body, walkers: Sequence[Walker], noise: float = 0.0) -> None:
         self.body, self.walkers, self.noise = body.eval(), walkers, noise
-        self.detector = self._detector  # type: ignore[assignment]
+        # An object, which settings can be put on as on the real one.
+        self.detector = functools.partial(self._detector)  # type: ignore[assignment]
         self.network_facts: dict[str, Any] = {"weights": "stage"}
         self.hands = None
         self.looks: list[int] = []
