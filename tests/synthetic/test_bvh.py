@@ -117,7 +117,7 @@ def test_a_rig_with_another_up_axis_and_a_turned_root(tmp_path: Path):
 def test_a_folder_of_recordings_becomes_poses_facing_front(anny: Body, tmp_path: Path):
     write_rig(tmp_path / "walk.bvh", [{"Hips": (0, 0, angle)} for angle in (0, 40, 80, 120)])
     (tmp_path / "broken.bvh").write_text("HIERARCHY\nnothing")
-    poses = read_mocap(FigureRetarget(anny), tmp_path)
+    poses = read_mocap(FigureRetarget(anny), tmp_path, 10.0)
     assert len(poses) == 4
     np.testing.assert_allclose(poses[:, 0], np.tile(np.eye(3), (4, 1, 1)), atol=1e-9)
 
@@ -147,4 +147,4 @@ def test_a_skeleton_that_is_no_person_is_refused(anny: Body, tmp_path: Path):
     with pytest.raises(FileError, match="L hand"):
         figures(read_bvh(path))
     with pytest.raises(FileError, match="no usable BVH"):
-        read_mocap(FigureRetarget(anny), tmp_path)
+        read_mocap(FigureRetarget(anny), tmp_path, 10.0)

@@ -122,18 +122,19 @@ class PoseBank:
         mocap: Sequence[Path] = (),
         procedural: int = 20_000,
         seed: int = 0,
+        frames_per_second: float = 10.0,
     ) -> "PoseBank":
         """Draws `procedural` poses and reads MakeHuman's poses and motion capture.
 
-        makehuman: the asset of that name, or None. mocap: folders searched for BVH files; files whose skeleton
-        cannot be used are named and left out.
+        makehuman: the asset of that name, or None. mocap: folders searched for BVH files, thinned to
+        `frames_per_second`; files whose skeleton cannot be used are named and left out.
         """
         retarget = FigureRetarget(body)
         rng = np.random.default_rng(seed)
         sources = {"procedural": retarget(draw_figures(procedural, rng))}
         if makehuman is not None:
             sources["makehuman"] = read_makehuman_poses(body, makehuman)
-        clips = [read_mocap(retarget, folder) for folder in mocap]
+        clips = [read_mocap(retarget, folder, frames_per_second) for folder in mocap]
         if clips:
             sources["mocap"] = np.concatenate(clips)
         return PoseBank({name: torch.from_numpy(poses).float() for name, poses in sources.items()})
@@ -172,7 +173,7 @@ def read_makehuman_poses(body: Body, folder: Path) -> Float[np.ndarray, "n k 3 3
     return local
 
 
-def read_mocap(retarget: FigureRetarget, folder: Path, frames_per_second: float = 10.0) -> Float[np.ndarray, "n k 3 3"]:
+def read_mocap(retarget: FigureRetarget, folder: Path, frames_per_second: float) -> Float[np.ndarray, "n k 3 3"]:
     """Poses from all BVH files under a folder, thinned out in time. Raises FileError if none can be used."""
     result = []
     for path in sorted(folder.rglob("*.bvh")):
