@@ -236,6 +236,7 @@ EXAMPLES = {
     ),
     "export": (
         "i2l-meshnet export --out default.onnx",
+        "i2l-meshnet export --out hand.openvino --hand",
         "i2l-meshnet export --out body.openvino --weights body.safetensors --body-dir bodies --int8 --pictures photos",
     ),
     "bench": ("i2l-meshnet bench --only default predict --quick",),

@@ -74,6 +74,7 @@ def test_nothing_is_left_where_the_deviation_is_above_the_limit(
         (["--out", "network.xml"], "network.xml has not the ending of its format"),
         (["--out", "network.pt2", "--int8"], "--int8 is for onnx and openvino"),
         (["--out", "network.onnx", "--limit", "0"], "--limit greater than 0"),
+        (["--out", "network.onnx", "--hand", "--weights", "x.safetensors"], "--hand is the hand network that ships"),
         (["--out", "network.onnx", "--weights", "no.safetensors"], "no checkpoint at no.safetensors"),
     ],
 )

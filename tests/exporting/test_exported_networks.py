@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from i2l_meshnet.benchmarking.runtimes import exported_ways
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.exporting.graph import named_tensors
@@ -167,6 +168,15 @@ def test_eight_bits_are_for_the_convolutions_and_stay_near(toy: Body, tmp_path: 
     assert check(network, exported, atol=1.0) > 1e-4
 
 
+def test_the_benchmark_has_a_way_for_each_runtime_and_kind_of_number(toy: Body, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    network, _ = small_network(toy)
+    ways = exported_ways(network, toy, tmp_path)
+    assert {"onnx fp32", "openvino fp32", "onnx int8", "openvino int8"} <= {*ways}
+    for way, atol in (("onnx fp32", 1e-3), ("openvino fp32", 1e-3), ("onnx int8", 1.0), ("openvino int8", 1.0)):
+        check(network, ways[way], atol)
+
+
 def test_crops_of_another_size_are_refused(files: dict[Runtime, Path]) -> None:
     exported, _, _ = load_exported(files["onnx"], None, "onnx")
     with pytest.raises(InputError, match=r"takes crops of 256x256 \(height x width\) pixels, not 128x256"):
@@ -195,7 +205,8 @@ def test_other_versions_and_strange_networks_are_told(files: dict[Runtime, Path]
     for change, expected in (
         ({"version": 99, "software": "9.9"}, r"export version 99 \(i2l-meshnet 9.9\), this software reads 1"),
         ({"format": "something"}, "the description in it is damaged"),
-        ({"outputs": 3}, "the description in it is damaged"),
+        ({"outputs": ["joints"]}, "the description in it is damaged"),
+        ({"fit": "AAAA"}, "the description in it is damaged"),
         ({"network": {}}, "the description in it is damaged"),
         ({"body": None, "network": {**content["network"], "vertices": 7}}, "predicts the body 'toy'"),
     ):

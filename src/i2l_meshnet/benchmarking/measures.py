@@ -87,13 +87,13 @@ def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) ->
         print(f"left out: {error}", file=sys.stderr)
         return
     bench = dataclasses.replace(bench, device=torch.device("cpu"))
-    networks = {
-        "published network": _published(weights, body_directory),
-        "default network": load_network(default_weights())[:2],
-    }
-    for what, (network, body) in networks.items():
+    networks = (
+        ("published network", PUBLISHED, *_published(weights, body_directory)),
+        ("default network", "as trained", *load_network(default_weights())[:2]),
+    )
+    for what, peer, network, body in networks:
         with tempfile.TemporaryDirectory() as folder:
-            ready = {PUBLISHED: plain_copy(network), "fp32": for_inference(network)}
+            ready = {peer: plain_copy(network), "fp32": for_inference(network)}
             yield from _forward_passes(
                 bench, f"{what}, runtimes", {**ready, **exported_ways(network, body, Path(folder))}
             )

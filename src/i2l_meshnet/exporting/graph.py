@@ -89,7 +89,7 @@ def write_onnx(program: ExportedProgram, description: Description, path: Path) -
 def write_openvino(onnx: Path, path: Path) -> None:
     """Converts one of our ONNX files. Raises InputError where OpenVINO is not installed."""
     openvino = import_openvino()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         graph, weights = (Path(folder) / name for name in IR_NAMES)
         # Not openvino.convert_model, which reports its use to its makers.
         openvino.save_model(openvino.Core().read_model(onnx), graph, compress_to_fp16=False)

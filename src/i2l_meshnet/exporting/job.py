@@ -1,7 +1,6 @@
 """The `export` command: a network as one file for another runtime, compared with PyTorch before it is there."""
 
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -29,7 +28,7 @@ from i2l_meshnet.models.exported import (
     import_openvino,
     openvino_precisions,
 )
-from i2l_meshnet.models.loading import default_weights, load_network
+from i2l_meshnet.models.loading import HAND_WEIGHTS, default_weights, load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import HandPredictor
@@ -50,6 +49,8 @@ class ExportOptions:
     """For ONNX Runtime (and all that reads ONNX), OpenVINO, or torch.export; told by the ending of --out."""
     weights: Path | None = None
     """Checkpoint or snapshot of the network; the one that ships with the package if not given."""
+    hand: bool = False
+    """The hand network that ships, in place of the body's."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
     int8: bool = False
@@ -66,6 +67,8 @@ class ExportOptions:
         if self.runtime not in SUFFIXES or self.out.suffix.lower() != SUFFIXES[self.runtime]:
             endings = ", ".join(f"{suffix} for {name}" for name, suffix in SUFFIXES.items())
             raise InputError(f"{self.out} has not the ending of its format: name it {endings}")
+        if self.hand and self.weights is not None:
+            raise InputError("--hand is the hand network that ships, --weights another one; give one of them")
         if self.int8 and self.runtime == "torch":
             raise InputError("--int8 is for onnx and openvino: leave it out, or choose another --format")
         if self.calibration < 1 or (self.limit is not None and not self.limit > 0):
@@ -87,7 +90,7 @@ def run(options: ExportOptions) -> int:
     assert runtime is not None
     if runtime == "openvino":
         import_openvino()
-    path = options.weights or default_weights()
+    path = options.weights or (shipped_weights(HAND_WEIGHTS) if options.hand else default_weights())
     network, body, metadata = load_network(path, options.body_dir)
     expected = _predictor(options.weights, body, options.body_dir)
     seen = subjects(expected, options.pictures)
@@ -140,17 +143,14 @@ def write(
     if runtime == "torch":
         write_torch(program, description, path)
         return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        onnx = Path(folder) / "network.onnx"
-        write_onnx(program, description, onnx)
+    with tempfile.TemporaryDirectory() as folder:
+        last = path if runtime == "onnx" else Path(folder) / "last.onnx"
+        first = Path(folder) / "first.onnx" if calibration else last
+        write_onnx(program, description, first)
         if calibration:
-            quantized = Path(folder) / "quantized.onnx"
-            quantize(onnx, quantized, calibration)
-            onnx = quantized
+            quantize(first, last, calibration)
         if runtime == "openvino":
-            write_openvino(onnx, path)
-        else:
-            shutil.move(onnx, path)
+            write_openvino(last, path)
 
 
 def _predictor(

@@ -1,6 +1,7 @@
 """Pictures to check exported networks with: who is in them, how far two networks' meshes of them differ, crops."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,8 @@ from i2l_meshnet.prediction.images import SUFFIXES, find_pictures, read_photo
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import Prediction
 
+MOST_PICTURES = 32
+"""Of a folder with more, every so manieth is looked at."""
 WIDEST, FARTHEST = 0.25, 0.12
 """Varied boxes: natural logarithm of the largest change of size, and shift in sizes."""
 
@@ -32,7 +35,7 @@ class Deviation:
     parametric: float | None
 
     def __str__(self) -> str:
-        parts = [f"the mesh differs from PyTorch's by at most {self.mesh:.3g} mm ({self.mean:.2g} in the mean)"]
+        parts = [f"the mesh differs from PyTorch's by at most {self.mesh:.3g} mm ({self.mean:.3g} in the mean)"]
         if self.parametric is not None:
             parts.append(f"the body model's by at most {self.parametric:.3g} mm")
         return ", ".join(parts)
@@ -46,6 +49,7 @@ def subjects(predictor: MeshPredictor, folder: Path | None) -> list[Subject]:
     # The page of `serve` shows these; they are files of the package, so that every installation has them.
     source = folder or Path(str(resources.files("i2l_meshnet") / "serving/static/examples"))
     pictures = find_pictures((str(source),), False, None, SUFFIXES)
+    pictures = pictures[:: math.ceil(len(pictures) / MOST_PICTURES)]
     found = [predictor.prepare(read_photo(picture.path), picture.path.name) for picture in pictures]
     found = [subject for subject in found if subject.people]
     if not found:

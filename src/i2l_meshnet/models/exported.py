@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load as decode
 from safetensors.torch import save as encode
 from torch import Tensor
@@ -102,9 +103,11 @@ class Description:
                     "export the network again"
                 )
             fit = None if content["fit"] is None else decode(base64.b64decode(content["fit"]))
-            metadata = Metadata.from_json(content)
-            return cls(metadata, tuple(content["outputs"]), content["arithmetic"], software, fit)
-        except (KeyError, TypeError, ValueError) as error:
+            outputs = tuple(content["outputs"])
+            if not {"joints", "vertices", "mesh_joints"} <= {*outputs} or ("pose" in outputs) != ("shape" in outputs):
+                raise ValueError(outputs)
+            return cls(Metadata.from_json(content), outputs, content["arithmetic"], software, fit)
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise FileError(f"{path}: the description in it is damaged: export the network again") from error
 
 
@@ -120,10 +123,14 @@ class ExportedNetwork:
         self._outputs, self._runner = description.outputs, runner
         self._constants = {JOINT_REGRESSOR: body.joint_regressor.numpy()} if self.config.body in LICENSED else {}
         self.parameter_fit: ParameterFit | None = None
-        if description.fit is not None:
-            assert isinstance(body, AnnyBody)
+        if description.fit is not None and isinstance(body, AnnyBody):
             self.parameter_fit = ParameterFit(body)
-            self.parameter_fit.load_state_dict(description.fit)
+            try:
+                self.parameter_fit.load_state_dict(description.fit)
+            except RuntimeError as error:
+                raise FileError(
+                    f"the fit in the exported file is not of the body {body.name!r}: export it again"
+                ) from error
 
     @property
     def predicts_parameters(self) -> bool:
