@@ -13,8 +13,9 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def open_picture(file: Path | BinaryIO) -> Image.Image:
+def open_picture(file: Path | BytesIO) -> Image.Image:
     """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
     Image.init()  # else Pillow knows only the formats that were asked for before
     return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
@@ -157,19 +158,23 @@ def require_shapes(read: Any) -> None:
 
     An axis of one name has one length in all of them.
     """
+    # In one context, and so in one function: there an axis' name keeps its length.
     with jaxtyped("context"):
-        _require_shapes(read)
+        for name, value, kinds in _fields(read):
+            if not any(isinstance(value, kind) for kind in kinds):
+                found = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+                raise ValueError(f"{name} is {found}, not {' or '.join(kind.__name__ for kind in kinds)}")
 
 
-def _require_shapes(read: Any) -> None:
+def _fields(read: Any) -> Iterator[tuple[str, Any, list[type]]]:
+    """Names, values and types of the fields that are annotated as arrays, nested ones included."""
     for field in dataclasses.fields(read):
         value = getattr(read, field.name)
         kinds = [kind for kind in (get_args(field.type) or (field.type,)) if isinstance(kind, type)]
         if dataclasses.is_dataclass(value):
-            _require_shapes(value)
-        elif any(issubclass(kind, AbstractArray) for kind in kinds) and not any(isinstance(value, k) for k in kinds):
-            found = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-            raise ValueError(f"{field.name} is {found}, not {' or '.join(kind.__name__ for kind in kinds)}")
+            yield from _fields(value)
+        elif any(issubclass(kind, AbstractArray) for kind in kinds):
+            yield field.name, value, kinds
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ but below the folder it was given.
 """
 
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -278,13 +279,13 @@ def break_tree(value: Any, draw: random.Random) -> Any:
         parent, key = draw.choice(named if named and draw.random() < 0.6 else found)
         kind = draw.random()
         if kind < 0.7:
-            parent[key] = draw.choice(VALUES)
+            parent[key] = copy.deepcopy(draw.choice(VALUES))
         elif kind < 0.85 and parent is not box:
             del parent[key]
         elif isinstance(parent, list):
-            parent.append(parent[key])
+            parent.append(copy.deepcopy(parent[key]))
         else:
-            parent[draw.choice(("x", "", "id", "\0"))] = parent[key]
+            parent[draw.choice(("x", "", "id", "\0"))] = copy.deepcopy(parent[key])
     return box[0]
 
 
@@ -371,8 +372,8 @@ def _header(text: str) -> bytes:
 
 
 def _bomb() -> bytes:
-    """200 MB that pack into 0.2."""
-    return _npy(np.zeros(200_000_000, np.uint8))
+    """30 MB that pack into a thousandth."""
+    return _npy(np.zeros(30_000_000, np.uint8))
 
 
 def _break_pickle(data: bytes, draw: random.Random) -> bytes:
