@@ -27,7 +27,7 @@ from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.evaluation.photos import Predict
 from i2l_meshnet.exporting import job as exporting
 from i2l_meshnet.exporting.job import ExportOptions
-from i2l_meshnet.files import write_bytes
+from i2l_meshnet.files import write_safetensors
 from i2l_meshnet.installation import report
 from i2l_meshnet.models.imagenet import convert_keras_resnet50
 from i2l_meshnet.models.output import LixelNetwork
@@ -167,7 +167,7 @@ def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None
         if imagenet.suffix != ".safetensors":
             raise InputError(f"{imagenet} does not end in .safetensors; name the output so")
         weights = convert_keras_resnet50(registry.ensure("resnet50"))
-        write_bytes(imagenet, encode(weights))
+        write_safetensors(imagenet, encode(weights))
         print(f"{imagenet}: ImageNet weights of ResNet-50, {len(weights)} tensors")
     return 0
 
@@ -287,6 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except UserError as error:
         print(f"i2l-meshnet: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("i2l-meshnet: not enough memory; take smaller pictures, batches or files", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("i2l-meshnet: stopped", file=sys.stderr)

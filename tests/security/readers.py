@@ -29,6 +29,7 @@ from i2l_meshnet.data.dataset import cut_crop
 from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip, save_samples
 from i2l_meshnet.data.sources import ADAPTERS, base, open_source
 from i2l_meshnet.data.targets import read_regressor
+from i2l_meshnet.errors import FileError
 from i2l_meshnet.fleet.table import TableFolder
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -381,8 +382,6 @@ def torch_files(folder: Path) -> Calls:
 
 def _but_incomplete(call: Callable[[], object]) -> Callable[[], object]:
     """Files that are read as they should be, but lack most of a network: that error is the result."""
-    from i2l_meshnet.errors import FileError
-
     def read() -> None:
         try:
             call()
