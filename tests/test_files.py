@@ -9,10 +9,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from i2l_meshnet import files
 from i2l_meshnet.errors import FileError, TakenError
-from i2l_meshnet.files import abandoned, atomic_path, own_folder, remove_abandoned, write_bytes, write_picture
+from i2l_meshnet.files import (
+    abandoned,
+    atomic_path,
+    own_folder,
+    remove_abandoned,
+    write_bytes,
+    write_picture,
+    write_safetensors,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -157,6 +168,22 @@ def test_a_folder_is_one_processs_own_until_that_ends(tmp_path):
     with own_folder(work):
         assert (work / "kept").exists()
     assert names(work) == ["kept"]
+
+
+def test_the_same_tensors_have_the_same_bytes(tmp_path):
+    tensors, metadata = {"b": torch.arange(3), "a": torch.ones(2, 2)}, {name: name for name in "zyxwvutsrqp"}
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, save(tensors, metadata=metadata))
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == metadata
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in tensors.items())
+    header = path.read_bytes()[8:]
+    assert [header.index(f'"{name}":'.encode()) for name in sorted(metadata)] == sorted(
+        header.index(f'"{name}":'.encode()) for name in metadata
+    )
+    write_safetensors(path, save(tensors))
+    with safe_open(path, "pt") as file:
+        assert torch.equal(file.get_tensor("b"), tensors["b"])
 
 
 def test_pictures_are_written_whole(tmp_path):

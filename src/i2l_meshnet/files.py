@@ -5,9 +5,11 @@ ends, so whoever writes the same target next knows a killed writer's remains fro
 """
 
 import contextlib
+import json
 import os
 import shutil
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +69,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file, whole or not at all. Raises FileError where that cannot be done."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_safetensors(path: Path, data: bytes) -> None:
+    """Writes what safetensors' `save` has made, its metadata in the order of their names: its own order is random."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(memoryview(data)[8 + length :])
 
 
 def write_picture(path: Path, picture: UInt8[np.ndarray, "h w 3"], quality: int = 95) -> None:

@@ -6,6 +6,7 @@ that users run. Every job is one command that may be given again and again until
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -34,7 +35,13 @@ import tiny_training  # noqa: E402
 
 from i2l_meshnet.bodies import load_body  # noqa: E402
 from i2l_meshnet.bodies.base import Body  # noqa: E402
-from i2l_meshnet.data.convert import Pw3dOptions, SurrealOptions, convert_pw3d, convert_surreal  # noqa: E402
+from i2l_meshnet.data.convert import (  # noqa: E402
+    Pw3dOptions,
+    SurrealOptions,
+    convert_pw3d,
+    convert_surreal,
+    surreal,
+)
 from i2l_meshnet.data.sources import ADAPTERS, open_source  # noqa: E402
 from i2l_meshnet.errors import UserError  # noqa: E402
 from i2l_meshnet.fleet import job as fleet_job  # noqa: E402
@@ -42,7 +49,7 @@ from i2l_meshnet.fleet import rows as fleet_rows  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
 from i2l_meshnet.synthetic import generate  # noqa: E402
 from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures  # noqa: E402
-from i2l_meshnet.synthetic.pictures import Picture  # noqa: E402
+from i2l_meshnet.synthetic.pictures import Picture, PictureMaker  # noqa: E402
 from i2l_meshnet.training import job as training_job  # noqa: E402
 from i2l_meshnet.video import job as clip_job  # noqa: E402
 from i2l_meshnet.video.job import ClipOptions  # noqa: E402
@@ -113,6 +120,7 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(fleet_rows, "PersonDetector", lambda *arguments: stage.detector)
         patch.setattr(fleet_job.TableFolder, "__init__", _small_parts(fleet_job.TableFolder.__init__))
         patch.setattr(clip_job, "STRETCH", STRETCH)
+        patch.setattr(surreal, "load_body", functools.cache(load_body))
         patch.setattr(generate.assets, "ensure", lambda name: Path(name))
         patch.setattr(generate, "make_picture_maker", lambda *arguments: _Maker())
         yield
@@ -122,8 +130,11 @@ def _small_parts(start: Callable[..., None]) -> Callable[..., None]:
     return lambda self, address: start(self, address, 2)
 
 
-class _Maker:
+class _Maker(PictureMaker):
     """Makes pictures of noise, in a moment, that depend on seed and number alone."""
+
+    def __init__(self) -> None:
+        """Needs nothing."""
 
     def make(self, seed: int, index: int) -> Picture:
         generator = np.random.default_rng([seed, index])
@@ -153,6 +164,8 @@ def start(job: Job, folder: Path, log: Path | None = None) -> int:
         out = os.open(log or folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # pytest's stand elsewhere.
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         os.environ["TMPDIR"] = str(folder / "tmp")
         tempfile.tempdir = None
         code = job.run(folder)

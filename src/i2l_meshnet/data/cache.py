@@ -20,7 +20,7 @@ from safetensors.numpy import save as encode
 
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import write_bytes
+from i2l_meshnet.files import write_safetensors
 from i2l_meshnet.untrusted import MOST_JSON_BYTES, parse_json
 
 FOLDER = ".i2l-meshnet"
@@ -73,7 +73,7 @@ def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[
             gc.enable()
     for path in _places(name, folder):
         try:
-            write_bytes(path, encode(table.arrays, metadata={"stamp": stamp, "table": table.describe()}))
+            write_safetensors(path, encode(table.arrays, metadata={"stamp": stamp, "table": table.describe()}))
         except FileError:
             continue
         return _open(path, stamp) or table

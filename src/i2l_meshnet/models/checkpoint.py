@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from i2l_meshnet import bodies
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import write_bytes
+from i2l_meshnet.files import write_safetensors
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -79,7 +79,7 @@ def write(state: dict[str, Tensor], metadata: Metadata, path: Path, *, half: boo
     tensors = {key: stored(key, value) for key, value in state.items()}
     header = {"format": FORMAT, "version": str(VERSION), _HEADER: json.dumps(metadata.to_json())}
     # safetensors' own writer of files goes by a temporary file that a kill would leave.
-    write_bytes(path, encode(tensors, metadata=header))
+    write_safetensors(path, encode(tensors, metadata=header))
 
 
 def read_metadata(path: Path) -> Metadata:

@@ -91,10 +91,22 @@ def write_state(path: Path, content: dict[str, Any]) -> None:
         try:
             # By an open file: PyTorch would put a path's name into the file.
             with temporary.open("wb") as file:
-                torch.save(content, file)
+                torch.save(_plain(content), file)
         except RuntimeError as error:
             # PyTorch's writer tells of a full disk so.
             raise FileError(f"cannot write {path}: the disk may be full; earlier states are still there") from error
+
+
+def _plain(value: Any) -> Any:
+    """The same content in containers and texts of its own, so that the same state has the same bytes.
+
+    A pickle tells whether two equal texts are one object; those of a state that was read are none.
+    """
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return sys.intern(value) if type(value) is str else value
 
 
 def read_state(path: Path, recipe: Recipe, processes: int) -> TrainingState:
