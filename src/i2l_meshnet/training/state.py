@@ -1,6 +1,7 @@
 """Saved training states: all that a run needs to go on as if it had never stopped."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
