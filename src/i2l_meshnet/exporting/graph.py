@@ -95,7 +95,8 @@ def write_openvino(onnx: Path, path: Path) -> None:
         openvino.save_model(openvino.Core().read_model(onnx), graph, compress_to_fp16=False)
         with zipfile.ZipFile(path, "w") as archive:
             for member in (graph, weights):
-                archive.write(member, member.name)
+                # Without the time, so that the same network has the same bytes.
+                archive.writestr(zipfile.ZipInfo(member.name), member.read_bytes())
 
 
 @contextlib.contextmanager
