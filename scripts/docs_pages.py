@@ -62,6 +62,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Leads links that are right in the repository, such as ../benchmarks/README.md, to the pages of the site."""
+    if page.file.src_uri in COPIED:
+        markdown = markdown.replace("](docs/", "](")
     for target, original in COPIED.items():
         markdown = markdown.replace(f"](../{original}", f"]({target}")
     return markdown
