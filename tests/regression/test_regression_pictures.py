@@ -1,8 +1,9 @@
 """The default model answers to twenty pictures as it did when `scripts/regression_pictures.py` was last run.
 
-Tolerances: the same machine gives the same bits, whatever the batch size of 1 to 20 differs by is below a tenth of
-them; other processors order sums otherwise. Measured with oneDNN and PyTorch held to older instruction sets
-(`ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default`), see docs/security.md.
+Tolerances: the same machine gives the same bits; batch sizes and processors order sums otherwise. Batches of 1 and 7
+move joints by up to 0.0001 px, the root by 0.08 mm and vertices against it by 0.02 mm; oneDNN and PyTorch held to older
+instructions (`ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default`) by 0.0002 px, 0.03 mm and 0.04 mm. Ten times that
+and more is let through.
 """
 
 import importlib.util
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "regression_pictures.py"
-TOLERANCE = {"keypoints": 0.05, "joints": 0.05, "root": 0.005, "lixel_vertices": 0.001, "param_vertices": 0.001}
-"""Pixels for what is in the picture, metres for the rest. A change of the weights moves them a hundred times as far."""
+TOLERANCE = {"keypoints": 0.01, "joints": 0.01, "root": 0.001, "lixel_vertices": 0.0005, "param_vertices": 0.0005}
+"""Pixels for what is in the picture, metres for the rest."""
 
 
 def test_the_default_model_answers_as_it_did() -> None:
