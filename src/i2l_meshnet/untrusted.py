@@ -103,9 +103,10 @@ def load_program(path: Path, extra_files: dict[str, Any]) -> torch.export.Export
             return torch.export.load(file, extra_files=extra_files)
 
 
+_OPERATION = r"torch\.ops\.(aten\.(?!from_file)\w+(\.\w+)?|higher_order\.wrap_with_(autocast|set_grad_enabled))"
 _PLAIN = {
-    "expr_str": r"(Mul|Add|Pow|Max|Min|Integer|Symbol|'[su]\d+'|positive=True|integer=True|[-\d(), ])*",
-    "target": r"(torch\.ops\.(aten|higher_order)\.\w+(\.\w+)?)?",
+    "expr_str": r"(Mul|Add|Max|Min|Integer|Symbol|'[su]\d+'|positive=True|integer=True|[-\d(), ])*",
+    **dict.fromkeys(("target", "as_operator"), rf"({_OPERATION})?"),
     "path_name": r"(weight|tensor)_\d+",
     **dict.fromkeys(("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn"), r"[\w.]*"),
     **dict.fromkeys(("in_spec", "out_spec"), r'[\w\s"\[\]{},:.\\]*'),
@@ -116,6 +117,8 @@ _PLAIN = {
 def _require_plain(value: Any, key: str) -> None:
     if isinstance(value, dict):
         for inner, item in value.items():
+            if not re.fullmatch(r"[\w.]*", inner):
+                raise ValueError(f"its key {inner[:80]!r} is more than a network needs")
             _require_plain(item, inner)
     elif isinstance(value, list):
         for item in value:

@@ -103,6 +103,7 @@ ATTACKS = {
     "an expression": replaced("expr_str", "__import__('os').system('touch MARK')"),
     "guards": guards,
     "another function": replaced("target", "torch.hub.load"),
+    "an operation that reads files": replaced("target", "torch.ops.aten.from_file.default"),
     "a name that is code": replaced("name", "x=__import__('os').system('touch MARK')#"),
     "a file elsewhere": elsewhere,
 }

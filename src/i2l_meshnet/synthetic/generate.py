@@ -77,7 +77,7 @@ class PictureShard:
     def image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """A picture, RGB."""
         data = self.jpeg[self.start[i] : self.start[i + 1]]
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if picture is None:
             raise FileError(f"picture {i} of a shard is broken; delete the shard and make it again")
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

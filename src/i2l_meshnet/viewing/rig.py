@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tyro.conf import Positional
 
 from i2l_meshnet.animation import USD_ENDINGS, require_usd, write_bvh, write_glb, write_usd
@@ -26,8 +28,8 @@ class RigOptions:
     person: int = 0
     """Which person of several, from 0."""
     mesh: Literal["network", "full"] = "network"
-    """Of .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full one with texture coordinates,
-    which comes near to that (docs/outputs.md)."""
+    """Of .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full one with texture
+    coordinates, which comes near to that (docs/outputs.md)."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for results of these bodies."""
 
@@ -53,6 +55,8 @@ def run(options: RigOptions) -> int:
         raise FileError(f"{scene.path} is damaged: its parameters are not those of the body {body.name}")
     if not all(values.isfinite().all() for values in (params.pose, params.shape, params.translation, times)):
         raise FileError(f"{scene.path} is damaged: its parameters hold values that are not numbers")
+    if not _are_rotations(params.pose):
+        raise FileError(f"{scene.path} is damaged: its pose is not made of rotations")
     body, params = animated(body, person.params, person.hands)
     if ending == ".bvh":
         write_bvh(options.out, body, params, times)
@@ -62,3 +66,10 @@ def run(options: RigOptions) -> int:
     frames = f"{len(times)} frames" if len(times) > 1 else "one pose"
     print(f"{options.out}: {person.label}, body {body.name}, {frames}")
     return 0
+
+
+def _are_rotations(matrices: Float[Tensor, "*b 3 3"]) -> bool:
+    """Whether the matrices are rotations, to the precision of half-precision numbers."""
+    product = matrices.double() @ matrices.double().mT
+    whole = torch.allclose(product, torch.eye(3, dtype=torch.float64).expand_as(product), atol=1e-2)
+    return whole and bool((torch.linalg.det(matrices.double()) > 0).all())
