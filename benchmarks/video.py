@@ -159,9 +159,12 @@ def _scores(
 def _thinned(person: Person, kept: Integer[np.ndarray, "n"]) -> Person:
     """The person in some frames of the clip, as a clip of these frames would have them."""
     rows = kept[(kept >= person.first) & (kept < person.first + len(person))] - person.first
+    # As in a clip of its own, a person begins and ends where they are seen.
+    there = np.flatnonzero(person.seen[rows])
+    rows = rows[there[0] : there[-1] + 1]
     folder = person.folder / "thinned"
     folder.mkdir(exist_ok=True)
-    first = int(np.searchsorted(kept, person.first))
+    first = int(np.searchsorted(kept, person.first + rows[0]))
     thin = Person(folder, person.identity, first, person.seen[rows], {})
     for name, column in person.columns.items():
         values = column[rows]

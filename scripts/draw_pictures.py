@@ -111,7 +111,7 @@ def draw_view(out: Path, work: Path) -> None:
     run("predict", PHOTO, "--out", work / "view", "--no-pictures", "--formats", "glb")
     result = work / "view" / f"{PHOTO.stem}.json"
     with visited("view", result, "--picture", PHOTO, "--port", 0, width=850, height=560) as page:
-        page.locator("canvas").wait_for()
+        page.locator("canvas").last.wait_for()
         page.get_by_text("look through the camera").wait_for()
         page.wait_for_timeout(15_000)
         page.screenshot(path=work / "view.png")

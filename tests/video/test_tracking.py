@@ -43,6 +43,14 @@ def test_a_short_gap_keeps_the_number_and_a_long_one_does_not(toy: Body) -> None
     assert sorted(follow(make_tracker(long, CAMERA, SIZE), 0, 50)[-1]) == [1]
 
 
+def test_frames_that_are_seconds_apart_keep_the_number(toy: Body) -> None:
+    """A slow camera, or a clip of one picture every few seconds."""
+    stage = Stage(toy, [standing(-1), standing(1)])
+    tracker = make_tracker(stage, CAMERA, SIZE, detect_every=10)
+    for number in range(12):
+        assert sorted(tracker.step(frame_pixels(number), 3.0 * number)) == [0, 1]
+
+
 def test_the_detector_runs_now_and_then_and_more_often_while_somebody_is_lost(toy: Body) -> None:
     stage = Stage(toy, [standing(-1), standing(1)])
     tracker = make_tracker(stage, CAMERA, SIZE, detect_every=10)

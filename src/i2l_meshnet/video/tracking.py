@@ -157,14 +157,16 @@ class Tracker:
         """How often the detector has run."""
         self._tracks: list[_Track] = []
         self._waited, self._next_identity = detect_every, 0
-        self._searching = True
+        self._searching, self._last = True, 0.0
 
     def step(self, pixels: UInt8[np.ndarray, "h w 3"], time: float) -> dict[int, Prediction]:
         """The people seen in the next frame, by a number that stays theirs. time: seconds, later than before.
 
         A person that the network does not recognise (`Prediction.reliable`) counts as not seen.
         """
-        self._tracks = [track for track in self._tracks if time - track.seen <= self.max_gap]
+        # Whoever was in the last frame is no stranger in this one, however long ago that was.
+        patience = max(self.max_gap, time - self._last)
+        self._tracks, self._last = [track for track in self._tracks if time - track.seen <= patience], time
         expected = [(track, track.expected_box(time)) for track in self._tracks]
         found = self._new_boxes(pixels)
         looks = [look for look in _looks(expected, found, time) if _inside(look[1].box, pixels)]
@@ -198,6 +200,7 @@ class Tracker:
             "waited": self._waited,
             "next_identity": self._next_identity,
             "searching": self._searching,
+            "last": self._last,
             "detections": self.detections,
         }
 
@@ -205,7 +208,7 @@ class Tracker:
         """Goes on where a tracker of the same clip was when it gave `state`."""
         self._tracks = [_Track.from_json(track) for track in state["tracks"]]
         self._waited, self._next_identity = state["waited"], state["next_identity"]
-        self._searching, self.detections = state["searching"], state["detections"]
+        self._searching, self._last, self.detections = state["searching"], state["last"], state["detections"]
 
     def _new_boxes(self, pixels: UInt8[np.ndarray, "h w 3"]) -> list[PersonBox]:
         """The detector's boxes, where it is its turn, and those to start from."""

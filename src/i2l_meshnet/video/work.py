@@ -263,7 +263,10 @@ def gather(
         for frame, identity in zip(rows.frame.tolist(), rows.identity.tolist(), strict=True):
             time = int(stretch.ticks[frame - stretch.first]) / TICKS
             past = spells.setdefault(identity, [])
-            if not past or (max_gap is not None and time - past[-1].time > max_gap):
+            after_gap = (
+                bool(past) and frame - past[-1].last > 1 and max_gap is not None and time - past[-1].time > max_gap
+            )
+            if not past or after_gap:
                 past.append(_Spell(identity, frame))
             past[-1].extend(frame, time)
         shapes = shapes or {key: (values.shape[1:], values.dtype) for key, values in rows.columns.items()}
@@ -302,6 +305,10 @@ class _Spell:
     last: int = 0
     count: int = 0
     time: float = 0.0
+
+    def ends_before(self, frame: int, time: float) -> bool:
+        """Whether nothing was seen from `time` on, and not in the frame before either."""
+        return self.last < frame - 1 and self.time < time
 
     def extend(self, frame: int, time: float) -> None:
         self.last, self.count, self.time = frame, self.count + 1, time
