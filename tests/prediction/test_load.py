@@ -11,9 +11,10 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.keypoint import keypoint_config
+from i2l_meshnet.models.loading import load_network
 from i2l_meshnet.models.snapshot import PREFIXES
 from i2l_meshnet.prediction import predictor as module
-from i2l_meshnet.prediction.predictor import MeshPredictor, load_network
+from i2l_meshnet.prediction.predictor import MeshPredictor
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
 BOXES = [[50.0, 20.0, 60.0, 150.0], [180.0, 10.0, 70.0, 180.0]]

@@ -11,9 +11,10 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.crop import make_crop, prepare_box
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.prediction.boxes import PersonBox
 from i2l_meshnet.prediction.intrinsics import DEFAULT_FIELD_OF_VIEW, Intrinsics
-from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, MeshPredictor, as_photo, choose_device
+from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, MeshPredictor, as_photo
 
 INTRINSICS = Intrinsics(matrix=(860.0, 860.0, 449.5, 349.5))
 

@@ -159,12 +159,16 @@ class ExportedNetwork:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyNetwork:
-    """A network to predict with, on `device`, the body that it predicts, and what its file says about itself."""
+    """A network to predict with, on `device`, the body that it predicts, and what its file says about itself.
+
+    precision: of its convolutions, "int8" included.
+    """
 
     network: LixelNetwork
     body: Body
     metadata: Metadata
     runtime: Runtime
+    precision: str
     predicts_parameters: bool
     device: torch.device
 
@@ -179,6 +183,7 @@ class ReadyNetwork:
             "licence": self.metadata.licence,
             "source": self.metadata.source,
             "runtime": self.runtime,
+            "precision": self.precision,
         }
 
 
@@ -207,14 +212,15 @@ def load_ready(
             raise InputError("--precision fp16 is OpenVINO's: give a network that `i2l-meshnet export` wrote for it")
         network, body, metadata = load_network(path, body_directory)
         ready = for_inference(network, precision, chosen)
-        return ReadyNetwork(ready, body, metadata, "torch", network.parameter_regressor is not None, chosen)
+        return ReadyNetwork(ready, body, metadata, "torch", precision, network.parameter_regressor is not None, chosen)
     runtime = runtime or readers[0]
     if runtime not in readers:
         raise InputError(f"{path.name} is for --runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}")
     if device == "cuda":
         raise InputError(f"{path.name} is an exported network, which runs on the CPU: leave out --device cuda")
     exported, body, metadata = load_exported(path, body_directory, runtime, precision)
-    return ReadyNetwork(exported, body, metadata, runtime, exported.predicts_parameters, torch.device("cpu"))
+    numbers = exported.arithmetic if precision == "fp32" else precision
+    return ReadyNetwork(exported, body, metadata, runtime, numbers, exported.predicts_parameters, torch.device("cpu"))
 
 
 def load_exported(

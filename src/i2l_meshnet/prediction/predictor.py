@@ -141,11 +141,7 @@ class MeshPredictor:
                 warnings.warn(NO_DETECTOR, stacklevel=2)
             else:
                 detector = PersonDetector(found, score_threshold)
-        facts = {
-            "weights": "default" if weights is None else path.name,
-            **ready.facts,
-            "precision": precision,
-        }
+        facts = {"weights": "default" if weights is None else path.name, **ready.facts}
         return cls(ready.network, ready.body, detector, ready.device, batch_size, facts, hands)
 
     @overload
