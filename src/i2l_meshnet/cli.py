@@ -77,7 +77,7 @@ def view(options: Annotated[ViewOptions, tyro.conf.arg(name="")]) -> int:
 
 
 def rig(options: Annotated[RigOptions, tyro.conf.arg(name="")]) -> int:
-    """Write a saved person as a file with skeleton and motion: skinned GLB or BVH."""
+    """Write a saved person as a file with skeleton and motion: skinned GLB or USD, or BVH."""
     return rigging.run(options)
 
 

@@ -62,6 +62,16 @@ def test_a_person_of_a_clip_becomes_an_animated_glb(clip: Path, toy: Body, tmp_p
         np.testing.assert_allclose(file.pose(float(time)), vertices * CAMERA_TO_GLTF, atol=1e-4)
 
 
+def test_a_person_of_a_clip_becomes_an_animated_usd(clip: Path, toy: Body, tmp_path: Path) -> None:
+    usd = pytest.importorskip("pxr.Usd", reason="the extra [usd] is not installed")
+    out = tmp_path / "walker.usdc"
+    assert cli.main(["rig", str(clip), "--person", "1", "--out", str(out)]) == 0
+    stage = usd.Stage.Open(str(out))
+    times = np.array(stage.GetPrimAtPath("/walker/skeleton/motion").GetAttribute("rotations").GetTimeSamples())
+    np.testing.assert_allclose(times / stage.GetTimeCodesPerSecond(), np.arange(4, 12) / 25)
+    assert len(stage.GetPrimAtPath("/walker/mesh").GetAttribute("points").Get()) == toy.joint_regressor.shape[1]
+
+
 def test_a_person_of_a_photo_becomes_a_rig_in_the_photos_pose(photo: Path, tmp_path: Path) -> None:
     with np.load(photo.with_suffix(".npz")) as arrays:
         expected = arrays["param_vertices"] * CAMERA_TO_GLTF
@@ -85,7 +95,7 @@ def test_what_does_not_fit_is_told_in_one_line(photo: Path, clip: Path, tmp_path
         )
     good = ["--out", str(tmp_path / "x.glb")]
     cases = [
-        ([str(photo), "--out", "x.fbx"], "ends neither in .glb nor in .bvh"),
+        ([str(photo), "--out", "x.fbx"], "ends in none of .glb, .bvh, .usd"),
         ([str(photo), "--person", "2", *good], "has 2, numbered from 0"),
         ([str(tmp_path / "missing.npz"), *good], "there is no"),
         ([str(tmp_path / "missing.json"), *good], "there is no"),
