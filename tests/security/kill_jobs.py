@@ -156,11 +156,13 @@ def start(job: Job, folder: Path, log: Path | None = None) -> int:
     What it prints goes to `<folder>.log` if no other log is named, temporary files of the system's to `<folder>/tmp`.
     """
     pid = os.fork()
+    # Here and there, for either may come first.
+    with contextlib.suppress(OSError):
+        os.setpgid(pid, 0)
     if pid:
         return pid
     code = 70
     try:
-        os.setpgid(0, 0)
         out = os.open(log or folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
