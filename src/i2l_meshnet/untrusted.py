@@ -26,6 +26,8 @@ PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "A
 """Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
 MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
+MOST_BYTES = 500 * 10**6
+"""Of any other file that is read as a whole."""
 FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
 """An archive may unfold to that many bytes, and beyond them to that many times its own size."""
 LONGEST_EMPTY = 10**6
@@ -48,10 +50,15 @@ def open_picture(file: Path | BytesIO) -> Image.Image:
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     """The value in a JSON file of at most `most` bytes."""
+    return parse_json(read_bytes(path, most))
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file of at most `most` bytes."""
     size = path.stat().st_size
     if size > most:
         raise ValueError(f"it has {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} that are read")
-    return parse_json(path.read_bytes())
+    return path.read_bytes()
 
 
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

@@ -209,7 +209,7 @@ def cache(folder: Path) -> Calls:
     def load() -> None:
         files = [folder / "PW3D" / "data" / "3DPW_train.json"]
         # Writing anew is the answer to a broken cache; here the rest of the work is of no account.
-        with mock.patch("i2l_meshnet.data.cache.write_bytes"):
+        with mock.patch("i2l_meshnet.data.cache.write_safetensors"):
             table = load_table("PW3D-train", folder / "PW3D", files, lambda: source.table)
         for index in range(len(table)):
             table.group(index)
@@ -382,6 +382,7 @@ def torch_files(folder: Path) -> Calls:
 
 def _but_incomplete(call: Callable[[], object]) -> Callable[[], object]:
     """Files that are read as they should be, but lack most of a network: that error is the result."""
+
     def read() -> None:
         try:
             call()

@@ -20,7 +20,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, make_crop, warp_image
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import open_picture
+from i2l_meshnet.untrusted import open_picture, read_bytes
 
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 JPEG_START = b"\xff\xd8\xff"
@@ -60,9 +60,11 @@ def cut_crop(
     Raises FileError for a picture that is missing, damaged or of another size.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise FileError(f"picture {path} is not there ({error.strerror}); `data check` lists what is needed") from error
+    except ValueError as error:
+        raise FileError(f"picture {path} cannot be read: {error}") from error
     factor = 1
     if not full_decode and data.startswith(JPEG_START):
         (a, b, _), (c, d, _) = affine.tolist()

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.synthetic.figure import SEGMENTS, turn_between
+from i2l_meshnet.untrusted import read_bytes
 
 JOINT_NAMES: dict[str, tuple[str, ...]] = {
     "hips": ("hips", "hip", "pelvis"),
@@ -57,9 +58,11 @@ class Motion:
 def read_bvh(path: Path) -> Motion:
     """Reads a BVH file. Raises FileError where it is not one."""
     try:
-        header, _, motion = path.read_text(encoding="utf-8", errors="replace").partition("MOTION")
+        header, _, motion = read_bytes(path).decode("utf-8", "replace").partition("MOTION")
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise FileError(f"cannot read {path}: {error}") from error
     try:
         return _parse(header.split(), motion)
     except (ValueError, IndexError, OverflowError) as error:

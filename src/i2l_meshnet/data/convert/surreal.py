@@ -20,6 +20,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from i2l_meshnet.untrusted import read_bytes
 
 SPLITS = ("train", "val")
 WIDTH, HEIGHT = 320, 240
@@ -79,9 +80,9 @@ def _chosen_clips(path: Path | None) -> set[str] | None:
     if path is None:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise FileError(f"cannot read the list of clips {path}: it is no text") from error
+        lines = read_bytes(path).decode("utf-8").splitlines()
+    except ValueError as error:
+        raise FileError(f"cannot read the list of clips {path}: it is no text, or too long") from error
     except OSError as error:
         raise FileError(f"cannot read the list of clips {path}: {error.strerror}") from error
     return {"/".join(line.strip().split("/")[-3:]) for line in lines if line.strip()}
