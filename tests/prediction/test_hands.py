@@ -170,7 +170,7 @@ def test_a_mirrored_camera_and_crop_see_the_mirror_image():
 def test_boxes_turned_and_mirrored_are_cut_where_they_lie(hands: HandPredictor):
     pixels = np.zeros((200, 300, 3), np.uint8)
     box = PersonBox((180.0, 40.0, 60.0, 60.0), prepared=True, mirrored=True, rotation=0.4)
-    crop = hands._crop(pixels, box).mirror(300)
+    crop = hands.look(pixels, box)[0].mirror(300)
     centre = crop.to_image(torch.tensor([[112.0, 112.0]]))
     torch.testing.assert_close(centre, torch.tensor([[210.0, 70.0]]), atol=1e-3, rtol=0)
     assert bool(crop.mirrored)
