@@ -179,9 +179,9 @@ def test_broken_weights_are_told(network: TruthNetwork, anny: Body, scenes: list
 
 
 def test_a_prepared_box_is_used_as_it_is(predictor: MeshPredictor, grid: LixelGrid, scenes: list[Scene]) -> None:
-    crop = predictor._crop(scenes[0].pixels, PersonBox((10.0, 20.0, 192.0, 256.0), prepared=True))
+    crop = predictor.look(scenes[0].pixels, PersonBox((10.0, 20.0, 192.0, 256.0), prepared=True))[0]
     torch.testing.assert_close(crop.affine, torch.tensor([[1.0, 0, -10], [0, 1, -20]]))
-    wide = predictor._crop(scenes[0].pixels, PersonBox((10.0, 20.0, 384.0, 256.0), prepared=True))
+    wide = predictor.look(scenes[0].pixels, PersonBox((10.0, 20.0, 384.0, 256.0), prepared=True))[0]
     torch.testing.assert_close(wide.affine[:, :2], torch.eye(2) / 2)
 
 
