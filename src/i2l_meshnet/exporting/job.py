@@ -108,13 +108,9 @@ def run(options: ExportOptions) -> int:
                 expected, _predictor(temporary, body, options.body_dir, runtime, precision), seen
             )
         if not found["fp32"].mesh <= limit:
+            advice = "calibrate with more pictures of your kind (--pictures), or raise" if options.int8 else "see"
             raise InputError(
-                f"{options.out} is not written: {found['fp32']}, more than the limit of {limit:g} mm; "
-                + (
-                    "calibrate with more pictures of your kind (--pictures), or raise --limit"
-                    if options.int8
-                    else "see --limit"
-                )
+                f"{options.out} is not written: {found['fp32']}, more than the limit of {limit:g} mm; {advice} --limit"
             )
         size = temporary.stat().st_size / 1e6
     people = found["fp32"].people
@@ -136,9 +132,8 @@ def write(
     Raises InputError where a converter is not installed.
     """
     program, outputs = trace(network)
-    fit = None if network.parameter_fit is None else network.parameter_fit.state_dict()
-    if network.parameter_regressor is None:
-        fit = None
+    fitted = None if network.parameter_regressor is None else network.parameter_fit
+    fit = None if fitted is None else fitted.state_dict()
     description = Description(metadata, outputs, "int8" if calibration else "fp32", version("i2l-meshnet"), fit)
     if runtime == "torch":
         write_torch(program, description, path)
