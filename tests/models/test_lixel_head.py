@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from i2l_meshnet.geometry.lixel import soft_argmax
-from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
+from i2l_meshnet.models.lixel_head import LixelHead, attended_soft_argmax, linear_soft_argmax
 from i2l_meshnet.models.reference import PlainLixelHead
 
 
@@ -30,6 +30,29 @@ def test_equals_the_plain_soft_argmax(seed: int, batch: int, points: int, bins: 
     torch.testing.assert_close(linear_soft_argmax(features, weight), expected, atol=1e-10, rtol=0)
     learned = linear_soft_argmax(features.requires_grad_(), weight.requires_grad_())
     torch.testing.assert_close(learned, expected, atol=1e-10, rtol=0)
+
+
+def test_attention_is_the_soft_argmax() -> None:
+    features, weight = draw(5, 3, 16, 12).requires_grad_(), draw(6, 40, 16).requires_grad_()
+    pull = draw(7, 3, 40)
+    expected, found = soft_argmax(weight @ features), attended_soft_argmax(features, weight)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    wanted = torch.autograd.grad((expected * pull).sum(), (features, weight))
+    for gradient, other in zip(torch.autograd.grad((found * pull).sum(), (features, weight)), wanted, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-9, rtol=0)
+
+
+@pytest.mark.gpu
+def test_attention_on_a_gpu_holds_no_heatmaps() -> None:
+    features, weight = draw(5, 8, 256, 64).float().cuda(), draw(6, 6890, 256).float().cuda()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.no_grad():
+        found = linear_soft_argmax(features, weight)
+    added = torch.cuda.max_memory_allocated() - before
+    assert added < 6890 * 64 * 4 * 8 / 2
+    expected = soft_argmax(weight.double() @ features.double())
+    torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=0)
 
 
 def test_gradients_equal_finite_differences() -> None:

@@ -2,8 +2,9 @@
 
     memory published|fp32|bf16 BATCH    MiB that a forward pass of the published network adds at its peak
     mesh                                seconds from the first import to the mesh of a made-up picture
+    pictures FOLDER OUT                 seconds of `predict` on a folder's pictures, and MiB at the peak
 
-Prints the number.
+Prints the numbers.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import gc
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from i2l_meshnet.errors import InputError
@@ -20,7 +22,13 @@ _START = time.perf_counter()
 
 def measure(*arguments: str) -> float:
     """Runs this module in a fresh process and gives the number that it prints. Raises InputError if it fails."""
-    return float(output("-m", "i2l_meshnet.benchmarking.fresh", *arguments).splitlines()[-1])
+    return values(*arguments)[0]
+
+
+def values(*arguments: str) -> list[float]:
+    """As `measure`, where there are several numbers."""
+    printed = output("-m", "i2l_meshnet.benchmarking.fresh", *arguments)
+    return [float(word) for word in printed.splitlines()[-1].split()]
 
 
 def output(*arguments: str) -> str:
@@ -32,7 +40,7 @@ def output(*arguments: str) -> str:
     return done.stdout
 
 
-def _pass_memory(way: str, batch: int) -> float:
+def _pass_memory(way: str, batch: str) -> float:
     import torch
 
     from i2l_meshnet.benchmarking.machine import memory
@@ -44,7 +52,7 @@ def _pass_memory(way: str, batch: int) -> float:
     body = made_up_body()
     network = assembly.build(assembly.published_config(body), body).eval()
     network = plain_copy(network) if way == "published" else for_inference(network, "bf16" if way == "bf16" else "fp32")
-    image = pictures(batch)
+    image = pictures(int(batch))
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # Gives freed memory back, which the pass would use unseen.
     Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak of setting up.
@@ -64,5 +72,22 @@ def _first_mesh() -> float:
     return time.perf_counter() - _START
 
 
+def _all_pictures(folder: str, out: str) -> tuple[float, float]:
+    from i2l_meshnet.benchmarking.machine import memory
+    from i2l_meshnet.prediction import job
+    from i2l_meshnet.prediction.job import PredictOptions
+
+    start = time.perf_counter()
+    job.run(PredictOptions((folder,), Path(out), formats=(), pictures=False, detect=False))
+    return time.perf_counter() - start, memory("VmHWM", "/proc/self/status")
+
+
+MEASUREMENTS: dict[str, Callable[..., float | tuple[float, ...]]] = {
+    "memory": _pass_memory,
+    "mesh": _first_mesh,
+    "pictures": _all_pictures,
+}
+
 if __name__ == "__main__":
-    print(_pass_memory(sys.argv[2], int(sys.argv[3])) if sys.argv[1] == "memory" else _first_mesh())
+    found = MEASUREMENTS[sys.argv[1]](*sys.argv[2:])
+    print(*(found if isinstance(found, tuple) else (found,)))

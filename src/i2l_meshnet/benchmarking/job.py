@@ -14,12 +14,28 @@ from rich.console import Console
 from rich.table import Table
 
 from i2l_meshnet.benchmarking import machine, measures
-from i2l_meshnet.benchmarking.rows import COLUMNS, Row
+from i2l_meshnet.benchmarking.growth import draw_growth, growth
+from i2l_meshnet.benchmarking.rows import COLUMNS, Row, markdown_table
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.loading import choose_device
 
-Group = Literal["published", "default", "runtimes", "memory", "cold", "body", "procrustes", "render", "predict"]
+Group = Literal[
+    "published",
+    "default",
+    "runtimes",
+    "gpu",
+    "parts",
+    "memory",
+    "cold",
+    "training",
+    "loader",
+    "evaluation",
+    "body",
+    "procrustes",
+    "render",
+    "predict",
+]
 KINDS = (torch.float32, torch.bfloat16)
 """Of the matrix products that tell what the machine can do at most."""
 
@@ -29,8 +45,9 @@ class BenchOptions:
     """Measure this machine: ours against the published formulation, by turns."""
 
     only: tuple[Group, ...] = get_args(Group)
-    """What to measure: the published network, the default one, both by other runtimes (extra openvino), memory, first
-    results, body layer, alignment, rasteriser, the whole of predict."""
+    """What to measure: the published network, the default one, both by other runtimes (extra openvino), what a GPU
+    does, the rewritten parts, memory, first results, training step, loader, evaluation, body layer, alignment,
+    rendering, the whole of predict."""
     quick: bool = False
     """Few turns and small batches: some minutes in place of many."""
     weights: Path | None = None
@@ -41,6 +58,13 @@ class BenchOptions:
     """Photo of people for `predict`; a made-up picture, taken as one person, if not given."""
     photos: int = 100
     """Copies of the photo for `predict` (8 with --quick)."""
+    compile: bool = False
+    """Measure torch.compile too, which takes minutes to compile: the published network and the training step."""
+    growth: Path | None = None
+    """Measure how cost grows with batch, people, pictures, vertices and picture size in place of all that, and draw it
+    into this folder (extra plots)."""
+    most_photos: int = 200
+    """The most pictures of --growth; 10000 takes an hour or two."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run."""
     threads: int | None = None
@@ -51,10 +75,14 @@ class BenchOptions:
     """Write the rows to this file too."""
     markdown: bool = False
     """Print the table as Markdown."""
+    update: Path | None = None
+    """Markdown file whose part between <!-- bench --> and <!-- /bench --> (or growth) the table replaces."""
 
     def __post_init__(self) -> None:
         if self.photos < 1 or (self.threads is not None and self.threads < 1):
             raise InputError("--photos and --threads are at least 1")
+        if self.update is not None and not self.update.is_file():
+            raise InputError(f"there is no file {self.update} to update")
         if self.photo is not None and not self.photo.is_file():
             raise InputError(f"there is no photo {self.photo}")
 
@@ -67,9 +95,14 @@ def run(options: BenchOptions) -> int:
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     before = _load()
     peaks = {str(kind).removeprefix("torch."): round(machine.matmul_peak(device, kind, clock)) for kind in KINDS}
+    bench = _bench(options, device, clock)
     rows: list[Row] = []
-    for group, measure in _measures(options, device, clock).items():
-        if group in options.only:
+    curves = [] if options.growth is None else [*growth(bench.compare, options.most_photos)]
+    rows += [row for curve in curves for row in curve.rows()]
+    groups = {} if curves else _measures(options, bench)
+    wanted = {*options.only, *(["compiled"] if options.compile else [])}
+    for group, measure in groups.items():
+        if group in wanted:
             print(f"measuring: {group}", file=sys.stderr, flush=True)
             rows += measure()
     facts = {
@@ -79,6 +112,11 @@ def run(options: BenchOptions) -> int:
         "matmul_peak_gflops": peaks,
     }
     _print(facts, rows, options.markdown)
+    if options.growth is not None:
+        draw_growth(curves, options.growth)
+    if options.update is not None:
+        text = "\n\n".join(_facts(facts)) + "\n\n" + markdown_table(rows)
+        _update(options.update, "growth" if curves else "bench", text)
     if options.json is not None:
         content = {**facts, "rows": [dataclasses.asdict(row) for row in rows]}
         with atomic_path(options.json) as path:
@@ -86,19 +124,37 @@ def run(options: BenchOptions) -> int:
     return 0
 
 
-def _measures(
-    options: BenchOptions, device: torch.device, clock: Callable[[], float]
-) -> dict[str, Callable[[], Iterable[Row]]]:
-    """What makes each group's rows."""
+def _update(file: Path, name: str, text: str) -> None:
+    """Replaces what is between two marks of a Markdown file. Raises InputError if it has none."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = file.read_text(encoding="utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise InputError(f"{file} has no part between {start} and {end}")
+    with atomic_path(file) as path:
+        path.write_text(f"{before}{start}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def _bench(options: BenchOptions, device: torch.device, clock: Callable[[], float]) -> measures.Bench:
     large = (8,) if options.quick else (8, 32) if device.type == "cpu" else (64, 256)
-    bench = measures.Bench(device, 3 if options.quick else 9, 10.0 if options.quick else 60.0, clock, (1, *large))
+    return measures.Bench(device, 3 if options.quick else 9, 8.0 if options.quick else 30.0, clock, (1, *large))
+
+
+def _measures(options: BenchOptions, bench: measures.Bench) -> dict[str, Callable[[], Iterable[Row]]]:
+    """What makes each group's rows."""
     photos = min(options.photos, 8) if options.quick else options.photos
     return {
         "published": lambda: measures.published_network(bench, options.weights, options.body_dir),
         "default": lambda: measures.default_network(bench),
+        "compiled": lambda: measures.compiled_network(bench, options.weights, options.body_dir),
         "runtimes": lambda: measures.runtimes(bench, options.weights, options.body_dir),
+        "gpu": lambda: measures.gpu(bench),
+        "parts": lambda: measures.parts(bench),
         "memory": lambda: measures.pass_memory(bench),
         "cold": lambda: measures.cold_start(options.photo),
+        "training": lambda: measures.training_step(bench, 4 if options.quick else 16, options.compile),
+        "loader": lambda: measures.loader(bench, 16 if options.quick else 48),
+        "evaluation": lambda: measures.evaluation(bench),
         "body": lambda: measures.body_layer(bench),
         "procrustes": lambda: measures.procrustes(bench),
         "render": lambda: measures.rendering(bench),
@@ -108,18 +164,21 @@ def _measures(
 
 def _print(facts: dict[str, Any], rows: Sequence[Row], markdown: bool) -> None:
     console = Console(highlight=False)
-    peaks = ", ".join(f"{kind} {value:,} GFLOP/s" for kind, value in facts["matmul_peak_gflops"].items())
-    loads = " to ".join("unknown" if load is None else f"{load:.1f}" for load in facts["load_before_and_after"])
-    for line in (facts["machine"], f"clock: {facts['clock']}; load {loads}; matrix products reach {peaks}"):
+    for line in _facts(facts):
         console.print(line, markup=False, soft_wrap=True)
     if markdown:
-        lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(row.cells() for row in rows)]
-        print("", *(f"| {' | '.join(cells)} |" for cells in lines), sep="\n")
+        print("", markdown_table(rows), sep="\n", end="")
         return
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*row.cells())
     console.print(table)
+
+
+def _facts(facts: dict[str, Any]) -> tuple[str, str]:
+    peaks = ", ".join(f"{kind} {value:,} GFLOP/s" for kind, value in facts["matmul_peak_gflops"].items())
+    loads = " to ".join("unknown" if load is None else f"{load:.1f}" for load in facts["load_before_and_after"])
+    return facts["machine"], f"clock: {facts['clock']}; load {loads}; matrix products reach {peaks}"
 
 
 def _load() -> float | None:

@@ -1,6 +1,7 @@
 """What `i2l-meshnet bench` measures, one function a group of rows."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import statistics
@@ -10,28 +11,37 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import conv1d
 
 from i2l_meshnet import assets
 from i2l_meshnet.benchmarking import fresh
+from i2l_meshnet.benchmarking.loader import CASES, loading_ways
+from i2l_meshnet.benchmarking.peers import Missing, anny_body, pyrender_picture, smplx_body
 from i2l_meshnet.benchmarking.published import align_plainly, pose_plainly
-from i2l_meshnet.benchmarking.rows import Row, timed_rows
+from i2l_meshnet.benchmarking.rows import Row, missing_row, timed_rows
 from i2l_meshnet.benchmarking.runtimes import exported_ways
-from i2l_meshnet.benchmarking.subjects import SEED, made_up_body, made_up_network, person
+from i2l_meshnet.benchmarking.scoring import VERTICES, make_predictions, published_evaluate, scored
+from i2l_meshnet.benchmarking.subjects import SEED, made_up_body, made_up_network, person, pictures
+from i2l_meshnet.benchmarking.training_step import step_ways
 from i2l_meshnet.benchmarking.turns import Turns, take_turns
 from i2l_meshnet.bodies import Body, BodyParams, load_body
+from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.exported import ExportedNetwork, import_openvino
-from i2l_meshnet.models.inference import for_inference
+from i2l_meshnet.models.inference import Precision, for_inference
+from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
 from i2l_meshnet.models.loading import default_weights, load_network
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelNetwork
@@ -41,9 +51,11 @@ from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.job import PredictOptions
 from i2l_meshnet.rendering.raster import rasterize
+from i2l_meshnet.rendering.shading import project, render_meshes
 
 Ways = Mapping[str, Callable[[], object]]
 PUBLISHED = "published"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 COMMAND = "import sys; from i2l_meshnet.cli import main; sys.exit(main())"
 PHOTO_SIZE = (1024, 1536)
 """Height and width of the made-up photo."""
@@ -68,15 +80,60 @@ class Bench:
 def published_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
     """Forward passes of the published network, made up or of a checkpoint or snapshot: the oracle and ours."""
     network, _ = _published(weights, body_directory)
-    ready = {PUBLISHED: plain_copy(network), "fp32": for_inference(network), "bf16": for_inference(network, "bf16")}
-    yield from _forward_passes(bench, "published network", ready)
+    ready = {PUBLISHED: plain_copy(network)}
+    ready |= {way: for_inference(network, way, bench.device) for way in PRECISIONS}
+    if bench.device.type == "cuda":
+        ready[f"{PUBLISHED}, TF32"] = _with_tensor_float(ready[PUBLISHED]).to(bench.device)  # its best plain mode
+    yield from _forward_passes(bench, "published network", ready, for_inference(network, pack=False))
+
+
+def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
+    """Forward passes of the published network through torch.compile: minutes to compile, so only when asked for.
+
+    On a GPU with the fastest kernels it finds and the whole pass as one CUDA graph (max-autotune).
+    """
+    network, _ = _published(weights, body_directory)
+    plain = {way: for_inference(network, way, bench.device, pack=False) for way in PRECISIONS}
+    mode = "max-autotune" if bench.device.type == "cuda" else "default"
+    ready: dict[str, Any] = {PUBLISHED: plain_copy(network), **plain}
+    ready |= {f"{way}, compiled": _Compiled(part, mode) for way, part in plain.items()}
+    yield from _forward_passes(bench, "published network, torch.compile", ready, plain["fp32"])
+
+
+class _Compiled(torch.nn.Module):
+    """A network through torch.compile, still with its grid."""
+
+    def __init__(self, network: MeshNet, mode: str) -> None:
+        super().__init__()
+        self.grid, self.run = network.grid, torch.compile(network, mode=mode)
+
+    def forward(self, image: Tensor) -> Any:
+        return self.run(image)
+
+
+def _with_tensor_float(network: MeshNet) -> MeshNet:
+    """A copy whose passes may use TensorFloat-32, as the published code's PyTorch does by itself."""
+    network = copy.deepcopy(network)
+    earlier: list[tuple[Any, Any]] = []
+
+    def switch(part: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        earlier.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+
+    def restore(part: torch.nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = earlier.pop()
+
+    network.register_forward_pre_hook(switch)
+    network.register_forward_hook(restore)
+    return network
 
 
 def default_network(bench: Bench) -> Iterator[Row]:
     """Forward passes of the network that ships; its peer is itself as it was trained."""
     network, _, _ = load_network(default_weights())
-    ready = {"as trained": network, "fp32": for_inference(network), "bf16": for_inference(network, "bf16")}
-    yield from _forward_passes(bench, "default network", ready)
+    ready = {"as trained": network, "fp32": for_inference(network, device=bench.device)}
+    yield from _forward_passes(bench, "default network", ready, network)
+    yield missing_row("default network", "bf16", "not offered: keypoints move by half a pixel, the mesh by centimetres")
 
 
 def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
@@ -94,9 +151,8 @@ def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) ->
     for what, peer, network, body in networks:
         with tempfile.TemporaryDirectory() as folder:
             ready = {peer: plain_copy(network), "fp32": for_inference(network)}
-            yield from _forward_passes(
-                bench, f"{what}, runtimes", {**ready, **exported_ways(network, body, Path(folder))}
-            )
+            ways = {**ready, **exported_ways(network, body, Path(folder))}
+            yield from _forward_passes(bench, f"{what}, runtimes", ways, for_inference(network, pack=False))
 
 
 def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshNet, Body]:
@@ -108,11 +164,12 @@ def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshN
 
 
 @torch.inference_mode()
-def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork]) -> Iterator[Row]:
-    networks = {
-        way: network.to(bench.device) if isinstance(network, MeshNet) else network for way, network in networks.items()
-    }
+def _forward_passes(
+    bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork], counted: MeshNet
+) -> Iterator[Row]:
+    """counted: a network whose operations the ways but the first do; PyTorch does not count packed ones."""
     first = next(iter(networks))
+    networks[first].to(bench.device)  # pyright: ignore[reportAttributeAccessIssue] (the peer is a network of ours)
     height, width = networks[first].grid.crop_size
     crop = torch.from_numpy(person(height, width)).to(bench.device).permute(2, 0, 1).float() / 255
 
@@ -124,7 +181,11 @@ def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet | Ex
     placed = {way: _in_space(network, crops(way, 1)) for way, network in networks.items()}
     deviations = {way: 1000 * float((found - placed[first]).norm(dim=-1).max()) for way, found in placed.items()}
     del deviations[first]
-    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items() if isinstance(network, MeshNet)}
+    ours = work_of(counted.to(bench.device), crops("", 1))
+    work = {way: ours for way, network in networks.items() if not isinstance(network, ExportedNetwork)}
+    oracle = networks[first]
+    if isinstance(oracle, MeshNet):
+        work[first] = work_of(oracle, crops(first, 1))
     for batch in bench.batches:
         turns = bench.compare({way: partial(network, crops(way, batch)) for way, network in networks.items()})
         yield from timed_rows(f"{what}, batch {batch}", turns, batch, batch > 1, deviations, work)
@@ -191,10 +252,46 @@ def body_layer(bench: Bench, batch: int = 16) -> Iterator[Row]:
         bodies = [pose_plainly(body, pose[i : i + 1], shape[i : i + 1], shift[:1]) for i in range(batch)]
         return torch.cat(bodies)[:, : len(body.template)]
 
-    with torch.inference_mode():
-        deviation = 1000 * float((body(params).vertices - plainly()).norm(dim=-1).max())
-        turns = bench.compare({"one by one": plainly, "ours": lambda: body(params)})
-    yield from timed_rows(f"body layer, {batch} bodies", turns, batch, deviations={"ours": deviation})
+    ways, absent = _present({"smplx": lambda: smplx_body(body, params)})
+    ours = lambda: body(params).vertices  # noqa: E731
+    yield from _body_rows(bench, f"body layer, {batch} bodies", {"one by one": plainly, **ways, "ours": ours}, batch)
+    yield from _absent_rows(f"body layer, {batch} bodies", absent)
+
+    person = AnnyBody.load(bones=None)
+    turned = torch.randn(batch, len(person.bones), 3, generator=generator) * 0.2
+    shapes = torch.rand(batch, len(person.shape_names), generator=generator)
+    posed = BodyParams(axis_angle_to_matrix(turned), shapes, shift)
+    ways, absent = _present({"anny": lambda: anny_body(person, person.shape_names, posed)})
+    ours = lambda: person(posed).vertices  # noqa: E731
+    yield from _body_rows(bench, f"Anny body, {batch} bodies", {**ways, "ours": ours}, batch)
+    yield from _absent_rows(f"Anny body, {batch} bodies", absent)
+
+
+def _present(
+    peers: Mapping[str, Callable[[], Callable[[], Any]]],
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """The peers that are ready here, and why the others are not."""
+    ready, absent = {}, {}
+    for name, make in peers.items():
+        try:
+            ready[name] = make()
+        except Missing as error:
+            absent[name] = str(error)
+    return ready, absent
+
+
+def _absent_rows(what: str, absent: Mapping[str, str]) -> Iterator[Row]:
+    for name, reason in absent.items():
+        yield missing_row(what, name, reason)
+
+
+@torch.inference_mode()
+def _body_rows(bench: Bench, what: str, ways: Mapping[str, Callable[[], Tensor]], batch: int) -> Iterator[Row]:
+    """Rows of ways that give vertices (m), each with its deviation from the first's."""
+    first, *others = ways
+    wanted = ways[first]()
+    deviations = {way: 1000 * float((ways[way]() - wanted).norm(dim=-1).max()) for way in others}
+    yield from timed_rows(what, bench.compare(ways), batch, deviations=deviations)
 
 
 def procrustes(bench: Bench, batch: int = 32) -> Iterator[Row]:
@@ -214,15 +311,89 @@ def procrustes(bench: Bench, batch: int = 32) -> Iterator[Row]:
 
 
 def rendering(bench: Bench, side: int = 1024) -> Iterator[Row]:
-    """The rasteriser on one body that fills the picture; CPU."""
+    """One body that fills the picture, drawn with light, against `pyrender`; and our rasteriser alone; CPU."""
     body = load_body("anny")
-    points = body(body.rest_params(1)).vertices[0, :, [0, 2, 1]].numpy()
-    points = points - points.min(0)
-    points = points / points.max() * (side - 1)
-    points[:, 2] += 1
-    faces = body.faces.numpy()
-    turns = bench.compare({"ours": lambda: rasterize(points, faces, (side, side))})
-    yield from timed_rows(f"rasteriser, a body in {side} x {side}", turns)
+    vertices = (body(body.rest_params(1)).vertices[0] @ body.upright.T).numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    vertices = vertices - (vertices.min(0) + vertices.max(0)) / 2 + [0, 0, 5]
+    focal = 0.95 * side * 5 / float(np.ptp(vertices[:, 1]))
+    faces, grey = body.faces.numpy(), np.full_like(vertices, 0.7)
+    center = (side / 2, side / 2)
+    ways, absent = _present({"pyrender": lambda: pyrender_picture(vertices, faces, focal, side)})
+    points = project(vertices, (focal, focal), center)
+    ours = lambda: render_meshes(vertices, faces, (focal, focal), center, (side, side), grey, supersample=1)  # noqa: E731
+    what = f"rendering, a body in {side} x {side}"
+    yield from timed_rows(what, bench.compare({**ways, "ours": ours}))
+    yield from _absent_rows(what, absent)
+    alone = {"ours": lambda: rasterize(points, faces, (side, side))}
+    yield from timed_rows(f"rasteriser, a body in {side} x {side}", bench.compare(alone))
+
+
+def parts(bench: Bench, batch: int = 8) -> Iterator[Row]:
+    """The two rewritten parts of the network alone, forward and forward with backward, against the published way."""
+    network = made_up_network(made_up_body()).to(bench.device)
+    plain = plain_copy(network)
+    head, plain_head = network.mesh_branch.get_submodule("head"), plain.mesh_branch.get_submodule("head")
+    assert isinstance(head, LixelHead)
+    assert isinstance(plain_head, LixelHead)
+    with torch.no_grad():
+        pose = network.pose_net(pictures(batch).to(bench.device))
+        columns = head.features(network.mesh_branch.get_submodule("backbone")(network.pose_to_feature(pose)))
+    layers = (plain_head.conv_x, plain_head.conv_y, plain_head.conv_z_2)
+    pairs = list(zip(columns, (layer.get_parameter("0.weight") for layer in layers), strict=True))
+    ways: dict[str, dict[str, Callable[[], Tensor]]] = {
+        "pose to feature": {
+            PUBLISHED: lambda: plain.pose_to_feature(pose),
+            "ours": lambda: network.pose_to_feature(pose),
+        },
+        "soft-argmax of 6,890 vertices": {
+            PUBLISHED: lambda: torch.stack([soft_argmax(conv1d(c, w)) for c, w in pairs]),
+            "ours": lambda: torch.stack([linear_soft_argmax(c, w.squeeze(-1)) for c, w in pairs]),
+        },
+    }
+    for what, both in ways.items():
+        with torch.no_grad():
+            yield from timed_rows(f"{what}, batch {batch}", bench.compare(both), batch)
+        learning = {way: lambda run=run: run().sum().backward() for way, run in both.items()}
+        yield from timed_rows(f"{what}, forward and backward, batch {batch}", bench.compare(learning), batch)
+
+
+def training_step(bench: Bench, batch: int, compiled: bool) -> Iterator[Row]:
+    """A step of the lixel stage of the body network; with --compile also compiled ways."""
+    names = ["published", "ours", "bf16+channels-last"] + compiled * ["compile", "compile+bf16+channels-last"]
+    ways = step_ways(names, batch, bench.device.type)
+    yield from timed_rows(f"training step, pictures, batch {batch}", bench.compare(ways), batch, rate=True)
+
+
+def loader(bench: Bench, samples: int) -> Iterator[Row]:
+    """Training samples a second, of pictures of the data sets' sizes; one process."""
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            turns = bench.compare(loading_ways(case, Path(folder), samples))
+        yield from timed_rows(f"loader, {case.name} {case.size[0]} x {case.size[1]}", turns, samples, rate=True)
+
+
+def evaluation(bench: Bench, samples: int = 256, batch: int = 32) -> Iterator[Row]:
+    """Scoring predictions; deviations are of the errors that are reported."""
+    cases = (
+        ("MPJPE and PA-MPJPE, sparse regressor", 32, False),
+        ("MPJPE and PA-MPJPE, dense regressor", VERTICES, False),
+        ("all body metrics (ours only)", 32, True),
+    )
+    for name, per_joint, everything in cases:
+        predictions = make_predictions(samples, per_joint)
+        oracle = published_evaluate(predictions)
+        ours = scored(predictions, batch, bench.device.type, everything)
+        columns = [0, 1, 6, 7] if everything else [0, 1, 2, 3]
+        deviation = float(np.abs(oracle() - ours()[:, columns]).max())
+        turns = bench.compare({PUBLISHED: oracle, "ours": ours})
+        yield from timed_rows(f"evaluation, {name}", turns, samples, deviations={"ours": deviation})
+
+
+def gpu(bench: Bench) -> Iterator[Row]:
+    """What needs a GPU, where there is none."""
+    for batch in () if bench.device.type == "cuda" else (64, 256):
+        for way in (PUBLISHED, *PRECISIONS, *(f"{way}, compiled" for way in PRECISIONS)):
+            yield missing_row(f"published network on a GPU, batch {batch}", way, "not measured: no CUDA device here")
 
 
 def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
@@ -237,16 +408,15 @@ def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
         detector = assets.find("detector")
         detect = photo is not None and detector is not None
 
-        def predict(precision: str, pictures: bool) -> None:
+        def predict(pictures: bool) -> None:
             with tempfile.TemporaryDirectory(dir=folder) as out, contextlib.redirect_stdout(io.StringIO()):
                 formats = PredictOptions.formats if pictures else ()
                 options = PredictOptions((str(copies),), Path(out), formats=formats, pictures=pictures, detect=detect)
-                job.run(dataclasses.replace(options, precision=precision, device=bench.device.type))
+                job.run(dataclasses.replace(options, device=bench.device.type))
 
         ways = {
-            "fp32": lambda: predict("fp32", True),
-            "bf16": lambda: predict("bf16", True),
-            "fp32, numbers only": lambda: predict("fp32", False),
+            "all files": lambda: predict(True),
+            "numbers only": lambda: predict(False),
         }
         how = "with detection" if detect else "without detection"
         yield from timed_rows(f"predict, {count} photos, {how}", bench.compare(ways), count, True)

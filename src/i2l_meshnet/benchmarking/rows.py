@@ -1,7 +1,7 @@
 """Rows of a benchmark's table."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from i2l_meshnet.benchmarking.turns import Turns
@@ -16,27 +16,28 @@ class Row:
     what: with the number of things done at once. way: how; `peer` is the way that it is compared with, None where
     there is none. value, low, high: median and range, of whatever `unit` says: milliseconds or seconds, things a
     second, or memory. times: how many times as fast as the peer (as little memory). deviation: the largest distance
-    of a vertex from the peer's, mm.
+    of a vertex from the peer's, mm. note: why there is no value, if there is none.
     """
 
     what: str
     way: str
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     unit: Unit
     gflops: float | None = None
     peer: str | None = None
     times: float | None = None
     deviation: float | None = None
+    note: str | None = None
 
     def cells(self) -> tuple[str, ...]:
         """For a table with the columns `COLUMNS`."""
         return (
             self.what,
             self.way,
-            f"{_digits(self.value)} {self.unit}",
-            f"{_digits(self.low)} to {_digits(self.high)}",
+            self.note or "-" if self.value is None else f"{_digits(self.value)} {self.unit}",
+            "-" if self.low is None or self.high is None else f"{_digits(self.low)} to {_digits(self.high)}",
             "-" if self.gflops is None else _digits(self.gflops),
             "-" if self.times is None else f"{self.times:.2f} ({self.peer})",
             "-" if self.deviation is None else f"{self.deviation:.2g}",
@@ -44,6 +45,17 @@ class Row:
 
 
 COLUMNS = ("what", "way", "median", "range", "GFLOP/s", "times as good (as)", "largest deviation, mm")
+
+
+def missing_row(what: str, way: str, note: str) -> Row:
+    """A row for what could not be measured here. note: why, such as "not installed"."""
+    return Row(what, way, None, None, None, "ms", note=note)
+
+
+def markdown_table(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table, each line ended."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(row.cells() for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def timed_rows(

@@ -1,21 +1,13 @@
-"""Scoring predictions against the published way of scoring: samples a second, both in one run.
-
-    python benchmarks/evaluation.py --batch 32 128   prints the table of benchmarks/README.md
-    python benchmarks/evaluation.py --device cuda    the same with our side on a GPU
+"""Scoring predictions against the published way of scoring.
 
 The oracle (`published_evaluate`) does for each sample what the published evaluate() of Human3.6M does in its param
 stage, in NumPy: the lixel mesh to pixels, to the image, to the camera; joints of both meshes; MPJPE, PA-MPJPE. Ours is
 `evaluation.scoring.ScoreKeeper`, to which the same predictions come in batches as from a network. The regressor is once
-as sparse as the tests' stand-in (32 vertices a joint) and once without a zero, the worst case; the last row adds MPVPE,
-PA-MPVPE, PCK and AUC, for which every vertex has to be decoded and aligned, and which the published code does not have.
-Predictions are random meshes about random people: the time does not depend on the values. Both get their input in the
-form that they work on. They take turns (A B A B ...): milliseconds a sample are medians, ratios medians of the ratios
-within a turn. Time is of the processor, one thread (wall-clock time with a GPU).
+as sparse as the tests' stand-in (32 vertices a joint) and once without a zero, the worst case. Predictions are random
+meshes about random people: the time does not depend on the values. Both get their input in the form that they work on.
 """
 
-import argparse
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from i2l_meshnet.benchmarking.published import align_plainly
-from i2l_meshnet.benchmarking.turns import take_turns
 from i2l_meshnet.data.annotation import TableBuilder
 from i2l_meshnet.data.dataset import Sample
-from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.evaluation.protocols import BODY_METRICS, HUMAN36M_SCORED, MPJPE, PA_MPJPE
 from i2l_meshnet.evaluation.scoring import (
     JointReader,
@@ -139,13 +129,13 @@ class TrueMeshes(nn.Module):
         return Truth(points, truth.known)
 
 
-def ours(predictions: Predictions, batch: int, device: str, everything: bool) -> Callable[[], np.ndarray]:
+def scored(predictions: Predictions, batch: int, device: str, everything: bool) -> Callable[[], np.ndarray]:
     """The scorer in batches; (n, 2 · metrics), millimetres where they are distances. Predictions lie on `device`."""
     own: nn.Module = OwnJoints(HUMAN36M, "Pelvis", HUMAN36M_SCORED, None)
     rows = joint_rows(HUMAN36M.joints, "Pelvis", HUMAN36M_SCORED, predictions.regressor.float(), "smpl")
     param, lixel = predictions.param.to(device), predictions.lixel.to(device)
     if everything:
-        own = TrueMeshes(own, param)  # type: ignore[arg-type]
+        own = TrueMeshes(own, param)
     metrics = BODY_METRICS if everything else (MPJPE, PA_MPJPE)
     scorer = Scorer(JointReader(rows, everything), own, metrics, LixelGrid()).to(device)
     sample = predictions.sample.to(device)
@@ -162,36 +152,3 @@ def ours(predictions: Predictions, batch: int, device: str, everything: bool) ->
         return np.concatenate(joined, 1) * 1000
 
     return run
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--batch", type=int, nargs="+", default=[EvaluateOptions.batch_size])
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    on_cpu = options.device == "cpu"
-    clock, wait = (time.process_time, None) if on_cpu else (time.perf_counter, torch.cuda.synchronize)
-    print("| scored | batch | published way, ms | ours, ms | times as fast | largest difference, mm |")
-    print("|---|---|---|---|---|---|")
-    cases = (
-        ("MPJPE, PA-MPJPE; sparse regressor", 32, False),
-        ("MPJPE, PA-MPJPE; dense regressor", VERTICES, False),
-        ("all body metrics (ours only); sparse regressor", 32, True),
-    )
-    for name, per_joint, everything in cases:
-        predictions = make_predictions(options.samples, per_joint)
-        oracle = published_evaluate(predictions)
-        for batch in options.batch:
-            batched = ours(predictions, batch, options.device, everything)
-            columns = [0, 1, 6, 7] if everything else [0, 1, 2, 3]
-            difference = np.abs(oracle() - batched()[:, columns]).max()
-            times = take_turns({"oracle": oracle, "ours": batched}, options.turns, clock, wait)
-            slow, fast = (f"{1000 * times.median(way) / options.samples:.3f}" for way in ("oracle", "ours"))
-            print(f"| {name} | {batch} | {slow} | {fast} | {times.ratio('ours'):.1f} | {difference:.4f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,29 +1,20 @@
 """One training step of the lixel stage: the published formulation against ours, and what each option does to a step.
 
-    python benchmarks/training_step.py --threads 1 --clock cpu
-    python benchmarks/training_step.py --ways published ours compile
-
 A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random pictures and targets. The
-published formulation (i2l_meshnet.models.reference) makes the joints' Gaussian volumes and keeps the heads' heatmaps.
-All ways are in one process (6 GB), work on the same weights and take turns (A B A B ...): seconds are medians, ratios
-medians of the ratios within a turn. On a busy machine the clock `cpu` with one thread counts the work alone. The
-compiled ways, which take minutes to compile, are measured when they are named. Prints Markdown.
+published formulation (`models.reference`) makes the joints' Gaussian volumes and keeps the heads' heatmaps. All ways
+work on the same weights.
 """
 
-import argparse
 import contextlib
 import copy
 import dataclasses
-import math
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
 from i2l_meshnet.benchmarking.subjects import made_up_body, made_up_network
-from i2l_meshnet.benchmarking.turns import take_turns
 from i2l_meshnet.bodies import Body, BodyParams
 from i2l_meshnet.data.annotation import Annotation, FittedBody
 from i2l_meshnet.data.dataset import Sample
@@ -129,8 +120,8 @@ class Trained:
         """A training step with the options `variant`."""
         network: nn.Module = self.published if variant.published else self.network
         if variant.compile:
-            network = torch.compile(network)  # type: ignore[assignment]
-        model = StageStep(network, self.stage, variant.channels_last)  # type: ignore[arg-type]
+            network = cast(nn.Module, torch.compile(network))
+        model = StageStep(cast(MeshNet, network), self.stage, variant.channels_last)
         named = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
         average = WeightAverage(named, variant.ema) if variant.ema else None
         kind = batch.sample.image.device.type
@@ -149,35 +140,15 @@ class Trained:
         return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--budget", type=float, default=math.inf, help="no turn begins after so many seconds")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[name for name in WAYS if "compile" not in name])
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def step_ways(names: Sequence[str], batch: int, device: str) -> dict[str, Callable[[], None]]:
+    """Training steps of `batch` pictures, by their names in `WAYS`."""
     body = made_up_body()
-    network = made_up_network(body).to(options.device)
-    batch = make_batch(body, options.batch, options.device)
-    body.to(options.device)
-    packed = Trained(copy.deepcopy(network).to(memory_format=torch.channels_last), body)  # type: ignore[call-overload]
+    network = made_up_network(body).to(device)
+    pictures = make_batch(body, batch, device)
+    body.to(device)
     plain = Trained(network, body)
-    ways = {way: (packed if WAYS[way].channels_last else plain).step(WAYS[way], batch) for way in options.ways}
-    wait = torch.cuda.synchronize if options.device == "cuda" else None
-    load = os.getloadavg()[0]
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    times = take_turns(ways, options.turns, clock, wait, options.budget)
-    turns = len(times.seconds[options.ways[0]])
-    print(f"Load {load:.1f} before, {os.getloadavg()[0]:.1f} after; {turns} turns.\n")
-    print(f"| way | step of {options.batch} pictures, s | range | times as fast |\n|---|---|---|---|")
-    for way in ways:
-        low, high = times.spread(way)
-        print(f"| {way} | {times.median(way):.2f} | {low:.2f} to {high:.2f} | {times.ratio(way):.2f} |")
-
-
-if __name__ == "__main__":
-    main()
+    packed = plain
+    if any(WAYS[name].channels_last for name in names):
+        network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        packed = Trained(network, body)
+    return {name: (packed if WAYS[name].channels_last else plain).step(WAYS[name], pictures) for name in names}
