@@ -110,12 +110,14 @@ def draw_view(out: Path, work: Path) -> None:
     """The view of a photo's person."""
     run("predict", PHOTO, "--out", work / "view", "--no-pictures", "--formats", "glb")
     result = work / "view" / f"{PHOTO.stem}.json"
-    with visited("view", result, "--picture", PHOTO, "--port", 0, width=850, height=560) as page:
+    with visited("view", result, "--picture", PHOTO, "--port", 0, width=1200, height=790) as page:
         page.locator("canvas").last.wait_for()
         page.get_by_text("look through the camera").wait_for()
         page.wait_for_timeout(15_000)
+        # viser's notice that there is no GPU.
+        page.evaluate("document.querySelectorAll('[role=alert]').forEach(notice => notice.remove())")
         page.screenshot(path=work / "view.png")
-    write_picture(out / "view.jpg", read(work / "view.png"), 85)
+    write_picture(out / "view.jpg", shrunk(read(work / "view.png"), 850), 85)
 
 
 PICTURES: dict[str, Callable[[Path, Path], None]] = {
