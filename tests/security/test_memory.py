@@ -64,4 +64,6 @@ def test_other_errors_are_not_taken_for_a_full_memory() -> None:
 
 def test_the_attributes_are_the_networks() -> None:
     network = Narrow(1, CPU)
-    assert InParts(network).grid is network.grid
+    parts = InParts(network)
+    assert parts.grid is network.grid
+    assert parts.room == 1

@@ -17,6 +17,7 @@ class InParts:
     """
 
     def __init__(self, network: LixelNetwork) -> None:
+        self.grid = network.grid
         self._network, self._most = network, 0
 
     def __getattr__(self, name: str) -> Any:
