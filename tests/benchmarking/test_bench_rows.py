@@ -54,9 +54,9 @@ def test_a_table_replaces_what_is_between_its_marks(tmp_path: Path, capsys: pyte
 
 def test_curves_become_rows_and_plots(tmp_path: Path) -> None:
     curves = [
-        Curve("one", "head", "vertices", "ms", ((1229, 2.0, 1.0, 3.0), (13718, 8.0, 7.0, 9.0))),
-        Curve("one", "other", "vertices", "ms", ((1229, 1.0, 1.0, 1.0),)),
-        Curve("growth_pictures", "predict", "pictures", "s", ((1, 0.5, 0.5, 0.5), (10, 5.0, 5.0, 5.0))),
+        Curve("one", "head", "vertices", "ms", ((1229.0, 2.0, 1.0, 3.0), (13718.0, 8.0, 7.0, 9.0))),
+        Curve("one", "other", "vertices", "ms", ((1229.0, 1.0, 1.0, 1.0),)),
+        Curve("growth_pictures", "predict", "pictures", "s", ((1.0, 0.5, 0.5, 0.5), (10.0, 5.0, 5.0, 5.0))),
     ]
     (first, second) = curves[0].rows()
     assert first.cells()[:4] == ("head", "vertices: 1,229", "2 ms", "1 to 3")

@@ -9,6 +9,7 @@ import torch
 
 from i2l_meshnet.benchmarking import machine, measures
 from i2l_meshnet.benchmarking.measures import Bench
+from i2l_meshnet.benchmarking.peers import Missing
 from i2l_meshnet.benchmarking.published import align_plainly
 from i2l_meshnet.benchmarking.rows import COLUMNS, Row, timed_rows
 from i2l_meshnet.benchmarking.subjects import made_up_body, person
@@ -34,8 +35,15 @@ def test_rates_are_things_a_second() -> None:
     assert (row.value, row.low, row.high, row.unit) == (2, 1, 4, "1/s")
 
 
-def test_the_body_layer_does_what_the_reference_implementation_does() -> None:
-    slow, fast = measures.body_layer(BENCH, batch=2)
+def test_the_body_layer_does_what_the_reference_implementation_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*arguments: object) -> None:
+        raise Missing("not installed")
+
+    monkeypatch.setattr(measures, "smplx_body", absent)
+    monkeypatch.setattr(measures, "anny_body", absent)
+    slow, fast, smplx, own, anny = measures.body_layer(BENCH, batch=2)
+    assert (smplx.way, anny.way, smplx.note, anny.note) == ("smplx", "anny", "not installed", "not installed")
+    assert (own.way, own.peer) == ("ours", None)
     assert slow.deviation is None
     assert fast.deviation is not None
     assert fast.deviation < 0.01

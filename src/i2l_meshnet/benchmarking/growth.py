@@ -82,7 +82,9 @@ def _batches(compare: Compare) -> Iterator[Curve]:
     for what, network in networks.items():
         height, width = network.grid.crop_size
         crops = pictures(max(BATCHES))[..., :height, :width].contiguous(memory_format=torch.channels_last)
-        ways: dict[float, Callable[[], object]] = {x: partial(_without_gradients, network, crops[:x]) for x in BATCHES}
+        ways: dict[float, Callable[[], object]] = {
+            float(x): partial(_without_gradients, network, crops[:x]) for x in BATCHES
+        }
         yield _timed(compare, "growth_batch", what, "batch", ways, per=True)
 
 
@@ -96,7 +98,7 @@ def _people(compare: Compare) -> Curve:
     camera, _ = Intrinsics().camera(1536, 1024, None)
     boxes = [PersonBox((400.0 + 10 * (i % 8), 60.0 + 5 * (i // 8), 600.0, 900.0)) for i in range(max(PEOPLE))]
     ways: dict[float, Callable[[], object]] = {
-        x: partial(predictor.predict_batch, [picture], [boxes[:x]], [camera]) for x in PEOPLE
+        float(x): partial(predictor.predict_batch, [picture], [boxes[:x]], [camera]) for x in PEOPLE
     }
     return _timed(compare, "growth_people", "people of one picture placed in space", "people", ways)
 
@@ -117,8 +119,8 @@ def _pictures(most: int) -> Iterator[Curve]:
                     copy.hardlink_to(folder / "photo.jpg")
             with tempfile.TemporaryDirectory(dir=folder) as out:
                 took, peak = fresh.values("pictures", str(copies), out)
-            seconds.append((count, took, took, took))
-            memory.append((count, peak, peak, peak))
+            seconds.append((float(count), took, took, took))
+            memory.append((float(count), peak, peak, peak))
     yield Curve("growth_pictures", "predict, numbers only, in all", "pictures", "s", tuple(seconds))
     yield Curve("growth_memory", "peak memory of predict", "pictures", "MiB", tuple(memory))
 
@@ -127,7 +129,7 @@ def _vertices(compare: Compare) -> Curve:
     torch.manual_seed(0)
     deep = torch.rand(1, 2048, 8, 8).contiguous(memory_format=torch.channels_last)
     ways: dict[float, Callable[[], object]] = {
-        x: partial(_without_gradients, LixelHead(2048, x).eval(), deep) for x in VERTICES
+        float(x): partial(_without_gradients, LixelHead(2048, x).eval(), deep) for x in VERTICES
     }
     return _timed(compare, "growth_vertices", "mesh head, a crop", "vertices", ways)
 
@@ -140,7 +142,7 @@ def _sizes(compare: Compare) -> Curve:
             height = round((x * 1e6 / 1.5) ** 0.5)
             path = Path(name) / f"{x}.jpg"
             _write(path, cv2.resize(person(512, 768), (round(1.5 * height), height)))
-            ways[x] = partial(predictor, path)
+            ways[float(x)] = partial(predictor, path)
         return _timed(compare, "growth_size", "a picture read and its people placed", "Mpx", ways)
 
 
