@@ -81,7 +81,8 @@ def test_a_full_and_then_a_read_only_disk(tmp_path: Path, name: str) -> None:
         told = [line for line in lines if "No space left" in line or "disk may be full" in line]
         assert name == "cache" or told, lines
         for path, data in files(place).items():
-            assert path in given or not is_result(path) or data == complete.get(path), f"{path} is not whole"
+            fine = path in given or not is_result(path) or data in (b"folder", complete.get(path))
+            assert fine, f"{path} is not whole"
         remount(whole, "ro")
         assert run_logged(job, place, tmp_path) == (0 if name == "cache" else 1)
         lines = (tmp_path / "log").read_text().splitlines()
