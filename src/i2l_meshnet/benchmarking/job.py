@@ -137,7 +137,7 @@ def _update(file: Path, name: str, text: str) -> None:
 
 def _bench(options: BenchOptions, device: torch.device, clock: Callable[[], float]) -> measures.Bench:
     large = (8,) if options.quick else (8, 32) if device.type == "cpu" else (64, 256)
-    return measures.Bench(device, 3 if options.quick else 9, 8.0 if options.quick else 30.0, clock, (1, *large))
+    return measures.Bench(device, 3 if options.quick else 9, 5.0 if options.quick else 20.0, clock, (1, *large))
 
 
 def _measures(options: BenchOptions, bench: measures.Bench) -> dict[str, Callable[[], Iterable[Row]]]:
