@@ -17,6 +17,7 @@ from i2l_meshnet.benchmarking.rows import Row, Unit
 from i2l_meshnet.benchmarking.subjects import made_up_body, made_up_network, person, pictures
 from i2l_meshnet.benchmarking.turns import Turns
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
@@ -172,4 +173,5 @@ def draw_growth(curves: list[Curve], folder: Path) -> None:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(folder / f"{file}.png", dpi=110)
+        with atomic_path(folder / f"{file}.png") as temporary:
+            figure.savefig(temporary, dpi=110)
