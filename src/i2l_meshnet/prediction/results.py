@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from i2l_meshnet.animation import write_glb
-from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.bodies.mirrored import mirror_mesh
@@ -432,13 +431,11 @@ def beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"
 def _rigged(person: Prediction, params: BodyParams) -> tuple[Body, BodyParams]:
     """Body and one pose of its rig: with the fingers of the hands that were seen, where the body is Anny's."""
     there = torch.ones(1, dtype=torch.bool)
-    hands: dict[Side, tuple[Tensor, Tensor]] = {
-        side: (hand.params.pose[None], there)
+    hands: dict[Side, tuple[str, Tensor, Tensor]] = {
+        side: (hand.body.name, hand.params.pose[None], there)
         for side, hand in person.hands.items()
-        if hand.params is not None and hand.body.name.startswith("anny-hand")
+        if hand.params is not None
     }
-    if not hands or not isinstance(person.body, AnnyBody):
-        return person.body, params[None]
     return with_hands(person.body, params[None], hands)
 
 

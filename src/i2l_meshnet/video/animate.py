@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from i2l_meshnet.animation import write_bvh, write_glb, write_usd
-from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.prediction.results import Side
@@ -27,9 +26,9 @@ def write_animation(path: Path, name: str, body: Body, track: PersonTrack) -> No
 
 def animated(body: Body, params: BodyParams, hands: Mapping[Side, HandTrack]) -> tuple[Body, BodyParams]:
     """What moves a rig: body and parameters as they are, or those of a body with fingers where hands were seen."""
-    poses: dict[Side, tuple[Tensor, Tensor]] = {
-        side: (torch.from_numpy(hand.pose), torch.from_numpy(hand.present))
+    poses: dict[Side, tuple[str, Tensor, Tensor]] = {
+        side: (hand.body, torch.from_numpy(hand.pose), torch.from_numpy(hand.present))
         for side, hand in hands.items()
-        if hand.pose is not None and hand.body.startswith("anny-hand")
+        if hand.pose is not None
     }
-    return with_hands(body, params, poses) if poses and isinstance(body, AnnyBody) else (body, params)
+    return with_hands(body, params, poses)
