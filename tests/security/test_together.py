@@ -9,7 +9,7 @@ import pytest
 from kill_jobs import JOBS, ended, fresh, start
 
 from i2l_meshnet import assets
-from i2l_meshnet.assets import ensure
+from i2l_meshnet.assets import ensure, find
 
 KEPT_OUT = ("training", "conversion", "video")
 """Jobs of which only one at a time may work in a folder; the other one says so."""
@@ -61,6 +61,7 @@ def test_an_asset_that_two_processes_need_is_fetched_once(tmp_path: Path, monkey
         return folder
 
     monkeypatch.setattr(assets, "_download", download)
+    monkeypatch.setattr(assets, "find", find)
     fetch = kill_jobs.Job("fetch", lambda folder: None, lambda folder: int(not ensure("makehuman").exists()))
     (tmp_path / "run").mkdir()
     assert [ended(pid) for pid in [start(fetch, tmp_path / "run") for _ in range(3)]] == [0, 0, 0]
