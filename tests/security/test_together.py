@@ -11,7 +11,7 @@ from kill_jobs import JOBS, ended, fresh, start
 from i2l_meshnet import assets
 from i2l_meshnet.assets import ensure, find
 
-KEPT_OUT = ("training", "conversion", "video")
+KEPT_OUT = ("conversion", "video")
 """Jobs of which only one at a time may work in a folder; the other one says so."""
 
 

@@ -1,6 +1,5 @@
 """The `train` command: puts together what a recipe names, trains, and says in one line how it ended."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -22,7 +21,6 @@ from i2l_meshnet.data.mixture import Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import own_folder
 from i2l_meshnet.models import assembly, checkpoint, imagenet
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -64,12 +62,11 @@ def run(options: TrainOptions) -> int:
     if begins and fabric.is_global_zero:
         _say(f"{folders.models} holds no state of the {recipe.stage} stage to go on from: it begins")
     folders.make()
-    with own_folder(folders.models) if fabric.is_global_zero else contextlib.nullcontext():
-        torch.manual_seed(recipe.seed)
-        body = load_body(recipe.body, run_options.body_dir)
-        parts = DataParts(recipe, run_options, body)
-        network = make_network(recipe, run_options, body, folders)
-        return _train(fabric, network, body, parts, options, folders)
+    torch.manual_seed(recipe.seed)
+    body = load_body(recipe.body, run_options.body_dir)
+    parts = DataParts(recipe, run_options, body)
+    network = make_network(recipe, run_options, body, folders)
+    return _train(fabric, network, body, parts, options, folders)
 
 
 def _train(
