@@ -85,6 +85,11 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
     """
     with _one_line(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        with path.open("rb") as file:
+            start = file.read(2)
+        # Anything else PyTorch takes for its oldest format, a tar archive, and makes a folder for it.
+        if start != b"PK" and start[:1] != b"\x80":
+            raise ValueError("it does not begin as PyTorch's files do")
         is_archive = zipfile.is_zipfile(path)
         if is_archive:
             with zipfile.ZipFile(path) as archive:

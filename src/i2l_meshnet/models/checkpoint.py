@@ -140,7 +140,7 @@ def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
         raise FileError(f"no checkpoint at {path}") from error
-    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, MemoryError) as error:
         raise FileError(
             f"{path} is not an I2L-MeshNet checkpoint (no readable safetensors file); "
             "a published snapshot is converted by `i2l-meshnet convert`"

@@ -48,11 +48,8 @@ def load_weights(name: ResNetName, path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileError(f"no ImageNet weights at {path}")
     try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = read_torch(path)
-    except (SafetensorError, ValueError, OSError) as error:
+        weights = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
+    except (SafetensorError, ValueError, OSError, MemoryError) as error:
         raise FileError(
             f"{path} holds no plain tensors: give torchvision's .pth of {name} or a .safetensors"
         ) from error
