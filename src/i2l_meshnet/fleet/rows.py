@@ -57,7 +57,7 @@ SCHEMA = pa.schema(
 A picture without people has one row without `person`; one that could not be read, a row with `error`.
 """
 HANDS = {f"{side}_hand": pa.struct(_PERSON) for side in SIDES}
-"""Columns that are added where hands are looked for: what is told of a person, of each hand; null for a hand not seen."""
+"""Columns added where hands are looked for: what is told of a person, of each hand; null for a hand not seen."""
 
 
 class RowMaker:

@@ -49,8 +49,8 @@ class PredictOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA device where there is one."""
     precision: RuntimePrecision = "fp32"
-    """bf16: most convolutions in half precision, faster where the processor has it, a millimetre or two off; not for the
-    default network."""
+    """bf16: most convolutions in half precision, faster where the processor has it, a millimetre or two off; not for
+    the default network."""
     recursive: bool = False
     """Look into the subfolders of folders too."""
     boxes: Path | None = None
