@@ -7,18 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from i2l_meshnet.benchmarking import machine, measures
-from i2l_meshnet.benchmarking.growth import draw_growth, growth
+from i2l_meshnet.benchmarking import machine
 from i2l_meshnet.benchmarking.rows import COLUMNS, Row, markdown_table
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.loading import choose_device
+
+if TYPE_CHECKING:
+    # Imported late: they import all that is measured, training included, which takes seconds.
+    from i2l_meshnet.benchmarking.measures import Bench
 
 Group = Literal[
     "published",
@@ -89,6 +92,8 @@ class BenchOptions:
 
 def run(options: BenchOptions) -> int:
     """Measures, prints and writes; returns the exit code 0. Raises UserError for what cannot be measured."""
+    from i2l_meshnet.benchmarking.growth import draw_growth, growth
+
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
@@ -135,13 +140,17 @@ def _update(file: Path, name: str, text: str) -> None:
         path.write_text(f"{before}{start}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
-def _bench(options: BenchOptions, device: torch.device, clock: Callable[[], float]) -> measures.Bench:
+def _bench(options: BenchOptions, device: torch.device, clock: Callable[[], float]) -> "Bench":
+    from i2l_meshnet.benchmarking.measures import Bench
+
     large = (8,) if options.quick else (8, 32) if device.type == "cpu" else (64, 256)
-    return measures.Bench(device, 3 if options.quick else 9, 5.0 if options.quick else 20.0, clock, (1, *large))
+    return Bench(device, 3 if options.quick else 9, 5.0 if options.quick else 20.0, clock, (1, *large))
 
 
-def _measures(options: BenchOptions, bench: measures.Bench) -> dict[str, Callable[[], Iterable[Row]]]:
+def _measures(options: BenchOptions, bench: "Bench") -> dict[str, Callable[[], Iterable[Row]]]:
     """What makes each group's rows."""
+    from i2l_meshnet.benchmarking import measures
+
     photos = min(options.photos, 8) if options.quick else options.photos
     return {
         "published": lambda: measures.published_network(bench, options.weights, options.body_dir),
