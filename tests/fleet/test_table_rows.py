@@ -86,14 +86,15 @@ def test_hands_have_columns_of_their_own(photos: Path, tmp_path: Path) -> None:
     maker = RowMaker(options(boxes=boxes, hands=True), detect=False)
     table = maker(pa.table({"picture": [str(photo), str(photos / "a.jpg")]}))
     row, small = table.to_pylist()
-    person = maker.predictor(photo, boxes=[[295, 30, 360, 1360]])[0]
+    person = maker.predictor(photo, boxes=[[295.0, 30.0, 360.0, 1360.0]])[0]
     assert set(person.hands) == {"left", "right"}
     facts = json.loads(table.schema.metadata[b"i2l-meshnet"])
     for side, hand in person.hands.items():
         found = row[f"{side}_hand"]
         assert hand.params is not None
-        np.testing.assert_allclose(found["lixel_joints"], hand.lixel_mesh.joints, atol=1e-5)
-        np.testing.assert_allclose(found["translation"], hand.params.translation, atol=1e-5)
+        # Batches of other sizes round otherwise: tenths of a millimetre.
+        np.testing.assert_allclose(found["lixel_joints"], hand.lixel_mesh.joints, atol=5e-4)
+        np.testing.assert_allclose(found["translation"], hand.params.translation, atol=5e-4)
         assert facts["hands"][f"{side}_hand"]["name"] == hand.body.name
         assert len(found["pose_axis_angle"]) == len(facts["hands"][f"{side}_hand"]["bone_names"])
     assert small["left_hand"] is None

@@ -25,6 +25,7 @@ class FakeSession:
 def detector(dets: list[list[float]]) -> PersonDetector:
     made = PersonDetector.__new__(PersonDetector)
     made._session, made._size, made._input, made.threshold = FakeSession(dets), (416, 416), "input", 0.5  # pyright: ignore
+    made.most = None
     return made
 
 

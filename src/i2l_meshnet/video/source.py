@@ -23,6 +23,9 @@ VIDEO_SUFFIXES = tuple(
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
 """FFmpeg's names of what is read. It knows playlists too, which make it open other files and addresses."""
 
+LONGEST_OPENING = 60.0
+"""Seconds after which a file whose header does not end is given up."""
+
 MAX_LENGTH = 7200.0
 """Seconds of the longest clip that is read, unless more is asked for."""
 
@@ -54,8 +57,13 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
     Pictures of more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
     """
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+    if path.suffix.lower() == ".gif":
+        # FFmpeg takes the ending's word for it, and looks for a first picture to the end of any file.
+        with path.open("rb") as file:
+            if file.read(4) != b"GIF8":
+                raise ValueError("it is no GIF")
     # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
-    container = av.open(path.absolute(), options=options)
+    container = av.open(path.absolute(), options=options, timeout=(LONGEST_OPENING, None))
     for stream in container.streams.video:
         if stream.codec_context is not None:  # of a codec that FFmpeg does not know
             stream.codec_context.options = {"max_pixels": str(max_pixels)}
