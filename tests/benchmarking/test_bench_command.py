@@ -15,8 +15,8 @@ def test_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "matrix products reach float32" in printed
     assert "| rasteriser, a body in 1024 x 1024 | ours |" in printed
     content = json.loads(path.read_text())
-    (row,) = content["rows"]
-    assert row["value"] > 0
+    ours, *_ = [row for row in content["rows"] if row["way"] == "ours"]
+    assert ours["value"] > 0
     assert content["matmul_peak_gflops"]["float32"] > 0
 
 
