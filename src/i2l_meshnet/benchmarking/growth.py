@@ -168,9 +168,10 @@ def draw_growth(curves: list[Curve], folder: Path) -> None:
             axes.set_xlabel(curve.axis)
             axes.set_ylabel(curve.unit)
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
         if file == "growth_pictures":
             axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
         with atomic_path(folder / f"{file}.png") as temporary:
