@@ -123,7 +123,10 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(surreal, "load_body", functools.cache(load_body))
         patch.setattr(generate.assets, "ensure", lambda name: Path(name))
         patch.setattr(generate, "make_picture_maker", lambda *arguments: _Maker())
+        # A process keeps its maker.
+        generate._process_maker.cache_clear()
         yield
+        generate._process_maker.cache_clear()
 
 
 def _small_parts(start: Callable[..., None]) -> Callable[..., None]:
