@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from i2l_meshnet.untrusted import (
     inside,
     open_picture,
     parse_json,
+    png_is_cut_off,
     read_array,
     read_arrays,
     read_json,
@@ -141,3 +143,12 @@ def test_messages_are_one_line_of_print() -> None:
     assert told == "cannot read a\\nb\\x1b[31m\\ud800.jpg: ö"
     assert str(UserError(told)) == told
     assert len(str(UserError("x" * 10 * LONGEST))) < LONGEST + 10
+
+
+def test_a_png_whose_chunks_reach_beyond_it_is_known() -> None:
+    whole = cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1].tobytes()
+    place = whole.index(b"IDAT") - 4
+    assert not png_is_cut_off(whole)
+    assert png_is_cut_off(whole[:place] + b"\xff\x7f\x0e9" + whole[place + 4 :])
+    assert png_is_cut_off(whole[:-6])
+    assert not png_is_cut_off(b"\xff\xd8 no PNG")

@@ -24,6 +24,7 @@ from PIL import Image
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
+PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
 MOST_BYTES = 500 * 10**6
@@ -46,6 +47,16 @@ def open_picture(file: Path | BytesIO) -> Image.Image:
     """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
     Image.init()  # else Pillow knows only the formats that were asked for before
     return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+
+
+def png_is_cut_off(data: bytes) -> bool:
+    """Whether a chunk of a PNG claims to reach beyond the data: OpenCV takes the memory for it first, up to 4 GB."""
+    place = len(PNG_START)
+    while data.startswith(PNG_START) and place + 4 <= len(data):
+        place += 12 + int.from_bytes(data[place : place + 4])
+        if place > len(data):
+            return True
+    return False
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
