@@ -17,9 +17,10 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import AbstractArray, UInt8, jaxtyped
 from PIL import Image
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
@@ -57,6 +58,13 @@ def png_is_cut_off(data: bytes) -> bool:
         if place > len(data):
             return True
     return False
+
+
+def decode_picture(data: bytes, flags: int) -> UInt8[np.ndarray, "h w 3"] | None:
+    """A picture of three channels as OpenCV decodes it under its `flags`; None if it is damaged."""
+    if not data or png_is_cut_off(data):
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:

@@ -20,7 +20,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, make_crop, warp_image
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import open_picture, png_is_cut_off, read_bytes
+from i2l_meshnet.untrusted import decode_picture, open_picture, read_bytes
 
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 JPEG_START = b"\xff\xd8\xff"
@@ -71,10 +71,8 @@ def cut_crop(
         step = abs(a * d - b * c) ** -0.5 * (1 + 1e-6)  # picture pixels to a crop pixel, rounding allowed for
         factor = next((f for f in REDUCED if step >= f), 1)
     _require_size(path, data, image_size)
-    if png_is_cut_off(data):
-        raise FileError(f"picture {path} is damaged: download it again")
     flags = (REDUCED[factor] if factor > 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    image = decode_picture(data, flags)
     width, height = (-(-side // factor) for side in image_size)
     if image is None or image.shape[:2] != (height, width):
         raise FileError(f"picture {path} is damaged: download it again")

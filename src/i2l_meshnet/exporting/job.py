@@ -10,7 +10,6 @@ import numpy as np
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.bodies.library import LICENSED
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.exporting.graph import trace, write_onnx, write_openvino, write_torch
 from i2l_meshnet.exporting.people import deviation, subjects, varied_crops
@@ -20,11 +19,11 @@ from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.exported import (
     ARCHIVE_SUFFIX,
     IMAGE,
-    JOINT_REGRESSOR,
     READERS,
     Description,
     Runtime,
     RuntimePrecision,
+    constants,
     import_openvino,
     openvino_precisions,
 )
@@ -96,8 +95,8 @@ def run(options: ExportOptions) -> int:
     seen = subjects(expected, options.pictures)
     crops: list[Mapping[str, np.ndarray]] = []
     if options.int8:
-        constants = {JOINT_REGRESSOR: body.joint_regressor.numpy()} if metadata.network.body in LICENSED else {}
-        crops = [{IMAGE: crop.numpy(), **constants} for crop in varied_crops(expected, seen, options.calibration)]
+        others = constants(metadata.network, body)
+        crops = [{IMAGE: crop.numpy(), **others} for crop in varied_crops(expected, seen, options.calibration)]
     limit = options.limit or (INT8_LIMIT if options.int8 else LIMIT)
     with atomic_path(options.out) as temporary:
         write(network, metadata, runtime, temporary, crops)

@@ -30,6 +30,7 @@ from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import LICENSED, load_body
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.models.checkpoint import Metadata
+from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.inference import Precision, for_inference
 from i2l_meshnet.models.loading import choose_device, load_network
@@ -121,7 +122,7 @@ class ExportedNetwork:
         self.grid = self.config.grid
         self.arithmetic = description.arithmetic
         self._outputs, self._runner = description.outputs, runner
-        self._constants = {JOINT_REGRESSOR: body.joint_regressor.numpy()} if self.config.body in LICENSED else {}
+        self._constants = constants(self.config, body)
         self.parameter_fit: ParameterFit | None = None
         if description.fit is not None and isinstance(body, AnnyBody):
             self.parameter_fit = ParameterFit(body)
@@ -155,6 +156,11 @@ class ExportedNetwork:
             shape = values["shape"]
             params = BodyParams(values["pose"], shape, shape.new_zeros(len(shape), 3))
         return LixelOutput(values["joints"], values["vertices"], values["mesh_joints"], params, values.get("keypoints"))
+
+
+def constants(config: NetworkConfig, body: Body) -> dict[str, np.ndarray]:
+    """The inputs of a network's graph beside the crops, by name. body: the one that it predicts."""
+    return {JOINT_REGRESSOR: body.joint_regressor.numpy()} if config.body in LICENSED else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from i2l_meshnet.synthetic.pictures import Backgrounds, Picture, PictureMaker, P
 from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
-from i2l_meshnet.untrusted import read_arrays, require_shapes
+from i2l_meshnet.untrusted import decode_picture, read_arrays, require_shapes
 
 Task = TypeVar("Task")
 VERSION = 2
@@ -76,8 +76,7 @@ class PictureShard:
 
     def image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """A picture, RGB."""
-        data = self.jpeg[self.start[i] : self.start[i + 1]]
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        picture = decode_picture(self.jpeg[self.start[i] : self.start[i + 1]].tobytes(), cv2.IMREAD_COLOR)
         if picture is None:
             raise FileError(f"picture {i} of a shard is broken; delete the shard and make it again")
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
