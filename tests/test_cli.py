@@ -99,15 +99,28 @@ def test_completion_scripts(shell, mark, capsys):
     assert "i2l-meshnet" in script
 
 
+def imported(code: str) -> set[str]:
+    """The modules that a fresh process has loaded after some lines."""
+    lines = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True, text=True)
+    return {*done.stdout.splitlines()}
+
+
 def test_importing_the_package_loads_nothing_heavy():
-    code = """
-import sys
-import i2l_meshnet
-assert "torch" not in sys.modules
-import i2l_meshnet.cli
-assert "anny" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not {"torch", "numpy"} & imported("import i2l_meshnet")
+    assert not {"torch", "numpy"} & imported("import i2l_meshnet.cli")
+
+
+def test_a_command_waits_for_no_others_imports():
+    help_of_predict = imported(
+        "from i2l_meshnet import cli\ntry:\n    cli.main(['predict', '--help'])\nexcept SystemExit:\n    pass"
+    )
+    assert "i2l_meshnet.commands.predict" in help_of_predict
+    others = {f"i2l_meshnet.{target.partition(':')[0]}" for name, target in cli.COMMANDS.items() if name != "predict"}
+    assert help_of_predict & others == {"i2l_meshnet.cli"}
+    heavy = {"fastapi", "lightning_fabric", "matplotlib", "onnx", "openvino", "pandas", "pyarrow", "viser"}
+    ours = {f"i2l_meshnet.{name}" for name in ("data", "synthetic", "training", "evaluation", "serving", "exporting")}
+    assert not help_of_predict & (heavy | ours)
 
 
 def test_a_benchmark_is_fetched_with_all_that_it_needs(capsys, monkeypatch):

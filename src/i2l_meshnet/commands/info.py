@@ -1,0 +1,16 @@
+"""`i2l-meshnet info`."""
+
+from pathlib import Path
+
+from i2l_meshnet.installation import report
+
+
+def info(body_dir: Path | None = None) -> int:
+    """Show versions, devices, networks, bodies and assets, and where they come from: paste it into a report of a fault.
+
+    Args:
+        body_dir: folder of the licensed SMPL or MANO files.
+    """
+    for line in report(body_dir):
+        print(line)
+    return 0
