@@ -1,4 +1,4 @@
-"""Files from strangers, read within bounds: pictures, JSON, NumPy's arrays and archives of them, PyTorch's files.
+"""Files from strangers, read within bounds: pictures, videos, JSON, NumPy's arrays and archives, PyTorch's files.
 
 Where nothing else is said, a function raises OSError for a file that cannot be opened and ValueError, with one line
 that says why, for whatever else is wrong: the libraries behind them report damaged files by almost any exception.
@@ -17,14 +17,24 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+import av
 import cv2
 import numpy as np
 import torch
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
 from jaxtyping import AbstractArray, UInt8, jaxtyped
 from PIL import Image
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
+VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
+"""FFmpeg's names of what is read. It knows playlists too, which make it open other files and addresses."""
+MAX_PIXELS = 200_000_000
+"""Of a picture or of a clip's frame, unless more is asked for."""
+LONGEST_OPENING = 60.0
+"""Seconds after which a video whose header does not end is given up."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
@@ -65,6 +75,47 @@ def decode_picture(data: bytes, flags: int) -> UInt8[np.ndarray, "h w 3"] | None
     if not data or png_is_cut_off(data):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
+    """FFmpeg's container of a file in one of `VIDEO_FORMATS`, from which no other file or address is reached.
+
+    Pictures of more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
+    """
+    options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+    if path.suffix.lower() == ".gif":
+        # FFmpeg takes the ending's word for it, and looks for a first picture to the end of any file.
+        with path.open("rb") as file:
+            if file.read(4) != b"GIF8":
+                raise ValueError("it is no GIF")
+    # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
+    container = av.open(path.absolute(), options=options, timeout=(LONGEST_OPENING, None))
+    for stream in container.streams.video:
+        if stream.codec_context is not None:  # of a codec that FFmpeg does not know
+            stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    return container
+
+
+def decode_frames(container: InputContainer) -> Iterator[VideoFrame]:
+    """All frames of the first video that can be decoded; a broken packet costs its own, a file that is cut off its end.
+
+    Raises IndexError where there is no video.
+    """
+    packets = container.demux(container.streams.video[0])
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            continue
+        for frame in frames:
+            if isinstance(frame, VideoFrame):
+                yield frame
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:

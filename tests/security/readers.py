@@ -24,7 +24,7 @@ from i2l_meshnet.bodies import BodyParams, load_body
 from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.data.cache import load_table
 from i2l_meshnet.data.convert.pw3d import _sequence
-from i2l_meshnet.data.convert.surreal import _chosen_clips, _read_info
+from i2l_meshnet.data.convert.surreal import _chosen_clips, _clip
 from i2l_meshnet.data.dataset import cut_crop
 from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip, save_samples
 from i2l_meshnet.data.sources import ADAPTERS, base, open_source
@@ -406,6 +406,7 @@ def checkpoints(folder: Path) -> Calls:
 
 
 def calibration(folder: Path) -> Calls:
+    """Pose2Sim's demonstration: calibrated cameras and their videos."""
     for name in ("calibration", "videos"):
         (folder / name).mkdir()
     stream = cv2.VideoWriter(str(folder / "videos" / "cam01.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (32, 24))
@@ -420,7 +421,8 @@ def calibration(folder: Path) -> Calls:
     )
     path = folder / "calibration" / "Calib.qca.txt"
     path.write_text(f'<?xml version="1.0"?>\n<calibration>\n<cameras>\n{camera * 2}</cameras></calibration>')
-    return {"calibration/Calib.qca.txt": lambda: open_clip(folder)}
+    files = ("calibration/Calib.qca.txt", "videos/cam01.mp4")
+    return dict.fromkeys(files, lambda: [*open_clip(folder).frames(1)])
 
 
 def motion_capture(folder: Path) -> Calls:
@@ -453,24 +455,36 @@ def tables(folder: Path) -> Calls:
     return {part.name: lambda: TableFolder(str(folder)).pictures()}
 
 
-def clip_facts(folder: Path) -> Calls:
-    """SURREAL's release: facts of a clip in MATLAB's format, and lists of clips."""
+def surreal_clips(folder: Path) -> Calls:
+    """SURREAL's release: clips, facts of them in MATLAB's format, and lists of clips."""
+    body_files.write_body_files(folder / "bodies")
+    bodies = {gender: load_body(f"smpl-{gender}", folder / "bodies") for gender in ("female", "male")}
+    draw = np.random.default_rng(0)
     facts = {
         "camLoc": np.ones((3, 1)),
-        "joints2D": np.ones((2, 24, 3)),
-        "joints3D": np.ones((3, 24, 3)),
-        "gender": np.ones((3, 1)),
-        "pose": np.ones((72, 3)),
-        "shape": np.ones((10, 3)),
+        "joints2D": draw.uniform(50, 150, (2, 24, 3)),
+        "joints3D": draw.normal(size=(3, 24, 3)),
+        "gender": np.ones((3, 1), np.uint8),
+        "pose": draw.normal(scale=0.3, size=(72, 3)),
+        "shape": np.ones((10, 3), np.float32),
+        "source": np.array(["cmu"], object),
     }
-    savemat(folder / "plain_info.mat", facts)
-    savemat(folder / "packed_info.mat", facts, do_compression=True)
-    savemat(folder / "old_info.mat", {key: value.reshape(len(value), -1) for key, value in facts.items()}, format="4")
+    for name in ("plain", "packed"):
+        savemat(folder / f"{name}_info.mat", facts, do_compression=name == "packed")
+        stream = cv2.VideoWriter(str(folder / f"{name}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 1, (320, 240))
+        for _ in range(3):
+            stream.write(pixels(320, 240))
+        stream.release()
     (folder / "clips.txt").write_text("a/run1/02_02/02_02_c0001.mp4\nb/run0/01_01/01_01_c0001.mp4\n")
-    calls = {name: lambda name=name: _read_info(folder / name) for name in ("plain_info.mat", "packed_info.mat")}
+
+    def convert(name: str) -> None:
+        content = _clip(folder / f"{name}.mp4", Path(name), folder / "out", name == "packed", bodies)
+        json.dumps(content, allow_nan=False)
+
     return {
-        **calls,
-        "old_info.mat": lambda: _read_info(folder / "old_info.mat"),
+        "plain_info.mat": lambda: convert("plain"),
+        "packed_info.mat": lambda: convert("packed"),
+        "plain.mp4": lambda: convert("plain"),
         "clips.txt": lambda: _chosen_clips(folder / "clips.txt"),
     }
 
@@ -495,8 +509,8 @@ READERS = [
     Reader("SMPL, MANO and 3DPW pickles", body_pickles),
     Reader("PyTorch files", torch_files),
     Reader("safetensors", checkpoints),
-    Reader("calibration", calibration),
+    Reader("calibrated videos", calibration),
     Reader("motion capture", motion_capture),
     Reader("Parquet tables", tables),
-    Reader("SURREAL's facts", clip_facts),
+    Reader("SURREAL's clips", surreal_clips),
 ]

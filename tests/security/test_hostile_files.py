@@ -56,7 +56,7 @@ def test_places_that_are_no_files_are_told_in_one_line(reader: Reader, tmp_path:
             make()
             outcome = probe(calls[name], folder, Tally())
             # An empty list of clips is one, a broken cache is made anew, what is no file is no part of a table.
-            may_be = ("SURREAL's facts", "annotation cache", "clips", "Parquet tables")
+            may_be = ("SURREAL's clips", "annotation cache", "clips", "Parquet tables")
             assert outcome != "result" or reader.name in may_be, what
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
             path.write_bytes(whole)

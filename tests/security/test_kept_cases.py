@@ -93,8 +93,13 @@ def text(old: str, new: str) -> Callable[[bytes], bytes]:
         (readers.calibration, "calibration/Calib.qca.txt", text(' serial="cam01"', "")),
         (readers.motion_capture, "walk.bvh", text("OFFSET 0 0 1", "OFFSET 0 0 nan")),
         (readers.motion_capture, "walk.bvh", text("End Site", "JOINT a { } " * 2000 + "End Site")),
-        (readers.clip_facts, "clips.txt", lambda data: b"\xfd" + data),
-        (readers.clip_facts, "packed_info.mat", lambda data: data[:300]),
+        (readers.calibration, "videos/cam01.mp4", lambda data: b"ffconcat version 1.0\nfile clip.mp4\n"),
+        (readers.surreal_clips, "plain.mp4", lambda data: b"ffconcat version 1.0\nfile packed.mp4\n"),
+        (readers.surreal_clips, "plain.mp4", lambda data: b"#EXTM3U\n#EXTINF:1,\npacked.mp4\n#EXT-X-ENDLIST\n"),
+        (readers.surreal_clips, "clips.txt", lambda data: b"\xfd" + data),
+        (readers.surreal_clips, "packed_info.mat", lambda data: data[:300]),
+        # A number's type that is none: SciPy's reader ended the process.
+        (readers.surreal_clips, "plain_info.mat", lambda data: data[:184] + b"\x18" + data[185:]),
         (readers.crops, "a.png", lambda data: data[:16] + (60_000).to_bytes(4, "big") * 2 + data[24:]),
     ],
 )

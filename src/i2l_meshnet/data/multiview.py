@@ -4,6 +4,7 @@ The clips (one man; several people in the same hall) come without 3D truth: the 
 2D detections in all views, so it shares the detector's idea of where a joint lies.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import xml.etree.ElementTree as ElementTree
@@ -30,7 +31,7 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, invert_affine, make_crop, prepare_box, transform_points, warp_image
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import inside, read_arrays, require_shapes
+from i2l_meshnet.untrusted import decode_frames, inside, open_video, read_arrays, require_shapes
 
 JOINTS = tuple(
     f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in ("L", "R")
@@ -63,18 +64,18 @@ class MultiviewClip:
     videos: tuple[Path, ...]
 
     def frames(self, every: int) -> Iterator[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
-        """Every `every`-th frame's number and the RGB pictures of all views. Stops with the shortest video."""
-        streams = [cv2.VideoCapture(str(video)) for video in self.videos]
+        """Every `every`-th frame's number and the RGB pictures of all views. Stops with the shortest video.
+
+        Raises FileError for videos that are damaged.
+        """
         try:
-            for number in itertools.count():
-                advanced = [stream.grab() for stream in streams]
-                if not all(advanced):
-                    return
-                if number % every == 0:
-                    yield number, [cv2.cvtColor(stream.retrieve()[1], cv2.COLOR_BGR2RGB) for stream in streams]
-        finally:
-            for stream in streams:
-                stream.release()
+            with contextlib.ExitStack() as stack:
+                views = [decode_frames(stack.enter_context(open_video(video))) for video in self.videos]
+                for number, frames in enumerate(zip(*views, strict=False)):
+                    if number % every == 0:
+                        yield number, [frame.to_ndarray(format="rgb24") for frame in frames]
+        except Exception as error:  # PyAV reports broken data as almost anything
+            raise FileError(f"the videos of {self.name!r} cannot be read: fetch them again") from error
 
     def undistorted(self, view: int, pixels: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
         """Where pixels of a view would lie in a picture without lens distortion: in double precision."""
@@ -135,11 +136,7 @@ def _read_clip(folder: Path, root: ElementTree.Element) -> MultiviewClip:
     focal, center, distortion, rotation, translation, videos = [], [], [], [], [], []
     for entry in root.iter("camera"):
         video = folder / "videos" / inside(f"{entry.attrib['serial']}.mp4")
-        stream = cv2.VideoCapture(str(video))
-        width = stream.get(cv2.CAP_PROP_FRAME_WIDTH)
-        stream.release()
-        if width == 0:
-            raise FileError(f"{video} is missing or no readable video")
+        width = _video_width(video)
         intrinsic, pose, view = (_attributes(entry, tag) for tag in ("intrinsic", "transform", "fov_video"))
         # Two videos are a few columns narrower than their calibration: cut evenly on both sides.
         cut = (view["right"] - view["left"] + 1 - width) / 2
@@ -162,6 +159,15 @@ def _read_clip(folder: Path, root: ElementTree.Element) -> MultiviewClip:
         torch.from_numpy(np.stack(translation)),
     )
     return MultiviewClip(folder.name, cameras.to(dtype=torch.float64), np.array(distortion), tuple(videos))
+
+
+def _video_width(video: Path) -> int:
+    """Pixels. Raises FileError where there is no video."""
+    try:
+        with open_video(video) as container:
+            return container.streams.video[0].width
+    except Exception as error:  # PyAV reports odd headers as almost anything
+        raise FileError(f"{video} is missing or no readable video") from error
 
 
 def build_samples(

@@ -15,13 +15,12 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.untrusted import open_picture
+from i2l_meshnet.untrusted import MAX_PIXELS, open_picture
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
 """Endings by which pictures are found in folders; a file that is named outright may have any ending."""
 
 HEIF_SUFFIXES = (".heic", ".heif")
-MAX_PIXELS = 200_000_000
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """EXIF FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""

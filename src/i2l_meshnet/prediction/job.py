@@ -21,11 +21,12 @@ from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
 from i2l_meshnet.prediction.hands import HandPredictor
-from i2l_meshnet.prediction.images import MAX_PIXELS, Picture, find_pictures, read_photo
+from i2l_meshnet.prediction.images import Picture, find_pictures, read_photo
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.prediction.staging import is_finished, record_of
+from i2l_meshnet.untrusted import MAX_PIXELS
 
 WRITERS = 2
 """Threads that draw and write results while the network is at work on other pictures."""

@@ -13,18 +13,13 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from i2l_meshnet.errors import FileError, UserError
-from i2l_meshnet.prediction.images import MAX_PIXELS, SUFFIXES, TooManyPixelsError
+from i2l_meshnet.prediction.images import SUFFIXES, TooManyPixelsError
+from i2l_meshnet.untrusted import MAX_PIXELS, decode_frames, open_video
 
 VIDEO_SUFFIXES = tuple(
     f".{ending}" for ending in "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()
 )
 """Endings by which clips are found in folders; a file that is named outright may have any ending."""
-
-CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
-"""FFmpeg's names of what is read. It knows playlists too, which make it open other files and addresses."""
-
-LONGEST_OPENING = 60.0
-"""Seconds after which a file whose header does not end is given up."""
 
 MAX_LENGTH = 7200.0
 """Seconds of the longest clip that is read, unless more is asked for."""
@@ -49,25 +44,6 @@ class Frame:
 
 class TooLongError(FileError):
     """A clip lasts longer than is allowed."""
-
-
-def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
-    """FFmpeg's container of a file in one of `CONTAINERS`, from which no other file or address is reached.
-
-    Pictures of more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
-    """
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
-    if path.suffix.lower() == ".gif":
-        # FFmpeg takes the ending's word for it, and looks for a first picture to the end of any file.
-        with path.open("rb") as file:
-            if file.read(4) != b"GIF8":
-                raise ValueError("it is no GIF")
-    # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
-    container = av.open(path.absolute(), options=options, timeout=(LONGEST_OPENING, None))
-    for stream in container.streams.video:
-        if stream.codec_context is not None:  # of a codec that FFmpeg does not know
-            stream.codec_context.options = {"max_pixels": str(max_pixels)}
-    return container
 
 
 def is_clip(path: Path) -> bool:
@@ -130,7 +106,7 @@ class Clip:
             with open_video(self.path, self._max_pixels) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                for number, frame in enumerate(_decoded(container)):
+                for number, frame in enumerate(decode_frames(container)):
                     last = max(last + 1, self._ticks(frame, last))
                     if last > self._max_length * TICKS:
                         raise self._too_long(last / TICKS)
@@ -178,25 +154,6 @@ class Clip:
     def _unreadable(self, error: Exception) -> FileError:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
         return FileError(f"cannot read {self.path}: {reason}; it is no video or is broken: copy or download it again")
-
-
-def _decoded(container: InputContainer) -> Iterator[VideoFrame]:
-    """All frames that can be decoded; a broken packet costs its own frames, a file that is cut off its end."""
-    packets = container.demux(container.streams.video[0])
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            continue
-        for frame in frames:
-            if isinstance(frame, VideoFrame):
-                yield frame
 
 
 def _kinds(container: InputContainer) -> str:

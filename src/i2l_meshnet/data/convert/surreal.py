@@ -1,19 +1,17 @@
 """SURREAL's release (clips and *_info.mat) to single pictures and {train,val}.json."""
 
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from rich.console import Console
-from scipy.io import loadmat
 from scipy.spatial.transform import Rotation
 
 from i2l_meshnet.bodies import Body, BodyParams, load_body
+from i2l_meshnet.data.convert.matlab import read_matrices
 from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
 from i2l_meshnet.data.sources.pw3d import BODIES
 from i2l_meshnet.data.sources.surreal import BONES, JOINTS
@@ -21,14 +19,21 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from i2l_meshnet.untrusted import read_bytes
+from i2l_meshnet.untrusted import decode_frames, open_video, read_bytes
 
 SPLITS = ("train", "val")
 WIDTH, HEIGHT = 320, 240
-INFO = ("camLoc", "joints2D", "joints3D", "gender", "pose", "shape")
-"""What is read of an _info.mat file."""
+INFO = {
+    "camLoc": (3,),
+    "joints2D": (2, BONES),
+    "joints3D": (3, BONES),
+    "gender": (),
+    "pose": (3 * BONES,),
+    "shape": (10,),
+}
+"""What is read of an _info.mat file, and its axes; all but the first have one for frames, which is the last."""
 MOST_INFO = 4_000_000
-"""Bytes of an _info.mat file; SciPy would look for variables in any number of zeros."""
+"""Bytes of an _info.mat file."""
 FOCAL, CENTER = (600.0, 600.0), (160.0, 120.0)
 """Of the release's renderer: a 60 mm lens before a 32 by 24 mm sensor, pixels."""
 WORLD_TO_CAMERA = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -94,21 +99,25 @@ def _chosen_clips(path: Path | None) -> set[str] | None:
 def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[str, Body]) -> Content:
     """The pictures of one clip (written to `folder`) and their annotations."""
     content: Content = {"images": [], "annotations": []}
-    facts = _read_info(clip.with_name(f"{clip.stem}_info.mat"))
-    location = np.asarray(facts["camLoc"], np.float64).ravel()
+    info = clip.with_name(f"{clip.stem}_info.mat")
+    facts = _read_info(info)
     for frame, picture in _frames(clip, per_second):
-        pixels = np.asarray(facts["joints2D"], np.float64)[:, :, frame].T
-        world = np.asarray(facts["joints3D"], np.float64)[:, :, frame].T
+        if frame >= len(facts["gender"]):
+            raise FileError(f"{clip} has more frames than {info.name} tells of: unpack the release anew")
+        pixels, world = facts["joints2D"][..., frame].T, facts["joints3D"][..., frame].T
         mirror = list(JOINTS.mirror_permutation)
-        pixels, in_camera = pixels[mirror], (world[mirror] - location) @ WORLD_TO_CAMERA.T
+        pixels, in_camera = pixels[mirror], (world[mirror] - facts["camLoc"]) @ WORLD_TO_CAMERA.T
         inside = ((pixels >= 0) & (pixels < (WIDTH, HEIGHT))).all(1)
         if not inside.any():
             continue
-        gender = "male" if int(np.ravel(facts["gender"])[frame]) else "female"
-        pose = np.asarray(facts["pose"], np.float32)[:, frame]
-        shape = np.asarray(facts["shape"], np.float32)[:, frame]
+        gender = "male" if facts["gender"][frame] else "female"
+        pose, shape = (facts[name][:, frame].astype(np.float32) for name in ("pose", "shape"))
+        try:
+            smpl = _in_camera(bodies[gender], pose, shape, in_camera)
+        except ValueError as error:
+            raise FileError(f"{info} holds no pose of frame {frame}: unpack the release anew") from error
         file_name = (name.parent / f"{clip.stem}_{frame:03d}.jpg").as_posix()
-        write_picture(folder / file_name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        write_picture(folder / file_name, picture)
         number = len(content["images"])
         content["images"].append(
             {
@@ -125,7 +134,7 @@ def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[s
                 "joint_img": pixels.tolist(),
                 "joint_cam": in_camera.tolist(),
                 "bbox": box_from_points(torch.from_numpy(pixels), torch.from_numpy(inside)).tolist(),
-                "smpl_param": {**_in_camera(bodies[gender], pose, shape, in_camera), "gender": gender},
+                "smpl_param": {**smpl, "gender": gender},
             }
         )
     return content
@@ -147,34 +156,41 @@ def _in_camera(body: Body, pose: np.ndarray, shape: np.ndarray, joints: np.ndarr
     }
 
 
-def _read_info(path: Path) -> dict[str, Any]:
-    """The contents of an _info.mat file; FileError if it is missing or damaged."""
+def _read_info(path: Path) -> dict[str, np.ndarray]:
+    """`INFO` of an _info.mat file; FileError if it is missing or damaged."""
     try:
-        facts = loadmat(BytesIO(read_bytes(path, MOST_INFO)), variable_names=INFO)
-    except Exception as error:  # SciPy reports damaged files as almost anything
+        facts = read_matrices(read_bytes(path, MOST_INFO), INFO)
+    except (OSError, ValueError) as error:
         raise FileError(f"{path} is missing or damaged: unpack the release anew") from error
-    missing = set(INFO) - set(facts)
+    missing = {*INFO} - {*facts}
     if missing:
         raise FileError(f"{path} lacks {', '.join(sorted(missing))}: it is not an info file of SURREAL")
+    for name in ("camLoc", "gender"):
+        facts[name] = facts[name].ravel()
+    frames = len(facts["gender"])
+    for name, axes in INFO.items():
+        if frames == 1 and facts[name].shape == axes and name != "camLoc":  # MATLAB drops a last axis of one
+            facts[name] = facts[name][..., None]
+        if facts[name].shape != (axes if name == "camLoc" else (*axes, frames)) or not np.isfinite(facts[name]).all():
+            raise FileError(f"{path} is no info file of SURREAL: its {name} is damaged or of another shape")
     return facts
 
 
-def _frames(clip: Path, per_second: bool) -> list[tuple[int, np.ndarray]]:
-    """Numbers and pictures (BGR) of the frames to take; none of a clip of one frame."""
-    video = cv2.VideoCapture(str(clip))
+def _frames(clip: Path, per_second: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """Numbers and pictures (RGB) of the frames to take; none of a clip of one frame."""
     try:
-        count, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), max(int(video.get(cv2.CAP_PROP_FPS)), 1)
-        if count == 0:
-            raise FileError(f"{clip} cannot be read as a video: unpack the release anew")
-        if count == 1:
-            return []
-        wanted = range(0, count, rate) if per_second else (count // 2,)
-        frames = []
-        for number in range(max(wanted) + 1):
-            if not video.grab():
-                break
-            if number in wanted:
-                frames.append((number, video.retrieve()[1]))
-        return frames
-    finally:
-        video.release()
+        with open_video(clip) as container:
+            video = container.streams.video[0]
+            count, rate, size = video.frames, max(int(video.guessed_rate or 1), 1), (video.width, video.height)
+            if count == 0 or size != (WIDTH, HEIGHT):
+                raise ValueError(f"{count} frames of {size} pixels")
+            if count == 1:
+                return
+            wanted = range(0, count, rate) if per_second else (count // 2,)
+            for number, frame in enumerate(decode_frames(container)):
+                if number in wanted:
+                    yield number, frame.to_ndarray(format="rgb24")
+                if number >= wanted[-1]:
+                    return
+    except Exception as error:  # PyAV reports odd headers as almost anything
+        raise FileError(f"{clip} cannot be read as a video of SURREAL: unpack the release anew") from error
