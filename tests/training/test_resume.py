@@ -1,12 +1,12 @@
 """Killed and resumed, a training ends with the same bits; told to stop, it saves first."""
 
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -20,37 +20,31 @@ RECIPE = {"pictures": 30, "end_epoch": 2, "ema": 0.9, "validation": "Toy"}
 STEPS = 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slim() -> Iterator[None]:
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["i2l_meshnet.training.job", "tiny_training"])
+
+
+def train(options: TrainOptions, log: Path) -> None:
+    """What a process does: it trains, leaves with the exit code, and prints into `log`."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
     with slim_networks():
-        yield
+        sys.exit(job.run(options))
 
 
-def start(options: TrainOptions) -> int:
-    """Trains in a process of its own (a fork, which need not import anything again); its number."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        torch.set_num_threads(1)
-        code = job.run(options)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def start(options: TrainOptions, log: Path) -> ForkServerProcess:
+    """Trains in a process that, like a user's, has done nothing before, whatever other tests did in this one."""
+    process = PROCESSES.Process(target=train, args=(options, log))
+    process.start()
+    return process
 
 
-def ended(pid: int) -> int | None:
-    """Exit status of the process, negative for a signal; None while it runs."""
-    found, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
-
-
-def wait(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def wait(process: ForkServerProcess) -> int | None:
+    """Exit code of the process once it has ended, negative for a signal."""
+    process.join()
+    return process.exitcode
 
 
 def progress(options: TrainOptions) -> int:
@@ -65,33 +59,32 @@ def states(options: TrainOptions) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
-    options = tiny_options(tmp_path_factory.mktemp("undisturbed"), RECIPE)
-    assert wait(start(options)) == 0
+    folder = tmp_path_factory.mktemp("undisturbed")
+    options, log = tiny_options(folder, RECIPE), folder / "log"
+    assert wait(start(options, log)) == 0, log.read_text()
     return options
 
 
 def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path, undisturbed: TrainOptions) -> None:
     moments = random.Random(5)
-    kills = 0
+    kills, said = 0, tmp_path / "log"
     for _ in range(40):
         # Every other run loads its pictures in another process: the samples are the same.
         resume = bool(states(tiny_options(tmp_path)))
         options = tiny_options(tmp_path, RECIPE, save_every=2, resume=resume, workers=kills % 2)
-        seen, pid = progress(options), start(options)
-        code = None
+        seen, process = progress(options), start(options, said)
         if kills < 6:
             # Three rows on, and a random moment more: in the middle of a step, of saving or of measuring.
-            while (code := ended(pid)) is None and (progress(options) < seen + 3 or not states(options)):
+            while process.is_alive() and (progress(options) < seen + 3 or not states(options)):
                 time.sleep(0.002)
-            if code is None:
+            if process.is_alive():
                 time.sleep(moments.uniform(0, 0.1))
-                os.kill(pid, signal.SIGKILL)
+                process.kill()
                 kills += 1
-        if code is None:
-            code = wait(pid)
+        code = wait(process)
         if code == 0:
             break
-        assert code == -signal.SIGKILL
+        assert code == -signal.SIGKILL, said.read_text()
     else:
         pytest.fail("the training never came to its end")
     assert kills >= 2
@@ -112,17 +105,16 @@ def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_saves_first(
-    tmp_path: Path, undisturbed: TrainOptions, number: signal.Signals, capfd: pytest.CaptureFixture[str]
-) -> None:
-    options = tiny_options(tmp_path, RECIPE, workers=1)
-    pid = start(options)
+def test_told_to_stop_it_saves_first(tmp_path: Path, undisturbed: TrainOptions, number: signal.Signals) -> None:
+    options, said = tiny_options(tmp_path, RECIPE, workers=1), tmp_path / "log"
+    process = start(options, said)
     while progress(options) < 3:
-        assert ended(pid) is None
+        assert process.is_alive(), said.read_text()
         time.sleep(0.002)
-    os.kill(pid, number)
-    assert wait(pid) == 128 + number
-    assert f"stopped by {number.name} after" in capfd.readouterr().out
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert wait(process) == 128 + number, said.read_text()
+    assert f"stopped by {number.name} after" in said.read_text()
     assert 1 <= newest_state(options)["position"]["step"] < STEPS
-    assert wait(start(tiny_options(tmp_path, RECIPE, resume=True))) == 0
+    assert wait(start(tiny_options(tmp_path, RECIPE, resume=True), said)) == 0, said.read_text()
     assert not differing(newest_state(options)["network"], newest_state(undisturbed)["network"])
