@@ -4,9 +4,6 @@ Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes, s
 """
 
 import dataclasses
-import json
-import struct
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +16,12 @@ from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.files import atomic_path
-from i2l_meshnet.geometry.gltf import SKIN_COLOUR, SKIN_ROUGHNESS, one_index
+from i2l_meshnet.geometry.gltf import TRIANGLES, VERTICES, GlbBuffer, generator, one_index, skin, uv_downwards
 from i2l_meshnet.rendering.shading import vertex_normals
 
 CORRECTIVE_TOLERANCE = 5e-4
 """Metres: what may be left out of the correctives of a frame, summed (in squares) over all its vertices."""
 
-_FLOAT, _BYTE, _SHORT, _INT = 5126, 5121, 5123, 5125
-_TYPES = {
-    np.dtype(np.float32): _FLOAT,
-    np.dtype(np.uint8): _BYTE,
-    np.dtype(np.uint16): _SHORT,
-    np.dtype(np.uint32): _INT,
-}
-_VERTICES, _TRIANGLES = 34962, 34963
 _FIRST_BONE = 2
 """Node of the root bone, behind the mesh and the node that holds the skeleton, which names Blender's armature."""
 
@@ -51,7 +40,7 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     clip = RigClip(body, params, times, full)
     keys = Keys.of(clip)
     vertices, targets, target_weights = morphs(clip.rig, keys.amounts)
-    buffer = _Buffer()
+    buffer = GlbBuffer()
     mesh: dict[str, Any] = {
         "name": body.name,
         "primitives": [_primitive(buffer, body, clip.rig, vertices, targets, full)],
@@ -63,7 +52,7 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     gltf: dict[str, Any] = {
         "asset": {
             "version": "2.0",
-            "generator": f"i2l-meshnet {version('i2l-meshnet')}",
+            "generator": generator(),
             "copyright": f"body {body.name}: {body.licence}",
         },
         "scene": 0,
@@ -75,16 +64,7 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
         ],
         "meshes": [mesh],
         "skins": [{"joints": [_FIRST_BONE + i for i in range(len(clip.rig.bones))], "inverseBindMatrices": binds}],
-        "materials": [
-            {
-                "name": "skin",
-                "pbrMetallicRoughness": {
-                    "baseColorFactor": [*(value / 255 for value in SKIN_COLOUR), 1],
-                    "metallicFactor": 0,
-                    "roughnessFactor": SKIN_ROUGHNESS,
-                },
-            }
-        ],
+        "materials": [skin()],
     }
     if len(clip) > 1:
         gltf["animations"] = [_animation(path.stem, buffer, clip, keys, target_weights)]
@@ -94,7 +74,7 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
 
 
 def _primitive(
-    buffer: "_Buffer",
+    buffer: GlbBuffer,
     body: Body,
     rig: Rig,
     vertices: Float[np.ndarray, "v 3"],
@@ -103,19 +83,18 @@ def _primitive(
 ) -> dict[str, Any]:
     """The bound mesh: places, normals, texture coordinates where it has them, influences, morph targets."""
     faces, of_vertex, uv = bound_mesh(body, len(vertices), full)
-    attributes = {"POSITION": buffer.add(vertices[of_vertex], _VERTICES, bounds=True)}
-    attributes["NORMAL"] = buffer.add(vertex_normals(vertices, of_vertex[faces])[of_vertex], _VERTICES)
+    attributes = {"POSITION": buffer.add(vertices[of_vertex], VERTICES, bounds=True)}
+    attributes["NORMAL"] = buffer.add(vertex_normals(vertices, of_vertex[faces])[of_vertex], VERTICES)
     if uv is not None:
-        # glTF's v runs downwards.
-        attributes["TEXCOORD_0"] = buffer.add(uv * (1, -1) + (0, 1), _VERTICES)
+        attributes["TEXCOORD_0"] = buffer.add(uv_downwards(uv), VERTICES)
     joints, weights = influences(rig.weights.numpy()[of_vertex])
     for first in range(0, joints.shape[1], 4):
-        attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], _VERTICES)
-        attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], _VERTICES)
-    indices = buffer.add(faces.astype(np.uint32).reshape(-1), _TRIANGLES)
+        attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], VERTICES)
+        attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], VERTICES)
+    indices = buffer.add(faces.astype(np.uint32).reshape(-1), TRIANGLES)
     primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": 0}
     if len(targets):
-        shifts = [buffer.add(target[of_vertex], _VERTICES, bounds=True) for target in targets]
+        shifts = [buffer.add(target[of_vertex], VERTICES, bounds=True) for target in targets]
         primitive["targets"] = [{"POSITION": shift} for shift in shifts]
     return primitive
 
@@ -224,7 +203,7 @@ def _bone_nodes(rig: Rig, keys: Keys) -> list[dict[str, Any]]:
 
 
 def _animation(
-    name: str, buffer: "_Buffer", clip: RigClip, keys: Keys, target_weights: Float[np.ndarray, "t m"]
+    name: str, buffer: GlbBuffer, clip: RigClip, keys: Keys, target_weights: Float[np.ndarray, "t m"]
 ) -> dict[str, Any]:
     """Channels of the root's place, of every bone that turns, and of the morph targets."""
     clock = buffer.add(clip.times.numpy()[:, None], bounds=True)
@@ -241,49 +220,3 @@ def _animation(
             {"sampler": i, "target": {"node": node, "path": what}} for i, (node, what, _) in enumerate(tracks)
         ],
     }
-
-
-class _Buffer:
-    """The binary part of a GLB file, and the accessors into it."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._views: list[dict[str, Any]] = []
-        self._accessors: list[dict[str, Any]] = []
-
-    def add(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
-        """Stores rows of values (floats as float32) and returns the accessor's number.
-
-        target: the kind of buffer. bounds: least and greatest values are told, as glTF wants them for some.
-        """
-        if values.dtype.kind == "f":
-            values = values.astype(np.float32)
-        width = 1 if values.ndim == 1 else values.shape[1]
-        view = {"buffer": 0, "byteOffset": len(self._data), "byteLength": values.nbytes}
-        self._views.append(view | ({} if target is None else {"target": target}))
-        accessor: dict[str, Any] = {
-            "bufferView": len(self._views) - 1,
-            "componentType": _TYPES[values.dtype],
-            "count": len(values),
-            "type": {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[width],
-        }
-        if bounds:
-            rows = values.reshape(len(values), -1)
-            accessor |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
-        self._accessors.append(accessor)
-        self._data += values.tobytes()
-        self._data += bytes(-len(self._data) % 4)
-        return len(self._accessors) - 1
-
-    def glb(self, gltf: dict[str, Any]) -> bytes:
-        """The file of this buffer and a glTF document that uses its accessors."""
-        document = gltf | {
-            "buffers": [{"byteLength": len(self._data)}],
-            "bufferViews": self._views,
-            "accessors": self._accessors,
-        }
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-        text += b" " * (-len(text) % 4)
-        chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
-        chunks += struct.pack("<II", len(self._data), 0x004E4942) + self._data
-        return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks

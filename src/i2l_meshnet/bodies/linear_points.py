@@ -24,7 +24,7 @@ class LinearPoints(nn.Module):
     _above: Tensor
 
     def __init__(self, body: AnnyBody, regressor: Float[Tensor, "p v"]) -> None:
-        """regressor: the points from the vertices, rows summing to 1."""
+        """regressor: the points from the vertices, rows summing to 1 (or to 0: what a point is moved by)."""
         super().__init__()
         # A copy, because this one moves from device to device with the module.
         self.body = copy.deepcopy(body)
@@ -34,11 +34,12 @@ class LinearPoints(nn.Module):
         moved_by: list[int] = []
         for bone, parent in enumerate(parents):
             moved_by.append(posed[bone] if bone in posed else moved_by[parent])
-        subtree = torch.eye(len(parents))
+        subtree = torch.eye(len(parents), device=body.weights.device)
         for bone in reversed(range(1, len(parents))):
             subtree[parents[bone]] += subtree[bone]
         held = regressor @ body.weights
-        pairs = held.nonzero()
+        # Weights of either sign may sum to nothing on a bone that carries them all the same.
+        pairs = (regressor.abs() @ body.weights).nonzero()
         above = [moved_by[max(parent, 0)] for parent in parents]
         constants = {
             "_pairs": pairs,
@@ -46,7 +47,7 @@ class LinearPoints(nn.Module):
             "_held": held,
             "_below": held @ subtree.T,
             "_carrier": torch.tensor(moved_by),
-            "_above": torch.nn.functional.one_hot(torch.tensor(above), len(body.bones)).float(),
+            "_above": torch.eye(len(body.bones), device=body.weights.device)[above],
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)

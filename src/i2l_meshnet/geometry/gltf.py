@@ -1,4 +1,13 @@
-"""What glTF asks of geometry: its frame, and one index for a vertex and its texture coordinates."""
+"""What glTF 2.0 asks of meshes: its frame, one index for a vertex and its texture coordinates, the binary file.
+
+Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes), 3.9 (materials), 4 (GLB).
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -6,10 +15,19 @@ from jaxtyping import Float, Int
 CAMERA_TO_GLTF = np.array([1.0, -1.0, -1.0])
 """Camera frame (x right, y down, z forward) to glTF's (y up, z towards the viewer): half a turn about x."""
 
-SKIN_COLOUR = (215, 190, 170)
+SKIN_COLOUR = (215.0, 190.0, 170.0)
 """Red, green and blue of the bodies' material, 0 to 255."""
 
 SKIN_ROUGHNESS = 0.8
+
+VERTICES, TRIANGLES = 34962, 34963
+"""Kinds of buffers: what belongs to vertices, what lists triangles."""
+_TYPES = {
+    np.dtype(np.float32): 5126,
+    np.dtype(np.uint8): 5121,
+    np.dtype(np.uint16): 5123,
+    np.dtype(np.uint32): 5125,
+}
 
 
 def one_index(
@@ -23,3 +41,71 @@ def one_index(
     unique, inverse = np.unique(pairs, return_inverse=True)
     of_vertex, of_uv = np.divmod(unique, len(uv))
     return inverse.reshape(-1, 3), of_vertex, of_uv
+
+
+def uv_downwards(uv: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "p 2"]:
+    """Texture coordinates with v upwards, as glTF has them."""
+    return uv * (1, -1) + (0, 1)
+
+
+def generator() -> str:
+    """What files say of who wrote them."""
+    return f"i2l-meshnet {version('i2l-meshnet')}"
+
+
+def skin(color: Sequence[float] = SKIN_COLOUR) -> dict[str, Any]:
+    """A matt material of a colour, 0 to 255."""
+    return {
+        "name": "skin",
+        "pbrMetallicRoughness": {
+            "baseColorFactor": [*(value / 255 for value in color), 1],
+            "metallicFactor": 0,
+            "roughnessFactor": SKIN_ROUGHNESS,
+        },
+    }
+
+
+class GlbBuffer:
+    """The binary part of a GLB file, and the accessors into it."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._views: list[dict[str, Any]] = []
+        self._accessors: list[dict[str, Any]] = []
+
+    def add(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
+        """Stores rows of values (floats as float32) and returns the accessor's number.
+
+        target: the kind of buffer. bounds: least and greatest values are told, as glTF wants them for some.
+        """
+        if values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        width = 1 if values.ndim == 1 else values.shape[1]
+        view = {"buffer": 0, "byteOffset": len(self._data), "byteLength": values.nbytes}
+        self._views.append(view | ({} if target is None else {"target": target}))
+        accessor: dict[str, Any] = {
+            "bufferView": len(self._views) - 1,
+            "componentType": _TYPES[values.dtype],
+            "count": len(values),
+            "type": {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[width],
+        }
+        if bounds:
+            rows = values.reshape(len(values), -1)
+            accessor |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
+        self._accessors.append(accessor)
+        self._data += values.tobytes()
+        self._data += bytes(-len(self._data) % 4)
+        return len(self._accessors) - 1
+
+    def glb(self, gltf: dict[str, Any]) -> bytes:
+        """The file of this buffer and a glTF document that uses its accessors."""
+        document = gltf | {
+            "buffers": [{"byteLength": len(self._data)}],
+            "bufferViews": self._views,
+            "accessors": self._accessors,
+        }
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
+        chunks += struct.pack("<II", len(self._data), 0x004E4942) + self._data
+        return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks

@@ -22,6 +22,7 @@ from i2l_meshnet.files import write_safetensors
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.unfilled import Unfilled
 from i2l_meshnet.untrusted import parse_json
 
 FORMAT, VERSION = "i2l-meshnet", 1
@@ -98,13 +99,14 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
     body = body or bodies.load_body(metadata.network.body)
     try:
         # First without memory: a description may ask for any size, its tensors tell whether they are so large.
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             expected = assembly.build(metadata.network, body).state_dict()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         reason = str(error).split("\n")[0]
         raise FileError(f"{path}: the description in its header is of no network ({reason}): fetch it again") from error
     check_state(expected, state, path)
-    network = assembly.build(metadata.network, body)
+    with Unfilled():
+        network = assembly.build(metadata.network, body)
     load_state(network, state, path)
     return network.eval().to(device)
 

@@ -56,7 +56,7 @@ class ParameterFit(nn.Module):
         size = 3 * len(body.bones) + len(body.shape_names) + len(body.joint_regressor)
         # In 64 bits, which halving a checkpoint's weights leaves alone.
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("precision", torch.eye(size, dtype=torch.float64))
+        self.register_buffer("precision", torch.zeros(size, size, dtype=torch.float64).fill_diagonal_(1))
 
     def learn(self, errors: Float[Tensor, "n d"], tails: float = 4.0, ridge: float = 0.02) -> None:
         """Takes the mean and covariance of the network's errors (`answer_errors`), whose tails are cut.

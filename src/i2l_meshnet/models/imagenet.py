@@ -14,6 +14,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, ResNet, ResNetName
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.unfilled import Unfilled
 from i2l_meshnet.untrusted import inside, read_json, read_torch
 
 HUB = "https://download.pytorch.org/models/"
@@ -124,7 +125,7 @@ def convert_keras_resnet50(folder: Path) -> dict[str, Tensor]:
 
 def _without_classifier(name: ResNetName, weights: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
     """The weights of a whole ResNet, checked; batch counters, which old files lack, are put in."""
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         expected = ResNet(name).state_dict()
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith("num_batches_tracked")}
     weights = counters | {key: value for key, value in weights.items() if not key.startswith("fc.")}

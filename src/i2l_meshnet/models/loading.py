@@ -14,6 +14,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
+from i2l_meshnet.models.unfilled import Unfilled
 
 DEFAULT_WEIGHTS = "default.safetensors"
 """The network that ships with the package, in i2l_meshnet/models/data."""
@@ -64,7 +65,8 @@ def load_network(
         read = read_snapshot(path)
         metadata = checkpoint.Metadata(read.config, LICENCE, f"published snapshot {path.name}")
         body = _load_body(metadata.network.body, body_directory, published_regressor)
-        network = assembly.build(metadata.network, body).eval()
+        with Unfilled():
+            network = assembly.build(metadata.network, body).eval()
         checkpoint.load_state(network, read.state, path)
     else:
         metadata = checkpoint.read_metadata(path)

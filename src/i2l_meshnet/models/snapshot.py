@@ -20,6 +20,7 @@ from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, Bottleneck, ResNetNam
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.lixel_head import UNUSED_KEYS
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.unfilled import Unfilled
 from i2l_meshnet.untrusted import read_torch
 
 PREFIXES = {
@@ -83,7 +84,7 @@ def read_snapshot(path: Path) -> Snapshot:
             )
     state = {_rename(key, path): tensor for key, tensor in used.items()}
     config = _describe(state, path)
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         expected = build_published(config, torch.empty(len(config.joints), config.vertices)).state_dict()
     checkpoint.check_state(expected, state, path)
     return Snapshot(config, state, epoch, dropped)

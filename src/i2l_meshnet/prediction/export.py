@@ -3,20 +3,26 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
-import trimesh
 from jaxtyping import Float, Float32, Int
 from numba import njit
-from trimesh.visual import TextureVisuals
-from trimesh.visual.material import PBRMaterial
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF, SKIN_COLOUR, SKIN_ROUGHNESS, one_index
+from i2l_meshnet.geometry.gltf import (
+    CAMERA_TO_GLTF,
+    SKIN_COLOUR,
+    TRIANGLES,
+    VERTICES,
+    GlbBuffer,
+    generator,
+    one_index,
+    skin,
+    uv_downwards,
+)
 from i2l_meshnet.rendering.shading import vertex_normals
 
 
@@ -56,14 +62,14 @@ def write_scene(surfaces: Sequence[Surface], colors: Sequence[Sequence[int]], pa
 
     Raises FileError if the file cannot be written.
     """
-    linear = [[round(255 * (value / 255) ** 2.2) for value in color] for color in colors]  # as glTF has it
-    scene = trimesh.Scene([_gltf_mesh(surface, color) for surface, color in zip(surfaces, linear, strict=True)])
+    linear = [[255 * (value / 255) ** 2.2 for value in color] for color in colors]  # as glTF has it
+    data = _glb_of(surfaces, linear)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_bytes(scene.export(file_type="glb", include_normals=True)))
+        temporary.write_bytes(data)
 
 
 def _obj(surface: Surface) -> bytes:
-    title = f"# i2l-meshnet {version('i2l-meshnet')}; metres; camera frame: x right, y down, z forward\n"
+    title = f"# {generator()}; metres; camera frame: x right, y down, z forward\n"
     parts = [title.encode(), _rows("v", surface.vertices, "  \n", 6)]
     if surface.uv is None or surface.face_uv is None:
         parts.append(_rows("f", surface.faces + 1, "  \n"))
@@ -114,36 +120,60 @@ def _print_rows(start, values, separators, decimals):
 
 
 def _ply(surface: Surface) -> bytes:
-    mesh = trimesh.Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False)
-    return _bytes(mesh.export(file_type="ply", vertex_normal=True))
+    vertices = np.concatenate([surface.vertices, surface.normals], 1).astype("<f4")
+    faces = np.empty(len(surface.faces), [("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, surface.faces
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"comment {generator()}; metres; camera frame: x right, y down, z forward",
+        f"element vertex {len(vertices)}",
+        *(f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")),
+        f"element face {len(faces)}",
+        "property list uchar int vertex_indices",
+        "end_header\n",
+    ]
+    return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
 
 
 def _glb(surface: Surface) -> bytes:
-    mesh = _gltf_mesh(surface, SKIN_COLOUR if surface.uv is not None else None)
-    return _bytes(trimesh.Scene(mesh).export(file_type="glb", include_normals=True))
+    return _glb_of([surface], [None if surface.uv is None else SKIN_COLOUR])
 
 
-def _gltf_mesh(surface: Surface, color: Sequence[int] | None) -> trimesh.Trimesh:
-    """A mesh in glTF's frame, with a material of the colour, or trimesh's grey if None."""
-    vertices, normals = surface.vertices * CAMERA_TO_GLTF, surface.normals * CAMERA_TO_GLTF
-    faces, uv = surface.faces, None
+def _glb_of(surfaces: Sequence[Surface], colors: Sequence[Sequence[float] | None]) -> bytes:
+    """Each mesh a node of a scene, with a material of its colour (linear, 0 to 255), or none."""
+    buffer = GlbBuffer()
+    materials = [skin(color) for color in colors if color is not None]
+    meshes, used = [], 0
+    for surface, color in zip(surfaces, colors, strict=True):
+        primitive = _primitive(buffer, surface)
+        if color is not None:
+            primitive["material"], used = used, used + 1
+        meshes.append({"name": f"mesh_{len(meshes)}", "primitives": [primitive]})
+    gltf: dict[str, Any] = {
+        "asset": {"version": "2.0", "generator": generator()},
+        "scene": 0,
+        "scenes": [{"nodes": [*range(len(meshes))]}],
+        "nodes": [{"name": mesh["name"], "mesh": index} for index, mesh in enumerate(meshes)],
+        "meshes": meshes,
+    }
+    return buffer.glb(gltf | ({"materials": materials} if materials else {}))
+
+
+def _primitive(buffer: GlbBuffer, surface: Surface) -> dict[str, Any]:
+    """A mesh in glTF's frame."""
+    vertices, normals, faces = surface.vertices * CAMERA_TO_GLTF, surface.normals * CAMERA_TO_GLTF, surface.faces
+    uv = None
     if surface.uv is not None and surface.face_uv is not None:
         faces, of_vertex, of_uv = one_index(surface.faces, surface.uv, surface.face_uv)
-        vertices, normals = vertices[of_vertex], normals[of_vertex]
-        uv = surface.uv[of_uv]
-    visual = None
-    if color is not None:
-        material = PBRMaterial(
-            name="skin", baseColorFactor=[*color, 255], metallicFactor=0.0, roughnessFactor=SKIN_ROUGHNESS
-        )
-        visual = TextureVisuals(uv=uv, material=material)
-    return trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
-
-
-def _bytes(exported: object) -> bytes:
-    if not isinstance(exported, bytes):
-        raise TypeError(f"expected bytes from the mesh writer, got {type(exported).__name__}")
-    return exported
+        vertices, normals, uv = vertices[of_vertex], normals[of_vertex], uv_downwards(surface.uv[of_uv])
+    attributes = {
+        "POSITION": buffer.add(vertices, VERTICES, bounds=True),
+        "NORMAL": buffer.add(normals, VERTICES),
+    }
+    if uv is not None:
+        attributes["TEXCOORD_0"] = buffer.add(uv, VERTICES)
+    return {"attributes": attributes, "indices": buffer.add(faces.astype(np.uint32).reshape(-1), TRIANGLES)}
 
 
 _WRITERS: dict[str, Callable[[Surface], bytes]] = {".obj": _obj, ".ply": _ply, ".glb": _glb}

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy.optimize import linear_sum_assignment
 
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.prediction.boxes import PersonBox
@@ -228,7 +227,7 @@ class Tracker:
         cost = cost.reshape(len(self._tracks), len(candidates))
         named: dict[int, Prediction] = {}
         taken = set()
-        for row, column in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True):
+        for row, column in _assigned(np.minimum(cost, 1e3)):
             if cost[row, column] <= 1:
                 self._tracks[row].see(candidates[column], time)
                 named[self._tracks[row].identity] = candidates[column].prediction
@@ -256,8 +255,8 @@ def _looks(
     """
     overlap = np.array([[_overlap(box, np.array(person.box)) for person in found] for _, box in expected])
     overlap = overlap.reshape(len(expected), len(found))
-    pairs = zip(*linear_sum_assignment(-overlap), strict=True)
-    matched = {int(row): int(column) for row, column in pairs if overlap[row, column] >= SAME_BOX}
+    pairs = _assigned(-overlap)
+    matched = {row: column for row, column in pairs if overlap[row, column] >= SAME_BOX}
     looks: list[tuple[_Track | None, PersonBox]] = []
     for row, (track, box) in enumerate(expected):
         place = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
@@ -269,6 +268,14 @@ def _looks(
         looks.append((track, PersonBox(place, track.score)))
     strangers = [person for column, person in enumerate(found) if column not in matched.values()]
     return [*looks, *((None, person) for person in strangers)]
+
+
+def _assigned(cost: Float[np.ndarray, "r c"]) -> list[tuple[int, int]]:
+    """Pairs of a row and a column, each in one at most, of the least sum of costs."""
+    from scipy.optimize import linear_sum_assignment  # takes a third of a second, which photos need not wait for
+
+    rows, columns = linear_sum_assignment(cost)
+    return [*zip(rows.tolist(), columns.tolist(), strict=True)]
 
 
 def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
