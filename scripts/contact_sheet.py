@@ -24,12 +24,23 @@ from i2l_meshnet.files import write_picture
 from i2l_meshnet.prediction.images import find_pictures
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.prediction.results import PicturePrediction
+from i2l_meshnet.prediction.results import PicturePrediction, Prediction
 from i2l_meshnet.skeletons import Skeleton
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 BUNDLED = ("P001", "P004", "P009")
 """The people whose outdoor pictures are among the examples: these are shown in the studio."""
+HORIZONS = {
+    "standing_jacket": 0.29,
+    "standing_phone": 0.46,
+    "P002": 0.285,
+    "P003": 0.42,
+    "P007": 0.395,
+    "P008": 0.27,
+    "P010": 0.315,
+}
+"""Where the horizon lies, as a part of the photo's height from above: read by eye a little above where the farthest
+ground ends, to within 0.02, or a degree. The other photos show walls, or a studio."""
 KINDS = ("lixel", "param")
 PAPER = 238
 SMALL = 0.4
@@ -61,12 +72,15 @@ def default_pictures() -> list[Path]:
     return [*sorted(EXAMPLES.glob("*.jpg")), *(person / name for person, name in zip(people, chosen, strict=True))]
 
 
-def draw_row(found: PicturePrediction, height: int, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The panels of one photo, all of `height` and two thirds as wide, with captions below."""
+def draw_row(
+    found: PicturePrediction, height: int, name: str, pitch: float | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The panels of one photo, all of `height` and two thirds as wide, with captions below.
+
+    pitch: degrees that the camera looks down, if that is known.
+    """
     width = height * 2 // 3
-    chosen = [i for i, person in enumerate(found) if person.reliable] or list(range(len(found)))
-    highest = max((float(found[i].box[3]) for i in chosen), default=0.0)
-    chosen = [i for i in chosen if found[i].box[3] >= SMALL * highest]
+    chosen = shown_people(found)
     if not chosen:
         blank = np.full((height, width, 3), PAPER, np.uint8)
         return np.hstack([captioned(blank, text) for text in (f"{name}: nobody found", "", "", "")])
@@ -86,17 +100,37 @@ def draw_row(found: PicturePrediction, height: int, name: str) -> UInt8[np.ndarr
         overlays.append(
             captioned(_window(drawn, corner, (height, width)), f"{name} {confidence}" if not overlays else kind)
         )
-        shown = found[chosen[0]]
-        mesh = shown.lixel_mesh if kind == "lixel" or shown.parametric_mesh is None else shown.parametric_mesh
         view = _letterboxed(draw_view(surfaces[:1], "side", chosen[:1]), (height, width))
-        views.append(captioned(view, f"{kind} {tilt(mesh.joints.numpy(), shown.body.skeleton):+.0f} deg"))
+        degrees = tilts(found[chosen[0]])[kind]
+        lean = "" if pitch is None else f", lean {degrees - pitch:+.0f}"
+        views.append(captioned(view, f"{kind} {degrees:+.0f} deg{lean}"))
     return np.hstack(overlays + views)
+
+
+def shown_people(found: PicturePrediction) -> list[int]:
+    """Who is shown: reliable predictions, if there are any, and nobody in the background."""
+    chosen = [i for i, person in enumerate(found) if person.reliable] or list(range(len(found)))
+    highest = max((float(found[i].box[3]) for i in chosen), default=0.0)
+    return [i for i in chosen if found[i].box[3] >= SMALL * highest]
+
+
+def camera_pitch(found: PicturePrediction, horizon: float) -> float:
+    """How far the camera looks down, degrees, by where the horizon lies (a part of the photo's height)."""
+    above = float(found.camera.center[1]) - horizon * len(found.pixels)
+    return float(np.degrees(np.arctan2(above, float(found.camera.focal[1]))))
+
+
+def tilts(person: Prediction) -> dict[str, float]:
+    """The `tilt` of each kind of mesh that there is."""
+    meshes = dict(zip(KINDS, (person.lixel_mesh, person.parametric_mesh), strict=True))
+    return {kind: tilt(mesh.joints.numpy(), person.body.skeleton) for kind, mesh in meshes.items() if mesh is not None}
 
 
 def tilt(joints: Float[np.ndarray, "j 3"], skeleton: Skeleton) -> float:
     """How far the line from ankles to shoulders leans out of the picture's plane, degrees, positive to the camera.
 
-    An upright person before a level camera has 0; before one that looks down by some degrees, so many.
+    An upright person before a level camera has 0; before one that looks down by some degrees, so many: without that
+    pitch, it is how far they lean.
     """
     ankles, shoulders = (
         np.mean([joints[skeleton.index(f"{side}_{joint}")] for side in "LR"], 0) for joint in ("Ankle", "Shoulder")
@@ -147,9 +181,21 @@ def make_sheet(options: SheetOptions) -> None:
         ]
     assets.ensure("detector")
     predictor = MeshPredictor.load(options.weights)
-    rows = [draw_row(predictor(path), options.height, name) for path, name in named]
+    rows: list[UInt8[np.ndarray, "h w 3"]] = []
+    leans: list[dict[str, float]] = []
+    for path, name in named:
+        found = predictor(path)
+        pitch = None if options.pictures or name not in HORIZONS else camera_pitch(found, HORIZONS[name])
+        rows.append(draw_row(found, options.height, name, pitch))
+        if pitch is not None:
+            leans += [{kind: a - pitch for kind, a in tilts(found[i]).items()} for i in shown_people(found)]
     write_picture(options.out, draw_sheet(rows, options.columns), options.quality)
     print(f"{options.out}: {len(rows)} photos")
+    for kind in KINDS:
+        degrees = np.abs([lean[kind] for lean in leans if kind in lean])
+        if len(degrees):
+            of = f"{len(degrees)} people before a known horizon"
+            print(f"{kind}: {of} lean by {degrees.mean():.1f} degrees on average, {degrees.max():.1f} at most")
 
 
 def main(options: Annotated[SheetOptions, tyro.conf.arg(name="")]) -> None:

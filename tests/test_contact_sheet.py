@@ -70,3 +70,9 @@ def test_a_window_beyond_the_picture_is_filled_with_paper(sheet: ModuleType) -> 
     assert (found[:3, 2:] == 0).all()
     assert (found[:, :2] == sheet.PAPER).all()
     assert (found[3:] == sheet.PAPER).all()
+
+
+def test_a_horizon_above_the_middle_is_a_camera_that_looks_down(sheet: ModuleType) -> None:
+    found = StandInPredictor()(Path("photo.png"))
+    assert sheet.camera_pitch(found, 0.5) == pytest.approx(0)
+    assert sheet.camera_pitch(found, 0.25) == pytest.approx(np.degrees(np.arctan(20 / 90)))
