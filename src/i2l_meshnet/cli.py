@@ -65,7 +65,7 @@ EXAMPLES = {
     "synthesize": ("i2l-meshnet synthesize pictures --out pictures --count 1024",),
     "synthesize pictures": ("i2l-meshnet synthesize pictures --out pictures --count 1024 --workers 2",),
     "synthesize detections": ("i2l-meshnet synthesize detections --pictures pictures --out bank",),
-    "synthesize keypoints": ("i2l-meshnet synthesize keypoints --bank bank --out anny_halpe26.npz",),
+    "synthesize keypoints": ("i2l-meshnet synthesize keypoints --bank bank --out anny_halpe26_rendered.npz",),
     "convert": ("i2l-meshnet convert snapshot_12.pth.tar body.safetensors --half",),
     "assets": ("i2l-meshnet assets detector",),
     "info": ("i2l-meshnet info --body-dir bodies",),
@@ -112,6 +112,9 @@ def _print_examples(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; what the user can mend is told in one line, code 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Read when PyTorch is loaded: its threads sleep while they wait, in place of taking the processor from others, which
+    # read pictures, draw and write.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return _parse(arguments)
     except SystemExit as leaving:

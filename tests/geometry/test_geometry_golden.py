@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from i2l_meshnet.geometry.alignment import similarity_align
+from i2l_meshnet.geometry.alignment import rigid_motion, similarity_align
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import box_from_points, invert_affine, make_crop, prepare_box
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import COCO, HUMAN36M, MUCO, SMPL, Skeleton
 
 
@@ -64,6 +65,16 @@ def test_rigid_alignment_is_the_published_one(golden: dict[str, Tensor]) -> None
     # Among the ten pairs are reflected (7, 8) and planar (9) ones.
     got = similarity_align(golden["ra_A"], golden["ra_B"])
     torch.testing.assert_close(got, golden["ra_out"], atol=1e-9, rtol=1e-12)
+
+
+def test_a_rigid_motion_is_found_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(5, 12, 3, generator=generator, dtype=torch.float64)
+    turn = axis_angle_to_matrix(torch.randn(5, 3, generator=generator, dtype=torch.float64))
+    shift = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    rotation, translation = rigid_motion(points, points @ turn.mT + shift[:, None])
+    torch.testing.assert_close(rotation, turn)
+    torch.testing.assert_close(translation, shift)
 
 
 @pytest.mark.parametrize(

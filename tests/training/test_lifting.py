@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import FileError
@@ -37,13 +37,12 @@ def sampler(body: AnnyBody) -> LiftingSampler:
     poses = PoseSampler(body, PoseBank.build(body, None, procedural=300))
     people = BodySampler(poses, ShapeSampler(body, size=64), ViewSampler(body))
     sample = people.sample(40, torch.Generator().manual_seed(1))
-    assert body.keypoint_regressor is not None
     zoom = 0.4
     camera = Camera(sample.camera.focal * zoom, torch.tensor([96.0, 128.0]).expand(40, 2))
     pixels = camera.project(sample.mesh.vertices)
     depth = sample.mesh.joints[:, body.skeleton.root_index, 2]
     vertices = torch.cat([pixels, sample.mesh.vertices[..., 2:] - depth[:, None, None]], 2)
-    found = body.keypoint_regressor @ pixels + 2 * torch.randn(40, 26, 2, generator=torch.Generator().manual_seed(2))
+    found = rendered_keypoints() @ pixels + 2 * torch.randn(40, 26, 2, generator=torch.Generator().manual_seed(2))
     keypoints = torch.cat([found, torch.full((40, 26, 1), 0.7)], 2)
     bank = DetectionBank(keypoints, vertices, depth, camera, sample.params)
     return LiftingSampler(body, GRID, people, bank, seed=3)

@@ -64,7 +64,8 @@ class AnnyBody(Body):
     full_uv: Float[Tensor, "u 2"]
     full_face_uv: Int[Tensor, "g 3"]
     keypoint_regressor: Float[Tensor, "26 v"] | None
-    """The points of `skeletons.HALPE26`, where a 2D detector sees them, from the vertices; None for a hand."""
+    """The points of `skeletons.HALPE26`, where a 2D detector sees them on real people, from the vertices (weights of
+    either sign that sum to 1); None for a hand. On rendered bodies they lie elsewhere: `rendered_keypoints`."""
 
     def __init__(
         self, name: str, skeleton: Skeleton, data: Mapping[str, np.ndarray], bones: Sequence[str] | None = None
@@ -200,6 +201,17 @@ class AnnyBody(Body):
             weights=weights / weights.sum(-1, keepdim=True),
             correctives=vertices.new_zeros(0, len(vertices), 3),
         )
+
+
+def rendered_keypoints() -> Float[Tensor, "26 v"]:
+    """Where the detector sees the points of `skeletons.HALPE26` on rendered pictures of the body, from its vertices.
+
+    `i2l-meshnet synthesize keypoints` fitted it. On real people they lie up to 2 cm elsewhere, as the body's
+    `keypoint_regressor` says.
+    """
+    data = _stored("anny_halpe26_rendered.npz")
+    vertices = len(_stored("anny.npz")["weight_index"])
+    return torch.from_numpy(dense(data["keypoint_index"], data["keypoint_weight"], vertices))
 
 
 def corner_weights(shape: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b c"]:

@@ -5,6 +5,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def rigid_motion(
+    source: Float[Tensor, "*b n d"], target: Float[Tensor, "*b n d"]
+) -> tuple[Float[Tensor, "*b d d"], Float[Tensor, "*b d"]]:
+    """Rotation R (no reflection) and translation t with R source + t nearest to `target` (Kabsch). Any units."""
+    mean_source, mean_target = source.mean(-2), target.mean(-2)
+    rotation = _best_turn(source - mean_source[..., None, :], target - mean_target[..., None, :])[0].mT
+    return rotation, mean_target - (rotation @ mean_source[..., None])[..., 0]
+
+
 def similarity_align(source: Float[Tensor, "*b n d"], target: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
     """`source` moved onto `target` by the best scale, rotation (no reflection) and translation.
 
@@ -12,10 +21,16 @@ def similarity_align(source: Float[Tensor, "*b n d"], target: Float[Tensor, "*b 
     """
     mean_source, mean_target = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
     a, b = source - mean_source, target - mean_target
-    u, s, vt = torch.linalg.svd(a.transpose(-1, -2) @ b)
-    sign = torch.linalg.det(u @ vt).sign()
-    flip = torch.ones_like(s)
-    flip[..., -1] = sign
-    rotation = (u * flip[..., None, :]) @ vt
-    scale = (s * flip).sum(-1) / a.square().sum((-1, -2)).clamp_min(torch.finfo(a.dtype).tiny)
+    rotation, stretch = _best_turn(a, b)
+    scale = stretch / a.square().sum((-1, -2)).clamp_min(torch.finfo(a.dtype).tiny)
     return scale[..., None, None] * (a @ rotation) + mean_target
+
+
+def _best_turn(
+    source: Float[Tensor, "*b n d"], target: Float[Tensor, "*b n d"]
+) -> tuple[Float[Tensor, "*b d d"], Float[Tensor, "*b"]]:
+    """The rotation that brings centred rows `source @ rotation` nearest to `target`, and tr(S)."""
+    u, s, vt = torch.linalg.svd(source.mT @ target)
+    flip = torch.ones_like(s)
+    flip[..., -1] = torch.linalg.det(u @ vt).sign()
+    return (u * flip[..., None, :]) @ vt, (s * flip).sum(-1)

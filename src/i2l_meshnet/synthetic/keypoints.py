@@ -1,4 +1,4 @@
-"""The regressor from Anny's vertices to the 26 points that RTMPose finds, fitted to its detections."""
+"""The regressor from Anny's vertices to the 26 points that RTMPose finds, fitted to its detections on pictures."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ class FitOptions:
     bank: Path
     """Folder that `detect_bank` wrote."""
     out: Path
-    """The file to write; the package holds it as bodies/data/anny_halpe26.npz."""
+    """The file to write; the package holds it as bodies/data/anny_halpe26_rendered.npz."""
     confidence: float = 0.5
     """Detections below this confidence are left out."""
     pictures: int = 6000
@@ -86,10 +86,10 @@ def fit_regressor(
 
 def write_regressor(path: Path, regressor: Float[np.ndarray, "26 v"]) -> None:
     """Writes the rows' vertices and weights: keypoint_index and keypoint_weight, (26, most vertices in a row)."""
-    most = int((regressor > 0).sum(1).max())
-    index = np.argsort(-regressor, axis=1, kind="stable")[:, :most]
+    most = int((regressor != 0).sum(1).max())
+    index = np.argsort(-np.abs(regressor), axis=1, kind="stable")[:, :most]
     weight = np.take_along_axis(regressor, index, 1)
-    index = np.where(weight > 0, index, 0)
+    index = np.where(weight != 0, index, 0)
     with atomic_path(path) as temporary:
         np.savez_compressed(
             temporary, keypoint_index=index.astype(np.uint16), keypoint_weight=weight.astype(np.float32)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
 from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.camera import Camera
@@ -31,8 +31,6 @@ GROUPS = tuple(
     )
 )
 """Keypoints that lie together on a part of the body: head, hips, left foot, right foot."""
-FACE = GROUPS[0][:5]
-SHOULDERS = [HALPE26.index("L_Shoulder"), HALPE26.index("R_Shoulder")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +69,9 @@ class NoiseOptions:
     their confidences, times a factor from `least` to `most`; the `clean` share of people keeps none. Then every
     keypoint is jittered, and some are lost.
 
-    head, hips, feet: deviations, in metres along each axis, by which these groups of keypoints lie elsewhere on one
-    person than on another. face_drop: metres by which real faces are found lower on the trunk than the body model's:
-    taken at their word, the faces of upright people made the whole body lean (docs/default-model.md).
+    build: deviation of how far the keypoints of a person lie from those of a rendered body towards the body model's
+    `keypoint_regressor`, where 1 is on it. head, hips, feet: deviations, in metres along each axis, by which these
+    groups of keypoints lie elsewhere on one person than on another.
     """
 
     doubtful: float = 0.35
@@ -82,7 +80,7 @@ class NoiseOptions:
     most: float = 1.1
     clean: float = 0.25
     jitter: float = 1.2
-    face_drop: float = 0.03
+    build: float = 0.4
     head: float = 0.03
     hips: float = 0.02
     feet: float = 0.012
@@ -106,9 +104,10 @@ class LiftingSampler:
         self.body, self.grid, self.people, self.bank = body, grid, people, bank
         if body.keypoint_regressor is None:
             raise ValueError(f"{body.name} has no keypoints of a 2D detector")
-        self.keypoint_regressor = body.keypoint_regressor
+        # Where the detector sees the points on pictures of the body, and on real people.
+        self.rendered, self.real = rendered_keypoints(), body.keypoint_regressor
         self.noise, self.seed = noise or NoiseOptions(), seed
-        self.residual = bank.keypoints[..., :2] - self.keypoint_regressor @ bank.vertices[..., :2].float()
+        self.residual = bank.keypoints[..., :2] - self.rendered @ bank.vertices[..., :2].float()
         self.confidence = bank.keypoints[..., 2].clamp(0, 1)
         options = self.noise
         trust = (self.confidence.mean(1) - options.doubtful) / (options.sure - options.doubtful)
@@ -127,7 +126,7 @@ class LiftingSampler:
     def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
         people = self.people.sample(n, generator)
         crop = unclipped_crop(people.box, self.grid.crop_size)
-        points = self._individual(self.keypoint_regressor @ people.mesh.vertices, generator)
+        points = self._individual(people.mesh.vertices, generator)
         true = people.camera.project(points)
         low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
         hidden = ((true < low) | (true > low + size)).any(-1)
@@ -137,15 +136,20 @@ class LiftingSampler:
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
         index = self._draw(n, generator)
         params, camera, found = self.bank.params[index], self.bank.camera[index], self.bank.keypoints[index]
-        moved = found[..., :2] + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
+        mesh = self.body(params)
+        # What was found on a rendered body, moved to where it would be on a person of the same pose.
+        person = self._individual(mesh.vertices, generator)
+        moved = found[..., :2] + camera.project(person) - camera.project(self.rendered @ mesh.vertices)
+        moved = moved + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
         keypoints = torch.cat([moved, found[..., 2:].clamp(0, 1)], -1)
-        return finished(self.body, self.grid, params, self.body(params), camera, whole_picture(n), keypoints)
+        return finished(self.body, self.grid, params, mesh, camera, whole_picture(n), keypoints)
 
-    def _individual(self, points: Float[Tensor, "n 26 3"], generator: torch.Generator) -> Float[Tensor, "n 26 3"]:
-        """The body model's keypoints (metres) put where they may lie on a particular person."""
-        noise, points = self.noise, points.clone()
-        trunk = points[:, SHOULDERS].mean(1) - points[:, GROUPS[1]].mean(1)
-        points[:, FACE] -= noise.face_drop * torch.nn.functional.normalize(trunk, dim=-1)[:, None]
+    def _individual(self, vertices: Float[Tensor, "n v 3"], generator: torch.Generator) -> Float[Tensor, "n 26 3"]:
+        """The keypoints of bodies (metres) put where they may lie on particular people."""
+        noise = self.noise
+        share = 1 + noise.build * torch.randn(len(vertices), 1, 1, generator=generator)
+        rendered = self.rendered @ vertices
+        points = rendered + share * (self.real @ vertices - rendered)
         for group, deviation in zip(GROUPS, (noise.head, noise.hips, noise.feet, noise.feet), strict=True):
             points[:, group] += torch.randn(len(points), 1, 3, generator=generator) * deviation
         return points
