@@ -91,8 +91,10 @@ def offset_rows(body: AnnyBody) -> Float[Tensor, "26 3 v"]:
 
 
 def moved_regressor(body: AnnyBody, offsets: Float[Tensor, "26 3"]) -> Float[Tensor, "26 v"]:
-    """The regressor of rendered bodies with its points moved by `offsets` (`Calibration`)."""
-    return rendered_keypoints() + torch.einsum("pc,pcv->pv", offsets, offset_rows(body))
+    """The regressor of rendered bodies with its points moved by `offsets` (`Calibration`), exactly mirror-symmetric."""
+    assert body.vertex_mirror is not None
+    moved = rendered_keypoints() + torch.einsum("pc,pcv->pv", offsets, offset_rows(body))
+    return (moved + moved[list(HALPE26.mirror_permutation)][:, body.vertex_mirror]) / 2
 
 
 def triangulated_people(samples: MultiviewSamples) -> tuple[MultiviewSamples, Float[Tensor, "n 26 3"]]:
