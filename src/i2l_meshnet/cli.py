@@ -112,7 +112,7 @@ def _print_examples(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; what the user can mend is told in one line, code 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # Read when PyTorch is loaded: its threads sleep while they wait, in place of taking the processor from others, which
+    # Read when PyTorch is loaded: its threads sleep while they wait, in place of taking the processor from those that
     # read pictures, draw and write.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:

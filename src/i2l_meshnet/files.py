@@ -88,14 +88,19 @@ def write_picture(path: Path, picture: UInt8[np.ndarray, "h w 3"], quality: int 
 
     Raises FileError for another suffix than .jpg, .jpeg and .png, and where the file cannot be written.
     """
-    if path.suffix not in (".jpg", ".jpeg", ".png"):
-        raise FileError(f"cannot write pictures of the kind {path.suffix!r}: name a .jpg or .png")
-    options = [] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    write_bytes(path, encode_picture(picture, path.suffix, quality))
+
+
+def encode_picture(picture: UInt8[np.ndarray, "h w 3"], suffix: str, quality: int = 95) -> bytes:
+    """An RGB picture as the bytes of a file of the format of `suffix`; see `write_picture`."""
+    if suffix not in (".jpg", ".jpeg", ".png"):
+        raise FileError(f"cannot write pictures of the kind {suffix!r}: name a .jpg or .png")
+    options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
     # OpenCV's own writer of files does not tell of a full disk.
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    done, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     if not done:
-        raise FileError(f"cannot encode {path}, a picture of {picture.shape[1]}x{picture.shape[0]} pixels")
-    write_bytes(path, data.tobytes())
+        raise FileError(f"cannot encode a picture of {picture.shape[1]}x{picture.shape[0]} pixels as {suffix}")
+    return data.tobytes()
 
 
 def sync(path: Path) -> None:

@@ -21,6 +21,8 @@ ALLOWED = {
     "benchmarking/growth.py:_write": "in a temporary folder that ends with the measurement",
     "benchmarking/loader.py:made_up_source": "in a temporary folder that ends with the measurement",
     "benchmarking/measures.py": "in a temporary folder that ends with the measurement",
+    "prediction/results.py:PicturePrediction._write": "in the folder of `staged`, which syncs all before it moves any",
+    "prediction/results.py:PicturePrediction._draw": "in the folder of `staged`, which syncs all before it moves any",
     "serving/app.py": "uploads, in the server's own temporary folder under names of its own",
     "exporting/graph.py": "takes the path of its caller, who goes by atomic_path",
     "fleet/table.py:TableFolder._write": "into memory, for an object store that takes files whole",

@@ -56,8 +56,10 @@ class LinearPoints(nn.Module):
         """The arms of every point on every posed bone, metres."""
         vertices, heads, turn, offsets = self.body.rest_state(shape)
         point, bone = self._pairs.unbind(1)
-        held = self._pair_vertices @ vertices - self._held[point, bone, None] * heads[..., bone, :]
-        carried = (turn[..., bone, :, :] * held[..., None, :]).sum(-1)
+        # One product for the whole batch, which is several times as fast as one for each body.
+        summed = torch.tensordot(self._pair_vertices, vertices, ([1], [vertices.dim() - 2])).movedim(0, -2)
+        held = summed - self._held[point, bone, None] * heads[..., bone, :]
+        carried = torch.einsum("...nij,...nj->...ni", turn[..., bone, :, :], held)
         points, bones = len(self._held), self._above.shape[1]
         arms = vertices.new_zeros(*shape.shape[:-1], points * bones, 3)
         arms = arms.index_add(-2, point * bones + self._carrier[bone], carried).unflatten(-2, (points, bones))

@@ -3,6 +3,7 @@
 Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes), 3.9 (materials), 4 (GLB).
 """
 
+import functools
 import json
 import struct
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def uv_downwards(uv: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "p 2"]:
     return uv * (1, -1) + (0, 1)
 
 
+@functools.cache  # reading a package's metadata takes a millisecond
 def generator() -> str:
     """What files say of who wrote them."""
     return f"i2l-meshnet {version('i2l-meshnet')}"

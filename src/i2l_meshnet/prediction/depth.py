@@ -105,7 +105,8 @@ def _pixel_error(
     pixels: Float[Tensor, "*b n 2"],
     camera: Camera,
 ) -> Float[Tensor, "*b n"]:
-    return (camera.project(points + translation[..., None, :]) - pixels).norm(dim=-1)
+    x, y = (camera.project(points + translation[..., None, :]) - pixels).unbind(-1)
+    return (x.square() + y.square()).sqrt()  # a third of the time of `norm`
 
 
 def _masked_median(values: Float[Tensor, "*b n"], mask: Bool[Tensor, "*b n"]) -> Float[Tensor, "*b"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int
 from numba import njit
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.gltf import (
     CAMERA_TO_GLTF,
     SKIN_COLOUR,
@@ -49,12 +49,9 @@ def write_surface(surface: Surface, path: Path) -> None:
 
     Raises InputError for another ending, FileError if the file cannot be written.
     """
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise InputError(f"cannot write a mesh as {path.name}; known endings: {', '.join(_WRITERS)}")
-    data = writer(surface)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    if path.suffix.lower() not in ENCODERS:
+        raise InputError(f"cannot write a mesh as {path.name}; known endings: {', '.join(ENCODERS)}")
+    write_bytes(path, ENCODERS[path.suffix.lower()](surface))
 
 
 def write_scene(surfaces: Sequence[Surface], colors: Sequence[Sequence[int]], path: Path) -> None:
@@ -63,9 +60,7 @@ def write_scene(surfaces: Sequence[Surface], colors: Sequence[Sequence[int]], pa
     Raises FileError if the file cannot be written.
     """
     linear = [[255 * (value / 255) ** 2.2 for value in color] for color in colors]  # as glTF has it
-    data = _glb_of(surfaces, linear)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(path, _glb_of(surfaces, linear))
 
 
 def _obj(surface: Surface) -> bytes:
@@ -176,4 +171,5 @@ def _primitive(buffer: GlbBuffer, surface: Surface) -> dict[str, Any]:
     return {"attributes": attributes, "indices": buffer.add(faces.astype(np.uint32).reshape(-1), TRIANGLES)}
 
 
-_WRITERS: dict[str, Callable[[Surface], bytes]] = {".obj": _obj, ".ply": _ply, ".glb": _glb}
+ENCODERS: dict[str, Callable[[Surface], bytes]] = {".obj": _obj, ".ply": _ply, ".glb": _glb}
+"""Ending of a mesh file → its bytes."""

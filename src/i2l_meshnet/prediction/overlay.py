@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from numba import njit
 
 from i2l_meshnet.prediction.export import Surface
-from i2l_meshnet.rendering.raster import rasterize
+from i2l_meshnet.rendering.lit import draw_lit
 from i2l_meshnet.skeletons import LEFT, RIGHT, Skeleton
 
 COLORS = np.array(
@@ -24,9 +24,6 @@ COLORS = np.array(
 """RGB of the first, second, ... person, repeated."""
 
 LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (64, 156, 255), (255, 136, 48), (236, 236, 236)
-LIGHTS = ((0.45, (-0.5, -0.75, -0.6)), (0.2, (0.8, -0.1, -0.5)), (0.12, (0.0, 0.0, -1.0)))
-"""Strength and direction towards each light, in the frame of the view."""
-AMBIENT = 0.34
 OPACITY = 0.94
 SAMPLES_MAX = 4_000_000
 """Supersampling is lowered until a drawing needs no more samples than this."""
@@ -158,67 +155,13 @@ def draw_layer(
     person = np.concatenate([np.full(len(s.faces), i % len(COLORS)) for i, s in zip(colors, surfaces, strict=True)])
     moved = corners.copy()
     moved[:, :2] = (moved[:, :2] - (left, top) + 0.5) * samples - 0.5
-    raster = rasterize(moved.astype(np.float32), faces, (height * samples, width * samples))
-
-    color, alpha = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-    _shade(
-        raster.face,
-        raster.barycentric,
-        faces.astype(np.int32),
-        np.concatenate(normals).astype(np.float32),
-        COLORS[person],
-        samples,
-        *_lights(),
-        color,
-        alpha,
-    )
+    shading = np.concatenate(normals).astype(np.float32)
+    color, alpha = draw_lit(moved.astype(np.float32), faces, shading, COLORS[person], (height, width), samples)
     return Layer(color, alpha, left, top)
-
-
-def _lights() -> tuple[Float32[np.ndarray, "l"], Float32[np.ndarray, "l 3"]]:
-    """Strengths and unit directions."""
-    strengths, towards = (np.array(values, np.float32) for values in zip(*LIGHTS, strict=True))
-    return strengths, towards / np.linalg.norm(towards, axis=1, keepdims=True)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
-def _shade(face, barycentric, faces, normals, colors, samples, strengths, directions, color, alpha):
-    """Colours of the visible triangles times their light, and their coverage: means of samples x samples.
-
-    Soft lights; darker where the surface turns away; the inside of an open mesh is lit like its outside.
-    """
-    share = np.float32(1.0 / (samples * samples))
-    for row in range(alpha.shape[0] * samples):
-        y = row // samples
-        for column in range(alpha.shape[1] * samples):
-            f = face[row, column]
-            if f < 0:
-                continue
-            x = column // samples
-            nx, ny, nz = np.float32(0), np.float32(0), np.float32(0)
-            for corner in range(3):
-                weight, v = barycentric[row, column, corner], faces[f, corner]
-                nx += weight * normals[v, 0]
-                ny += weight * normals[v, 1]
-                nz += weight * normals[v, 2]
-            scale = np.float32(1) / max(np.float32(math.sqrt(nx * nx + ny * ny + nz * nz)), np.float32(1e-9))
-            if nz > 0:
-                scale = -scale
-            nx, ny, nz = nx * scale, ny * scale, nz * scale
-            light = np.float32(AMBIENT)
-            for i in range(len(strengths)):
-                cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
-                if cosine > 0:
-                    light += strengths[i] * cosine
-            light *= share * (np.float32(0.72) - np.float32(0.42) * nz)
-            alpha[y, x] += share
-            for k in range(3):
-                color[y, x, k] += colors[f, k] * light
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def _blend(picture, color, alpha, left, top, opacity):
     """Lays colours over `picture`, in place."""
     for y in range(alpha.shape[0]):

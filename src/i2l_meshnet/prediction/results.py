@@ -1,6 +1,7 @@
 """What a prediction is, and the files that it is written to (described in docs/outputs.md)."""
 
 import dataclasses
+import functools
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,11 @@ from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.bodies.mirrored import mirror_mesh
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import atomic_path, write_bytes, write_picture
+from i2l_meshnet.files import encode_picture, write_bytes
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
-from i2l_meshnet.prediction.export import Surface, write_surface
+from i2l_meshnet.prediction.export import ENCODERS, Surface, write_surface
 from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view, fit_to_side
 from i2l_meshnet.prediction.staging import record_of, staged
 
@@ -124,14 +125,17 @@ class Prediction:
             return None
         return "left" if bool(self.crop.mirrored) else "right"
 
-    def surfaces(self, kind: MeshKind) -> list[Surface]:
+    def surfaces(self, kind: MeshKind, made: "Surfaces | None" = None) -> list[Surface]:
         """What is drawn: the mesh without its own hands where others were found, then those.
 
-        Of a network without parameters it is always the lixel mesh.
+        Of a network without parameters it is always the lixel mesh. made: the surfaces that there are already.
         """
+        made = made or Surfaces()
         if self.parametric_mesh is None:
             kind = "lixel"
-        whole = self.surface(kind)
+        whole = made.of(self, kind)
+        if not self.hands:
+            return [whole]
         held = np.zeros(len(whole.vertices), bool)
         for side in self.hands:
             held |= beyond_wrist(self.body, side, kind)
@@ -140,13 +144,27 @@ class Prediction:
             faces=whole.faces[~held[whole.faces].all(1)],
             face_uv=None if whole.face_uv is None else whole.face_uv[~held[whole.faces].all(1)],
         )
-        return [whole, *(hand.surface(kind) for hand in self.hands.values())]
+        return [whole, *(made.of(hand, kind) for hand in self.hands.values())]
 
     def save(self, path: Path | str, kind: MeshKind = "lixel") -> Path:
         """Writes one mesh as .obj, .ply or .glb and returns its path. Replaces a file."""
         path = Path(path)
         write_surface(self.surface(kind), path)
         return path
+
+
+class Surfaces:
+    """The surfaces of several meshes, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, MeshKind], tuple[Prediction, Surface]] = {}
+
+    def of(self, mesh: Prediction, kind: MeshKind) -> Surface:
+        """`mesh.surface(kind)`."""
+        key = (id(mesh), kind)
+        if key not in self._made:
+            self._made[key] = (mesh, mesh.surface(kind))
+        return self._made[key][1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,19 +239,20 @@ class PicturePrediction(Sequence[Prediction]):
         return [_beside(base, ending) for ending in endings]
 
     def _write(self, base: Path, names: dict[str, Any], options: SaveOptions) -> None:
+        surfaces = Surfaces()
         if options.pictures:
-            self._draw(base, names["pictures"], options)
+            self._draw(base, names["pictures"], options, surfaces)
         hands = [hand for person in self.people for hand in person.hands.values()]
         hand_files = [files for sides in names["hands"] for files in sides.values()]
         for mesh, files in zip([*self.people, *hands], [*names["people"], *hand_files], strict=True):
             for kind, by_format in files.items():
-                surface = mesh.surface(kind)
                 for form, ending in by_format.items():
                     if form != "rigged-glb":
-                        write_surface(surface, _beside(base, ending))
+                        _beside(base, ending).write_bytes(ENCODERS[f".{form}"](surfaces.of(mesh, kind)))
                     elif mesh.params is not None:
                         write_glb(_beside(base, ending), *_rigged(mesh, mesh.params), torch.zeros(1))
-        _write_npz(_beside(base, names["arrays"]), self.arrays())
+        with _beside(base, names["arrays"]).open("wb") as file:
+            np.savez_compressed(file, **self.arrays())  # pyright: ignore[reportArgumentType]
         record = self.record()
         for person, files, sides in zip(record["people"], names["people"], names["hands"], strict=True):
             for target, endings in [(person, files), *((person["hands"][side], sides[side]) for side in sides)]:
@@ -243,7 +262,7 @@ class PicturePrediction(Sequence[Prediction]):
                 }
         record["files"] = {what: base.name + ending for what, ending in names["pictures"].items()}
         record["files"]["arrays"] = base.name + names["arrays"]
-        write_record(base, record)
+        record_of(base).write_bytes(_encoded(record))
 
     def _file_names(self, options: SaveOptions) -> dict[str, Any]:
         """Endings of all files that `save` writes, beside the .json."""
@@ -272,12 +291,12 @@ class PicturePrediction(Sequence[Prediction]):
             "arrays": ".npz",
         }
 
-    def _draw(self, base: Path, names: dict[str, str], options: SaveOptions) -> None:
+    def _draw(self, base: Path, names: dict[str, str], options: SaveOptions, made: Surfaces) -> None:
         if not self.people:
             return
         photo, scale = fit_to_side(self.pixels, options.max_side)
         chosen = self.shown
-        drawn_people = [self.people[i].surfaces(options.shown) for i in chosen]
+        drawn_people = [self.people[i].surfaces(options.shown, made) for i in chosen]
         surfaces = [surface for person in drawn_people for surface in person]
         numbers = [i for i, person in zip(chosen, drawn_people, strict=True) for _ in person]
         joints = [(self.people[i].joints_image.double().numpy() + 0.5) * scale - 0.5 for i in chosen]
@@ -299,7 +318,7 @@ class PicturePrediction(Sequence[Prediction]):
             "joints": with_joints,
         }
         for what, ending in names.items():
-            write_picture(_beside(base, ending), drawn[what], 93)
+            _beside(base, ending).write_bytes(encode_picture(drawn[what], Path(ending).suffix, 93))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The content of the .npz file: people along the first axis (see docs/outputs.md)."""
@@ -450,12 +469,23 @@ def _beside(base: Path, ending: str) -> Path:
 
 def write_record(base: Path, record: dict[str, Any]) -> None:
     """Writes the .json file of results."""
-    write_bytes(record_of(base), (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(record_of(base), _encoded(record))
 
 
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+def _encoded(record: dict[str, Any]) -> bytes:
+    """JSON with a line for each entry, and for each person: indenting every number takes Python ten times as long."""
+
+    def text(value: object) -> str:
+        return json.dumps(value, allow_nan=False)
+
+    def lines(values: Sequence[str], ends: str) -> str:
+        return ends[0] + ",".join(f"\n{value}" for value in values) + f"\n{ends[1]}" if values else ends
+
+    entries = []
+    for name, value in record.items():
+        shown = lines([text(one) for one in value], "[]") if name == "people" else text(value)
+        entries.append(f"{text(name)}: {shown}")
+    return (lines(entries, "{}") + "\n").encode()
 
 
 def _stacked(items: list[Tensor], *shape: int) -> np.ndarray:
@@ -468,7 +498,8 @@ def _rounded(tensor: Tensor) -> list[Any]:
     return np.round(tensor.double().numpy(), 6).tolist()
 
 
-def versions() -> dict[str, str]:
+@functools.cache  # reading a package's metadata takes a millisecond
+def versions() -> Mapping[str, str]:
     """Of the software, for the record."""
     return {
         "i2l-meshnet": version("i2l-meshnet"),

@@ -32,6 +32,7 @@ def is_finished(base: Path) -> bool:
 def staged(base: Path, overwrite: bool) -> Iterator[Path]:
     """Yields the beginning of the names to write results under, a record among them; then they take their places.
 
+    The files may be written as they come: nobody else writes them, and all are synced before the first is moved.
     Until all are written, earlier results stay as they are; then, with `overwrite`, all files that their record names
     go. Raises TakenError if a file is there already or another process writes these results, FileError where the
     folder cannot be written.
@@ -46,6 +47,8 @@ def staged(base: Path, overwrite: bool) -> Iterator[Path]:
             _require_free(base, [record.name], overwrite)
             yield staging / base.name
             names = [path.name for path in staging.iterdir() if path.name != LOCK]
+            for name in names:
+                sync(staging / name)
             _require_free(base, names, overwrite)
             earlier = _listed(record, base.name) if overwrite else []
             write_bytes(staging / _PLAN, json.dumps({"files": {name: name for name in [*earlier, *names]}}).encode())

@@ -93,12 +93,21 @@ def rasterize(
 
 @njit(cache=True, nogil=True)
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
-def _fill(points, faces, bias, opaque, uv, texture, near, rank, depth, face, barycentric):
-    """The loop over triangles. `rank` is the biased depth that decides who is in front.
+def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
+    """Twice the areas of the triangles that a pixel makes with each edge; all are at least 0 where it is covered.
 
-    Each edge function is computed from its own two corners relative to the pixel: swapping the corners negates
-    it exactly, so that two triangles never both miss a pixel on the edge they share. (Hence no fastmath.)
+    Each is computed from its own two corners relative to the pixel: swapping the corners negates it exactly, so that
+    two triangles never both miss a pixel on the edge they share. (Hence no fastmath.) sign: that of the winding.
     """
+    dx0, dx1, dx2 = x0 - x, x1 - x, x2 - x
+    dy0, dy1, dy2 = y0 - y, y1 - y, y2 - y
+    return sign * (dx1 * dy2 - dx2 * dy1), sign * (dx2 * dy0 - dx0 * dy2), sign * (dx0 * dy1 - dx1 * dy0)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _fill(points, faces, bias, opaque, uv, texture, near, rank, depth, face, barycentric):
+    """The loop over triangles. `rank` is the biased depth that decides who is in front."""
     height, width = depth.shape
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -120,12 +129,8 @@ def _fill(points, faces, bias, opaque, uv, texture, near, rank, depth, face, bar
         sign = 1.0 if area > 0.0 else -1.0
         i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
         for y in range(top, bottom + 1):
-            dy0, dy1, dy2 = y0 - y, y1 - y, y2 - y
             for x in range(left, right + 1):
-                dx0, dx1, dx2 = x0 - x, x1 - x, x2 - x
-                e0 = sign * (dx1 * dy2 - dx2 * dy1)
-                e1 = sign * (dx2 * dy0 - dx0 * dy2)
-                e2 = sign * (dx0 * dy1 - dx1 * dy0)
+                e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
                 if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
                     continue
                 w0, w1, w2 = e0 * i0, e1 * i1, e2 * i2

@@ -1,0 +1,162 @@
+"""Meshes drawn in soft light with smooth edges: samples of each pixel, band by band, so that they stay in the cache."""
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float32, Int
+from numba import njit
+
+from i2l_meshnet.rendering.raster import edge_functions
+
+AMBIENT = 0.34
+LIGHTS = ((0.45, (-0.5, -0.75, -0.6)), (0.2, (0.8, -0.1, -0.5)), (0.12, (0.0, 0.0, -1.0)))
+"""Strength and direction towards each light, in the frame of the view."""
+NEAR = 0.01
+_BAND = 48
+"""Rows of samples in a band."""
+_SLACK = 0.01
+"""Samples by which the computed end of a row within a triangle may be off; the edge functions decide."""
+
+
+def draw_lit(
+    points: Float32[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    normals: Float32[np.ndarray, "v 3"],
+    colors: Float32[np.ndarray, "f 3"],
+    size: tuple[int, int],
+    samples: int,
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Colour (RGB of `colors` times light, multiplied by coverage) and coverage of each pixel: means of its samples.
+
+    points: x and y in samples (integers are their centres), `samples` along each side of a pixel; z in metres along the
+    optical axis. size: of the picture, (height, width) in pixels. What covers a sample, and which triangle is seen, is
+    as in `raster.rasterize`. It is darker where the surface turns away; an open mesh's inside is lit like its outside.
+    """
+    strengths, towards = (np.array(values, np.float32) for values in zip(*LIGHTS, strict=True))
+    directions = towards / np.linalg.norm(towards, axis=1, keepdims=True)
+    color, alpha = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
+    _draw(points, faces.astype(np.int32), normals, colors, samples, strengths, directions, color, alpha)
+    return color, alpha
+
+
+@njit(cache=True, nogil=True)
+@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+def _draw(points, faces, normals, colors, samples, strengths, directions, color, alpha):
+    height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
+    rows = max(1, _BAND // samples) * samples
+    nearest, face = np.empty((rows, width), np.float32), np.empty((rows, width), np.int32)
+    tops, bottoms = _extents(points, faces, height, width)
+    for start in range(0, height, rows):
+        end = min(start + rows, height)
+        nearest[:] = np.inf
+        face[:] = -1
+        for f in range(len(faces)):
+            if tops[f] < end and bottoms[f] >= start:
+                _cover(points, faces, f, max(tops[f], start), min(bottoms[f] + 1, end), start, nearest, face)
+        _shade(points, faces, face[: end - start], start, normals, colors, samples, strengths, directions, color, alpha)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _extents(points, faces, height, width):
+    """First and last row of samples of each triangle; none (0, -1) where it is not to be drawn."""
+    tops, bottoms = np.zeros(len(faces), np.int32), np.full(len(faces), -1, np.int32)
+    for f in range(len(faces)):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
+        x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
+        x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if not (z0 > NEAR and z1 > NEAR and z2 > NEAR) or not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
+            continue
+        if max(x0, x1, x2) >= 0.0 and min(x0, x1, x2) <= width - 1.0:
+            # Clamped before the conversion to integers, which could overflow.
+            tops[f] = int(min(max(0.0, math.ceil(min(y0, y1, y2))), float(height)))
+            bottoms[f] = int(max(min(height - 1.0, math.floor(max(y0, y1, y2))), -1.0))
+    return tops, bottoms
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _cover(points, faces, f, top, bottom, start, nearest, face):
+    """Enters a triangle into a band that begins at row `start`, between two rows of samples."""
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
+    x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
+    x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+    sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+    i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
+    first, last = max(0.0, math.ceil(min(x0, x1, x2))), min(face.shape[1] - 1.0, math.floor(max(x0, x1, x2)))
+    # x of the three edges' lines changes by so much a row, where they are not level.
+    s0 = (x2 - x1) / (y2 - y1) if y2 != y1 else 0.0
+    s1 = (x0 - x2) / (y0 - y2) if y0 != y2 else 0.0
+    s2 = (x1 - x0) / (y1 - y0) if y1 != y0 else 0.0
+    for y in range(top, bottom):
+        left, right = first, last
+        # An edge whose end lies lower bounds the row on one side, one whose end lies higher on the other.
+        if y2 != y1:
+            x = x1 + (y - y1) * s0
+            if (y2 > y1) == (sign > 0.0):
+                right = min(right, x + _SLACK)
+            else:
+                left = max(left, x - _SLACK)
+        if y0 != y2:
+            x = x2 + (y - y2) * s1
+            if (y0 > y2) == (sign > 0.0):
+                right = min(right, x + _SLACK)
+            else:
+                left = max(left, x - _SLACK)
+        if y1 != y0:
+            x = x0 + (y - y0) * s2
+            if (y1 > y0) == (sign > 0.0):
+                right = min(right, x + _SLACK)
+            else:
+                left = max(left, x - _SLACK)
+        for x in range(math.ceil(left), math.floor(right) + 1):
+            e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
+            if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
+                continue
+            z = np.float32((e0 + e1 + e2) / (e0 * i0 + e1 * i1 + e2 * i2))
+            if z < nearest[y - start, x]:
+                nearest[y - start, x] = z
+                face[y - start, x] = f
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _shade(points, faces, face, start, normals, colors, samples, strengths, directions, color, alpha):
+    """Adds what the samples of a band that begins at row `start` show to their pixels."""
+    share = np.float32(1.0 / (samples * samples))
+    for row in range(face.shape[0]):
+        y = (start + row) // samples
+        for column in range(face.shape[1]):
+            f = face[row, column]
+            if f < 0:
+                continue
+            x = column // samples
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
+            x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
+            x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+            sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+            e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, column, start + row)
+            w0, w1, w2 = e0 * (1.0 / z0), e1 * (1.0 / z1), e2 * (1.0 / z2)
+            total = w0 + w1 + w2
+            w0, w1, w2 = np.float32(w0 / total), np.float32(w1 / total), np.float32(w2 / total)
+            nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
+            ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
+            nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+            scale = np.float32(1) / max(np.float32(math.sqrt(nx * nx + ny * ny + nz * nz)), np.float32(1e-9))
+            if nz > 0:
+                scale = -scale
+            nx, ny, nz = nx * scale, ny * scale, nz * scale
+            light = np.float32(AMBIENT)
+            for i in range(len(strengths)):
+                cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
+                if cosine > 0:
+                    light += strengths[i] * cosine
+            light *= share * (np.float32(0.72) - np.float32(0.42) * nz)
+            alpha[y, x] += share
+            for k in range(3):
+                color[y, x, k] += colors[f, k] * light
