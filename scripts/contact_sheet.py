@@ -102,8 +102,8 @@ def draw_row(
         )
         view = _letterboxed(draw_view(surfaces[:1], "side", chosen[:1]), (height, width))
         degrees = tilts(found[chosen[0]])[kind]
-        lean = "" if pitch is None else f", lean {degrees - pitch:+.0f}"
-        views.append(captioned(view, f"{kind} {degrees:+.0f} deg{lean}"))
+        lean = "deg" if pitch is None else f"(lean {degrees - pitch:+.0f})"
+        views.append(captioned(view, f"{kind} {degrees:+.0f} {lean}"))
     return np.hstack(overlays + views)
 
 
