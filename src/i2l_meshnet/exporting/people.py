@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.prediction.images import SUFFIXES, find_pictures, read_photo
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import Prediction
@@ -20,6 +21,8 @@ MOST_PICTURES = 32
 """Of a folder with more, every so manieth is looked at."""
 WIDEST, FARTHEST = 0.25, 0.12
 """Varied boxes: natural logarithm of the largest change of size, and shift in sizes."""
+LARGEST_VIEW = 3.0
+"""No mesh is compared farther away than where its crop shows so many depth extents of the grid: 6 m of a body's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +82,8 @@ def varied_crops(
 def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[Subject]) -> Deviation:
     """How far the meshes of one predictor lie from those of another with the same body.
 
-    The lixel meshes are compared at the depth at which the first predictor sees the root: the depth itself is solved
-    from the mesh after the network.
+    The lixel meshes are compared at the depth at which the first predictor sees the root (`_depth`): the depth itself
+    is solved from the mesh after the network.
     """
     pairs = [
         (a, b)
@@ -90,7 +93,7 @@ def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[
     grid = expected.network.grid
 
     def in_space(person: Prediction, like: Prediction) -> Float[Tensor, "v 3"]:
-        return grid.to_camera(person.lixels, like.crop, like.camera, torch.tensor(like.root_depth))
+        return grid.to_camera(person.lixels, like.crop, like.camera, _depth(like, grid))
 
     meshes = torch.stack([(in_space(b, a) - in_space(a, a)).norm(dim=-1) for a, b in pairs])
     parametric = [
@@ -98,6 +101,17 @@ def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[
     ]
     worst = 1000 * max(parametric) if parametric else None
     return Deviation(len(pairs), 1000 * float(meshes.max()), 1000 * float(meshes.mean()), worst)
+
+
+def _depth(person: Prediction, grid: LixelGrid) -> Float[Tensor, ""]:
+    """Where a person's root is seen, metres, but no farther than `LARGEST_VIEW` allows.
+
+    A network that nobody trained puts people kilometres away, where its rounding would be metres.
+    """
+    scale = person.crop.affine[:, :2].det().abs().sqrt()
+    pixels = grid.crop_size[0] / scale
+    farthest = LARGEST_VIEW * grid.depth_extent * person.camera.focal[1] / pixels
+    return torch.clamp(torch.tensor(person.root_depth), max=farthest.float())
 
 
 def _rooted(person: Prediction) -> Float[Tensor, "v 3"]:
