@@ -44,6 +44,7 @@ from i2l_meshnet.models.inference import Precision, for_inference
 from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
 from i2l_meshnet.models.loading import default_weights, load_network
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.onednn import has_half
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.reference import plain_copy
 from i2l_meshnet.prediction import job
@@ -55,7 +56,7 @@ from i2l_meshnet.rendering.shading import project, render_meshes
 
 Ways = Mapping[str, Callable[[], object]]
 PUBLISHED = "published"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 COMMAND = "import sys; from i2l_meshnet.cli import main; sys.exit(main())"
 PHOTO_SIZE = (1024, 1536)
 """Height and width of the made-up photo."""
@@ -81,10 +82,15 @@ def published_network(bench: Bench, weights: Path | None, body_directory: Path |
     """Forward passes of the published network, made up or of a checkpoint or snapshot: the oracle and ours."""
     network, _ = _published(weights, body_directory)
     ready = {PUBLISHED: plain_copy(network)}
-    ready |= {way: for_inference(network, way, bench.device) for way in PRECISIONS}
+    ready |= {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
     if bench.device.type == "cuda":
         ready[f"{PUBLISHED}, TF32"] = _with_tensor_float(ready[PUBLISHED]).to(bench.device)  # its best plain mode
     yield from _forward_passes(bench, "published network", ready, for_inference(network, pack=False))
+
+
+def _precisions(device: torch.device) -> Iterator[Precision]:
+    """Those that a device computes in."""
+    return (way for way in PRECISIONS if way != "fp16" or device.type == "cuda" or has_half())
 
 
 def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
@@ -93,7 +99,7 @@ def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | 
     On a GPU with the fastest kernels it finds and the whole pass as one CUDA graph (max-autotune).
     """
     network, _ = _published(weights, body_directory)
-    plain = {way: for_inference(network, way, bench.device, pack=False) for way in PRECISIONS}
+    plain = {way: for_inference(network, way, bench.device, pack=False) for way in _precisions(bench.device)}
     mode = "max-autotune" if bench.device.type == "cuda" else "default"
     ready: dict[str, Any] = {PUBLISHED: plain_copy(network), **plain}
     ready |= {f"{way}, compiled": _Compiled(part, mode) for way, part in plain.items()}

@@ -11,10 +11,10 @@ from i2l_meshnet.models.exported import (
     IMAGE,
     ExportedNetwork,
     Runtime,
-    RuntimePrecision,
     open_exported,
     openvino_precisions,
 )
+from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.prediction.predictor import MeshPredictor
 
@@ -35,7 +35,7 @@ def exported_ways(network: MeshNet, body: Body, folder: Path) -> dict[str, Expor
     predictor = MeshPredictor(network, body)
     crops = varied_crops(predictor, subjects(predictor, None), CALIBRATION)
     quantize(whole, small, [{IMAGE: crop.numpy()} for crop in crops])
-    ways: list[tuple[Runtime, RuntimePrecision]] = [("onnx", "fp32"), *(("openvino", name) for name in precisions)]
+    ways: list[tuple[Runtime, Precision]] = [("onnx", "fp32"), *(("openvino", name) for name in precisions)]
     opened = {f"{runtime} {precision}": open_exported(whole, runtime, precision) for runtime, precision in ways}
     opened |= {f"{runtime} int8": open_exported(small, runtime) for runtime in INT8}
     return {way: ExportedNetwork(description, runner, body) for way, (description, runner) in opened.items()}

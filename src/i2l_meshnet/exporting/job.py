@@ -22,11 +22,11 @@ from i2l_meshnet.models.exported import (
     READERS,
     Description,
     Runtime,
-    RuntimePrecision,
     constants,
     import_openvino,
     openvino_precisions,
 )
+from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.models.loading import HAND_WEIGHTS, default_weights, load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.prediction.detect import PersonDetector
@@ -152,7 +152,7 @@ def _predictor(
     body: Body,
     body_directory: Path | None,
     runtime: Runtime | None = None,
-    precision: RuntimePrecision = "fp32",
+    precision: Precision = "fp32",
 ) -> MeshPredictor:
     """What `predict` uses on the CPU; without the detector, whole pictures are looked at."""
     if body.skeleton.root == "Wrist":

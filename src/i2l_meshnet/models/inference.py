@@ -16,7 +16,8 @@ from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.rtmpose import CSPNeXt, SimCCHead
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -32,7 +33,9 @@ def for_inference(
     "bf16": the mesh branch's backbone and the lixel heads' transposed convolutions work in bfloat16. What the
     soft-argmax reads stays in float32, where half the bits of a logit would not be enough, and so does the pose net's
     backbone, whose early map and joints carry its rounding on into the mesh: that would cost centimetres
-    (docs/performance.md). Raises InputError for "bf16" with a network whose mesh comes from keypoints alone.
+    (docs/performance.md). "fp16": that backbone and the layers that spread the z heatmaps too, in float16, which has
+    eight times the digits. Raises InputError for either with a network whose mesh comes from keypoints alone, and for
+    "fp16" on a processor that does not compute in it.
     """
     device = torch.device(device)
     network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -49,31 +52,39 @@ def for_inference(
     network = network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     backbones = [part for part in network.modules() if isinstance(part, ResNet | ResNetStages | CSPNeXt)]
     convolutional = [*backbones, *(head.deconv for head in heads)]
-    if precision == "bf16":
-        halved = [part for part in convolutional if not isinstance(part, ResNet)]
-        if any(isinstance(part, CSPNeXt) for part in halved):
+    spreading = [head.conv_z_1[0].get_submodule("product") for head in heads]
+    if precision != "fp32":
+        if any(isinstance(part, CSPNeXt) for part in backbones):
             raise InputError(
-                "bf16 is not offered for networks that lift keypoints, such as the default one: it moves keypoints by "
-                "half a pixel and the mesh by centimetres; leave out --precision"
+                f"{precision} is not offered for networks that lift keypoints, such as the default one: it moves "
+                "keypoints and the mesh by up to centimetres; leave out --precision"
             )
-        for part in halved:
-            _halve(part)
+        if precision == "fp16" and device.type == "cpu" and not onednn.has_half():
+            raise InputError("this processor does not compute in fp16: choose another --precision")
+        whole = precision == "fp16"
+        for part in [*convolutional, *spreading] if whole else convolutional:
+            if whole or not isinstance(part, ResNet):
+                _halve(part, _HALVES[precision])
     if pack and device.type == "cpu" and onednn.available():
         for part in [*convolutional, *(part for part in network.modules() if isinstance(part, SimCCHead))]:
             onednn.pack(part)
+        for head in heads:
+            onednn.pack_products(head.conv_z_1)
     return network
 
 
-class _OnOnePoint(nn.Linear):
+class _OnOnePoint(nn.Module):
     """A 1x1 convolution of a line of one point: a matrix product, which reads its weight once for the whole batch."""
 
     def __init__(self, layer: nn.Conv1d) -> None:
-        super().__init__(layer.in_channels, layer.out_channels, device="meta")
-        self.weight = nn.Parameter(layer.weight.detach()[..., 0], requires_grad=False)
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+        super().__init__()
+        self.product = nn.Linear(layer.in_channels, layer.out_channels, layer.bias is not None, device="meta")
+        self.product.weight = nn.Parameter(layer.weight.detach()[..., 0], requires_grad=False)
+        if layer.bias is not None:
+            self.product.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
 
     def forward(self, input: Float[Tensor, "b c 1"]) -> Float[Tensor, "b d 1"]:
-        return super().forward(input[..., 0])[..., None]
+        return self.product(input[..., 0])[..., None]
 
 
 def _foldable(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
@@ -86,15 +97,15 @@ def _foldable(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
                 yield parent, before, name
 
 
-def _halve(part: nn.Module) -> None:
-    """Makes a part of convolutions work in bfloat16 between a float32 input and float32 outputs."""
+def _halve(part: nn.Module, kind: torch.dtype) -> None:
+    """Makes a part of convolutions or products work in half precision between a float32 input and float32 outputs."""
 
     def narrow(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(value.bfloat16() for value in inputs)
+        return tuple(value.to(kind) for value in inputs)
 
     def widen(part: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
         return output.float() if isinstance(output, Tensor) else tuple(value.float() for value in output)
 
-    part.to(torch.bfloat16)
+    part.to(kind)
     part.register_forward_pre_hook(narrow)
     part.register_forward_hook(widen)

@@ -16,7 +16,8 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
-from i2l_meshnet.models.exported import Runtime, RuntimePrecision
+from i2l_meshnet.models.exported import Runtime
+from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
@@ -49,9 +50,9 @@ class PredictOptions:
     """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA device where there is one."""
-    precision: RuntimePrecision = "fp32"
-    """bf16: most convolutions in half precision, faster where the processor has it, a millimetre or two off; not for
-    the default network."""
+    precision: Precision = "fp32"
+    """fp16, bf16: most convolutions in half precision, two to four times as fast where the processor has it, a
+    millimetre or a few off (fp16 least); not for the default network."""
     recursive: bool = False
     """Look into the subfolders of folders too."""
     boxes: Path | None = None

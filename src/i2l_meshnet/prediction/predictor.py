@@ -18,8 +18,9 @@ from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
-from i2l_meshnet.models.exported import Runtime, RuntimePrecision, load_ready
+from i2l_meshnet.models.exported import Runtime, load_ready
 from i2l_meshnet.models.fitting import camera_params
+from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.models.loading import default_weights
 from i2l_meshnet.models.memory import InParts
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
@@ -120,7 +121,7 @@ class MeshPredictor:
         batch_size: int = 16,
         score_threshold: float = DEFAULT_THRESHOLD,
         hands: AddsHands | None = None,
-        precision: RuntimePrecision = "fp32",
+        precision: Precision = "fp32",
         runtime: Runtime | None = None,
     ) -> "MeshPredictor":
         """A predictor with the network that ships with the package, or with that of a file: a checkpoint, a published
