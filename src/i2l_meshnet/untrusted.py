@@ -7,6 +7,7 @@ that says why, for whatever else is wrong: the libraries behind them report dama
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
 import threading
@@ -40,6 +41,8 @@ MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
 MOST_BYTES = 500 * 10**6
 """Of any other file that is read as a whole."""
+MOST_PROGRAM_BYTES = 50 * 10**6
+"""Of the text of an exported program."""
 FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
 """An archive may unfold to that many bytes, and beyond them to that many times its own size."""
 LONGEST_EMPTY = 10**6
@@ -163,9 +166,14 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
         is_archive = zipfile.is_zipfile(path)
         if is_archive:
             with zipfile.ZipFile(path) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("its tensors are compressed, as PyTorch never writes them")
+                require_stored(archive)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
+
+
+def require_stored(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError for an archive that would unfold: networks are kept as they are."""
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise ValueError("its content is compressed, as in such files it never is")
 
 
 def load_program(path: Path, extra_files: dict[str, Any]) -> torch.export.ExportedProgram:
@@ -178,10 +186,13 @@ def load_program(path: Path, extra_files: dict[str, Any]) -> torch.export.Export
         with zipfile.ZipFile(path) as archive:
             if len({*archive.namelist()}) < len(archive.namelist()):
                 raise ValueError("a member of it is there twice")
+            require_stored(archive)
             for name in archive.namelist():
                 if name.endswith(".json"):
+                    if archive.getinfo(name).file_size > MOST_PROGRAM_BYTES:
+                        raise ValueError("its program is too long")
                     _require_plain(parse_json(archive.read(name)), "")
-        with _only_weights(), path.open("rb") as file:
+        with _only_weights(), _silent("torch.export"), path.open("rb") as file:
             return torch.export.load(file, extra_files=extra_files)
 
 
@@ -228,6 +239,17 @@ def _only_weights() -> Iterator[None]:
 
 
 _environment = threading.Lock()
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Within, a logger says nothing: what fails is told by our own error, in one line."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def inside(name: str) -> str:

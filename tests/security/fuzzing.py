@@ -28,6 +28,7 @@ from typing import Any
 
 import jaxtyping
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -427,6 +428,19 @@ def _break_torch(data: bytes, draw: random.Random) -> bytes:
         del members[name]
     else:
         members[name] = draw.choice(BYTES)(members[name], draw)
+    return _zipped(members, draw)
+
+
+def _break_openvino(data: bytes, draw: random.Random) -> bytes:
+    """A zip archive of a graph and its weights, one of which is broken."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = draw.choice(list(members))
+    members[name] = (_break_text if name.endswith(".xml") else draw.choice(BYTES))(members[name], draw)
+    return _zipped(members, draw)
+
+
+def _zipped(members: Mapping[str, bytes], draw: random.Random) -> bytes:
     packed = io.BytesIO()
     method = zipfile.ZIP_STORED if draw.random() < 0.9 else zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(packed, "w", method) as archive:
@@ -468,6 +482,65 @@ def _break_text(data: bytes, draw: random.Random) -> bytes:
     return b"".join(words)
 
 
+def _break_onnx(data: bytes, draw: random.Random) -> bytes:
+    """A graph in which some operations, numbers, types or inputs are others, or what is said of it is."""
+    model = onnx.load_from_string(data)
+    graph, said = model.graph, json.loads(model.metadata_props[0].value)
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        node, other = draw.choice(graph.node), draw.choice(graph.node)
+        weights, value = draw.choice(graph.initializer), draw.choice((*graph.input, *graph.output))
+        giant = draw.choice((0, -1, 1, 2, 3, 7, 10**6, 2**31, 2**40, 2**62, -(2**63)))
+        match draw.randrange(10):
+            case 0:
+                node.op_type = draw.choice(ONNX_OPERATIONS)
+            case 1:
+                node.input[draw.randrange(len(node.input))] = draw.choice((*other.input, *other.output, "", "nowhere"))
+            case 2:
+                again = copy.deepcopy(other)
+                graph.node.remove(node)
+                graph.node.append(again)
+            case 3:
+                weights.data_type = draw.randrange(26)
+            case 4:
+                value.type.tensor_type.elem_type = draw.randrange(26)
+            case 5:
+                for numbers in (weights.dims, *(one.ints for one in node.attribute)):
+                    if numbers and draw.random() < 0.5:
+                        numbers[draw.randrange(len(numbers))] = giant
+                if draw.random() < 0.3:
+                    draw.choice(value.type.tensor_type.shape.dim).dim_value = giant
+            case 6:
+                weights.raw_data = weights.raw_data[: draw.randrange(len(weights.raw_data) + 1)]
+            case 7:
+                model.opset_import[0].version = draw.choice((0, 1, 7, 13, 25, 2**62))
+            case 8:
+                model.metadata_props[0].value = as_json(break_tree(said, draw)).decode()
+            case 9:
+                attribute = node.attribute.add()
+                attribute.name, attribute.i, attribute.type = "axis", giant, onnx.AttributeProto.INT
+        if not graph.node or not graph.initializer:
+            break
+    return model.SerializeToString()
+
+
+ONNX_OPERATIONS = (
+    *("Identity", "Add", "MatMul", "Gemm", "Conv", "Reshape", "Expand", "Tile", "ConstantOfShape", "Range", "Concat"),
+    *(
+        "Gather",
+        "Slice",
+        "Pad",
+        "Resize",
+        "OneHot",
+        "Loop",
+        "NonZero",
+        "TopK",
+        "Einsum",
+        "GridSample",
+        "LSTM",
+        "Nothing",
+    ),
+)
+
 WORDS = (
     *(b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"99999999999999999999", b"1e308", b"", b"{", b"}", b"\n"),
     *(b"../../../../etc/passwd", b"/etc/passwd", b"\0", b"\xff\xfe", "日本".encode(), b"x" * 20_000, b"&a;", b"<!--"),
@@ -482,6 +555,9 @@ STRUCTURES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     ".pth": _break_torch,
     ".tar": _break_torch,
     ".safetensors": _break_safetensors,
+    ".onnx": _break_onnx,
+    ".openvino": _break_openvino,
+    ".xml": _break_text,
     ".bvh": _break_text,
     ".txt": _break_text,
 }

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import shutil
+import zipfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -30,11 +32,13 @@ from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip
 from i2l_meshnet.data.sources import ADAPTERS, base, open_source
 from i2l_meshnet.data.targets import read_regressor
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.exporting.graph import write_onnx, write_openvino, write_torch
 from i2l_meshnet.fleet.table import TableFolder
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.exported import Description, Runtime, load_exported, sizes
 from i2l_meshnet.models.imagenet import load_weights
 from i2l_meshnet.models.snapshot import read_snapshot
 from i2l_meshnet.prediction.boxes import BoxFile, require_inside
@@ -405,6 +409,48 @@ def checkpoints(folder: Path) -> Calls:
     }
 
 
+class Flat(torch.nn.Module):
+    """In the place of a network: a layer for each output."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.sizes = {name: tuple(length or 26 for length in size) for name, size in sizes(config).items()}
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(3, math.prod(size)) for size in self.sizes.values())
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        mean = image.mean((2, 3))
+        return tuple(
+            layer(mean).unflatten(1, size) for layer, size in zip(self.layers, self.sizes.values(), strict=True)
+        )
+
+
+def exported(folder: Path) -> Calls:
+    """Networks for ONNX Runtime, OpenVINO and torch.export, with one batch computed."""
+    torch.manual_seed(0)
+    config = NetworkConfig.for_body(load_body("toy"), "published", "small", LixelGrid(crop_size=(32, 32)))
+    network, image = Flat(config).eval(), torch.rand(2, 3, 32, 32)
+    program = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    said = Description(checkpoint.Metadata(config, "none", "a test"), tuple(network.sizes), "fp32", "0", None)
+    write_torch(program, said, folder / "net.pt2")
+    write_onnx(program, said, folder / "net.onnx")
+    shutil.copy(folder / "net.onnx", folder / "other.onnx")
+    write_openvino(folder / "net.onnx", folder / "net.openvino")
+    with zipfile.ZipFile(folder / "net.openvino") as archive:
+        archive.extractall(folder)
+
+    def compute(name: str, runtime: Runtime) -> None:
+        load_exported(folder / name, None, runtime)[0](image)
+
+    return {
+        "net.pt2": lambda: compute("net.pt2", "torch"),
+        "net.onnx": lambda: compute("net.onnx", "onnx"),
+        "other.onnx": lambda: compute("other.onnx", "openvino"),
+        "net.openvino": lambda: compute("net.openvino", "openvino"),
+        "model.xml": lambda: compute("model.xml", "openvino"),
+        "model.bin": lambda: compute("model.xml", "openvino"),
+    }
+
+
 def calibration(folder: Path) -> Calls:
     """Pose2Sim's demonstration: calibrated cameras and their videos."""
     for name in ("calibration", "videos"):
@@ -509,6 +555,7 @@ READERS = [
     Reader("SMPL, MANO and 3DPW pickles", body_pickles),
     Reader("PyTorch files", torch_files),
     Reader("safetensors", checkpoints),
+    Reader("exported networks", exported),
     Reader("calibrated videos", calibration),
     Reader("motion capture", motion_capture),
     Reader("Parquet tables", tables),

@@ -28,18 +28,22 @@ from torch import Tensor
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import LICENSED, load_body
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
+from i2l_meshnet.models.graph_limits import (
+    is_out_of_memory,
+    require_bounded_openvino,
+    require_plain_onnx,
+    share_memory,
+)
 from i2l_meshnet.models.inference import Precision, for_inference
 from i2l_meshnet.models.loading import choose_device, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
-from i2l_meshnet.untrusted import load_program
+from i2l_meshnet.untrusted import load_program, parse_json, read_bytes, require_stored
 
 Runtime = Literal["torch", "onnx", "openvino"]
-RuntimePrecision = Precision | Literal["fp16"]
-"""In which numbers a runtime computes; half precision ("fp16") is OpenVINO's alone."""
 ARCHIVE_SUFFIX = ".openvino"
 READERS: dict[str, tuple[Runtime, ...]] = {
     ".onnx": ("onnx", "openvino"),
@@ -56,7 +60,7 @@ IMAGE, JOINT_REGRESSOR = "image", "joint_regressor"
 """Inputs of a graph; the second only where it is of a licensed body, whose data no file of ours holds."""
 
 Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
-_HINTS: dict[RuntimePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Description:
                 f"{path} holds no description of an I2L-MeshNet: give a file that `i2l-meshnet export` wrote"
             )
         try:
-            content = json.loads(text)
+            content = parse_json(text)
             version, software = content["version"], content["software"]
             if content["format"] != FORMAT:
                 raise ValueError(content["format"])
@@ -105,10 +109,12 @@ class Description:
                 )
             fit = None if content["fit"] is None else decode(base64.b64decode(content["fit"]))
             outputs = tuple(content["outputs"])
-            if not {"joints", "vertices", "mesh_joints"} <= {*outputs} or ("pose" in outputs) != ("shape" in outputs):
+            metadata = Metadata.from_json(content)
+            missing = {"joints", "vertices", "mesh_joints"} - {*outputs}
+            if missing or not {*outputs} <= {*sizes(metadata.network)} or ("pose" in outputs) != ("shape" in outputs):
                 raise ValueError(outputs)
-            return cls(Metadata.from_json(content), outputs, content["arithmetic"], software, fit)
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            return cls(metadata, outputs, content["arithmetic"], software, fit)
+        except (AttributeError, LookupError, TypeError, ArithmeticError, ValueError, SafetensorError) as error:
             raise FileError(f"{path}: the description in it is damaged: export the network again") from error
 
 
@@ -147,15 +153,48 @@ class ExportedNetwork:
         try:
             found = self._runner({IMAGE: pixels, **self._constants})
         except Exception as error:  # each runtime has its own; all mean that the graph is not what it is said to be
+            if is_out_of_memory(error):
+                raise MemoryError from error
             raise InputError(
                 f"the exported network cannot answer {len(image)} crops: {_first_line(error)}: export it again"
             ) from error
-        values = {name: torch.from_numpy(np.array(value)) for name, value in zip(self._outputs, found, strict=True)}
+        values = self._values(found, len(image))
         params = None
         if self.predicts_parameters:
             shape = values["shape"]
             params = BodyParams(values["pose"], shape, shape.new_zeros(len(shape), 3))
         return LixelOutput(values["joints"], values["vertices"], values["mesh_joints"], params, values.get("keypoints"))
+
+    def _values(self, found: Sequence[np.ndarray], count: int) -> dict[str, Tensor]:
+        """A graph's outputs for `count` crops, by name. Raises InputError for others than the description tells of."""
+        told = sizes(self.config)
+        if len(found) != len(self._outputs):
+            raise InputError(
+                f"the exported network has {len(found)} outputs, not {len(self._outputs)}: export it again"
+            )
+        for name, value in zip(self._outputs, found, strict=True):
+            same = len(value.shape) == len(told[name]) + 1 and len(value) == count
+            for wanted, length in zip(told[name], value.shape[1:], strict=False):
+                same &= wanted in (None, length)
+            if not same or value.dtype != np.float32 or not np.isfinite(value).all():
+                raise InputError(
+                    f"the exported network's output {name!r} is not what its description tells of, or not finite: "
+                    "export it again"
+                )
+        return {name: torch.from_numpy(np.array(value)) for name, value in zip(self._outputs, found, strict=True)}
+
+
+def sizes(config: NetworkConfig) -> dict[str, tuple[int | None, ...]]:
+    """The axes of a graph's possible outputs behind the batch's, by name; None for one of any length."""
+    joints = (len(config.joints), 3)
+    return {
+        "joints": joints,
+        "vertices": (config.vertices, 3),
+        "mesh_joints": joints,
+        "pose": (config.bones, 3, 3),
+        "shape": (config.shape_values,),
+        "keypoints": (None, 3),
+    }
 
 
 def constants(config: NetworkConfig, body: Body) -> dict[str, np.ndarray]:
@@ -197,7 +236,7 @@ def load_ready(
     path: Path,
     body_directory: Path | None = None,
     runtime: Runtime | None = None,
-    precision: RuntimePrecision = "fp32",
+    precision: Precision = "fp32",
     device: str = "auto",
 ) -> ReadyNetwork:
     """The network of a checkpoint, a published snapshot or an exported file, ready for use.
@@ -214,8 +253,6 @@ def load_ready(
                 f"--runtime {runtime} takes a file that `i2l-meshnet export --format {runtime}` wrote: "
                 f"give it with --weights, in place of {path.name}"
             )
-        if precision == "fp16":
-            raise InputError("--precision fp16 is OpenVINO's: give a network that `i2l-meshnet export` wrote for it")
         network, body, metadata = load_network(path, body_directory)
         ready = for_inference(network, precision, chosen)
         return ReadyNetwork(ready, body, metadata, "torch", precision, network.parameter_regressor is not None, chosen)
@@ -230,7 +267,7 @@ def load_ready(
 
 
 def load_exported(
-    path: Path, body_directory: Path | None, runtime: Runtime, precision: RuntimePrecision = "fp32"
+    path: Path, body_directory: Path | None, runtime: Runtime, precision: Precision = "fp32"
 ) -> tuple[ExportedNetwork, Body, Metadata]:
     """An exported file, computed by one of the runtimes that read it. Raises UserError, as `load_ready` does."""
     description, runner = open_exported(path, runtime, precision)
@@ -238,7 +275,7 @@ def load_exported(
     return ExportedNetwork(description, runner, body), body, description.metadata
 
 
-def open_exported(path: Path, runtime: Runtime, precision: RuntimePrecision = "fp32") -> tuple[Description, Runner]:
+def open_exported(path: Path, runtime: Runtime, precision: Precision = "fp32") -> tuple[Description, Runner]:
     """An exported file without the body that it names. Raises UserError, as `load_ready` does."""
     if not path.is_file():
         raise FileError(f"no exported network at {path}")
@@ -247,10 +284,8 @@ def open_exported(path: Path, runtime: Runtime, precision: RuntimePrecision = "f
             f"--precision {precision} of an exported network is OpenVINO's: choose --runtime openvino, or leave it out"
         )
     if runtime == "openvino":
-        text, runner = _open_openvino(path, precision)
-    else:
-        text, runner = _open_onnx(path) if runtime == "onnx" else _open_torch(path)
-    return Description.from_json(text, path), runner
+        return _open_openvino(path, precision)
+    return _open_onnx(path) if runtime == "onnx" else _open_torch(path)
 
 
 def import_openvino() -> Any:
@@ -262,57 +297,89 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _open_onnx(path: Path) -> tuple[str | None, Runner]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+def _open_onnx(path: Path) -> tuple[Description, Runner]:
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        _, session = _onnx_session(path)
     except Exception as error:  # onnxruntime's errors share no narrower base class
         raise FileError(f"{path} is no ONNX file that onnxruntime reads: {_first_line(error)}") from error
+    description = Description.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         return [np.asarray(value) for value in session.run(None, dict(inputs))]
 
-    return session.get_modelmeta().custom_metadata_map.get(KEY), run
+    return description, run
 
 
-def openvino_precisions() -> tuple[RuntimePrecision, ...]:
+def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntime.InferenceSession]:
+    """An ONNX file's content, and what computes it. Raises OSError, ValueError or one of onnxruntime's errors."""
+    graph = read_bytes(path)
+    require_plain_onnx(graph)
+    share_memory()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return graph, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def openvino_precisions() -> tuple[Precision, ...]:
     """In which numbers OpenVINO computes on this processor. Raises InputError if it is not installed."""
     able = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(precision for precision in _HINTS if precision.upper() in able)
 
 
-def _open_openvino(path: Path, precision: RuntimePrecision) -> tuple[str | None, Runner]:
+def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runner]:
     openvino = import_openvino()
     core = openvino.Core()
     if precision not in openvino_precisions():
         raise InputError(f"this processor does not compute in {precision} with OpenVINO: choose another --precision")
+    hints = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     try:
-        if path.suffix.lower() == ARCHIVE_SUFFIX:
-            with zipfile.ZipFile(path) as archive:
-                graph, weights = (archive.read(name) for name in IR_NAMES)
-            model = core.read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)))
-        else:
-            model = core.read_model(path)
+        graph, weights = _openvino_parts(path)
+        model = core.read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)) if weights else None)
         place = ["framework", KEY]  # where OpenVINO keeps what an ONNX file says
         text = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None
-        hints = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        description = Description.from_json(text, path)
+        require_bounded_openvino(model, {IMAGE: [1, 3, *description.metadata.network.grid.crop_size]})
         compiled = core.compile_model(model, "CPU", hints)
-    except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path} is no network that OpenVINO reads: {_first_line(error)}") from error
+    except UserError:
+        raise
+    except Exception as error:  # onnxruntime's errors and OpenVINO's share no narrower base class
+        raise FileError(f"{path} is no network that OpenVINO reads: {_last_line(error)}") from error
 
     def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         return [*compiled(dict(inputs)).values()]
 
-    return text, run
+    return description, run
 
 
-def _open_torch(path: Path) -> tuple[str | None, Runner]:
+def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
+    """Graph and weights; the weights are in the graph where it is ONNX. Raises almost anything for broken files."""
+    suffix, weights = path.suffix.lower(), b""
+    if suffix == ".onnx":
+        # OpenVINO's reader of ONNX takes a graph at its word, and never ends, or ends the process, where that is wrong.
+        graph, _ = _onnx_session(path, optimized=False)
+        return graph, weights
+    if suffix == ARCHIVE_SUFFIX:
+        with zipfile.ZipFile(path) as archive:
+            require_stored(archive)
+            graph, weights = (archive.read(name) for name in IR_NAMES)
+    else:
+        graph, weights = read_bytes(path), read_bytes(path.with_suffix(".bin"))
+    # OpenVINO reads other formats too; and its own has no entities, which could multiply or name files.
+    if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
+        raise ValueError("its graph is no XML of OpenVINO's")
+    return graph, weights
+
+
+def _open_torch(path: Path) -> tuple[Description, Runner]:
     said = {KEY: ""}
     try:
         module = load_program(path, said).module()
@@ -325,8 +392,13 @@ def _open_torch(path: Path) -> tuple[str | None, Runner]:
         with torch.inference_mode():
             return [value.numpy() for value in module(*map(torch.from_numpy, inputs.values()))]
 
-    return said[KEY], run
+    return Description.from_json(said[KEY], path), run
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO first tells where in its sources an error arose."""
+    return str(error).strip().split("\n")[-1] or type(error).__name__
