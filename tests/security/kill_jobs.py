@@ -24,13 +24,14 @@ from PIL import Image
 from rich.console import Console
 
 TESTS = Path(__file__).parents[1]
-for folder in (TESTS, TESTS / "training", TESTS / "video", TESTS / "data"):
+for folder in (TESTS, TESTS / "training", TESTS / "video", TESTS / "data", TESTS / "exporting"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 import body_files  # noqa: E402
 import filmed  # noqa: E402
 import test_convert  # noqa: E402
+import test_exported_networks  # noqa: E402
 import tiny_training  # noqa: E402
 
 from i2l_meshnet.bodies import load_body  # noqa: E402
@@ -44,8 +45,13 @@ from i2l_meshnet.data.convert import (  # noqa: E402
 )
 from i2l_meshnet.data.sources import ADAPTERS, open_source  # noqa: E402
 from i2l_meshnet.errors import UserError  # noqa: E402
+from i2l_meshnet.exporting import job as export_job  # noqa: E402
+from i2l_meshnet.exporting.job import ExportOptions  # noqa: E402
+from i2l_meshnet.exporting.people import Deviation  # noqa: E402
 from i2l_meshnet.fleet import job as fleet_job  # noqa: E402
 from i2l_meshnet.fleet import rows as fleet_rows  # noqa: E402
+from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
+from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
 from i2l_meshnet.synthetic import generate  # noqa: E402
 from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures  # noqa: E402
@@ -120,6 +126,10 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(fleet_rows, "PersonDetector", lambda *arguments: stage.detector)
         patch.setattr(fleet_job.TableFolder, "__init__", _small_parts(fleet_job.TableFolder.__init__))
         patch.setattr(clip_job, "STRETCH", STRETCH)
+        patch.setattr(export_job, "load_network", _small_network)
+        patch.setattr(export_job, "_predictor", lambda *arguments: stage)
+        patch.setattr(export_job, "subjects", lambda *arguments: [])
+        patch.setattr(export_job, "deviation", lambda *arguments: Deviation(1, 0.0, 0.0, None))
         patch.setattr(surreal, "load_body", functools.cache(load_body))
         patch.setattr(generate.assets, "ensure", lambda name: Path(name))
         patch.setattr(generate, "make_picture_maker", lambda *arguments: _Maker())
@@ -127,6 +137,12 @@ def stand_ins() -> Iterator[None]:
         generate._process_maker.cache_clear()
         yield
         generate._process_maker.cache_clear()
+
+
+def _small_network(*_: object) -> tuple[MeshNet, Body, Metadata]:
+    body = load_body("toy")
+    network, metadata = test_exported_networks.small_network(body)
+    return network, body, metadata
 
 
 def _small_parts(start: Callable[..., None]) -> Callable[..., None]:
@@ -297,6 +313,10 @@ def _rig(folder: Path) -> int:
     return 0
 
 
+def _export(folder: Path) -> int:
+    return export_job.run(ExportOptions(folder / "out" / "network.pt2", weights=folder / "any"))
+
+
 JOBS = {
     job.name: job
     for job in (
@@ -308,5 +328,6 @@ JOBS = {
         Job("table", _take_photos, _tabulate, _table_rows),
         Job("video", _film, _predict_clip),
         Job("rig", _save_person, _rig),
+        Job("export", lambda folder: folder.mkdir(), _export),
     )
 }
