@@ -36,13 +36,16 @@ def draw_lit(
     strengths, towards = (np.array(values, np.float32) for values in zip(*LIGHTS, strict=True))
     directions = towards / np.linalg.norm(towards, axis=1, keepdims=True)
     color, alpha = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
-    _draw(points, faces.astype(np.int32), normals, colors, samples, strengths, directions, color, alpha)
+    corners = faces.astype(np.int32)
+    # Nearest first, so that what is hidden is known to be so at once.
+    order = np.argsort(points[corners, 2].min(1), kind="stable").astype(np.int32)
+    _draw(points, corners, order, normals, colors, samples, strengths, directions, color, alpha)
     return color, alpha
 
 
 @njit(cache=True, nogil=True)
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
-def _draw(points, faces, normals, colors, samples, strengths, directions, color, alpha):
+def _draw(points, faces, order, normals, colors, samples, strengths, directions, color, alpha):
     height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
     rows = max(1, _BAND // samples) * samples
     nearest, face = np.empty((rows, width), np.float32), np.empty((rows, width), np.int32)
@@ -51,7 +54,7 @@ def _draw(points, faces, normals, colors, samples, strengths, directions, color,
         end = min(start + rows, height)
         nearest[:] = np.inf
         face[:] = -1
-        for f in range(len(faces)):
+        for f in order:
             if tops[f] < end and bottoms[f] >= start:
                 _cover(points, faces, f, max(tops[f], start), min(bottoms[f] + 1, end), start, nearest, face)
         _shade(points, faces, face[: end - start], start, normals, colors, samples, strengths, directions, color, alpha)
@@ -85,9 +88,11 @@ def _cover(points, faces, f, top, bottom, start, nearest, face):
     x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
     x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
     x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+    first, last = max(0.0, math.ceil(min(x0, x1, x2))), min(face.shape[1] - 1.0, math.floor(max(x0, x1, x2)))
+    if _hidden(nearest[top - start : bottom - start, int(first) : int(last) + 1], np.float32(min(z0, z1, z2))):
+        return
     sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
     i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
-    first, last = max(0.0, math.ceil(min(x0, x1, x2))), min(face.shape[1] - 1.0, math.floor(max(x0, x1, x2)))
     # x of the three edges' lines changes by so much a row, where they are not level.
     s0 = (x2 - x1) / (y2 - y1) if y2 != y1 else 0.0
     s1 = (x0 - x2) / (y0 - y2) if y0 != y2 else 0.0
@@ -118,9 +123,21 @@ def _cover(points, faces, f, top, bottom, start, nearest, face):
             if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
                 continue
             z = np.float32((e0 + e1 + e2) / (e0 * i0 + e1 * i1 + e2 * i2))
-            if z < nearest[y - start, x]:
+            # Of equally near ones the first wins, whatever the order.
+            if z < nearest[y - start, x] or (z == nearest[y - start, x] and f < face[y - start, x]):
                 nearest[y - start, x] = z
                 face[y - start, x] = f
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _hidden(nearest, depth):
+    """Whether everything is nearer than a depth."""
+    for row in range(nearest.shape[0]):
+        for column in range(nearest.shape[1]):
+            if nearest[row, column] >= depth:
+                return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -128,25 +145,32 @@ def _cover(points, faces, f, top, bottom, start, nearest, face):
 def _shade(points, faces, face, start, normals, colors, samples, strengths, directions, color, alpha):
     """Adds what the samples of a band that begins at row `start` show to their pixels."""
     share = np.float32(1.0 / (samples * samples))
+    last = -1
     for row in range(face.shape[0]):
         y = (start + row) // samples
+        x, end = 0, samples
         for column in range(face.shape[1]):
             f = face[row, column]
             if f < 0:
                 continue
-            x = column // samples
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-            x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
-            x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
-            x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
-            sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+            if f != last:  # Most often it is the triangle of the sample before.
+                last = f
+                a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+                x0, y0, i0 = float(points[a, 0]), float(points[a, 1]), 1.0 / float(points[a, 2])
+                x1, y1, i1 = float(points[b, 0]), float(points[b, 1]), 1.0 / float(points[b, 2])
+                x2, y2, i2 = float(points[c, 0]), float(points[c, 1]), 1.0 / float(points[c, 2])
+                sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+                nx0, ny0, nz0 = normals[a, 0], normals[a, 1], normals[a, 2]
+                nx1, ny1, nz1 = normals[b, 0], normals[b, 1], normals[b, 2]
+                nx2, ny2, nz2 = normals[c, 0], normals[c, 1], normals[c, 2]
+                red, green, blue = colors[f, 0], colors[f, 1], colors[f, 2]
             e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, column, start + row)
-            w0, w1, w2 = e0 * (1.0 / z0), e1 * (1.0 / z1), e2 * (1.0 / z2)
+            w0, w1, w2 = e0 * i0, e1 * i1, e2 * i2
             total = w0 + w1 + w2
             w0, w1, w2 = np.float32(w0 / total), np.float32(w1 / total), np.float32(w2 / total)
-            nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
-            ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
-            nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+            nx = w0 * nx0 + w1 * nx1 + w2 * nx2
+            ny = w0 * ny0 + w1 * ny1 + w2 * ny2
+            nz = w0 * nz0 + w1 * nz1 + w2 * nz2
             scale = np.float32(1) / max(np.float32(math.sqrt(nx * nx + ny * ny + nz * nz)), np.float32(1e-9))
             if nz > 0:
                 scale = -scale
@@ -154,9 +178,11 @@ def _shade(points, faces, face, start, normals, colors, samples, strengths, dire
             light = np.float32(AMBIENT)
             for i in range(len(strengths)):
                 cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
-                if cosine > 0:
-                    light += strengths[i] * cosine
+                light += strengths[i] * max(cosine, np.float32(0))
             light *= share * (np.float32(0.72) - np.float32(0.42) * nz)
+            while column >= end:  # Quicker than a division.
+                x, end = x + 1, end + samples
             alpha[y, x] += share
-            for k in range(3):
-                color[y, x, k] += colors[f, k] * light
+            color[y, x, 0] += red * light
+            color[y, x, 1] += green * light
+            color[y, x, 2] += blue * light
