@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import io
 import logging
 import tempfile
 import warnings
@@ -68,8 +69,10 @@ def trace(network: MeshNet) -> tuple[ExportedProgram, tuple[str, ...]]:
 
 def write_torch(program: ExportedProgram, description: Description, path: Path) -> None:
     """Writes a program of torch.export (.pt2)."""
-    with _quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files={KEY: description.to_json()})
+    content = io.BytesIO()  # PyTorch's writer ends the process on a full disk
+    with _quiet():
+        torch.export.save(program, content, extra_files={KEY: description.to_json()})
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:

@@ -52,6 +52,8 @@ READERS: dict[str, tuple[Runtime, ...]] = {
     ".pt2": ("torch",),
 }
 """Ending of an exported file → the runtimes that read it, the usual one first."""
+MOST_NETWORK_BYTES = 2 * 10**9
+"""Of a file; the published body network has 570 million."""
 FORMAT, VERSION = "i2l-meshnet export", 1
 KEY = "i2l_meshnet"
 IR_NAMES = ("model.xml", "model.bin")
@@ -312,7 +314,7 @@ def _open_onnx(path: Path) -> tuple[Description, Runner]:
 
 def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntime.InferenceSession]:
     """An ONNX file's content, and what computes it. Raises OSError, ValueError or one of onnxruntime's errors."""
-    graph = read_bytes(path)
+    graph = read_bytes(path, MOST_NETWORK_BYTES)
     require_plain_onnx(graph)
     share_memory()
     options = onnxruntime.SessionOptions()
@@ -322,7 +324,8 @@ def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntim
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return graph, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # Else a second attempt is made, and printed.
+    return graph, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def openvino_precisions() -> tuple[Precision, ...]:
@@ -372,7 +375,7 @@ def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
             require_stored(archive)
             graph, weights = (archive.read(name) for name in IR_NAMES)
     else:
-        graph, weights = read_bytes(path), read_bytes(path.with_suffix(".bin"))
+        graph, weights = read_bytes(path, MOST_NETWORK_BYTES), read_bytes(path.with_suffix(".bin"), MOST_NETWORK_BYTES)
     # OpenVINO reads other formats too; and its own has no entities, which could multiply or name files.
     if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
         raise ValueError("its graph is no XML of OpenVINO's")
