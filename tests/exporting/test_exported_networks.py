@@ -235,8 +235,8 @@ def test_runtimes_that_do_not_fit_are_told(
 ) -> None:
     with pytest.raises(InputError, match="--runtime openvino takes a file that `i2l-meshnet export"):
         load_ready(tmp_path / "body.safetensors", runtime="openvino")
-    with pytest.raises(InputError, match="fp16 is OpenVINO's"):
-        load_ready(tmp_path / "body.safetensors", precision="fp16")
+    with pytest.raises(InputError, match="fp16 of an exported network is OpenVINO's"):
+        load_ready(files["onnx"], precision="fp16")
     with pytest.raises(InputError, match="is for --runtime onnx or openvino, not torch"):
         load_ready(files["onnx"], runtime="torch")
     with pytest.raises(InputError, match="--precision bf16 of an exported network is OpenVINO's"):
