@@ -6,6 +6,7 @@ a whole one, and statistics over all processes (`batchnorm="synced"`) need CUDA.
 
 import socket
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start_two(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def start_two(options: TrainOptions, log: Path) -> list[ForkServerProcess]:
     """Starts two processes as torchrun does."""
     common = {
         "TORCHELASTIC_RUN_ID": "test",
@@ -43,20 +44,15 @@ def start_two(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[in
         "GROUP_RANK": "0",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    pids = []
-    for rank in range(2):
-        with monkeypatch.context() as patch:
-            for name, value in {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}.items():
-                patch.setenv(name, value)
-            pids.append(start(options))
-    return pids
+    return [start(options, log, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
 
 
-def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
     one = tiny_options(tmp_path / "one", {**RECIPE, "batch": 4})
     two = tiny_options(tmp_path / "two", {**RECIPE, "batch": 2}, device="cpu", gpu="0-1")
-    assert wait(start(one)) == 0
-    assert [wait(pid) for pid in start_two(two, monkeypatch)] == [0, 0]
+    assert wait(start(one, log)) == 0, log.read_text()
+    assert [wait(process) for process in start_two(two, log)] == [0, 0], log.read_text()
 
     logs = [(options.run.out / "log" / "lixel.csv").read_text().splitlines() for options in (one, two)]
     columns = logs[0][0].split(",")
@@ -72,14 +68,13 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypat
     assert found["position"]["step"] == expected["position"]["step"] == 3
 
 
-def test_gradients_of_two_processes_equal_those_of_the_double_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_of_two_processes_equal_those_of_the_double_batch(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
     # Adam's mean after one step is a tenth of the gradient.
     one = tiny_options(tmp_path / "one", {**RECIPE, "batch": 4}, max_steps=1)
     two = tiny_options(tmp_path / "two", {**RECIPE, "batch": 2}, max_steps=1, device="cpu", gpu="0,1")
-    assert wait(start(one)) == 0
-    assert [wait(pid) for pid in start_two(two, monkeypatch)] == [0, 0]
+    assert wait(start(one, log)) == 0, log.read_text()
+    assert [wait(process) for process in start_two(two, log)] == [0, 0], log.read_text()
     expected, found = newest_state(one)["optimizer"]["state"], newest_state(two)["optimizer"]["state"]
     assert expected.keys() == found.keys()
     assert len(expected) > 100
@@ -91,8 +86,9 @@ def test_gradients_of_two_processes_equal_those_of_the_double_batch(
         )
 
 
-def test_a_training_of_two_processes_does_not_go_on_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_of_two_processes_does_not_go_on_with_one(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
     two = tiny_options(tmp_path, RECIPE, max_steps=1, device="cpu", gpu="0,1")
-    assert [wait(pid) for pid in start_two(two, monkeypatch)] == [0, 0]
+    assert [wait(process) for process in start_two(two, log)] == [0, 0], log.read_text()
     with pytest.raises(InputError, match="made by 2 processes, not 1"):
         job.run(tiny_options(tmp_path, RECIPE, resume=True))

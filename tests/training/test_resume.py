@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -24,8 +25,9 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["i2l_meshnet.training.job", "tiny_training"])
 
 
-def train(options: TrainOptions, log: Path) -> None:
+def train(options: TrainOptions, log: Path, environment: Mapping[str, str]) -> None:
     """What a process does: it trains, leaves with the exit code, and prints into `log`."""
+    os.environ.update(environment)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -34,9 +36,12 @@ def train(options: TrainOptions, log: Path) -> None:
         sys.exit(job.run(options))
 
 
-def start(options: TrainOptions, log: Path) -> ForkServerProcess:
-    """Trains in a process that, like a user's, has done nothing before, whatever other tests did in this one."""
-    process = PROCESSES.Process(target=train, args=(options, log))
+def start(options: TrainOptions, log: Path, environment: Mapping[str, str] | None = None) -> ForkServerProcess:
+    """Trains in a process that, like a user's, has done nothing before, whatever other tests did in this one.
+
+    environment: variables that it has beside those of the first process that was started.
+    """
+    process = PROCESSES.Process(target=train, args=(options, log, environment or {}))
     process.start()
     return process
 

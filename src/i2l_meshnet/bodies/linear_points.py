@@ -57,7 +57,9 @@ class LinearPoints(nn.Module):
         vertices, heads, turn, offsets = self.body.rest_state(shape)
         point, bone = self._pairs.unbind(1)
         # One product for the whole batch, which is several times as fast as one for each body.
-        summed = torch.tensordot(self._pair_vertices, vertices, ([1], [vertices.dim() - 2])).movedim(0, -2)
+        axes = ([1], [vertices.dim() - 2])
+        summed = torch.tensordot(self._pair_vertices, vertices, axes)  # pyright: ignore[reportArgumentType] (takes axes too)
+        summed = summed.movedim(0, -2)
         held = summed - self._held[point, bone, None] * heads[..., bone, :]
         carried = torch.einsum("...nij,...nj->...ni", turn[..., bone, :, :], held)
         points, bones = len(self._held), self._above.shape[1]
