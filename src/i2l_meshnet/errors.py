@@ -4,6 +4,11 @@ LONGEST = 6000
 """Characters of a message; Linux' paths have up to 4095."""
 
 
+def printable(text: str) -> str:
+    """A text of strangers in one line: characters that do not print (line breaks, terminal codes) are spelled out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class UserError(Exception):
     """Something given to us is wrong. The message says what, where, and what to do about it, in one line.
 
@@ -12,7 +17,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        shown = printable(message)
         super().__init__(shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} … {shown[-LONGEST // 2 :]}")
 
 

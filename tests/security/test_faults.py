@@ -9,6 +9,7 @@ from typing import Any
 
 import kill_jobs
 import pytest
+import torch
 from kill_jobs import JOBS, Job, ended, files, fresh, start
 
 from i2l_meshnet.bodies import load_body
@@ -82,7 +83,9 @@ def test_a_full_and_then_a_read_only_disk(tmp_path: Path, name: str) -> None:
         assert name == "cache" or told, lines
         for path, data in files(place).items():
             fine = path in given or not is_result(path) or data in (b"folder", complete.get(path))
-            assert fine, f"{path} is not whole"
+            # A training removes its older states in the end.
+            older = path not in complete and path.endswith(".pt") and torch.load(place / path, weights_only=True)
+            assert fine or older, f"{path} is not whole"
         remount(whole, "ro")
         assert run_logged(job, place, tmp_path) == (0 if name == "cache" else 1)
         lines = (tmp_path / "log").read_text().splitlines()

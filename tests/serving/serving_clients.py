@@ -17,6 +17,7 @@ from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.serving.answers import Work
 from i2l_meshnet.serving.app import create_app
 from i2l_meshnet.serving.limits import Limits
+from i2l_meshnet.serving.patience import ImpatientProtocol
 from i2l_meshnet.serving.work import Job, Workshop
 
 HOST = "http://localhost:8000"
@@ -56,7 +57,8 @@ def running(workshop: Workshop, limits: Limits) -> Iterator[str]:
     """The address of a server that really listens."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(workshop, limits), ws="none", log_level="warning"))
+    app = create_app(workshop, limits)
+    server = uvicorn.Server(uvicorn.Config(app, http=ImpatientProtocol, ws="none", log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:

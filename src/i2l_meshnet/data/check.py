@@ -15,7 +15,7 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder
-from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.errors import FileError, InputError, UserError, printable
 from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.rendering.shading import render_meshes
@@ -65,12 +65,17 @@ def run(options: CheckOptions, console: Console | None = None) -> int:
             complete &= _describe(source, console)
             sheet = options.out / f"check-{options.name}-{split}.jpg"
             _write_sheet(source, options, sheet, console)
-            console.print(f"samples drawn on {sheet}")
+            _say(console, f"samples drawn on {sheet}")
         except UserError as error:
-            console.print(f"[red]{error}[/red]", soft_wrap=True)
+            _say(console, str(error), "red")
             complete = False
         failed |= not complete
     return int(failed)
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints a line with names in it, as they are."""
+    console.print(printable(text), style=style, markup=False, soft_wrap=True)
 
 
 def _list_files(options: CheckOptions, adapter: Adapter, split: str, console: Console) -> bool:
@@ -103,9 +108,8 @@ def _describe(source: Source, console: Console) -> bool:
     pictures = {table.image_path(index) for index in range(len(table))}
     gone = sorted(path for path in pictures if not (source.folder / path).is_file())
     if gone:
-        console.print(
-            f"[red]{len(gone)} of {len(pictures)} pictures are missing, such as {source.folder / gone[0]}[/red]"
-        )
+        example = source.folder / gone[0]
+        _say(console, f"{len(gone)} of {len(pictures)} pictures are missing, such as {example}", "red")
     else:
         console.print(f"all {len(pictures)} pictures are there")
     return not gone
@@ -136,7 +140,7 @@ def _bodies(source: Source, options: CheckOptions, console: Console) -> list[Bod
     try:
         return [load_body(name, options.body_dir) for name in source.table.bodies]
     except UserError as error:
-        console.print(f"[yellow]the fitted bodies are not drawn: {error}[/yellow]", soft_wrap=True)
+        _say(console, f"the fitted bodies are not drawn: {error}", "yellow")
         return []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from rich.markup import escape
 from rich.table import Table
 
 from i2l_meshnet.evaluation.protocols import ACCELERATION, MPJPE, PA_MPJPE, Metric
@@ -106,7 +107,7 @@ class Evaluation:
             table.add_column(f"{metric.label}{unit}\n{kind}", justify="right")
         for name, rows in members.items():
             values = (f"{self.mean(kind, metric.key, rows):.1f}" for kind, metric in columns)
-            table.add_row(name, str(len(rows)), *values)
+            table.add_row(escape(name), str(len(rows)), *values)
         return table
 
     def to_json(self) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def run(options: ServeOptions) -> int:
 
     from i2l_meshnet.serving.app import create_app
     from i2l_meshnet.serving.guard import is_loopback
+    from i2l_meshnet.serving.patience import ImpatientProtocol
 
     token = options.token or _token_of_environment()
     if token is None and not is_loopback(options.host):
@@ -81,6 +82,7 @@ def run(options: ServeOptions) -> int:
         names = (options.host, socket.gethostname(), *options.allow_host)
         config = uvicorn.Config(
             create_app(workshop, options, names, token, secure),
+            http=ImpatientProtocol,
             ws="none",
             log_level="warning",
             access_log=False,  # addresses may hold the token

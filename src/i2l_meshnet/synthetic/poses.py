@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.errors import FileError, printable
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, mirror_rotations
 from i2l_meshnet.synthetic.bvh import figures, read_bvh
 from i2l_meshnet.synthetic.figure import FigureRetarget, face_front
@@ -181,7 +181,8 @@ def read_mocap(retarget: FigureRetarget, folder: Path, frames_per_second: float)
             motion = read_bvh(path)
             figure = figures(motion)
         except FileError as error:
-            Console(stderr=True).print(f"left out {path.name}: {error}", highlight=False, soft_wrap=True)
+            told = printable(f"left out {path.name}: {error}")
+            Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
             continue
         figure = figure[:: max(1, round(1 / (frames_per_second * motion.frame_time)))]
         turn = face_front(figure[:, 0])

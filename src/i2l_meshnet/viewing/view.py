@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import InputError
+from i2l_meshnet.errors import InputError, printable
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.overlay import COLORS, fit_to_side
 from i2l_meshnet.prediction.results import MeshKind
@@ -55,7 +55,7 @@ def run(options: ViewOptions) -> int:
     picture = _find_picture(scene, options.picture)
     viewer = Viewer(scene, Backdrop(picture, scene), options.port, options.body_dir)
     if picture is None:
-        print(f"without {scene.picture or 'the clip'} behind the people: name it with --picture")
+        print(f"without {printable(scene.picture or 'the clip')} behind the people: name it with --picture")
     print(f"open http://{HOST}:{viewer.port} in a browser; Ctrl-C ends the view", flush=True)
     try:
         while True:

@@ -55,7 +55,7 @@ def convert_pw3d(options: Pw3dOptions, console: Console | None = None) -> int:
         parts = [Part(file.stem, file, partial(_sequence, file, options.release / "imageFiles")) for file in files]
         target = options.root / "PW3D" / "data" / f"3DPW_{split}.json"
         count = convert_parts(parts, target, f"3DPW {split}", console)
-        console.print(f"{target}: {count} people in {len(parts)} sequences")
+        console.print(f"{target}: {count} people in {len(parts)} sequences", markup=False)
     return 0
 
 

@@ -68,7 +68,7 @@ def convert_surreal(options: SurrealOptions, console: Console | None = None) -> 
     chosen = _chosen_clips(options.clips)
     for split, clips in found.items():
         if not clips:
-            console.print(f"{options.release} has no split {split}: passed over")
+            console.print(f"{options.release} has no split {split}: passed over", markup=False)
             continue
         names = {clip: clip.relative_to(options.release / split).as_posix() for clip in clips}
         if split == "val" and chosen is not None:
@@ -80,7 +80,7 @@ def convert_surreal(options: SurrealOptions, console: Console | None = None) -> 
         ]
         target = options.root / "SURREAL" / f"{split}.json"
         count = convert_parts(parts, target, f"SURREAL {split}", console)
-        console.print(f"{target}: {count} people in {len(parts)} clips")
+        console.print(f"{target}: {count} people in {len(parts)} clips", markup=False)
     return 0
 
 
