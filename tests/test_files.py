@@ -194,3 +194,20 @@ def test_pictures_are_written_whole(tmp_path):
     with pytest.raises(FileError, match=r"name a \.jpg or \.png"):
         write_picture(tmp_path / "a.gif", picture)
     assert names(tmp_path) == ["a.png"]
+
+
+def test_a_fork_does_not_keep_its_parents_folder(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+
+    def keep() -> None:
+        with own_folder(tmp_path / "kept"):
+            if not os.fork():
+                ready.touch()
+                time.sleep(5)
+                os._exit(0)
+            time.sleep(5)
+
+    killed(keep, ready)
+    with own_folder(tmp_path / "kept"):
+        assert names(tmp_path / "kept") == [".lock"]
+    assert names(tmp_path / "kept") == []

@@ -5,6 +5,7 @@ ends, so whoever writes the same target next knows a killed writer's remains fro
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ except ImportError:  # Not on Windows: there, what a killed process leaves is no
 WRITERS = 8
 """So many processes can write one file at once and be told apart."""
 LOCK = ".lock"
+_OWNED: set[int] = set()
+"""Handles of the lock files of the folders that this process keeps."""
 
 
 @contextlib.contextmanager
@@ -134,8 +137,8 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
 def own_folder(folder: Path, wait: bool = False) -> Iterator[None]:
     """Makes `folder` and keeps other processes out of it meanwhile, by a locked file; its content is left as it is.
 
-    Where another process is in it already, waits for its end or raises TakenError. Where the file system has no locks
-    nobody is kept out.
+    Where another process is in it already, waits for its end or raises TakenError. Processes that this one forks do
+    not keep the folder when it has ended. Where the file system has no locks nobody is kept out.
     """
     try:
         handle = _enter(folder, wait)
@@ -143,11 +146,27 @@ def own_folder(folder: Path, wait: bool = False) -> Iterator[None]:
         raise TakenError(f"another process is at work in {folder}: wait for its end, or name another folder") from error
     except OSError as error:
         raise FileError(f"cannot write {folder}: {error.strerror}; choose a folder that you may write to") from error
+    _leave_to_parent()
+    _OWNED.add(handle)
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(handle)
+        if handle in _OWNED:
+            _OWNED.remove(handle)
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(handle)
+
+
+@functools.cache
+def _leave_to_parent() -> None:
+    """From now on, forked processes close the locks that they would share with this one."""
+
+    def disown() -> None:
+        while _OWNED:
+            os.close(_OWNED.pop())
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=disown)
 
 
 def empty(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The `train` command: puts together what a recipe names, trains, and says in one line how it ended."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -21,6 +22,7 @@ from i2l_meshnet.data.mixture import Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.files import own_folder
 from i2l_meshnet.models import assembly, checkpoint, imagenet
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -43,7 +45,8 @@ SIGNAL_EXIT = 128
 def run(options: TrainOptions) -> int:
     """Trains and returns the exit code: 0, or 128 + the signal that ended the training early.
 
-    Raises UserError, in one line, for what is missing, does not fit or cannot be written.
+    Raises UserError, in one line, for what is missing, does not fit or cannot be written, and TakenError where another
+    process trains into the same folder.
     """
     recipe, run_options = options.recipe, options.run
     folders = Folders(run_options.out)
@@ -65,8 +68,10 @@ def run(options: TrainOptions) -> int:
     torch.manual_seed(recipe.seed)
     body = load_body(recipe.body, run_options.body_dir)
     parts = DataParts(recipe, run_options, body)
-    network = make_network(recipe, run_options, body, folders)
-    return _train(fabric, network, body, parts, options, folders)
+    # The other processes of one training write nothing.
+    with own_folder(folders.models) if fabric.is_global_zero else contextlib.nullcontext():
+        network = make_network(recipe, run_options, body, folders)
+        return _train(fabric, network, body, parts, options, folders)
 
 
 def _train(
