@@ -1,6 +1,8 @@
 """What the runtimes compute from exported files is what the network computes, and wrong files are told."""
 
 import json
+import signal
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -228,6 +230,25 @@ def test_a_graph_of_a_fixed_batch_is_told(files: dict[Runtime, Path], tmp_path: 
     exported, _, _ = load_exported(path, None, "onnx")
     with pytest.raises(InputError, match="cannot answer 3 crops"):
         exported(crops(3))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+def test_signals_are_handled_after_openvino_networks_are_gone(files: dict[Runtime, Path]) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    code = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+from i2l_meshnet.models.exported import load_exported
+faulthandler.enable()  # Its handlers' stack is what OpenVINO replaces.
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+networks = [load_exported(Path(sys.argv[1]), None, "openvino") for _ in range(2)]
+while networks:
+    networks.pop(0)
+    gc.collect()
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code, files["openvino"]], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["handled"] * 2), done.stderr
 
 
 def test_runtimes_that_do_not_fit_are_told(

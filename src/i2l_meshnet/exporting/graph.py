@@ -17,7 +17,15 @@ from torch.export import Dim, ExportedProgram
 
 from i2l_meshnet.bodies.library import LICENSED
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.models.exported import IMAGE, IR_NAMES, JOINT_REGRESSOR, KEY, Description, import_openvino
+from i2l_meshnet.models.exported import (
+    IMAGE,
+    IR_NAMES,
+    JOINT_REGRESSOR,
+    KEY,
+    Description,
+    import_openvino,
+    openvino_core,
+)
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
@@ -95,7 +103,7 @@ def write_openvino(onnx: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         graph, weights = (Path(folder) / name for name in IR_NAMES)
         # Not openvino.convert_model, which reports its use to its makers.
-        openvino.save_model(openvino.Core().read_model(onnx), graph, compress_to_fp16=False)
+        openvino.save_model(openvino_core().read_model(onnx), graph, compress_to_fp16=False)
         with zipfile.ZipFile(path, "w") as archive:
             for member in (graph, weights):
                 # Without the time, so that the same network has the same bytes.

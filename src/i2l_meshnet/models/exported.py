@@ -10,6 +10,7 @@ An OpenVINO network is two files by nature (IR: .xml and .bin); ours is an uncom
 
 import base64
 import dataclasses
+import functools
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -299,6 +300,16 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process, which is never given back. Raises InputError if it is not installed.
+
+    OpenVINO hands signal handlers a stack that goes with its plugin. Where a plugin goes that was not the last to come,
+    that stack is named still when it is no more, and the next signal, such as that of a child's end, kills the process.
+    """
+    return import_openvino().Core()
+
+
 def _open_onnx(path: Path) -> tuple[Description, Runner]:
     try:
         _, session = _onnx_session(path)
@@ -330,13 +341,12 @@ def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntim
 
 def openvino_precisions() -> tuple[Precision, ...]:
     """In which numbers OpenVINO computes on this processor. Raises InputError if it is not installed."""
-    able = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(precision for precision in _HINTS if precision.upper() in able)
 
 
 def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runner]:
-    openvino = import_openvino()
-    core = openvino.Core()
+    openvino, core = import_openvino(), openvino_core()
     if precision not in openvino_precisions():
         raise InputError(f"this processor does not compute in {precision} with OpenVINO: choose another --precision")
     hints = {
