@@ -31,6 +31,8 @@ def train(options: TrainOptions, log: Path, environment: Mapping[str, str]) -> N
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # As in a user's process; loader processes of the fork server would outlive a killed training.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     with slim_networks():
         sys.exit(job.run(options))
