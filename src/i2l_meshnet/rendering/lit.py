@@ -100,24 +100,9 @@ def _cover(points, faces, f, top, bottom, start, nearest, face):
     for y in range(top, bottom):
         left, right = first, last
         # An edge whose end lies lower bounds the row on one side, one whose end lies higher on the other.
-        if y2 != y1:
-            x = x1 + (y - y1) * s0
-            if (y2 > y1) == (sign > 0.0):
-                right = min(right, x + _SLACK)
-            else:
-                left = max(left, x - _SLACK)
-        if y0 != y2:
-            x = x2 + (y - y2) * s1
-            if (y0 > y2) == (sign > 0.0):
-                right = min(right, x + _SLACK)
-            else:
-                left = max(left, x - _SLACK)
-        if y1 != y0:
-            x = x0 + (y - y0) * s2
-            if (y1 > y0) == (sign > 0.0):
-                right = min(right, x + _SLACK)
-            else:
-                left = max(left, x - _SLACK)
+        left, right = _within(left, right, x1, y1, y2, s0, sign, y)
+        left, right = _within(left, right, x2, y2, y0, s1, sign, y)
+        left, right = _within(left, right, x0, y0, y1, s2, sign, y)
         for x in range(math.ceil(left), math.floor(right) + 1):
             e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
             if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
@@ -127,6 +112,19 @@ def _cover(points, faces, f, top, bottom, start, nearest, face):
             if z < nearest[y - start, x] or (z == nearest[y - start, x] and f < face[y - start, x]):
                 nearest[y - start, x] = z
                 face[y - start, x] = f
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _within(left, right, x, y, end, step, sign, row):
+    """A row's span cut at the edge from (x, y) to the height `end`, whose x changes by `step` a row."""
+    if end != y:
+        x = x + (row - y) * step
+        if (end > y) == (sign > 0.0):
+            right = min(right, x + _SLACK)
+        else:
+            left = max(left, x - _SLACK)
+    return left, right
 
 
 @njit(cache=True, nogil=True)
