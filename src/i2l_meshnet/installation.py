@@ -13,6 +13,7 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies import BODIES, load_body
 from i2l_meshnet.errors import UserError
 from i2l_meshnet.models import checkpoint
+from i2l_meshnet.precision import supported_precisions
 
 _LIBRARIES = "torch numpy numba scipy opencv-python-headless onnxruntime pillow tyro".split()
 _EXTRAS = {
@@ -42,6 +43,7 @@ def report(body_directory: Path | None = None) -> Iterator[str]:
     yield f"extras installed: {', '.join(extra for extra, found in there.items() if found) or 'none'}"
     yield f"extras not installed: {', '.join(extra for extra, found in there.items() if not found) or 'none'}"
     yield f"CPU: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads for torch"
+    yield f"CPU precisions: {', '.join(supported_precisions())}"
     yield f"CUDA: {_cuda()}"
     yield "networks in the package:"
     for path in sorted(Path(str(resources.files("i2l_meshnet.models") / "data")).glob("*.safetensors")):

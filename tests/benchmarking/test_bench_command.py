@@ -17,7 +17,7 @@ def test_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixt
     content = json.loads(path.read_text())
     ours, *_ = [row for row in content["rows"] if row["way"] == "ours"]
     assert ours["value"] > 0
-    assert content["matmul_peak_gflops"]["float32"] > 0
+    assert content["matmul_peak_gflops"]["fp32"] > 0
 
 
 def test_bad_options_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

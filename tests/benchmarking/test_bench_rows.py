@@ -19,7 +19,7 @@ BENCH = Bench(torch.device("cpu"), 1, 0.0, time.perf_counter, (1,))
 def test_what_cannot_be_measured_says_why() -> None:
     rows = [*measures.gpu(BENCH)]
     # Two batches; the published formulation, and every precision as it is and compiled.
-    assert len(rows) == 2 * (1 + 2 * len(measures.PRECISIONS))
+    assert len(rows) == 2 * (1 + 2 * len(measures.DTYPES))
     assert all(row.note == "not measured: no CUDA device here" and row.value is None for row in rows)
     assert missing_row("a", "b", "not installed").cells() == ("a", "b", "not installed", "-", "-", "-", "-")
 

@@ -10,7 +10,7 @@ from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.skinning import global_rotations
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.models.assembly import build
 from i2l_meshnet.models.keypoint import GRID, keypoint_config
@@ -19,6 +19,7 @@ from i2l_meshnet.synthetic.detections import DetectionBank
 from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
+from i2l_meshnet.training import lifting
 from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, lifting_losses, start_heads, surface_basis
 from i2l_meshnet.training.lifting_samples import LiftingSampler
 
@@ -129,7 +130,7 @@ def test_it_learns_a_batch(body: AnnyBody, sampler: LiftingSampler, heatmaps: bo
 
     def total() -> float:
         with torch.no_grad():
-            return float(sum(lifting_losses(training.network, body, batch, options).values()))
+            return float(sum(lifting_losses(training.network, body, batch, options, "fp32").values()))
 
     before = total()
     for _ in range(30):
@@ -151,6 +152,23 @@ def test_keypoint_estimator_is_left_alone(body: AnnyBody, sampler: LiftingSample
     training.train_step(sampler.batch(0, 32, 0.25))
     for first, second in zip(before, training.network.pose_net.estimator.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_auto_precision_is_what_the_processor_has(monkeypatch: pytest.MonkeyPatch):
+    """ "auto" takes bfloat16 only where the hardware computes in it."""
+    monkeypatch.setattr(lifting, "supported_precisions", lambda: ("fp32",))
+    assert OPTIONS.chosen_precision() == "fp32"
+    monkeypatch.setattr(lifting, "supported_precisions", lambda: ("fp32", "bf16"))
+    assert OPTIONS.chosen_precision() == "bf16"
+    assert dataclasses.replace(OPTIONS, precision="fp32").chosen_precision() == "fp32"
+
+
+def test_a_run_continues_in_its_own_precision(body: AnnyBody, sampler: LiftingSampler, tmp_path: Path):
+    training = trainer(body, sampler)
+    training.save(tmp_path / "state.pt")
+    training.precision = "bf16" if training.precision == "fp32" else "fp32"
+    with pytest.raises(InputError, match=training.precision):
+        training.resume(tmp_path / "state.pt")
 
 
 def test_a_file_that_is_no_state_is_refused(body: AnnyBody, sampler: LiftingSampler, tmp_path: Path):

@@ -1,6 +1,6 @@
 """What is measured in a process of its own: `python -m i2l_meshnet.benchmarking.fresh MEASUREMENT ...`.
 
-    memory published|fp32|bf16 BATCH    MiB that a forward pass of the published network adds at its peak
+    memory published|PRECISION BATCH    MiB that a forward pass of the published network adds at its peak
     mesh                                seconds from the first import to the mesh of a made-up picture
     pictures FOLDER OUT                 seconds of `predict` on a folder's pictures, and MiB at the peak
 
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from i2l_meshnet.errors import InputError
 
@@ -48,10 +49,11 @@ def _pass_memory(way: str, batch: str) -> float:
     from i2l_meshnet.models import assembly
     from i2l_meshnet.models.inference import for_inference
     from i2l_meshnet.models.reference import plain_copy
+    from i2l_meshnet.precision import Precision
 
     body = made_up_body()
     network = assembly.build(assembly.published_config(body), body).eval()
-    network = plain_copy(network) if way == "published" else for_inference(network, "bf16" if way == "bf16" else "fp32")
+    network = plain_copy(network) if way == "published" else for_inference(network, cast(Precision, way))
     image = pictures(int(batch))
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # Gives freed memory back, which the pass would use unseen.

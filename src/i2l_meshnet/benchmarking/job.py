@@ -18,12 +18,16 @@ from i2l_meshnet.benchmarking.rows import COLUMNS, Row, markdown_table
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.loading import choose_device
+from i2l_meshnet.precision import DTYPES, supported_precisions
 
 if TYPE_CHECKING:
     # Imported late: they import all that is measured, training included, which takes seconds.
     from i2l_meshnet.benchmarking.measures import Bench
 
 Group = Literal[
+    "procrustes",
+    "body",
+    "render",
     "published",
     "default",
     "runtimes",
@@ -34,13 +38,8 @@ Group = Literal[
     "training",
     "loader",
     "evaluation",
-    "body",
-    "procrustes",
-    "render",
     "predict",
 ]
-KINDS = (torch.float32, torch.bfloat16)
-"""Of the matrix products that tell what the machine can do at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +47,9 @@ class BenchOptions:
     """Measure this machine: ours against the published formulation, by turns."""
 
     only: tuple[Group, ...] = get_args(Group)
-    """What to measure: the published network, the default one, both by other runtimes (extra openvino), what a GPU
-    does, the rewritten parts, memory, first results, training step, loader, evaluation, body layer, alignment,
-    rendering, the whole of predict."""
+    """What to measure: alignment, body layer, rendering, the published network, the default one, both by other runtimes
+    (extra openvino), what a GPU does, the rewritten parts, memory, first results, training step, loader, evaluation,
+    the whole of predict. The quick ones come first. Each row is printed as soon as it is measured."""
     quick: bool = False
     """Few turns and small batches: some minutes in place of many."""
     weights: Path | None = None
@@ -105,7 +104,12 @@ def run(options: BenchOptions) -> int:
     device = choose_device(options.device)
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     before = _load()
-    peaks = {str(kind).removeprefix("torch."): round(machine.matmul_peak(device, kind, clock)) for kind in KINDS}
+    supported = supported_precisions(device)
+    peaks = {
+        precision: round(machine.matmul_peak(device, kind, clock))
+        for precision, kind in DTYPES.items()
+        if precision in supported
+    }
     bench = _bench(options, device, clock)
     rows: list[Row] = []
     curves = [] if options.growth is None else [*growth(bench.compare, options.most_photos)]
@@ -114,8 +118,9 @@ def run(options: BenchOptions) -> int:
     wanted = {*options.only, *(["compiled"] if options.compile else [])}
     for group, measure in groups.items():
         if group in wanted:
-            print(f"measuring: {group}", file=sys.stderr, flush=True)
-            rows += measure()
+            for row in measure():
+                print(" | ".join(row.cells()), file=sys.stderr, flush=True)
+                rows.append(row)
     facts = {
         "machine": machine.describe(device),
         "load_before_and_after": [before, _load()],
@@ -159,6 +164,9 @@ def _measures(options: BenchOptions, bench: "Bench") -> dict[str, Callable[[], I
 
     photos = min(options.photos, 8) if options.quick else options.photos
     return {
+        "procrustes": lambda: measures.procrustes(bench),
+        "body": lambda: measures.body_layer(bench),
+        "render": lambda: measures.rendering(bench),
         "published": lambda: measures.published_network(bench, options.weights, options.body_dir),
         "default": lambda: measures.default_network(bench),
         "compiled": lambda: measures.compiled_network(bench, options.weights, options.body_dir),
@@ -170,9 +178,6 @@ def _measures(options: BenchOptions, bench: "Bench") -> dict[str, Callable[[], I
         "training": lambda: measures.training_step(bench, 4 if options.quick else 16, options.compile),
         "loader": lambda: measures.loader(bench, 16 if options.quick else 48),
         "evaluation": lambda: measures.evaluation(bench),
-        "body": lambda: measures.body_layer(bench),
-        "procrustes": lambda: measures.procrustes(bench),
-        "render": lambda: measures.rendering(bench),
         "predict": lambda: measures.whole_path(bench, options.photo, photos),
     }
 

@@ -40,13 +40,13 @@ from i2l_meshnet.geometry.crop import make_crop
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.exported import ExportedNetwork, import_openvino
-from i2l_meshnet.models.inference import Precision, for_inference
+from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
 from i2l_meshnet.models.loading import default_weights, load_network
 from i2l_meshnet.models.meshnet import MeshNet
-from i2l_meshnet.models.onednn import has_half
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.reference import plain_copy
+from i2l_meshnet.precision import DTYPES, Precision, supported_precisions
 from i2l_meshnet.prediction import job
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.images import read_photo
@@ -56,7 +56,6 @@ from i2l_meshnet.rendering.shading import project, render_meshes
 
 Ways = Mapping[str, Callable[[], object]]
 PUBLISHED = "published"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 COMMAND = "import sys; from i2l_meshnet.cli import main; sys.exit(main())"
 PHOTO_SIZE = (1024, 1536)
 """Height and width of the made-up photo."""
@@ -85,12 +84,12 @@ def published_network(bench: Bench, weights: Path | None, body_directory: Path |
     ready |= {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
     if bench.device.type == "cuda":
         ready[f"{PUBLISHED}, TF32"] = _with_tensor_float(ready[PUBLISHED]).to(bench.device)  # its best plain mode
-    yield from _forward_passes(bench, "published network", ready, for_inference(network, pack=False))
+    yield from _forward_passes(bench, "published network", ready)
 
 
 def _precisions(device: torch.device) -> Iterator[Precision]:
     """Those that a device computes in."""
-    return (way for way in PRECISIONS if way != "fp16" or device.type == "cuda" or has_half())
+    return (precision for precision in DTYPES if precision in supported_precisions(device))
 
 
 def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
@@ -99,11 +98,11 @@ def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | 
     On a GPU with the fastest kernels it finds and the whole pass as one CUDA graph (max-autotune).
     """
     network, _ = _published(weights, body_directory)
-    plain = {way: for_inference(network, way, bench.device, pack=False) for way in _precisions(bench.device)}
+    plain = {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
     mode = "max-autotune" if bench.device.type == "cuda" else "default"
     ready: dict[str, Any] = {PUBLISHED: plain_copy(network), **plain}
     ready |= {f"{way}, compiled": _Compiled(part, mode) for way, part in plain.items()}
-    yield from _forward_passes(bench, "published network, torch.compile", ready, plain["fp32"])
+    yield from _forward_passes(bench, "published network, torch.compile", ready)
 
 
 class _Compiled(torch.nn.Module):
@@ -138,7 +137,7 @@ def default_network(bench: Bench) -> Iterator[Row]:
     """Forward passes of the network that ships; its peer is itself as it was trained."""
     network, _, _ = load_network(default_weights())
     ready = {"as trained": network, "fp32": for_inference(network, device=bench.device)}
-    yield from _forward_passes(bench, "default network", ready, network)
+    yield from _forward_passes(bench, "default network", ready)
     yield missing_row("default network", "bf16", "not offered: keypoints move by half a pixel, the mesh by centimetres")
 
 
@@ -158,7 +157,7 @@ def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) ->
         with tempfile.TemporaryDirectory() as folder:
             ready = {peer: plain_copy(network), "fp32": for_inference(network)}
             ways = {**ready, **exported_ways(network, body, Path(folder))}
-            yield from _forward_passes(bench, f"{what}, runtimes", ways, for_inference(network, pack=False))
+            yield from _forward_passes(bench, f"{what}, runtimes", ways)
 
 
 def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshNet, Body]:
@@ -171,9 +170,8 @@ def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshN
 
 @torch.inference_mode()
 def _forward_passes(
-    bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork], counted: MeshNet
+    bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork | _Compiled]
 ) -> Iterator[Row]:
-    """counted: a network whose operations the ways but the first do; PyTorch does not count packed ones."""
     first = next(iter(networks))
     networks[first].to(bench.device)  # pyright: ignore[reportAttributeAccessIssue] (the peer is a network of ours)
     height, width = networks[first].grid.crop_size
@@ -187,11 +185,7 @@ def _forward_passes(
     placed = {way: _in_space(network, crops(way, 1)) for way, network in networks.items()}
     deviations = {way: 1000 * float((found - placed[first]).norm(dim=-1).max()) for way, found in placed.items()}
     del deviations[first]
-    ours = work_of(counted.to(bench.device), crops("", 1))
-    work = {way: ours for way, network in networks.items() if not isinstance(network, ExportedNetwork)}
-    oracle = networks[first]
-    if isinstance(oracle, MeshNet):
-        work[first] = work_of(oracle, crops(first, 1))
+    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items() if isinstance(network, MeshNet)}
     for batch in bench.batches:
         turns = bench.compare({way: partial(network, crops(way, batch)) for way, network in networks.items()})
         yield from timed_rows(f"{what}, batch {batch}", turns, batch, batch > 1, deviations, work)
@@ -221,7 +215,9 @@ def work_of(network: MeshNet, image: Float[Tensor, "1 3 h w"]) -> float:
 def pass_memory(bench: Bench) -> Iterator[Row]:
     """What a forward pass of the published network adds to memory at its peak, each in a process of its own; CPU."""
     for batch in bench.batches[:2]:
-        found = {way: fresh.measure("memory", way, str(batch)) for way in (PUBLISHED, "fp32", "bf16")}
+        found = {
+            way: fresh.measure("memory", way, str(batch)) for way in (PUBLISHED, *_precisions(torch.device("cpu")))
+        }
         for way, value in found.items():
             peer = None if way == PUBLISHED else PUBLISHED
             times = None if peer is None else found[peer] / value
@@ -366,6 +362,8 @@ def parts(bench: Bench, batch: int = 8) -> Iterator[Row]:
 def training_step(bench: Bench, batch: int, compiled: bool) -> Iterator[Row]:
     """A step of the lixel stage of the body network; with --compile also compiled ways."""
     names = ["published", "ours", "bf16+channels-last"] + compiled * ["compile", "compile+bf16+channels-last"]
+    if "bf16" not in _precisions(bench.device):
+        names = [name for name in names if "bf16" not in name]
     ways = step_ways(names, batch, bench.device.type)
     yield from timed_rows(f"training step, pictures, batch {batch}", bench.compare(ways), batch, rate=True)
 
@@ -398,7 +396,7 @@ def evaluation(bench: Bench, samples: int = 256, batch: int = 32) -> Iterator[Ro
 def gpu(bench: Bench) -> Iterator[Row]:
     """What needs a GPU, where there is none."""
     for batch in () if bench.device.type == "cuda" else (64, 256):
-        for way in (PUBLISHED, *PRECISIONS, *(f"{way}, compiled" for way in PRECISIONS)):
+        for way in (PUBLISHED, *DTYPES, *(f"{precision}, compiled" for precision in DTYPES)):
             yield missing_row(f"published network on a GPU, batch {batch}", way, "not measured: no CUDA device here")
 
 

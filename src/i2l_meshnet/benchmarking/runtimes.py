@@ -14,8 +14,8 @@ from i2l_meshnet.models.exported import (
     open_exported,
     openvino_precisions,
 )
-from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.predictor import MeshPredictor
 
 INT8: tuple[Runtime, ...] = ("onnx", "openvino")

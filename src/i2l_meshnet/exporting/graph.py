@@ -63,7 +63,7 @@ def trace(network: MeshNet) -> tuple[ExportedProgram, tuple[str, ...]]:
     It takes crops and, of a network of a licensed body, that body's joint regressor, which is not in the graph.
     """
     assert network.config is not None
-    ready = for_inference(network, pack=False).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    ready = for_inference(network).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     # Two: what is traced with one is taken to be always one.
     image = torch.rand(2, 3, *network.grid.crop_size, generator=torch.Generator().manual_seed(0))
     names = tuple(named_tensors(ready(image)))

@@ -26,9 +26,9 @@ from i2l_meshnet.models.exported import (
     import_openvino,
     openvino_precisions,
 )
-from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.models.loading import HAND_WEIGHTS, default_weights, load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.predictor import MeshPredictor

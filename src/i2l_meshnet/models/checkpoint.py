@@ -31,7 +31,11 @@ _HEADER = "i2l_meshnet"
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says about itself."""
+    """What a checkpoint says about itself.
+
+    licence: terms of the weights. source: where they come from. extra: what the writer added; of a network trained here
+    it holds "precision", the one it was trained in (see `i2l_meshnet.precision`).
+    """
 
     network: NetworkConfig
     licence: str

@@ -39,9 +39,10 @@ from i2l_meshnet.models.graph_limits import (
     require_plain_onnx,
     share_memory,
 )
-from i2l_meshnet.models.inference import Precision, for_inference
+from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.loading import choose_device, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
+from i2l_meshnet.precision import Precision, require_precision, supported_precisions
 from i2l_meshnet.untrusted import load_program, parse_json, read_bytes, require_stored
 
 Runtime = Literal["torch", "onnx", "openvino"]
@@ -256,6 +257,7 @@ def load_ready(
                 f"--runtime {runtime} takes a file that `i2l-meshnet export --format {runtime}` wrote: "
                 f"give it with --weights, in place of {path.name}"
             )
+        require_precision(precision, chosen)  # before the weights are read
         network, body, metadata = load_network(path, body_directory)
         ready = for_inference(network, precision, chosen)
         return ReadyNetwork(ready, body, metadata, "torch", precision, network.parameter_regressor is not None, chosen)
@@ -340,9 +342,10 @@ def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntim
 
 
 def openvino_precisions() -> tuple[Precision, ...]:
-    """In which numbers OpenVINO computes on this processor. Raises InputError if it is not installed."""
+    """The precisions that OpenVINO computes in on this processor. Raise InputError if it is not installed."""
     able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(precision for precision in _HINTS if precision.upper() in able)
+    supported = supported_precisions()
+    return tuple(precision for precision in _HINTS if precision.upper() in able and precision in supported)
 
 
 def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runner]:

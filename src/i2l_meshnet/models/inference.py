@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -10,34 +10,32 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.models import onednn
 from i2l_meshnet.models.backbone import ResNet, ResNetStages
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
-from i2l_meshnet.models.rtmpose import CSPNeXt, SimCCHead
+from i2l_meshnet.models.rtmpose import CSPNeXt
+from i2l_meshnet.precision import DTYPES, Precision, require_precision
 
-Precision = Literal["fp32", "bf16", "fp16"]
-_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def for_inference(
-    network: MeshNet, precision: Precision = "fp32", device: torch.device | str = "cpu", pack: bool = True
-) -> MeshNet:
-    """A copy of a network on `device` in evaluation mode that cannot be trained or saved any more.
+def for_inference(network: MeshNet, precision: Precision = "fp32", device: torch.device | str = "cpu") -> MeshNet:
+    """Return a copy of a network on `device`, in evaluation mode, that can no longer be trained or saved.
 
-    BatchNorm is folded into the layers before it, which changes rounding only, and maps lie with their channels last,
-    as processors like them. On the CPU convolutions are packed (`onednn`); pack: False leaves them as they are, for
-    what reads or compiles them.
+    BatchNorm is folded into the layers before it, which changes rounding only, and tensors are channels-last, the
+    layout that convolutions are fastest in.
 
-    "bf16": the mesh branch's backbone and the lixel heads' transposed convolutions work in bfloat16. What the
-    soft-argmax reads stays in float32, where half the bits of a logit would not be enough, and so does the pose net's
-    backbone, whose early map and joints carry its rounding on into the mesh: that would cost centimetres
-    (docs/performance.md). "fp16": that backbone and the layers that spread the z heatmaps too, in float16, which has
-    eight times the digits. Raises InputError for either with a network whose mesh comes from keypoints alone, and for
-    "fp16" on a processor that does not compute in it.
+    "bf16": the mesh branch's backbone and the lixel heads' transposed convolutions run in bfloat16. What the
+    soft-argmax reads stays in float32, because half the bits of a logit are not enough. The pose net's backbone stays
+    in float32 too: its early map and its joints carry their rounding on into the mesh, which would cost centimetres
+    (docs/performance.md). "fp16": that backbone and the layers that spread the z heatmaps run in float16 as well, which
+    has eight times the resolution of bfloat16.
+
+    Raise InputError for a precision that the device does not compute in (`precision.supported_precisions`), and for
+    half precision with a network whose mesh comes from keypoints alone.
     """
     device = torch.device(device)
+    require_precision(precision, device)
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for parent, before, norm in [*_foldable(network)]:
         layer, batchnorm = getattr(parent, before), getattr(parent, norm)
@@ -59,17 +57,10 @@ def for_inference(
                 f"{precision} is not offered for networks that lift keypoints, such as the default one: it moves "
                 "keypoints and the mesh by up to centimetres; leave out --precision"
             )
-        if precision == "fp16" and device.type == "cpu" and not onednn.has_half():
-            raise InputError("this processor does not compute in fp16: choose another --precision")
         whole = precision == "fp16"
         for part in [*convolutional, *spreading] if whole else convolutional:
             if whole or not isinstance(part, ResNet):
-                _halve(part, _HALVES[precision])
-    if pack and device.type == "cpu" and onednn.available():
-        for part in [*convolutional, *(part for part in network.modules() if isinstance(part, SimCCHead))]:
-            onednn.pack(part)
-        for head in heads:
-            onednn.pack_products(head.conv_z_1)
+                _halve(part, DTYPES[precision])
     return network
 
 

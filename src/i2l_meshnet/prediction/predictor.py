@@ -20,10 +20,10 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
 from i2l_meshnet.models.exported import Runtime, load_ready
 from i2l_meshnet.models.fitting import camera_params
-from i2l_meshnet.models.inference import Precision
 from i2l_meshnet.models.loading import default_weights
 from i2l_meshnet.models.memory import InParts
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
+from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
 from i2l_meshnet.prediction.depth import MIN_DEPTH, solve_root_depth, solve_translation
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD, PersonDetector, detected_people

@@ -59,5 +59,6 @@ def train_hand(options: LiftHandOptions) -> Path:
     average = run_stages(network, body, sampler, options.training, options.heatmap_steps, options.out, options.going_on)
     path = options.out / "hand.safetensors"
     source = f"training.hand_job, seed {options.seed}, {len(sampler.residual)} drawn hands; MediaPipe 0.10.21"
-    checkpoint.save(average, path, licence=LICENCE, source=source, half=True)
+    extra = {"precision": options.training.chosen_precision()}
+    checkpoint.save(average, path, extra, licence=LICENCE, source=source, half=True)
     return path

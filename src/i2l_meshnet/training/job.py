@@ -27,6 +27,7 @@ from i2l_meshnet.models import assembly, checkpoint, imagenet
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.precision import require_precision
 from i2l_meshnet.synthetic.source import synthetic_source
 from i2l_meshnet.synthetic.toy import toy_source
 from i2l_meshnet.training.loop import Folders, Metric, Trainer, Validation
@@ -133,6 +134,7 @@ def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
         raise InputError("there is no CUDA device: leave --device cuda out, or install PyTorch with CUDA")
     if recipe.batchnorm == "synced" and not cuda:
         raise InputError("--batchnorm synced needs CUDA devices; on the CPU take local or frozen")
+    require_precision(recipe.precision, "cuda" if cuda else "cpu")
     numbers = options.device_numbers()
     if cuda:
         devices: list[int] | int | str = numbers if numbers is not None else "auto"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.skinning import global_rotations
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.fitting import answer_errors, relative_depth
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
+from i2l_meshnet.precision import require_precision, supported_precisions
 from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingBatch
 from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
 from i2l_meshnet.training.state import write_state
@@ -43,6 +44,7 @@ class LiftingOptions:
     how training starts. meshed: share of a batch whose lixel mesh is made. surfaced: share of those whose faces are
     compared (all with heatmaps). posed: share of the batch whose parametric mesh is.
     *_weight: factors of the loss terms. workers: processes that draw batches (0: the training's own).
+    precision: of the layers; the loss is always in float32. "auto": bf16 where the processor computes in it, else fp32.
     """
 
     steps: int = 8000
@@ -67,6 +69,14 @@ class LiftingOptions:
     normal_weight: float = 0.1
     edge_weight: float = 0.1
     workers: int = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def chosen_precision(self) -> Literal["fp32", "bf16"]:
+        """The precision that this processor trains in. Raise InputError if it does not compute in the one asked for."""
+        if self.precision == "auto":
+            return "bf16" if "bf16" in supported_precisions() else "fp32"
+        require_precision(self.precision)
+        return self.precision
 
 
 class _Batches(Dataset[LiftingBatch]):
@@ -92,6 +102,7 @@ class LiftingTrainer:
 
     def __init__(self, network: MeshNet, body: Body, sampler: BatchSampler, options: LiftingOptions) -> None:
         self.network, self.body, self.sampler, self.options = network, body, sampler, options
+        self.precision: Literal["fp32", "bf16"] = options.chosen_precision()
         self.parts = _lifting_parts(network)
         # The mesh head's rows are trained by their coefficients in a basis, so that its meshes are smooth surfaces.
         head = cast(VectorLixelHead, network.mesh_branch)
@@ -155,6 +166,7 @@ class LiftingTrainer:
         """Writes everything that `resume` needs, atomically."""
         state = {
             "options": dataclasses.asdict(self.options),
+            "precision": self.precision,
             "step": self.step,
             "network": self.parts.state_dict(),
             "average": _lifting_parts(self.average).state_dict(),
@@ -164,9 +176,19 @@ class LiftingTrainer:
         write_state(path, state)
 
     def resume(self, path: Path) -> None:
-        """Takes up what `save` wrote; the run goes on as if it had never stopped."""
+        """Continue from what `save` wrote, as if the run had never stopped.
+
+        Raise FileError for a file that is no state of this training.
+        Raise InputError if the run started in another precision.
+        """
         try:
             state: dict[str, Any] = read_torch(path)
+            precision = state.get("precision", self.precision)
+            if precision != self.precision:
+                raise InputError(
+                    f"{path}: this training started in {precision}, not {self.precision}: continue it with "
+                    f"--training.precision {precision}, on a processor that computes in it"
+                )
             self.parts.load_state_dict(state["network"])
             _lifting_parts(self.average).load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -206,7 +228,7 @@ class LiftingTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         self.network.train()
-        terms = lifting_losses(self.network, self.body, batch, self.options)
+        terms = lifting_losses(self.network, self.body, batch, self.options, self.precision)
         total = torch.stack(list(terms.values())).sum()
         self.network.zero_grad()
         total.backward()
@@ -225,15 +247,15 @@ class LiftingTrainer:
 
 
 def lifting_losses(
-    network: MeshNet, body: Body, batch: LiftingBatch, options: LiftingOptions
+    network: MeshNet, body: Body, batch: LiftingBatch, options: LiftingOptions, precision: Literal["fp32", "bf16"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """The weighted loss terms of a batch; their sum is the loss."""
+    """The weighted loss terms of a batch; their sum is the loss. precision: of the layers."""
     pose_net = cast(KeypointPoseNet, network.pose_net)
     regressor = cast(GlobalRotationRegressor, network.parameter_regressor)
     head = cast(VectorLixelHead, network.mesh_branch)
     meshed = _stride(options.meshed)
     surfaced, posed = _stride(options.surfaced), _stride(options.posed)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         trunk = pose_net.trunk(batch.keypoints)
         joints = pose_net.head(trunk) if options.heatmaps else pose_net.head.centers(trunk)
         feature = network.pose_to_feature(PoseOutput(joints, trunk))
@@ -242,7 +264,7 @@ def lifting_losses(
     # The pose stage's joints stand in for the mesh's where there is no mesh: both are the same joints.
     known = joints.detach().clone()
     known[meshed] = mesh_joints.detach()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         rotations, shape = regressor.camera_frame(known, feature)
     unit = _axis_units(network.grid, batch.scale)[:, None]
 

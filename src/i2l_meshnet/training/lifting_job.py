@@ -80,7 +80,8 @@ def train_lifting(options: LiftOptions) -> Path:
     )
     path = options.out / "network.safetensors"
     source = f"training.lifting_job, seed {options.seed}, {len(sampler.residual)} detections"
-    checkpoint.save(average, path, licence=LICENCE, source=source, half=True)
+    extra = {"precision": options.training.chosen_precision()}
+    checkpoint.save(average, path, extra, licence=LICENCE, source=source, half=True)
     return path
 
 

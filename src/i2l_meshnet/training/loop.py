@@ -453,6 +453,7 @@ class Trainer:
             "epoch": epoch,
             "step": self.position.step,
             "errors": errors,
+            "precision": self._recipe.precision,
             "recipe": self._recipe.to_json(),
         }
         checkpoint.save(self.network, path, extra, licence=self._licence, source="trained with i2l-meshnet train")

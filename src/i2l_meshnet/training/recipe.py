@@ -63,7 +63,8 @@ class Recipe:
     """BatchNorm takes its statistics from each device's batch (as published), from all devices' (synced, CUDA only),
     or keeps the running ones (frozen)."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Arithmetic of the network: 32 bits, CUDA's TF32, or bfloat16 where that is safe."""
+    """Precision of the network: float32, TF32 (CUDA), or bfloat16 in the layers where it is safe. One that the device
+    does not compute in is refused."""
     clip: float = 0.0
     """Largest norm of the gradient, 0 for no limit."""
     ema: float = 0.0
