@@ -8,11 +8,13 @@ made of numbers.
 
 import argparse
 import json
+import platform
 from pathlib import Path
 from typing import cast
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float32
 
 from i2l_meshnet import assets
@@ -29,7 +31,8 @@ from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 
 FOLDER = Path(__file__).parents[1] / "tests" / "regression"
-FACTS, EXPECTED = "pictures.json", "expected.npz"
+FACTS, EXPECTED, MADE_ON = "pictures.json", "expected.npz", "made_on"
+"""Boxes and cameras; the answers; the entry of the answers that names the processor and PyTorch that made them."""
 COUNT, SEED = 20, 2026
 
 
@@ -68,7 +71,14 @@ def answers(batch_size: int = COUNT) -> dict[str, np.ndarray]:
 
 def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
     """The largest difference of any number, by name."""
-    return {name: float(np.abs(found[name] - expected[name]).max()) for name in expected}
+    return {name: float(np.abs(found[name] - expected[name]).max()) for name in found}
+
+
+def machine() -> str:
+    """The processor and PyTorch that make the answers."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    name = capabilities.get("cpu_name", platform.processor() or platform.machine())
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, PyTorch {torch.__version__}"
 
 
 class Places:
@@ -128,9 +138,9 @@ def main() -> None:
     if path.exists():
         with np.load(path) as known:
             for name, moved in differences(found, dict(known)).items():
-                print(f"{name}: moved by up to {moved:.3g}")
+                print(f"{name}: moved by up to {moved:.3g} since {known[MADE_ON]}")
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **found)
+        np.savez_compressed(temporary, **found, **{MADE_ON: np.array(machine())})
     print(f"written to {path}")
 
 

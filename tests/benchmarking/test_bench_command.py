@@ -12,7 +12,7 @@ def test_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "bench.json"
     assert main(["bench", "--quick", "--only", "render", "--markdown", "--json", str(path)]) == 0
     printed = capsys.readouterr().out
-    assert "matrix products reach float32" in printed
+    assert "matrix products reach fp32" in printed
     assert "| rasteriser, a body in 1024 x 1024 | ours |" in printed
     content = json.loads(path.read_text())
     ours, *_ = [row for row in content["rows"] if row["way"] == "ours"]
