@@ -81,9 +81,9 @@ def test_gradients_of_two_processes_equal_those_of_the_double_batch(tmp_path: Pa
     for number, state in expected.items():
         gradient = 10 * state["exp_avg"]
         assert gradient.norm() > 0
-        torch.testing.assert_close(
-            10 * found[number]["exp_avg"], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
-        )
+        # Another batch size adds in another order: up to 3e-4 of a tensor's largest gradient was seen with AVX2.
+        close = 1e-3 * float(gradient.abs().max())
+        torch.testing.assert_close(10 * found[number]["exp_avg"], gradient, rtol=1e-3, atol=close)
 
 
 def test_a_training_of_two_processes_does_not_go_on_with_one(tmp_path: Path) -> None:
