@@ -11,7 +11,7 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
-from i2l_meshnet.errors import UserError
+from i2l_meshnet.errors import InputError, UserError
 
 _EXIT_INTERRUPTED = 130
 
@@ -49,7 +49,7 @@ EXAMPLES = {
     "export": (
         "i2l-meshnet export --out default.onnx",
         "i2l-meshnet export --out hand.openvino --hand",
-        "i2l-meshnet export --out body.openvino --weights body.safetensors --body-dir bodies --int8 --pictures photos",
+        "i2l-meshnet export --out body.openvino --weights body.safetensors --body-dir bodies --pictures photos",
     ),
     "bench": ("i2l-meshnet bench --only default predict --quick",),
     "evaluate": ("i2l-meshnet evaluate --data PW3D --root data --body-dir bodies --out results/pw3d",),
@@ -72,6 +72,11 @@ EXAMPLES = {
     "completion": ("i2l-meshnet completion bash > ~/.local/share/bash-completion/completions/i2l-meshnet",),
 }
 """What the help of a command ends with; one without an entry ends with that of the command above it."""
+REMOVED = {
+    "export --int8": "8-bit networks were removed: export without --int8; OpenVINO in fp16 is as fast",
+    "export --calibration": "8-bit networks were removed: export without --calibration",
+}
+"""Commands and options of earlier versions, and what to use instead."""
 
 
 def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> int:
@@ -92,6 +97,10 @@ def command(name: str) -> Callable[..., int]:
 
 def _parse(arguments: Sequence[str]) -> int:
     """Runs the command that is named first; where none is, all are loaded, to tell of them."""
+    for word in arguments[1:]:
+        removed = REMOVED.get(f"{arguments[0]} {word.partition('=')[0]}")
+        if removed is not None:
+            raise InputError(removed)
     named = [name for name in arguments[:1] if name in COMMANDS]
     return tyro.extras.subcommand_cli_from_dict(
         {name: command(name) for name in named or COMMANDS},

@@ -7,10 +7,6 @@ that says why, for whatever else is wrong: the libraries behind them report dama
 import contextlib
 import dataclasses
 import json
-import logging
-import os
-import re
-import threading
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -41,8 +37,6 @@ MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
 MOST_BYTES = 500 * 10**6
 """Of any other file that is read as a whole."""
-MOST_PROGRAM_BYTES = 50 * 10**6
-"""Of the text of an exported program."""
 FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
 """An archive may unfold to that many bytes, and beyond them to that many times its own size."""
 LONGEST_EMPTY = 10**6
@@ -174,82 +168,6 @@ def require_stored(archive: zipfile.ZipFile) -> None:
     """Raises ValueError for an archive that would unfold: networks are kept as they are."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
         raise ValueError("its content is compressed, as in such files it never is")
-
-
-def load_program(path: Path, extra_files: dict[str, Any]) -> torch.export.ExportedProgram:
-    """`torch.export.load` of a file in which nothing but PyTorch's own operations on tensors can run.
-
-    PyTorch itself takes such files for programs of one's own: it unpickles parts of them, evaluates their expressions
-    and executes their guards. So only what an exported network needs is let through, and that is little.
-    """
-    with _one_line():
-        with zipfile.ZipFile(path) as archive:
-            if len({*archive.namelist()}) < len(archive.namelist()):
-                raise ValueError("a member of it is there twice")
-            require_stored(archive)
-            for name in archive.namelist():
-                if name.endswith(".json"):
-                    if archive.getinfo(name).file_size > MOST_PROGRAM_BYTES:
-                        raise ValueError("its program is too long")
-                    _require_plain(parse_json(archive.read(name)), "")
-        with _only_weights(), _silent("torch.export"), path.open("rb") as file:
-            return torch.export.load(file, extra_files=extra_files)
-
-
-_OPERATION = r"torch\.ops\.(aten\.(?!from_file)\w+(\.\w+)?|higher_order\.wrap_with_(autocast|set_grad_enabled))"
-_PLAIN = {
-    "expr_str": r"(Mul|Add|Max|Min|Integer|Symbol|'[su]\d+'|positive=True|integer=True|[-\d(), ])*",
-    **dict.fromkeys(("target", "as_operator"), rf"({_OPERATION})?"),
-    "path_name": r"(weight|tensor)_\d+",
-    **dict.fromkeys(("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn"), r"[\w.]*"),
-    **dict.fromkeys(("in_spec", "out_spec"), r'[\w\s"\[\]{},:.\\]*'),
-}
-"""What the texts of an exported program may be, by their keys."""
-
-
-def _require_plain(value: Any, key: str) -> None:
-    if isinstance(value, dict):
-        for inner, item in value.items():
-            if not re.fullmatch(r"[\w.]*", inner):
-                raise ValueError(f"its key {inner[:80]!r} is more than a network needs")
-            _require_plain(item, inner)
-    elif isinstance(value, list):
-        for item in value:
-            _require_plain(item, key)
-    unplain = isinstance(value, str) and not re.fullmatch(_PLAIN.get(key, "[^\0]*"), value)
-    if unplain or (key == "use_pickle" and value) or (key == "guards_code" and not isinstance(value, list)):
-        raise ValueError(f"its {key} {str(value)[:80]!r} is more than a network needs")
-    if isinstance(value, str) and "_spec" in key and ("enum" in value or "namedtuple" in value):
-        raise ValueError(f"its {key} names types")
-
-
-@contextlib.contextmanager
-def _only_weights() -> Iterator[None]:
-    """Within, `torch.load` reads tensors and plain values only, whoever calls it and however."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    with _environment:
-        before, os.environ[name] = os.environ.get(name), "1"
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = before
-
-
-_environment = threading.Lock()
-
-
-@contextlib.contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Within, a logger says nothing: what fails is told by our own error, in one line."""
-    logger = logging.getLogger(name)
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def inside(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows of what is missing, tables that write themselves, and how cost grows."""
+"""Rows of what is missing, and tables that write themselves."""
 
 import time
 from pathlib import Path
@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from i2l_meshnet.benchmarking import measures, peers
-from i2l_meshnet.benchmarking.growth import Curve, draw_growth
 from i2l_meshnet.benchmarking.measures import Bench
-from i2l_meshnet.benchmarking.rows import COLUMNS, markdown_table, missing_row
+from i2l_meshnet.benchmarking.rows import missing_row
 from i2l_meshnet.benchmarking.scoring import make_predictions, published_evaluate, scored
 from i2l_meshnet.cli import main
 
@@ -51,22 +50,6 @@ def test_a_table_replaces_what_is_between_its_marks(tmp_path: Path, capsys: pyte
     page.write_text("no marks")
     assert main(["bench", "--quick", "--only", "gpu", "--update", str(page)]) == 1
     assert "has no part between" in capsys.readouterr().err
-
-
-def test_curves_become_rows_and_plots(tmp_path: Path) -> None:
-    curves = [
-        Curve("one", "head", "vertices", "ms", ((1229.0, 2.0, 1.0, 3.0), (13718.0, 8.0, 7.0, 9.0))),
-        Curve("one", "other", "vertices", "ms", ((1229.0, 1.0, 1.0, 1.0),)),
-        Curve("growth_pictures", "predict", "pictures", "s", ((1.0, 0.5, 0.5, 0.5), (10.0, 5.0, 5.0, 5.0))),
-    ]
-    (first, second) = curves[0].rows()
-    assert first.cells()[:4] == ("head", "vertices: 1,229", "2 ms", "1 to 3")
-    assert second.way == "vertices: 13,718"
-    assert markdown_table([first]).count("\n") == 3
-    assert markdown_table([first]).startswith(f"| {' | '.join(COLUMNS)} |\n")
-    pytest.importorskip("matplotlib")
-    draw_growth(curves, tmp_path / "plots")
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"one.png", "growth_pictures.png"}
 
 
 def test_scores_are_the_published_ones() -> None:

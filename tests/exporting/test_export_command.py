@@ -12,42 +12,43 @@ PHOTO = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
 
 
 @pytest.fixture
-def program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """The network that ships, as a program of torch.export: the format that takes no converter."""
-    path = tmp_path / "default.pt2"
+def exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The network that ships, as an ONNX file."""
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    path = tmp_path / "default.onnx"
     assert cli.main(["export", "--out", str(path)]) == 0
     told = capsys.readouterr().out
-    assert f"{path}: torch, fp32, " in told
+    assert f"{path}: onnx, " in told
     assert "the mesh differs from PyTorch's by at most 0.0" in told
-    assert [file.name for file in tmp_path.iterdir()] == ["default.pt2"]
+    assert [file.name for file in tmp_path.iterdir()] == ["default.onnx"]
     return path
 
 
 def test_predict_gives_the_same_with_an_exported_file(
-    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--no-detect", "--no-pictures", "--formats", "obj"]
-    for name, weights in (("own", []), ("exported", ["--weights", str(program)])):
+    for name, weights in (("own", []), ("exported", ["--weights", str(exported)])):
         assert cli.main(["predict", str(PHOTO), "--out", str(tmp_path / name), *options, *weights]) == 0
-    own, exported = (np.load(tmp_path / name / "standing_phone.npz") for name in ("own", "exported"))
-    with own, exported:
-        assert {*own} == {*exported}
+    own, found = (np.load(tmp_path / name / "standing_phone.npz") for name in ("own", "exported"))
+    with own, found:
+        assert {*own} == {*found}
         numbers = [key for key in own if own[key].dtype.kind == "f"]
         assert any("vertices" in key for key in numbers)
         for key in numbers:
             # Metres, pixels and radians: a tenth of a millimetre, and some pixels' hundredths.
             atol = 1e-4 if "vertices" in key else 2e-2
-            np.testing.assert_allclose(exported[key], own[key], atol=atol, rtol=0, err_msg=key)
+            np.testing.assert_allclose(found[key], own[key], atol=atol, rtol=0, err_msg=key)
     record = json.loads((tmp_path / "exported" / "standing_phone.json").read_text())
-    assert record["network"]["runtime"] == "torch"
-    assert record["network"]["weights"] == "default.pt2"
+    assert record["network"]["runtime"] == "onnx"
+    assert record["network"]["weights"] == "default.onnx"
     capsys.readouterr()
 
     for arguments, expected in (
-        (["--runtime", "onnx"], "default.pt2 is for --runtime torch, not onnx"),
+        (["--runtime", "torch"], "default.onnx is for --runtime onnx or openvino, not torch"),
         (["--precision", "bf16"], "--precision bf16 of an exported network is OpenVINO's"),
     ):
-        assert cli.main(["predict", str(PHOTO), "--out", str(tmp_path), "--weights", str(program), *arguments]) == 1
+        assert cli.main(["predict", str(PHOTO), "--out", str(tmp_path), "--weights", str(exported), *arguments]) == 1
         error = capsys.readouterr().err
         assert expected in error
         assert error.count("\n") == 1
@@ -56,13 +57,14 @@ def test_predict_gives_the_same_with_an_exported_file(
 def test_nothing_is_left_where_the_deviation_is_above_the_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "default.pt2"
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    path = tmp_path / "default.onnx"
     path.write_text("what was there")
     assert cli.main(["export", "--out", str(path), "--limit", "1e-9"]) == 1
     error = capsys.readouterr().err
     assert f"{path} is not written: the mesh differs from PyTorch's by at most" in error
     assert error.count("\n") == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["default.pt2"]
+    assert [file.name for file in tmp_path.iterdir()] == ["default.onnx"]
     assert path.read_text() == "what was there"
 
 
@@ -70,10 +72,11 @@ def test_nothing_is_left_where_the_deviation_is_above_the_limit(
     ("arguments", "expected"),
     [
         (["--out", "network.bin"], "network.bin has not the ending of its format: name it .onnx for onnx"),
-        (["--out", "network.onnx", "--format", "torch"], "network.onnx has not the ending of its format"),
+        (["--out", "network.onnx", "--format", "openvino"], "network.onnx has not the ending of its format"),
         (["--out", "network.xml"], "network.xml has not the ending of its format"),
-        (["--out", "network.pt2", "--int8"], "--int8 is for onnx and openvino"),
-        (["--out", "network.onnx", "--limit", "0"], "--limit greater than 0"),
+        (["--out", "network.pt2"], "network.pt2: .pt2 export was removed: export to .onnx or .openvino"),
+        (["--out", "network.onnx", "--int8"], "8-bit networks were removed: export without --int8"),
+        (["--out", "network.onnx", "--limit", "0"], "--limit must be greater than 0"),
         (["--out", "network.onnx", "--hand", "--weights", "x.safetensors"], "--hand is the hand network that ships"),
         (["--out", "network.onnx", "--weights", "no.safetensors"], "no checkpoint at no.safetensors"),
     ],

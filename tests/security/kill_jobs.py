@@ -314,7 +314,7 @@ def _rig(folder: Path) -> int:
 
 
 def _export(folder: Path) -> int:
-    return export_job.run(ExportOptions(folder / "out" / "network.pt2", weights=folder / "any"))
+    return export_job.run(ExportOptions(folder / "out" / "network.onnx", weights=folder / "any"))
 
 
 JOBS = {

@@ -32,7 +32,7 @@ from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip
 from i2l_meshnet.data.sources import ADAPTERS, base, open_source
 from i2l_meshnet.data.targets import read_regressor
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.exporting.graph import write_onnx, write_openvino, write_torch
+from i2l_meshnet.exporting.graph import write_onnx, write_openvino
 from i2l_meshnet.fleet.table import TableFolder
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -425,13 +425,12 @@ class Flat(torch.nn.Module):
 
 
 def exported(folder: Path) -> Calls:
-    """Networks for ONNX Runtime, OpenVINO and torch.export, with one batch computed."""
+    """Networks for ONNX Runtime and OpenVINO, with one batch computed."""
     torch.manual_seed(0)
     config = NetworkConfig.for_body(load_body("toy"), "published", "small", LixelGrid(crop_size=(32, 32)))
     network, image = Flat(config).eval(), torch.rand(2, 3, 32, 32)
     program = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    said = Description(checkpoint.Metadata(config, "none", "a test"), tuple(network.sizes), "fp32", "0", None)
-    write_torch(program, said, folder / "net.pt2")
+    said = Description(checkpoint.Metadata(config, "none", "a test"), tuple(network.sizes), "0", None)
     write_onnx(program, said, folder / "net.onnx")
     shutil.copy(folder / "net.onnx", folder / "other.onnx")
     write_openvino(folder / "net.onnx", folder / "net.openvino")
@@ -442,7 +441,6 @@ def exported(folder: Path) -> Calls:
         load_exported(folder / name, None, runtime)[0](image)
 
     return {
-        "net.pt2": lambda: compute("net.pt2", "torch"),
         "net.onnx": lambda: compute("net.onnx", "onnx"),
         "other.onnx": lambda: compute("other.onnx", "openvino"),
         "net.openvino": lambda: compute("net.openvino", "openvino"),

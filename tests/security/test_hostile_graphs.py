@@ -13,7 +13,7 @@ import readers
 import torch
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.models import graph_limits
 from i2l_meshnet.models.exported import Runtime, load_exported, load_ready
 from i2l_meshnet.models.memory import InParts
@@ -239,14 +239,3 @@ def test_descriptions_of_other_outputs_are_refused(folder: Path, tmp_path: Path,
     onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(FileError, match="the description in it is damaged"):
         load_exported(tmp_path / "net.onnx", None, runtime)
-
-
-def test_damaged_programs_are_told_in_one_line_only(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "net.pt2"
-    path.write_bytes((folder / "net.pt2").read_bytes()[:-3000])
-    with pytest.raises((FileError, InputError)) as caught:
-        load_ready(path)
-    assert str(caught.value).isprintable()
-    assert capfd.readouterr().err == ""

@@ -17,8 +17,6 @@ ALLOWED = {
     "assets.py:_pip": "in the scratch folder, which is renamed when it is whole",
     "assets.py:_extract": "in the scratch folder, which is renamed when it is whole",
     "benchmarking/fresh.py:_pass_memory": "the kernel's file by which a process forgets its peak of memory",
-    "benchmarking/growth.py:_pictures": "in a temporary folder that ends with the measurement",
-    "benchmarking/growth.py:_write": "in a temporary folder that ends with the measurement",
     "benchmarking/loader.py:made_up_source": "in a temporary folder that ends with the measurement",
     "benchmarking/measures.py": "in a temporary folder that ends with the measurement",
     "prediction/results.py:PicturePrediction._write": "in the folder of `staged`, which syncs all before it moves any",

@@ -2,9 +2,8 @@
 
     memory published|PRECISION BATCH    MiB that a forward pass of the published network adds at its peak
     mesh                                seconds from the first import to the mesh of a made-up picture
-    pictures FOLDER OUT                 seconds of `predict` on a folder's pictures, and MiB at the peak
 
-Prints the numbers.
+Prints the number.
 """
 
 import ctypes
@@ -23,13 +22,7 @@ _START = time.perf_counter()
 
 def measure(*arguments: str) -> float:
     """Runs this module in a fresh process and gives the number that it prints. Raises InputError if it fails."""
-    return values(*arguments)[0]
-
-
-def values(*arguments: str) -> list[float]:
-    """As `measure`, where there are several numbers."""
-    printed = output("-m", "i2l_meshnet.benchmarking.fresh", *arguments)
-    return [float(word) for word in printed.splitlines()[-1].split()]
+    return float(output("-m", "i2l_meshnet.benchmarking.fresh", *arguments).splitlines()[-1])
 
 
 def output(*arguments: str) -> str:
@@ -74,22 +67,7 @@ def _first_mesh() -> float:
     return time.perf_counter() - _START
 
 
-def _all_pictures(folder: str, out: str) -> tuple[float, float]:
-    from i2l_meshnet.benchmarking.machine import memory
-    from i2l_meshnet.prediction import job
-    from i2l_meshnet.prediction.job import PredictOptions
-
-    start = time.perf_counter()
-    job.run(PredictOptions((folder,), Path(out), formats=(), pictures=False, detect=False))
-    return time.perf_counter() - start, memory("VmHWM", "/proc/self/status")
-
-
-MEASUREMENTS: dict[str, Callable[..., float | tuple[float, ...]]] = {
-    "memory": _pass_memory,
-    "mesh": _first_mesh,
-    "pictures": _all_pictures,
-}
+MEASUREMENTS: dict[str, Callable[..., float]] = {"memory": _pass_memory, "mesh": _first_mesh}
 
 if __name__ == "__main__":
-    found = MEASUREMENTS[sys.argv[1]](*sys.argv[2:])
-    print(*(found if isinstance(found, tuple) else (found,)))
+    print(MEASUREMENTS[sys.argv[1]](*sys.argv[2:]))

@@ -62,11 +62,6 @@ class BenchOptions:
     """Copies of the photo for `predict` (8 with --quick)."""
     compile: bool = False
     """Measure torch.compile too, which takes minutes to compile: the published network and the training step."""
-    growth: Path | None = None
-    """Measure how cost grows with batch, people, pictures, vertices and picture size in place of all that, and draw it
-    into this folder (extra plots)."""
-    most_photos: int = 200
-    """The most pictures of --growth; 10000 takes an hour or two."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run."""
     flush: bool = False
@@ -81,7 +76,7 @@ class BenchOptions:
     markdown: bool = False
     """Print the table as Markdown."""
     update: Path | None = None
-    """Markdown file whose part between <!-- bench --> and <!-- /bench --> (or growth) the table replaces."""
+    """Markdown file in which the table replaces the part between <!-- bench --> and <!-- /bench -->."""
 
     def __post_init__(self) -> None:
         if self.photos < 1 or (self.threads is not None and self.threads < 1):
@@ -94,8 +89,6 @@ class BenchOptions:
 
 def run(options: BenchOptions) -> int:
     """Measures, prints and writes; returns the exit code 0. Raises UserError for what cannot be measured."""
-    from i2l_meshnet.benchmarking.growth import draw_growth, growth
-
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.flush:
@@ -112,11 +105,8 @@ def run(options: BenchOptions) -> int:
     }
     bench = _bench(options, device, clock)
     rows: list[Row] = []
-    curves = [] if options.growth is None else [*growth(bench.compare, options.most_photos)]
-    rows += [row for curve in curves for row in curve.rows()]
-    groups = {} if curves else _measures(options, bench)
     wanted = {*options.only, *(["compiled"] if options.compile else [])}
-    for group, measure in groups.items():
+    for group, measure in _measures(options, bench).items():
         if group in wanted:
             for row in measure():
                 print(" | ".join(row.cells()), file=sys.stderr, flush=True)
@@ -128,11 +118,8 @@ def run(options: BenchOptions) -> int:
         "matmul_peak_gflops": peaks,
     }
     _print(facts, rows, options.markdown)
-    if options.growth is not None:
-        draw_growth(curves, options.growth)
     if options.update is not None:
-        text = "\n\n".join(_facts(facts)) + "\n\n" + markdown_table(rows)
-        _update(options.update, "growth" if curves else "bench", text)
+        _update(options.update, "\n\n".join(_facts(facts)) + "\n\n" + markdown_table(rows))
     if options.json is not None:
         content = {**facts, "rows": [dataclasses.asdict(row) for row in rows]}
         with atomic_path(options.json) as path:
@@ -140,9 +127,9 @@ def run(options: BenchOptions) -> int:
     return 0
 
 
-def _update(file: Path, name: str, text: str) -> None:
-    """Replaces what is between two marks of a Markdown file. Raises InputError if it has none."""
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+def _update(file: Path, text: str) -> None:
+    """Replace what is between the two marks of a Markdown file. Raise InputError if it has none."""
+    start, end = "<!-- bench -->", "<!-- /bench -->"
     before, found, rest = file.read_text(encoding="utf-8").partition(start)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:

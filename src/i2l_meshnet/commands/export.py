@@ -9,5 +9,5 @@ from i2l_meshnet.exporting.job import ExportOptions
 
 
 def export(options: Annotated[ExportOptions, tyro.conf.arg(name="")]) -> int:
-    """Write a network as one file for ONNX Runtime, OpenVINO or torch.export, its meshes compared with PyTorch's."""
+    """Write a network as one file for ONNX Runtime or OpenVINO, after comparing its meshes with PyTorch's."""
     return job.run(options)

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import io
 import logging
 import tempfile
 import warnings
@@ -73,14 +72,6 @@ def trace(network: MeshNet) -> tuple[ExportedProgram, tuple[str, ...]]:
         ready.joint_regressor = torch.zeros_like(ready.joint_regressor)
         inputs, shapes = (image, ready.joint_regressor.clone()), (*shapes, None)
     return torch.export.export(TensorNetwork(ready).eval(), inputs, dynamic_shapes=shapes), names
-
-
-def write_torch(program: ExportedProgram, description: Description, path: Path) -> None:
-    """Writes a program of torch.export (.pt2)."""
-    content = io.BytesIO()  # PyTorch's writer ends the process on a full disk
-    with _quiet():
-        torch.export.save(program, content, extra_files={KEY: description.to_json()})
-    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:

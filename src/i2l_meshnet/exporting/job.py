@@ -2,27 +2,21 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
+from typing import Literal
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.exporting.graph import trace, write_onnx, write_openvino, write_torch
-from i2l_meshnet.exporting.people import deviation, subjects, varied_crops
-from i2l_meshnet.exporting.quantize import quantize
+from i2l_meshnet.exporting.graph import trace, write_onnx, write_openvino
+from i2l_meshnet.exporting.people import deviation, subjects
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.exported import (
     ARCHIVE_SUFFIX,
-    IMAGE,
-    READERS,
     Description,
     Runtime,
-    constants,
     import_openvino,
     openvino_precisions,
 )
@@ -33,9 +27,8 @@ from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.predictor import MeshPredictor
 
-SUFFIXES: dict[Runtime, str] = {"onnx": ".onnx", "openvino": ARCHIVE_SUFFIX, "torch": ".pt2"}
-LIMIT, INT8_LIMIT = 0.5, 20.0
-"""Largest deviations of the mesh that are let through unless the user says otherwise, mm."""
+Format = Literal["onnx", "openvino"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ARCHIVE_SUFFIX}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,40 +36,36 @@ class ExportOptions:
     """Write a network as one file for another runtime."""
 
     out: Path
-    """The file to write: .onnx, .openvino or .pt2."""
-    format: Runtime | None = None
-    """For ONNX Runtime (and all that reads ONNX), OpenVINO, or torch.export; told by the ending of --out."""
+    """The file to write: .onnx or .openvino."""
+    format: Format | None = None
+    """For ONNX Runtime (and everything that reads ONNX) or for OpenVINO. Default: from the suffix of --out."""
     weights: Path | None = None
     """Checkpoint or snapshot of the network; the one that ships with the package if not given."""
     hand: bool = False
     """The hand network that ships, in place of the body's."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
-    int8: bool = False
-    """Convolutions in 8 bits, their ranges taken from pictures; for onnx and openvino."""
     pictures: Path | None = None
-    """Folder of pictures to check the file with, and for --int8 to take ranges from; if not given, three that ship with
-    the package: give your own kind of pictures for --int8."""
-    calibration: int = 64
-    """Crops that --int8 takes ranges from: the people of the pictures, moved and scaled."""
-    limit: float | None = None
-    """Largest deviation of the mesh from PyTorch's, mm, above which nothing is written; 0.5, with --int8 20."""
+    """Folder of images to check the file with. Default: three images that ship with the package."""
+    limit: float = 0.5
+    """Maximum deviation of the mesh from PyTorch's, mm. Above it, nothing is written."""
 
     def __post_init__(self) -> None:
-        if self.runtime not in SUFFIXES or self.out.suffix.lower() != SUFFIXES[self.runtime]:
+        if self.out.suffix.lower() == ".pt2":
+            raise InputError(f"{self.out}: .pt2 export was removed: export to .onnx or .openvino")
+        if self.runtime is None or self.out.suffix.lower() != SUFFIXES[self.runtime]:
             endings = ", ".join(f"{suffix} for {name}" for name, suffix in SUFFIXES.items())
             raise InputError(f"{self.out} has not the ending of its format: name it {endings}")
         if self.hand and self.weights is not None:
             raise InputError("--hand is the hand network that ships, --weights another one; give one of them")
-        if self.int8 and self.runtime == "torch":
-            raise InputError("--int8 is for onnx and openvino: leave it out, or choose another --format")
-        if self.calibration < 1 or (self.limit is not None and not self.limit > 0):
-            raise InputError("--calibration is at least 1, --limit greater than 0")
+        if not self.limit > 0:
+            raise InputError("--limit must be greater than 0")
 
     @property
-    def runtime(self) -> Runtime | None:
-        """The format, given or told by the ending."""
-        return self.format or next(iter(READERS.get(self.out.suffix.lower(), ())), None)
+    def runtime(self) -> Format | None:
+        """The format, given or from the suffix; None if neither names one."""
+        suffix = self.out.suffix.lower()
+        return self.format or next((name for name, own in SUFFIXES.items() if own == suffix), None)
 
 
 def run(options: ExportOptions) -> int:
@@ -93,58 +82,40 @@ def run(options: ExportOptions) -> int:
     network, body, metadata = load_network(path, options.body_dir)
     expected = _predictor(options.weights, body, options.body_dir)
     seen = subjects(expected, options.pictures)
-    crops: list[Mapping[str, np.ndarray]] = []
-    if options.int8:
-        others = constants(metadata.network, body)
-        crops = [{IMAGE: crop.numpy(), **others} for crop in varied_crops(expected, seen, options.calibration)]
-    limit = options.limit or (INT8_LIMIT if options.int8 else LIMIT)
     with atomic_path(options.out) as temporary:
-        write(network, metadata, runtime, temporary, crops)
+        write(network, metadata, runtime, temporary)
         found = {}
         several = runtime == "openvino" and not isinstance(expected, HandPredictor)
         for precision in openvino_precisions() if several else ("fp32",):
             found[precision] = deviation(
                 expected, _predictor(temporary, body, options.body_dir, runtime, precision), seen
             )
-        if not found["fp32"].mesh <= limit:
-            advice = "calibrate with more pictures of your kind (--pictures), or raise" if options.int8 else "see"
+        if not found["fp32"].mesh <= options.limit:
             raise InputError(
-                f"{options.out} is not written: {found['fp32']}, more than the limit of {limit:g} mm; {advice} --limit"
+                f"{options.out} is not written: {found['fp32']}, "
+                f"more than the limit of {options.limit:g} mm; see --limit"
             )
         size = temporary.stat().st_size / 1e6
     people = found["fp32"].people
-    print(f"{options.out}: {runtime}, {'int8' if options.int8 else 'fp32'}, {size:.1f} MB; checked on {people} people")
+    print(f"{options.out}: {runtime}, {size:.1f} MB; checked on {people} people")
     for precision, result in found.items():
-        print(f"{'int8' if options.int8 and precision == 'fp32' else precision}: {result}")
+        print(f"{precision}: {result}")
     return 0
 
 
-def write(
-    network: MeshNet,
-    metadata: Metadata,
-    runtime: Runtime,
-    path: Path,
-    calibration: list[Mapping[str, np.ndarray]] | None = None,
-) -> None:
-    """Writes a network's file. calibration: inputs by name, for convolutions in 8 bits; in 32 bits without.
-
-    Raises InputError where a converter is not installed.
-    """
+def write(network: MeshNet, metadata: Metadata, runtime: Format, path: Path) -> None:
+    """Write a network's file. Raise InputError if a converter is not installed."""
     program, outputs = trace(network)
     fitted = None if network.parameter_regressor is None else network.parameter_fit
     fit = None if fitted is None else fitted.state_dict()
-    description = Description(metadata, outputs, "int8" if calibration else "fp32", version("i2l-meshnet"), fit)
-    if runtime == "torch":
-        write_torch(program, description, path)
+    description = Description(metadata, outputs, version("i2l-meshnet"), fit)
+    if runtime == "onnx":
+        write_onnx(program, description, path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        last = path if runtime == "onnx" else Path(folder) / "last.onnx"
-        first = Path(folder) / "first.onnx" if calibration else last
-        write_onnx(program, description, first)
-        if calibration:
-            quantize(first, last, calibration)
-        if runtime == "openvino":
-            write_openvino(last, path)
+        onnx = Path(folder) / "network.onnx"
+        write_onnx(program, description, onnx)
+        write_openvino(onnx, path)
 
 
 def _predictor(

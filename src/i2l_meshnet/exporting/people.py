@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,8 +18,6 @@ from i2l_meshnet.prediction.results import Prediction
 
 MOST_PICTURES = 32
 """Of a folder with more, every so manieth is looked at."""
-WIDEST, FARTHEST = 0.25, 0.12
-"""Varied boxes: natural logarithm of the largest change of size, and shift in sizes."""
 LARGEST_VIEW = 3.0
 """No mesh is compared farther away than where its crop shows so many depth extents of the grid: 6 m of a body's."""
 
@@ -58,25 +55,6 @@ def subjects(predictor: MeshPredictor, folder: Path | None) -> list[Subject]:
     if not found:
         raise InputError(f"there is nobody to be seen in the pictures of {source}: give others with --pictures")
     return found
-
-
-def varied_crops(
-    predictor: MeshPredictor, pictures: Sequence[Subject], count: int, seed: int = 0
-) -> list[Float[Tensor, "1 3 h w"]]:
-    """Crops of the people, as the network is given them: their boxes moved and scaled at random, by turns."""
-    generator = np.random.default_rng(seed)
-    people = [(subject, person) for subject in pictures for person in subject.people]
-    crops = []
-    for number in range(count):
-        subject, person = people[number % len(people)]
-        x, y, width, height = person.box
-        factor = np.exp(generator.uniform(-WIDEST, WIDEST))
-        x += width * (generator.uniform(-FARTHEST, FARTHEST) + (1 - factor) / 2)
-        y += height * (generator.uniform(-FARTHEST, FARTHEST) + (1 - factor) / 2)
-        moved = dataclasses.replace(person, box=(float(x), float(y), float(width * factor), float(height * factor)))
-        _, pixels = predictor.look(subject.photo.pixels, moved)
-        crops.append(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
-    return crops
 
 
 def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[Subject]) -> Deviation:

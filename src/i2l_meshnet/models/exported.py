@@ -43,7 +43,7 @@ from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.loading import choose_device, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.precision import Precision, require_precision, supported_precisions
-from i2l_meshnet.untrusted import load_program, parse_json, read_bytes, require_stored
+from i2l_meshnet.untrusted import parse_json, read_bytes, require_stored
 
 Runtime = Literal["torch", "onnx", "openvino"]
 ARCHIVE_SUFFIX = ".openvino"
@@ -51,7 +51,6 @@ READERS: dict[str, tuple[Runtime, ...]] = {
     ".onnx": ("onnx", "openvino"),
     ARCHIVE_SUFFIX: ("openvino",),
     ".xml": ("openvino",),
-    ".pt2": ("torch",),
 }
 """Ending of an exported file → the runtimes that read it, the usual one first."""
 MOST_NETWORK_BYTES = 2 * 10**9
@@ -71,13 +70,12 @@ _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 class Description:
     """What an exported file says about itself.
 
-    outputs: names of the graph's outputs, in order. arithmetic: "fp32", or "int8" for convolutions in 8 bits. software:
-    our version that wrote it. fit: state of the network's `ParameterFit`, None if it has none.
+    outputs: names of the graph's outputs, in order. software: our version that wrote it. fit: state of the network's
+    `ParameterFit`, None if it has none.
     """
 
     metadata: Metadata
     outputs: tuple[str, ...]
-    arithmetic: str
     software: str
     fit: dict[str, Tensor] | None
 
@@ -89,7 +87,6 @@ class Description:
             "software": self.software,
             **self.metadata.to_json(),
             "outputs": self.outputs,
-            "arithmetic": self.arithmetic,
             "fit": None if self.fit is None else base64.b64encode(encode(self.fit)).decode(),
         }
         return json.dumps(content)
@@ -111,13 +108,15 @@ class Description:
                     f"{path} is of export version {version} (i2l-meshnet {software}), this software reads {VERSION}: "
                     "export the network again"
                 )
+            if content.get("arithmetic") == "int8":
+                raise FileError(f"{path}: 8-bit networks are no longer supported: export it without --int8")
             fit = None if content["fit"] is None else decode(base64.b64decode(content["fit"]))
             outputs = tuple(content["outputs"])
             metadata = Metadata.from_json(content)
             missing = {"joints", "vertices", "mesh_joints"} - {*outputs}
             if missing or not {*outputs} <= {*sizes(metadata.network)} or ("pose" in outputs) != ("shape" in outputs):
                 raise ValueError(outputs)
-            return cls(metadata, outputs, content["arithmetic"], software, fit)
+            return cls(metadata, outputs, software, fit)
         except (AttributeError, LookupError, TypeError, ArithmeticError, ValueError, SafetensorError) as error:
             raise FileError(f"{path}: the description in it is damaged: export the network again") from error
 
@@ -130,7 +129,6 @@ class ExportedNetwork:
         self.config = description.metadata.network
         self.config.check_body(body)
         self.grid = self.config.grid
-        self.arithmetic = description.arithmetic
         self._outputs, self._runner = description.outputs, runner
         self._constants = constants(self.config, body)
         self.parameter_fit: ParameterFit | None = None
@@ -208,16 +206,13 @@ def constants(config: NetworkConfig, body: Body) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyNetwork:
-    """A network to predict with, on `device`, the body that it predicts, and what its file says about itself.
-
-    precision: of its convolutions, "int8" included.
-    """
+    """A network to predict with, on `device`, the body that it predicts, and what its file says about itself."""
 
     network: LixelNetwork
     body: Body
     metadata: Metadata
     runtime: Runtime
-    precision: str
+    precision: Precision
     predicts_parameters: bool
     device: torch.device
 
@@ -250,6 +245,8 @@ def load_ready(
     exported networks run on the CPU. Raises UserError for whatever cannot be loaded.
     """
     chosen = choose_device(device)
+    if path.suffix.lower() == ".pt2":
+        raise InputError(f"{path}: .pt2 networks are no longer supported: export the network to .onnx or .openvino")
     readers = READERS.get(path.suffix.lower())
     if readers is None:
         if runtime not in (None, "torch"):
@@ -267,8 +264,7 @@ def load_ready(
     if device == "cuda":
         raise InputError(f"{path.name} is an exported network, which runs on the CPU: leave out --device cuda")
     exported, body, metadata = load_exported(path, body_directory, runtime, precision)
-    numbers = exported.arithmetic if precision == "fp32" else precision
-    return ReadyNetwork(exported, body, metadata, runtime, numbers, exported.predicts_parameters, torch.device("cpu"))
+    return ReadyNetwork(exported, body, metadata, runtime, precision, exported.predicts_parameters, torch.device("cpu"))
 
 
 def load_exported(
@@ -290,7 +286,7 @@ def open_exported(path: Path, runtime: Runtime, precision: Precision = "fp32") -
         )
     if runtime == "openvino":
         return _open_openvino(path, precision)
-    return _open_onnx(path) if runtime == "onnx" else _open_torch(path)
+    return _open_onnx(path)
 
 
 def import_openvino() -> Any:
@@ -393,22 +389,6 @@ def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
     if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
         raise ValueError("its graph is no XML of OpenVINO's")
     return graph, weights
-
-
-def _open_torch(path: Path) -> tuple[Description, Runner]:
-    said = {KEY: ""}
-    try:
-        module = load_program(path, said).module()
-    except Exception as error:  # torch.export tells damaged files by almost any exception
-        raise FileError(
-            f"{path} is no program of torch.export that this PyTorch reads: {_first_line(error)}"
-        ) from error
-
-    def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
-        with torch.inference_mode():
-            return [value.numpy() for value in module(*map(torch.from_numpy, inputs.values()))]
-
-    return Description.from_json(said[KEY], path), run
 
 
 def _first_line(error: Exception) -> str:
