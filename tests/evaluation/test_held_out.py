@@ -13,6 +13,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.dataset import PersonDataset
+from i2l_meshnet.data.sources.synthetic import synthetic_source
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.evaluation.held_out import evaluate_pictures, shape_rows, volume
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -20,7 +21,6 @@ from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.synthetic.cameras import FACING
 from i2l_meshnet.synthetic.generate import write_pictures
 from i2l_meshnet.synthetic.pictures import Picture
-from i2l_meshnet.synthetic.source import synthetic_source
 
 PEOPLE = 4
 CONFIDENCE = (0.3, 0.5, 0.9, 0.9)

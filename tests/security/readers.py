@@ -30,6 +30,7 @@ from i2l_meshnet.data.convert.surreal import _chosen_clips, _clip
 from i2l_meshnet.data.dataset import cut_crop
 from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip, save_samples
 from i2l_meshnet.data.sources import ADAPTERS, base, open_source
+from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.data.targets import read_regressor
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.exporting.graph import write_onnx, write_openvino
@@ -45,7 +46,7 @@ from i2l_meshnet.prediction.boxes import BoxFile, require_inside
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.synthetic.bvh import figures, read_bvh
 from i2l_meshnet.synthetic.detections import read_shards
-from i2l_meshnet.synthetic.generate import read_pictures, write_pictures
+from i2l_meshnet.synthetic.generate import write_pictures
 from i2l_meshnet.synthetic.pictures import Picture
 from i2l_meshnet.training.recipe import Recipe
 from i2l_meshnet.training.state import Position, StateFolder, TrainingState, read_state

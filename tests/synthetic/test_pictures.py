@@ -13,11 +13,12 @@ from numpy.lib import format as npy_format
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.synthetic import generate
 from i2l_meshnet.synthetic.clothes import GARMENTS, BaseMesh, Garment, PosedBase, Wardrobe, fit_garment
-from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures, read_pictures, write_pictures
+from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures, write_pictures
 from i2l_meshnet.synthetic.pictures import Backgrounds, PictureMaker, PictureMix
 from i2l_meshnet.synthetic.samples import BodySampler
 

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from i2l_meshnet.bodies.anny import stature
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.synthetic.cameras import ViewMix, ViewSampler
 from i2l_meshnet.synthetic.poses import PoseBank
 from i2l_meshnet.synthetic.samples import BodySampler
-from i2l_meshnet.synthetic.shapes import STATURE, ShapeSampler, stature
+from i2l_meshnet.synthetic.shapes import STATURE, ShapeSampler
 
 STILL = ViewMix(
     frontal=1.0,

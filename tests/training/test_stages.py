@@ -10,12 +10,12 @@ from tiny_training import slim_networks
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.data.dataset import PersonDataset, Sample, collate
+from i2l_meshnet.data.sources.toy import toy_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.recipes import RECIPES
-from i2l_meshnet.synthetic.toy import toy_source
 from i2l_meshnet.training import job
 from i2l_meshnet.training.losses import PUBLISHED_HAND_UNIT
 from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage, joint_error

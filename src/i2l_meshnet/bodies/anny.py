@@ -268,6 +268,14 @@ def _quartic(root: Tensor, norm: Tensor, det: Tensor, small: Tensor) -> Tensor:
     return (root.square() - norm).square() - 8 * root * det - 4 * small
 
 
+def stature(body: Body, shape: Float[Tensor, "n 6"]) -> Float[Tensor, "n"]:
+    """From sole to crown in the rest pose, metres."""
+    identity = torch.eye(3).expand(len(shape), len(body.bones), 3, 3)
+    with torch.no_grad():
+        height = body(BodyParams(identity, shape, shape.new_zeros(len(shape), 3))).vertices[..., 2]
+    return height.amax(1) - height.amin(1)
+
+
 def dense(index: Integer[np.ndarray, "r n"], weight: np.ndarray, columns: int) -> Float[np.ndarray, "r {columns}"]:
     """Rows of weights, scattered to `columns` and scaled to sum to exactly 1."""
     weight = weight.astype(np.float64)

@@ -12,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from i2l_meshnet.bodies.anny import stature
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.multiview import HIPS, JOINTS, KEYPOINT_ROWS
+from i2l_meshnet.data.sources.synthetic import synthetic_source
 from i2l_meshnet.evaluation import overlays
 from i2l_meshnet.evaluation.clips import require_regressor
 from i2l_meshnet.evaluation.metrics import root_relative
@@ -24,8 +26,6 @@ from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
-from i2l_meshnet.synthetic.shapes import stature
-from i2l_meshnet.synthetic.source import synthetic_source
 
 NAME = "synthetic-pictures"
 SPLIT = "val"
@@ -33,7 +33,7 @@ METRICS = (MPJPE, PA_MPJPE, MPVPE, PA_MPVPE)
 BANDS = {"below 0.4": 0.0, "0.4 to 0.6": 0.4, "0.6 to 0.8": 0.6, "0.8 and above": 0.8}
 """Bands of the mean confidence of a person's keypoints, by their lower ends."""
 ADULT = 0.62
-"""Anny's age from which the sampler's people are grown up (`synthetic.shapes`)."""
+"""Anny's age from which the sampler's people are adults."""
 
 
 @dataclasses.dataclass(frozen=True)

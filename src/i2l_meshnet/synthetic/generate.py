@@ -14,7 +14,6 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
 from rich.progress import track
 
 from i2l_meshnet import assets
@@ -28,7 +27,6 @@ from i2l_meshnet.synthetic.pictures import Backgrounds, Picture, PictureMaker, P
 from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
-from i2l_meshnet.untrusted import decode_picture, read_arrays, require_shapes
 
 Task = TypeVar("Task")
 VERSION = 2
@@ -58,28 +56,6 @@ class PictureOptions:
     def prefix(self) -> str:
         """Beginning of the shards' names."""
         return "val" if self.held_out else "train"
-
-
-@dataclasses.dataclass(frozen=True)
-class PictureShard:
-    """Pictures read back: JPEG bytes one after the other, and their truth (see `pictures.Picture`)."""
-
-    jpeg: UInt8[np.ndarray, "bytes"]
-    start: np.ndarray
-    box: Float32[np.ndarray, "n 4"]
-    focal: Float32[np.ndarray, "n 2"]
-    center: Float32[np.ndarray, "n 2"]
-    params: BodyParams
-
-    def __len__(self) -> int:
-        return len(self.box)
-
-    def image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture, RGB."""
-        picture = decode_picture(self.jpeg[self.start[i] : self.start[i + 1]].tobytes(), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise FileError(f"picture {i} of a shard is broken; delete the shard and make it again")
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def generate_pictures(options: PictureOptions) -> list[Path]:
@@ -113,22 +89,6 @@ def make_picture_maker(held_out: bool, mocap: tuple[Path, ...], seed: int) -> Pi
     base = BaseMesh(body.bones)
     places = Backgrounds([assets.ensure("backgrounds"), assets.ensure("interiors")], held_out)
     return PictureMaker(body, sampler, base, Wardrobe(makehuman, base, held_out), places, PictureMix())
-
-
-def read_pictures(path: Path) -> PictureShard:
-    """Reads a shard. Raises FileError if it is not one."""
-    try:
-        data = read_arrays(path)
-        params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
-        shard = PictureShard(data["jpeg"], data["start"], data["box"], data["focal"], data["center"], params)
-        require_shapes(shard)
-        start = shard.start
-        whole = start.shape == (len(shard) + 1,) and start.dtype.kind in "iu" and (np.diff(start) >= 0).all()
-        if not whole or start[0] < 0 or start[-1] > len(shard.jpeg):
-            raise ValueError("its pictures do not follow each other")
-        return shard
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is not a shard of pictures ({error}); delete it and make it again") from error
 
 
 def write_pictures(path: Path, pictures: list[Picture]) -> None:

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from i2l_meshnet.bodies.anny import SHAPE_NAMES
-from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.anny import SHAPE_NAMES, stature
+from i2l_meshnet.bodies.base import Body
 
 CHILD = 1 / 3
 """Anny's age of about eleven years; 2/3 is about 25, 1 about 90, 0 a baby."""
@@ -30,14 +30,6 @@ class ShapeSampler:
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} 6"]:
         """Draws `n` shapes."""
         return self._bank[torch.randint(len(self._bank), (n,), generator=generator)]
-
-
-def stature(body: Body, shape: Float[Tensor, "n 6"]) -> Float[Tensor, "n"]:
-    """From sole to crown in the rest pose, metres."""
-    identity = torch.eye(3).expand(len(shape), len(body.bones), 3, 3)
-    with torch.no_grad():
-        height = body(BodyParams(identity, shape, shape.new_zeros(len(shape), 3))).vertices[..., 2]
-    return height.amax(1) - height.amin(1)
 
 
 def _draw(body: Body, n: int, children: float, generator: torch.Generator) -> Tensor:

@@ -20,6 +20,8 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.mixture import Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
+from i2l_meshnet.data.sources.synthetic import synthetic_source
+from i2l_meshnet.data.sources.toy import toy_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.files import own_folder
@@ -28,8 +30,6 @@ from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.precision import require_precision
-from i2l_meshnet.synthetic.source import synthetic_source
-from i2l_meshnet.synthetic.toy import toy_source
 from i2l_meshnet.training.loop import Folders, Metric, Trainer, Validation
 from i2l_meshnet.training.losses import PUBLISHED_HAND_UNIT
 from i2l_meshnet.training.progress import CsvLog, Log, Reporter, TensorBoardLog, WandbLog

@@ -1,10 +1,14 @@
 """Synthetic pictures as a data set like the others: shards in, `Source` out."""
 
+import dataclasses
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 
-from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
 from i2l_meshnet.data.cache import load_table
@@ -12,15 +16,53 @@ from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
-from i2l_meshnet.synthetic.generate import PictureShard, read_pictures
+from i2l_meshnet.untrusted import decode_picture, read_arrays, require_shapes
 
 BODY = "anny"
 SPLITS = ("train", "val")
 PICTURES = "pictures"
 
 
+@dataclasses.dataclass(frozen=True)
+class PictureShard:
+    """Pictures read back: JPEG bytes one after the other, and the truth about the person in each."""
+
+    jpeg: UInt8[np.ndarray, "bytes"]
+    start: np.ndarray
+    box: Float32[np.ndarray, "n 4"]
+    focal: Float32[np.ndarray, "n 2"]
+    center: Float32[np.ndarray, "n 2"]
+    params: BodyParams
+
+    def __len__(self) -> int:
+        return len(self.box)
+
+    def image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        """A picture, RGB."""
+        picture = decode_picture(self.jpeg[self.start[i] : self.start[i + 1]].tobytes(), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise FileError(f"picture {i} of a shard is broken; delete the shard and make it again")
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def read_pictures(path: Path) -> PictureShard:
+    """Reads a shard. Raises FileError if it is not one."""
+    try:
+        data = read_arrays(path)
+        params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
+        shard = PictureShard(data["jpeg"], data["start"], data["box"], data["focal"], data["center"], params)
+        require_shapes(shard)
+        start = shard.start
+        whole = start.shape == (len(shard) + 1,) and start.dtype.kind in "iu" and (np.diff(start) >= 0).all()
+        if not whole or start[0] < 0 or start[-1] > len(shard.jpeg):
+            raise ValueError("its pictures do not follow each other")
+        return shard
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path} is not a shard of pictures ({error}); delete it and make it again") from error
+
+
 def synthetic_source(folder: Path, split: str) -> Source:
-    """The pictures of the shards in `folder` (see `generate.PictureOptions`), with Anny as their fits.
+    """The pictures of the shards in `folder`, with Anny as their fits.
 
     The first time, the pictures are unpacked into a folder beside the shards. Raises InputError for an unknown
     split, FileError for a folder without shards, a broken one, or where nothing can be written.
