@@ -117,7 +117,7 @@ def _command_line() -> str:
     os.environ["COLUMNS"] = "80"  # fits the page
     from i2l_meshnet import cli
 
-    order = [*cli.COMMANDS]
+    order = [*cli.PRODUCT.names]
     names = sorted([*cli.EXAMPLES, RECIPE], key=lambda name: order.index(name.split()[0]))
     lines = ["# Command line", "", "What `i2l-meshnet COMMAND --help` prints.", ""]
     for name in names:

@@ -39,7 +39,7 @@ def parsed() -> dict[str, Callable]:
     def idle(command: Callable) -> Callable:
         return functools.wraps(command)(lambda *given, **named: 0)
 
-    return {name: idle(cli.command(name)) for name in cli.COMMANDS}
+    return {name: idle(cli.PRODUCT.command(name)) for name in cli.PRODUCT.names}
 
 
 def test_there_are_such_lines() -> None:
@@ -49,10 +49,10 @@ def test_there_are_such_lines() -> None:
 
 
 def test_the_check_finds_flags_that_are_gone(parsed: dict[str, Callable], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "command", parsed.__getitem__)
+    monkeypatch.setattr(cli.CommandLine, "command", lambda line, name: parsed[name])
     for wrong in ("predict photo.jpg --no-such-flag", "nothing --out results", "predict --score"):
         with pytest.raises(SystemExit) as caught:
-            cli._parse(shlex.split(wrong))
+            cli.PRODUCT.run(shlex.split(wrong))
         assert caught.value.code == 2
 
 
@@ -60,14 +60,14 @@ def test_the_check_finds_flags_that_are_gone(parsed: dict[str, Callable], monkey
 def test_the_command_knows_the_line(
     line: str, parsed: dict[str, Callable], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "command", parsed.__getitem__)
+    monkeypatch.setattr(cli.CommandLine, "command", lambda line, name: parsed[name])
     monkeypatch.setattr("i2l_meshnet.video.job.require_usd", lambda: None)  # an extra
     arguments = shlex.split(line)[1:]
     if all(re.fullmatch(r"[a-z0-9][a-z0-9-]*", word) for word in arguments):
         # A name in running text: its help shows that it is there.
         arguments.append("--help")
     try:
-        code = cli._parse(arguments)
+        code = cli.PRODUCT.run(arguments)
     except SystemExit as leaving:
         code = leaving.code
     except UserError as error:

@@ -1,11 +1,12 @@
 """The `i2l-meshnet` command."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import tyro
@@ -15,25 +16,110 @@ from i2l_meshnet.errors import InputError, UserError
 
 _EXIT_INTERRUPTED = 130
 
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    """A program with subcommands, of which only the one that is run is imported.
+
+    commands: name → "module:function". examples: what the help of a command ends with; a command without an entry shows
+    that of its parent. removed: commands and options of earlier versions → what to use instead.
+    """
+
+    name: str
+    description: str
+    commands: Mapping[str, str]
+    examples: Mapping[str, tuple[str, ...]]
+    removed: Mapping[str, str]
+
+    def command(self, name: str) -> Callable[..., int]:
+        """The function of a command."""
+        return self.completion if name == "completion" else pkgutil.resolve_name(self.commands[name])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All commands."""
+        return (*self.commands, "completion")
+
+    def completion(self, shell: Positional[Literal["bash", "zsh", "fish"]]) -> int:
+        """Print the script that completes this command in a shell.
+
+        Args:
+            shell: the shell to complete in.
+        """
+        with contextlib.suppress(SystemExit):
+            self.run(["--tyro-print-completion", shell])
+        return 0
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run a command and return its exit code. Raise UserError for errors that the user can fix."""
+        self._refuse_removed(arguments)
+        named = [name for name in arguments[:1] if name in self.names]
+        return tyro.extras.subcommand_cli_from_dict(
+            # Without a command, all are imported, to list them.
+            {name: self.command(name) for name in named or self.names},
+            prog=self.name,
+            description=self.description,
+            args=arguments,
+        )
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """As `run`, with errors that the user can fix printed as one line, exit code 1."""
+        arguments = sys.argv[1:] if arguments is None else arguments
+        # Read when PyTorch is loaded: waiting threads sleep instead of taking the processor from those that read, draw
+        # and write images.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        try:
+            return self.run(arguments)
+        except SystemExit as leaving:
+            if leaving.code == 0 and {"-h", "--help"} & {*arguments}:
+                self._print_examples(arguments)
+            raise
+        except UserError as error:
+            print(f"{self.name}: {error}", file=sys.stderr)
+            return 1
+        except MemoryError:
+            print(f"{self.name}: not enough memory; use smaller images, batches or files", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"{self.name}: stopped", file=sys.stderr)
+            return _EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # Nobody reads our output any more; pointing stdout elsewhere keeps the interpreter quiet at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+
+    def _refuse_removed(self, arguments: Sequence[str]) -> None:
+        first, *rest = arguments or [""]
+        for words in (first, *(f"{first} {word.partition('=')[0]}" for word in rest)):
+            if words in self.removed:
+                raise InputError(self.removed[words])
+
+    def _print_examples(self, arguments: Sequence[str]) -> None:
+        words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+        while words and " ".join(words) not in self.examples:
+            words.pop()
+        for example in self.examples.get(" ".join(words), next(iter(self.examples.values()))[:1]):
+            print(f"example: {example}")
+
+
 COMMANDS = {
-    "predict": "commands.predict:predict",
-    "serve": "commands.serve:serve",
-    "view": "commands.view:view",
-    "rig": "commands.rig:rig",
-    "evaluate": "commands.evaluate:evaluate",
-    "train": "recipes:train",
-    "lift": "commands.lift:lift",
-    "lift-hand": "commands.lift:lift_hand",
-    "data": "commands.data:data",
-    "synthesize": "commands.synthesize:synthesize",
-    "convert": "commands.convert:convert",
-    "assets": "commands.assets:assets",
-    "export": "commands.export:export",
-    "bench": "commands.bench:bench",
-    "info": "commands.info:info",
-    "completion": "cli:completion",
+    "predict": "i2l_meshnet.commands.predict:predict",
+    "serve": "i2l_meshnet.commands.serve:serve",
+    "view": "i2l_meshnet.commands.view:view",
+    "rig": "i2l_meshnet.commands.rig:rig",
+    "evaluate": "i2l_meshnet.commands.evaluate:evaluate",
+    "train": "i2l_meshnet.recipes:train",
+    "lift": "i2l_meshnet.commands.lift:lift",
+    "lift-hand": "i2l_meshnet.commands.lift:lift_hand",
+    "data": "i2l_meshnet.commands.data:data",
+    "synthesize": "i2l_meshnet.commands.synthesize:synthesize",
+    "convert": "i2l_meshnet.commands.convert:convert",
+    "assets": "i2l_meshnet.commands.assets:assets",
+    "export": "i2l_meshnet.commands.export:export",
+    "bench": "i2l_meshnet.commands.bench:bench",
+    "info": "i2l_meshnet.commands.info:info",
 }
-"""Where each command's function is; its options and what it imports are not loaded for the others."""
+"""Where the function of each command is."""
 EXAMPLES = {
     "predict": (
         "i2l-meshnet predict photo.jpg holiday/ --out results",
@@ -71,75 +157,13 @@ EXAMPLES = {
     "info": ("i2l-meshnet info --body-dir bodies",),
     "completion": ("i2l-meshnet completion bash > ~/.local/share/bash-completion/completions/i2l-meshnet",),
 }
-"""What the help of a command ends with; one without an entry ends with that of the command above it."""
 REMOVED = {
     "export --int8": "8-bit networks were removed: export without --int8; OpenVINO in fp16 is as fast",
     "export --calibration": "8-bit networks were removed: export without --calibration",
 }
-"""Commands and options of earlier versions, and what to use instead."""
-
-
-def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> int:
-    """Print the script that completes this command in a shell.
-
-    Args:
-        shell: the shell to complete in.
-    """
-    with contextlib.suppress(SystemExit):
-        _parse(["--tyro-print-completion", shell])
-    return 0
-
-
-def command(name: str) -> Callable[..., int]:
-    """The function of a command."""
-    return pkgutil.resolve_name(f"i2l_meshnet.{COMMANDS[name]}")
-
-
-def _parse(arguments: Sequence[str]) -> int:
-    """Runs the command that is named first; where none is, all are loaded, to tell of them."""
-    for word in arguments[1:]:
-        removed = REMOVED.get(f"{arguments[0]} {word.partition('=')[0]}")
-        if removed is not None:
-            raise InputError(removed)
-    named = [name for name in arguments[:1] if name in COMMANDS]
-    return tyro.extras.subcommand_cli_from_dict(
-        {name: command(name) for name in named or COMMANDS},
-        prog="i2l-meshnet",
-        description="3D human meshes from one photograph.",
-        args=arguments,
-    )
-
-
-def _print_examples(arguments: Sequence[str]) -> None:
-    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
-    while words and " ".join(words) not in EXAMPLES:
-        words.pop()
-    for example in EXAMPLES.get(" ".join(words), ("i2l-meshnet predict photo.jpg --out results",)):
-        print(f"example: {example}")
+PRODUCT = CommandLine("i2l-meshnet", "3D human meshes from one photograph.", COMMANDS, EXAMPLES, REMOVED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code; what the user can mend is told in one line, code 1."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    # Read when PyTorch is loaded: its threads sleep while they wait, in place of taking the processor from those that
-    # read pictures, draw and write.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        return _parse(arguments)
-    except SystemExit as leaving:
-        if leaving.code == 0 and {"-h", "--help"} & {*arguments}:
-            _print_examples(arguments)
-        raise
-    except UserError as error:
-        print(f"i2l-meshnet: {error}", file=sys.stderr)
-        return 1
-    except MemoryError:
-        print("i2l-meshnet: not enough memory; take smaller pictures, batches or files", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("i2l-meshnet: stopped", file=sys.stderr)
-        return _EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away; pointing stdout elsewhere keeps the interpreter quiet at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    """Run a command of `i2l-meshnet` and return its exit code."""
+    return PRODUCT.main(arguments)
