@@ -16,10 +16,14 @@ from safetensors.torch import save
 from i2l_meshnet import files
 from i2l_meshnet.errors import FileError, TakenError
 from i2l_meshnet.files import (
+    LOCK,
     abandoned,
     atomic_path,
+    empty,
     own_folder,
+    remove,
     remove_abandoned,
+    work_folder,
     write_bytes,
     write_picture,
     write_safetensors,
@@ -137,8 +141,8 @@ def test_remains_of_files_that_are_not_written_again_are_removed_by_pattern(tmp_
 def test_a_link_that_somebody_laid_under_the_temporary_name_is_not_followed(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("keep")
-    (tmp_path / ".a.0.txt").symlink_to(precious)
-    os.link(precious, tmp_path / ".a.1.txt")
+    (tmp_path / ".a.i2l-meshnet-0.txt").symlink_to(precious)
+    os.link(precious, tmp_path / ".a.i2l-meshnet-1.txt")
     write_bytes(tmp_path / "a.txt", b"new")
     assert (tmp_path / "a.txt").read_text() == "new"
     assert precious.read_text() == "keep"
@@ -209,5 +213,61 @@ def test_a_fork_does_not_keep_its_parents_folder(tmp_path: Path) -> None:
 
     killed(keep, ready)
     with own_folder(tmp_path / "kept"):
-        assert names(tmp_path / "kept") == [".lock"]
+        assert names(tmp_path / "kept") == [LOCK]
     assert names(tmp_path / "kept") == []
+
+
+def test_a_work_folder_is_private_and_kept_for_the_next_run(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "work"
+    with work_folder(place):
+        (place / "kept").touch()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    with work_folder(place):
+        assert names(place) == [LOCK, "kept"]
+        with pytest.raises(TakenError), work_folder(place):
+            pass
+
+
+def test_links_in_a_work_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
+    precious, place = tmp_path / "precious", tmp_path / "work"
+    (precious / "sub").mkdir(parents=True)
+    (precious / "sub" / "a.txt").write_text("keep")
+    with work_folder(place):
+        (place / "deep").mkdir()
+        for folder in (place, place / "deep"):
+            (folder / "link").symlink_to(precious)
+        empty(place)
+        assert names(place) == [LOCK]
+        remove(place)
+    assert names(tmp_path) == ["precious"]
+    assert (precious / "sub" / "a.txt").read_text() == "keep"
+
+
+def test_a_work_folder_that_was_swapped_for_a_link_is_not_emptied(tmp_path: Path) -> None:
+    precious, place = tmp_path / "precious", tmp_path / "work"
+    precious.mkdir()
+    (precious / "a.txt").write_text("keep")
+    with work_folder(place):
+        place.rename(tmp_path / "moved")
+        place.symlink_to(precious)
+        with pytest.raises(FileError):
+            empty(place)
+        remove(place)
+    assert names(precious) == ["a.txt"]
+
+
+def test_an_empty_work_folder_of_a_killed_process_is_used(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir(mode=0o700)
+    with work_folder(tmp_path / "work"):
+        assert names(tmp_path / "work") == [LOCK]
+
+
+def test_a_temporary_file_that_was_swapped_is_refused(tmp_path: Path) -> None:
+    def swap() -> None:
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.unlink()
+            temporary.write_text("another")
+
+    with pytest.raises(FileError):
+        swap()
+    assert names(tmp_path) == []

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from i2l_meshnet.errors import FileError, InputError, TakenError
-from i2l_meshnet.files import empty, own_folder, sync
+from i2l_meshnet.files import empty, remove, sync, work_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,14 +250,13 @@ def ensure(name: str) -> Path:
     folder = _folder(asset)
     scratch = folder.with_name(f".{folder.name}.fetching")
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(own_folder(scratch))
+                stack.enter_context(work_folder(scratch))
             except TakenError:
                 print(f"waiting for another process that fetches {name!r}", file=sys.stderr)
-                stack.enter_context(own_folder(scratch, wait=True))
-            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+                stack.enter_context(work_folder(scratch, wait=True))
+            stack.callback(remove, scratch)
             if not folder.exists():
                 empty(scratch)
                 _fetch(asset, scratch).rename(folder)

@@ -1,10 +1,14 @@
-"""Writing files so that they appear whole or not at all, and folders that one process at a time works in.
+"""Opening files safely, writing them whole or not at all, and folders for unfinished work.
 
-What is being written has a hidden name beside its target and is locked. The lock ends with its process however that
-ends, so whoever writes the same target next knows a killed writer's remains from a living one's work, and removes them.
+A file that is being written has a hidden name beside its target and is locked. The lock ends with its process, so the
+next writer of the same target can tell the remains of a killed process from work in progress, and removes them.
+
+Other users may be able to write where we work. So links are not followed, and a folder or file that is there already
+is used, emptied or removed only if this program made it for this user.
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -30,9 +34,15 @@ except ImportError:  # Not on Windows: there, what a killed process leaves is no
 
 WRITERS = 8
 """So many processes can write one file at once and be told apart."""
-LOCK = ".lock"
+_UNFINISHED = "i2l-meshnet-"
+"""In the names of temporary files, so that no file of the user's has such a name."""
+LOCK = ".i2l-meshnet.lock"
+"""Name of the lock file of a folder. In a work folder it stays, and shows that this program made the folder."""
 _OWNED: set[int] = set()
-"""Handles of the lock files of the folders that this process keeps."""
+"""Handles of the lock files of the folders that this process has locked."""
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextlib.contextmanager
@@ -51,6 +61,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     renamed = False
     try:
         yield temporary
+        if not _is_same(handle, temporary):
+            raise FileError(
+                f"cannot write {path}: another program replaced its temporary file; use a folder of your own"
+            )
         sync(temporary)
         umask = os.umask(0)
         os.umask(umask)
@@ -128,20 +142,38 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
     For files that are not written again under the same name, which `atomic_path` would see to.
     """
     stem, suffix = Path(pattern).stem, Path(pattern).suffix
-    for temporary in folder.glob(f".{stem}.[0-{WRITERS - 1}]{suffix}"):
+    for temporary in folder.glob(f".{stem}.{_UNFINISHED}[0-{WRITERS - 1}]{suffix}"):
         if _is_abandoned(temporary):
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def own_folder(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Makes `folder` and keeps other processes out of it meanwhile, by a locked file; its content is left as it is.
+def own_folder(folder: Path) -> Iterator[None]:
+    """Create `folder` if it is missing and lock it. Its content is left alone; the lock file is removed at the end.
 
-    Where another process is in it already, waits for its end or raises TakenError. Processes that this one forks do
-    not keep the folder when it has ended. Where the file system has no locks nobody is kept out.
+    Raises TakenError if another process has locked it, FileError where it cannot be written. Where the file system has
+    no locks, nobody is kept out.
     """
+    with _locked(folder, wait=False, work=False):
+        yield
+
+
+@contextlib.contextmanager
+def work_folder(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Create or reopen a folder for unfinished work and lock it. It stays until `remove` is called.
+
+    An existing folder is accepted only if it is a real folder of this user, no other user can write to it, and it is
+    empty or has our lock file. Raises FileError otherwise. wait: for another process that has locked the folder; else
+    raises TakenError.
+    """
+    with _locked(folder, wait, work=True):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, wait: bool, work: bool) -> Iterator[None]:
     try:
-        handle = _enter(folder, wait)
+        handle = _enter(folder, wait, work)
     except BlockingIOError as error:
         raise TakenError(f"another process is at work in {folder}: wait for its end, or name another folder") from error
     except OSError as error:
@@ -151,9 +183,11 @@ def own_folder(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        # A forked process has closed the handle already.
         if handle in _OWNED:
             _OWNED.remove(handle)
-            (folder / LOCK).unlink(missing_ok=True)
+            if not work:
+                (folder / LOCK).unlink(missing_ok=True)
             os.close(handle)
 
 
@@ -170,18 +204,94 @@ def _leave_to_parent() -> None:
 
 
 def empty(folder: Path) -> None:
-    """Removes what is in a folder that `own_folder` keeps, but the lock. Raises OSError."""
-    for path in folder.iterdir():
-        if path.name != LOCK:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    """Remove everything in a work folder except its lock file. Raises OSError, and FileError as `work_folder` does."""
+    with _opened_work(folder) as handle:
+        _empty(folder, handle)
 
 
-def _enter(folder: Path, wait: bool) -> int:
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+def remove(folder: Path) -> None:
+    """Remove a work folder as far as possible. One that `work_folder` would refuse is left alone."""
+    with contextlib.suppress(OSError, FileError), _opened_work(folder) as handle:
+        _empty(folder, handle)
+        os.unlink(_at(folder, LOCK, handle), dir_fd=handle)
+        folder.rmdir()
+
+
+def _empty(folder: Path, handle: int | None) -> None:
+    with os.scandir(folder if handle is None else handle) as entries:
+        inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if entry.name != LOCK]
+    for name, is_folder in inside:
+        path = _at(folder, name, handle)
+        if is_folder:
+            shutil.rmtree(path, dir_fd=handle)
+        else:
+            os.unlink(path, dir_fd=handle)
+
+
+def _at(folder: Path, name: str, handle: int | None) -> str | Path:
+    """What names a file of an open folder: its name alone, or its path where the system cannot open folders."""
+    return folder / name if handle is None else name
+
+
+@contextlib.contextmanager
+def _opened_work(folder: Path, new: bool = False) -> Iterator[int | None]:
+    """The open work folder (None on Windows, which cannot open folders), after the checks of `work_folder`.
+
+    new: this process has just created it.
+    """
+    handle = None
+    if os.name != "nt":
         try:
-            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:  # Its last owner has just removed it.
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise _not_ours(folder, "it is a link or a file") from error
+            raise
+    try:
+        status = folder.lstat() if handle is None else os.fstat(handle)
+        if not stat.S_ISDIR(status.st_mode):
+            raise _not_ours(folder, "it is a link or a file")
+        if not new and os.name != "nt":
+            _require_private(folder, status)
+        with os.scandir(folder if handle is None else handle) as entries:
+            names = {entry.name for entry in entries}
+        if names and LOCK not in names:
+            raise _not_ours(folder, "it holds other files")
+        yield handle
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _require_private(folder: Path, status: os.stat_result) -> None:
+    """Raise FileError for a folder of another user, or that other users can write to."""
+    if status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE:
+        return
+    # Some file systems show every folder with the same owner and permissions.
+    with tempfile.TemporaryDirectory(prefix=".i2l-meshnet-", dir=folder.parent) as name:
+        usual = Path(name).stat()
+    if status.st_uid != usual.st_uid:
+        raise _not_ours(folder, "it belongs to another user")
+    if status.st_mode & _OTHERS_WRITE & ~usual.st_mode:
+        raise _not_ours(folder, "other users can write to it")
+
+
+def _not_ours(folder: Path, reason: str) -> FileError:
+    return FileError(f"{folder} is not a work folder of this program ({reason}): it was left alone; move it away")
+
+
+def _enter(folder: Path, wait: bool, work: bool) -> int:
+    """Create the folder, or check it, and lock it. Returns the handle of its lock file, which is locked."""
+    while True:
+        try:
+            if work:
+                new = _make(folder)
+                with _opened_work(folder, new) as place:
+                    handle = _open_lock(_at(folder, LOCK, place), place)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                handle = _open_lock(folder / LOCK, None)
+        except FileNotFoundError:  # Another process has just removed the folder or the lock file.
             continue
         try:
             if not _lock(handle, wait) or _is_same(handle, folder / LOCK):
@@ -192,8 +302,26 @@ def _enter(folder: Path, wait: bool) -> int:
         os.close(handle)
 
 
+def _make(folder: Path) -> bool:
+    """Create a folder for this user alone, and its parents. Returns False if the name exists already."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _open_lock(path: str | Path, place: int | None) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK, 0o600, dir_fd=place)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, f"{LOCK} in it is not a regular file")
+
+
 def _temporaries(path: Path) -> list[Path]:
-    return [path.with_name(f".{path.stem}.{number}{path.suffix}") for number in range(WRITERS)]
+    return [path.with_name(f".{path.stem}.{_UNFINISHED}{number}{path.suffix}") for number in range(WRITERS)]
 
 
 def _claim(path: Path) -> tuple[int, Path]:
@@ -241,9 +369,9 @@ def _claim_one(temporary: Path) -> int | None:
 
 
 def _open_own(temporary: Path) -> int | None:
-    """A regular file of this user, opened; None for anything else, which a stranger may have laid there."""
+    """A regular file of this user, opened; None for anything else, which another user may have put there."""
     try:
-        handle = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = os.open(temporary, os.O_RDWR | _NOFOLLOW | _NONBLOCK)
     except OSError:
         return None
     status = os.fstat(handle)
@@ -282,8 +410,8 @@ def _lock(handle: int, wait: bool = False) -> bool:
 
 
 def _is_same(handle: int, path: Path) -> bool:
-    """Whether the open file is still what the path names: its last owner may have renamed or removed it meanwhile."""
+    """Whether the path still names the open file: another process may have renamed or removed it."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
+        return os.path.samestat(os.fstat(handle), path.lstat())
     except FileNotFoundError:
         return False

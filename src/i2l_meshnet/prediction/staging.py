@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from i2l_meshnet.errors import FileError, TakenError
-from i2l_meshnet.files import LOCK, empty, own_folder, sync, write_bytes
+from i2l_meshnet.files import LOCK, empty, remove, sync, work_folder, write_bytes
 
 _PLAN = ".plan"
 """Names the files that are being moved into place or replaced, so that after a kill they are known for ours."""
@@ -19,13 +18,18 @@ def record_of(base: Path) -> Path:
 
 
 def is_finished(base: Path) -> bool:
-    """Whether the results are there; removes what a killed process may have left beside them."""
+    """Whether the results exist. If they do, remove what a killed process may have left beside them."""
     if not record_of(base).exists():
         return False
-    if _staging(base).exists():
-        with contextlib.suppress(FileError), own_folder(_staging(base)):
-            shutil.rmtree(_staging(base), ignore_errors=True)
+    discard(_staging(base))
     return True
+
+
+def discard(folder: Path) -> None:
+    """Remove the work folder of finished results, unless another process uses it or it is not ours."""
+    if folder.exists():
+        with contextlib.suppress(FileError), work_folder(folder):
+            remove(folder)
 
 
 @contextlib.contextmanager
@@ -38,7 +42,7 @@ def staged(base: Path, overwrite: bool) -> Iterator[Path]:
     folder cannot be written.
     """
     record, staging = record_of(base), _staging(base)
-    with own_folder(staging):
+    with work_folder(staging):
         try:
             for name in _listed(staging / _PLAN, base.name):
                 base.with_name(name).unlink(missing_ok=True)
@@ -62,7 +66,7 @@ def staged(base: Path, overwrite: bool) -> Iterator[Path]:
             raise FileError(f"cannot write results in {base.parent}: {error.strerror}") from error
         finally:
             if not (staging / _PLAN).exists() or record.exists():
-                shutil.rmtree(staging, ignore_errors=True)
+                remove(staging)
 
 
 def _staging(base: Path) -> Path:

@@ -31,7 +31,7 @@ from i2l_meshnet.prediction.job import (
 )
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import MeshFormat, SaveOptions, Side, versions, write_record
-from i2l_meshnet.prediction.staging import is_finished, record_of, staged
+from i2l_meshnet.prediction.staging import discard, is_finished, record_of, staged
 from i2l_meshnet.video.animate import WRITERS, write_animation
 from i2l_meshnet.video.drawing import Artist, view_bounds
 from i2l_meshnet.video.encode import VideoWriter, join
@@ -42,7 +42,7 @@ from i2l_meshnet.video.smoothing import SmoothKind
 from i2l_meshnet.video.source import MAX_LENGTH, TICKS, VIDEO_SUFFIXES, Clip, is_clip
 from i2l_meshnet.video.track import PersonTrack
 from i2l_meshnet.video.tracking import DETECT_EVERY
-from i2l_meshnet.video.work import STRETCH, Person, Sighting, WorkFolder, discard, gather, of_person, work_of
+from i2l_meshnet.video.work import STRETCH, Person, Sighting, WorkFolder, gather, of_person, work_of
 
 LEAST_SEEN = 5
 """Whoever is seen in fewer frames is taken for a mistake, unless the clip is as short."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int64
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path, empty, own_folder, write_bytes
+from i2l_meshnet.files import atomic_path, empty, remove, work_folder, write_bytes
 from i2l_meshnet.prediction.results import Prediction
 from i2l_meshnet.untrusted import read_arrays
 from i2l_meshnet.video.motion import Motion
@@ -69,11 +69,11 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """The folder is there, and this process' own, meanwhile; what was kept for other facts is thrown away.
+        """Create or reopen the folder and lock it. Work that was kept for other facts is removed.
 
-        Raises FileError if it cannot be written, TakenError if it is another process'.
+        Raises FileError if it cannot be written or is not our work folder, TakenError if another process uses it.
         """
-        with own_folder(self.path):
+        with work_folder(self.path):
             path = self.path / "facts.json"
             try:
                 fits = path.read_text(encoding="utf-8") == self._facts
@@ -140,20 +140,13 @@ class WorkFolder:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def remove(self) -> None:
-        """Throws the folder away."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder."""
+        remove(self.path)
 
 
 def work_of(base: Path) -> Path:
     """The work folder of the results whose names begin with that of `base`."""
     return base.with_name(base.name + ".unfinished")
-
-
-def discard(path: Path) -> None:
-    """Throws away the work folder of a job that was killed when its results were whole already."""
-    if path.exists():
-        with contextlib.suppress(FileError), own_folder(path):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _of_part(person: Prediction, part: Part) -> Prediction | None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import own_folder, write_bytes
+from i2l_meshnet.files import remove, work_folder, write_bytes
 
 Content = dict[str, list[dict[str, Any]]]
 """`images` and `annotations` in MS-COCO's structure."""
@@ -38,10 +37,10 @@ def convert_parts(parts: Sequence[Part], target: Path, title: str, console: Cons
     while another process makes `target`.
     """
     folder = target.with_name(f".{target.stem}-parts")
-    with own_folder(folder):
+    with work_folder(folder):
         joined = _joined(parts, folder, title, console)
         write_bytes(target, orjson.dumps(joined))
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     return len(joined["annotations"])
 
 
