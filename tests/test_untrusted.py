@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from i2l_meshnet.untrusted import (
     png_is_cut_off,
     read_array,
     read_arrays,
+    read_bytes,
     read_json,
     read_torch,
     require_shapes,
@@ -152,3 +154,18 @@ def test_a_png_whose_chunks_reach_beyond_it_is_known() -> None:
     assert png_is_cut_off(whole[:place] + b"\xff\x7f\x0e9" + whole[place + 4 :])
     assert png_is_cut_off(whole[:-6])
     assert not png_is_cut_off(b"\xff\xd8 no PNG")
+
+
+def test_a_pipe_that_the_user_passed_is_read_up_to_the_limit() -> None:
+    for most, fails in ((8, False), (7, True)):
+        end, start = os.pipe()
+        os.write(start, b"[1, 2, 3")
+        os.close(start)
+        try:
+            if fails:
+                with pytest.raises(ValueError, match="limit"):
+                    read_bytes(Path(f"/dev/fd/{end}"), most)
+            else:
+                assert read_bytes(Path(f"/dev/fd/{end}"), most) == b"[1, 2, 3"
+        finally:
+            os.close(end)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from i2l_meshnet.errors import FileError, InputError, TakenError
-from i2l_meshnet.files import empty, remove, sync, work_folder
+from i2l_meshnet.files import empty, open_regular, remove, sync, work_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,10 +232,17 @@ def cache_folder() -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The asset's file or folder if it has been fetched; never fetches. InputError for an unknown name."""
+    """The asset's file or folder if it has been fetched; never fetches.
+
+    Raises InputError for an unknown name, FileError for a file that has changed since it was fetched.
+    """
     asset = _asset(name)
     path = _folder(asset) / (asset.file or "")
-    return path if path.exists() else None
+    if not path.exists():
+        return None
+    if asset.file and _sha256(path) != asset.file_sha256:
+        raise FileError(f"{path} has changed since it was fetched and is not used: remove it and fetch {name!r} again")
+    return path
 
 
 def ensure(name: str) -> Path:
@@ -374,7 +381,7 @@ def _bytes_below(folder: Path) -> int:
 def _sha256(path: Path) -> str:
     if not path.is_file():
         return "of nothing: the file is missing"
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

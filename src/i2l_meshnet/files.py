@@ -10,6 +10,7 @@ is used, emptied or removed only if this program made it for this user.
 import contextlib
 import errno
 import functools
+import io
 import json
 import os
 import shutil
@@ -42,7 +43,44 @@ _OWNED: set[int] = set()
 """Handles of the lock files of the folders that this process has locked."""
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_PASSED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Names of files that were open when this process started."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading. Raises OSError for anything but a regular file.
+
+    Named pipes and devices can block for ever or never end. Pipes are read only where the user passed an open one:
+    /dev/stdin or /dev/fd/N, as a shell's `<(command)` does.
+    """
+    _require_kind(path, path.stat())  # Before opening too: opening a device can change its state.
+    handle = os.open(path, os.O_RDONLY | _NONBLOCK | getattr(os, "O_BINARY", 0))
+    try:
+        _require_kind(path, os.fstat(handle))
+        if _NONBLOCK:
+            os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def require_regular(path: Path) -> None:
+    """Raises OSError unless `path` is a readable regular file: for libraries that open files by name."""
+    with open_regular(path) as file:
+        _require_kind(path, os.fstat(file.fileno()), pipes=False)
+
+
+def _require_kind(path: Path, status: os.stat_result, pipes: bool = True) -> None:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if pipes and stat.S_ISFIFO(mode) and str(path.absolute()).startswith(_PASSED):
+        return
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
 
 
 @contextlib.contextmanager
@@ -261,6 +299,34 @@ def _opened_work(folder: Path, new: bool = False) -> Iterator[int | None]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def only_ours(folder: Path) -> bool:
+    """Whether no other user than root can change what is in a folder, by its permissions and those above it."""
+    if os.name == "nt":
+        return True
+    place = folder.resolve()
+    for path in (place, *place.parents):
+        status = path.stat()
+        # In a sticky folder nobody can replace what belongs to somebody else.
+        writable = status.st_mode & _OTHERS_WRITE if path == place or not status.st_mode & stat.S_ISVTX else 0
+        if status.st_uid not in (0, os.geteuid()) or writable & stat.S_IWOTH:
+            return False
+        if writable & stat.S_IWGRP and not _is_own_group(status.st_gid):
+            return False
+    return True
+
+
+def _is_own_group(number: int) -> bool:
+    """Whether a group is that of this user alone, as many systems make one for each user."""
+    import grp
+    import pwd
+
+    try:
+        group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+    return group.gr_name == user and set(group.gr_mem) <= {user}
 
 
 def _require_private(folder: Path, status: os.stat_result) -> None:

@@ -59,7 +59,11 @@ def report(body_directory: Path | None = None) -> Iterator[str]:
     yield f"assets in {assets.cache_folder()}:"
     for name, asset in assets.ASSETS.items():
         origin = ", ".join(f"{package.registry} {package.name} {package.version}" for package in asset.packages)
-        yield f"  {name:16}{assets.find(name) or 'not fetched'}; from {origin}; {asset.licence}"
+        try:
+            found = assets.find(name) or "not fetched"
+        except UserError as error:
+            found = error
+        yield f"  {name:16}{found}; from {origin}; {asset.licence}"
 
 
 def _processor() -> str:

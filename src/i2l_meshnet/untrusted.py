@@ -21,8 +21,10 @@ import torch
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from jaxtyping import AbstractArray, UInt8, jaxtyped
+from jaxtyping import AbstractArray, jaxtyped
 from PIL import Image
+
+from i2l_meshnet.files import open_regular, require_regular
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
@@ -53,6 +55,8 @@ def parse_json(text: bytes | str) -> Any:
 
 def open_picture(file: Path | BytesIO) -> Image.Image:
     """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
+    if isinstance(file, Path):
+        require_regular(file)
     Image.init()  # else Pillow knows only the formats that were asked for before
     return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
 
@@ -67,8 +71,8 @@ def png_is_cut_off(data: bytes) -> bool:
     return False
 
 
-def decode_picture(data: bytes, flags: int) -> UInt8[np.ndarray, "h w 3"] | None:
-    """A picture of three channels as OpenCV decodes it under its `flags`; None if it is damaged."""
+def decode_picture(data: bytes, flags: int) -> np.ndarray | None:
+    """A picture as OpenCV decodes it under its `flags`; None if it is damaged."""
     if not data or png_is_cut_off(data):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -79,10 +83,11 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
 
     Pictures of more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
     """
+    require_regular(path)
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
     if path.suffix.lower() == ".gif":
         # FFmpeg takes the ending's word for it, and looks for a first picture to the end of any file.
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(4) != b"GIF8":
                 raise ValueError("it is no GIF")
     # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
@@ -121,16 +126,31 @@ def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a file of at most `most` bytes."""
-    size = path.stat().st_size
+    """The content of a regular file, or of a pipe that the user passed, of at most `most` bytes."""
+    parts: list[bytes] = []
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # In one piece; more follow from a pipe, and from a file that grows meanwhile.
+        while size <= most and (part := file.read(max(size + 1, 2**20))):
+            parts.append(part)
+            size = max(size, sum(map(len, parts)))
     if size > most:
-        raise ValueError(f"it has {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} that are read")
-    return path.read_bytes()
+        raise ValueError(f"it has more than {most / 1e6:g} MB, the limit")
+    return b"".join(parts)
+
+
+def read_picture(path: Path, flags: int) -> np.ndarray | None:
+    """A picture as OpenCV decodes it under its `flags`; None if it cannot be read or is damaged."""
+    try:
+        return decode_picture(read_bytes(path), flags)
+    except (OSError, ValueError):
+        return None
 
 
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Arrays of an .npz file, all or those named: plain numbers and texts. One that unfolds to giants is refused."""
     with _one_line():
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             unfolded = sum(member.file_size for member in archive.infolist())
         if unfolded > FREE_BYTES + MOST_RATIO * path.stat().st_size:
@@ -141,7 +161,7 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
 
 def read_array(path: Path) -> np.ndarray:
     """The array of an .npy file."""
-    with _one_line(), path.open("rb") as file:
+    with _one_line(), open_regular(path) as file:
         return _bounded(np.lib.format.read_array(file, allow_pickle=False))
 
 
@@ -152,7 +172,8 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
     """
     with _one_line(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with path.open("rb") as file:
+        require_regular(path)
+        with open_regular(path) as file:
             start = file.read(2)
         # Anything else PyTorch takes for its oldest format, a tar archive, and makes a folder for it.
         if start != b"PK" and start[:1] != b"\x80":

@@ -1,6 +1,7 @@
 """Every reader against broken and hostile files: 200 of each in CI, 10,000 by `FUZZ_CASES=10000 pytest -m slow -s`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -60,3 +61,32 @@ def test_places_that_are_no_files_are_told_in_one_line(reader: Reader, tmp_path:
             assert outcome != "result" or reader.name in may_be, what
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
             path.write_bytes(whole)
+
+
+@each_reader
+def test_pipes_and_devices_are_refused(reader: Reader, tmp_path: Path) -> None:
+    """A pipe that nobody writes would block for ever, and an endless device fill the memory."""
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    calls = reader.make(folder)
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("it waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for name in sorted(calls):
+            path, whole = folder / name, (folder / name).read_bytes()
+            for make in (lambda path=path: os.mkfifo(path), lambda path=path: path.symlink_to("/dev/zero")):
+                path.unlink()
+                make()
+                signal.alarm(30)
+                outcome = probe(calls[name], folder, Tally())
+                signal.alarm(0)
+                # A cache that cannot be read is made again; what is not a file is no part of a table.
+                assert outcome == "FileError" or reader.name in ("annotation cache", "Parquet tables"), name
+            path.unlink()
+            path.write_bytes(whole)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

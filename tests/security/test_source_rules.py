@@ -103,3 +103,45 @@ def test_pickles_are_read_in_one_place_only() -> None:
     assert users in ([], ["files.py"])
     readers = [path for path in SOURCES if "Unpickler" in path.read_text(encoding="utf-8")]
     assert [path.relative_to(ROOT).as_posix() for path in readers] == ["src/i2l_meshnet/bodies/files.py"]
+
+
+READ_METHODS = {"read_text", "read_bytes", "imread", "fromfile", "genfromtxt", "loadtxt"}
+OPENED = {
+    "files.py": "opens regular files, for all others",
+    "untrusted.py": "checks a path by `require_regular` where a library opens it by name",
+    "assets.py": "archives and files that were fetched and checked just before",
+    "benchmarking/job.py": "a page that the user names, after is_file",
+    "benchmarking/loader.py": "pictures that the benchmark made itself",
+    "benchmarking/machine.py": "the kernel's files",
+    "benchmarking/measures.py": "pictures of the package",
+    "bodies/anny.py": "a file of the package",
+    "exporting/graph.py": "a file in its own temporary folder",
+    "fleet/table.py": "files of object stores",
+    "installation.py": "the kernel's files",
+    "serving/answers.py": "uploads and results in the server's own folder",
+    "video/encode.py": "pieces in a work folder",
+    "video/work.py": "facts in a work folder",
+    "cli.py": "the null device",
+}
+"""Modules that open files to read without `files.open_regular` and `untrusted`, and why they may."""
+
+
+def opens(path: Path) -> list[int]:
+    """Lines in which a file is opened for reading, other than by our own functions."""
+    found = []
+    for name, call in calls(path):
+        last = name.rpartition(".")[2]
+        modes = [value.value for value in call.args[:2] if isinstance(value, ast.Constant)]
+        writing = any(isinstance(mode, str) and len(mode) <= 4 and set(mode) & set("wax+") for mode in modes)
+        method = isinstance(call.func, ast.Attribute)
+        if (method and last in READ_METHODS) or (last == "open" and not writing) or name.endswith("ElementTree.parse"):
+            found.append(call.lineno)
+    return found
+
+
+def test_every_reader_opens_regular_files_only() -> None:
+    package = ROOT / "src" / "i2l_meshnet"
+    found = {path.relative_to(package).as_posix(): lines for path in SOURCES if (lines := opens(path))}
+    strange = {module: lines for module, lines in found.items() if module not in OPENED}
+    assert strange == {}, "open these by files.open_regular or untrusted, or give a reason in OPENED"
+    assert found.keys() == OPENED.keys(), "nothing is opened there any more: remove it from OPENED"

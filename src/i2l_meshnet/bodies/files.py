@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.files import open_regular
 from i2l_meshnet.untrusted import read_arrays
 
 ENVIRONMENT = "I2L_MESHNET_BODIES"
@@ -87,7 +88,7 @@ def read_body_file(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".npz":
             return {key: _normal(array) for key, array in read_arrays(path).items()}
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return _read_pickle(stream)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error

@@ -20,8 +20,8 @@ from safetensors.numpy import save as encode
 
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import write_safetensors
-from i2l_meshnet.untrusted import MOST_JSON_BYTES, parse_json
+from i2l_meshnet.files import open_regular, write_safetensors
+from i2l_meshnet.untrusted import MOST_JSON_BYTES, parse_json, read_bytes
 
 FOLDER = ".i2l-meshnet"
 VERSION = 2
@@ -33,13 +33,13 @@ def read_json(path: Path) -> Any:
     NaN is let through, as Python writes it, so that the check of the values can name the annotation.
     """
     try:
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise FileError(f"{path} has more than the {MOST_JSON_BYTES / 1e9:g} GB that are read: split it")
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_JSON_BYTES)
     except FileNotFoundError as error:
         raise FileError(f"{path} is missing; `i2l-meshnet data check` says where to get it") from error
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise FileError(f"cannot read {path}: {error}; split it") from error
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -108,7 +108,7 @@ def _open(path: Path, stamp: str) -> AnnotationTable | None:
     safetensors' own NumPy reader copies every array into memory, so the file's header is read here.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = orjson.loads(file.read(length))
         facts = header.pop("__metadata__")

@@ -31,7 +31,7 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, invert_affine, make_crop, prepare_box, transform_points, warp_image
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import decode_frames, inside, open_video, read_arrays, require_shapes
+from i2l_meshnet.untrusted import decode_frames, inside, open_video, read_arrays, read_bytes, require_shapes
 
 JOINTS = tuple(
     f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in ("L", "R")
@@ -122,7 +122,7 @@ def open_clip(folder: Path) -> MultiviewClip:
     """A clip of Pose2Sim's demo layout: `calibration/Calib.qca.txt` and `videos/cam0N.mp4`."""
     calibration = folder / "calibration" / "Calib.qca.txt"
     try:
-        return _read_clip(folder, ElementTree.parse(calibration).getroot())
+        return _read_clip(folder, ElementTree.fromstring(read_bytes(calibration)))
     except OSError as error:
         raise FileError(f"{calibration} is no readable calibration: {error.strerror}") from error
     except KeyError as error:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.rendering.shading import render_meshes
+from i2l_meshnet.untrusted import read_picture
 
 SIDE = 420
 """Height of a panel, pixels."""
@@ -30,7 +31,7 @@ def draw_sample(
     captions: below each mesh's panel; "" stands for the photograph's. RGB. Raises FileError for an unreadable
     picture.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise FileError(f"picture {path} is missing or damaged: download it again")
     scale = SIDE / float(box[3])

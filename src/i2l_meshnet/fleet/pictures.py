@@ -36,6 +36,8 @@ def read_address(address: str, max_pixels: int) -> Photo:
         copy = Path(folder) / f"picture{_suffix(address)}"
         with one_line(f"cannot fetch {address}"):
             system, path = url_to_fs(address)
+            if isinstance(system, LocalFileSystem):
+                return read_photo(Path(path), max_pixels)
             system.get_file(path, str(copy))
         try:
             return read_photo(copy, max_pixels)

@@ -4,6 +4,7 @@ import io
 import secrets
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path, remove_abandoned
+from i2l_meshnet.files import atomic_path, open_regular, remove_abandoned
 from i2l_meshnet.fleet.errors import one_line
 
 MOST_ROWS = 10_000_000
@@ -42,6 +43,9 @@ class TableFolder:
         found = (str(path) for path in self._system.find(self._root, maxdepth=1))
         return sorted(path for path in found if PurePosixPath(path).match("people-*.parquet"))
 
+    def _open(self, part: str) -> Any:
+        return open_regular(Path(part)) if isinstance(self._system, LocalFileSystem) else self._system.open(part)
+
     def clear(self) -> None:
         """Removes the parts of earlier runs."""
         with one_line(f"cannot empty the table's folder {self.address}"):
@@ -52,7 +56,7 @@ class TableFolder:
         """The pictures that have rows already."""
         found: set[str] = set()
         for part in self._parts():
-            with one_line(f"cannot read {part}, which should be a part of the table"), self._system.open(part) as file:
+            with one_line(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
                 rows = pq.ParquetFile(file, read_dictionary=["picture"])
                 if rows.metadata.num_rows > MOST_ROWS:
                     raise FileError(f"{part} has {rows.metadata.num_rows} rows, more than any part that we write")
@@ -63,7 +67,7 @@ class TableFolder:
     def columns(self) -> list[str]:
         """Names of the columns; none while there are no rows."""
         for part in self._parts():
-            with one_line(f"cannot read {part}, which should be a part of the table"), self._system.open(part) as file:
+            with one_line(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
                 return pq.read_schema(file).names
         return []
 

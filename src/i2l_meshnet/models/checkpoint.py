@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from i2l_meshnet import bodies
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import write_safetensors
+from i2l_meshnet.files import require_regular, write_safetensors
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -141,6 +141,7 @@ def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], path: Pat
 
 def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)

@@ -15,7 +15,7 @@ from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, ResNet, ResNetName
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.unfilled import Unfilled
-from i2l_meshnet.untrusted import inside, read_json, read_torch
+from i2l_meshnet.untrusted import inside, read_bytes, read_json, read_torch
 
 HUB = "https://download.pytorch.org/models/"
 HUB_FILES: dict[ResNetName, str] = {
@@ -145,7 +145,7 @@ def _read_keras(model: Path) -> dict[str, np.ndarray]:
     """Arrays of a TensorFlow.js model by name: little-endian float32, one after another through the shards."""
     try:
         (group,) = read_json(model)["weightsManifest"]
-        data = b"".join((model.parent / inside(shard)).read_bytes() for shard in group["paths"])
+        data = b"".join(read_bytes(model.parent / inside(shard)) for shard in group["paths"])
         layers, offset = {}, 0
         for entry in group["weights"]:
             count = int(np.prod(entry["shape"]))

@@ -8,8 +8,8 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from numba import njit
 
+from i2l_meshnet.compiling import compiled
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.gltf import (
@@ -81,7 +81,7 @@ def _rows(head: str, values: np.ndarray, separators: str, decimals: int = 0) -> 
     return _print_rows(start, scaled, between, decimals).tobytes()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _print_rows(start, values, separators, decimals):
     """The bytes of `_rows`, compiled: a sixth of the time of Python's formatting, and other threads go on meanwhile."""

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.files import require_regular
 from i2l_meshnet.untrusted import MAX_PIXELS, open_picture
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
@@ -146,6 +147,7 @@ def require_picture(path: Path, max_pixels: int = MAX_PIXELS) -> str:
 def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """An opened picture of at most `max_pixels`; whatever goes wrong with it becomes one line that names it."""
     try:
+        require_regular(path)
         if path.stat().st_size == 0:
             raise FileError(f"cannot read {path}: the file is empty; copy or download it again")
         with _opened(path) as image:

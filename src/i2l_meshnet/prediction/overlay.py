@@ -8,8 +8,8 @@ from typing import Literal, no_type_check
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from numba import njit
 
+from i2l_meshnet.compiling import compiled
 from i2l_meshnet.prediction.export import Surface
 from i2l_meshnet.rendering.lit import draw_lit
 from i2l_meshnet.skeletons import LEFT, RIGHT, Skeleton
@@ -160,7 +160,7 @@ def draw_layer(
     return Layer(color, alpha, left, top)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _blend(picture, color, alpha, left, top, opacity):
     """Lays colours over `picture`, in place."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from i2l_meshnet.errors import FileError, TakenError
 from i2l_meshnet.files import LOCK, empty, remove, sync, work_folder, write_bytes
+from i2l_meshnet.untrusted import read_json
 
 _PLAN = ".plan"
 """Names the files that are being moved into place or replaced, so that after a kill they are known for ours."""
@@ -82,7 +83,7 @@ def _require_free(base: Path, names: list[str], overwrite: bool) -> None:
 def _listed(record: Path, start: str) -> list[str]:
     """The files that a record names, as far as they lie beside it and begin so; none if it is no record of ours."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = read_json(record)
         listed = [*content["files"].values()]
         meshes = [m for person in content.get("people", []) for m in (person, *person.get("hands", {}).values())]
         listed += [name for mesh in meshes for kind in mesh["files"].values() for name in kind.values()]

@@ -5,8 +5,8 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Int
-from numba import njit
 
+from i2l_meshnet.compiling import compiled
 from i2l_meshnet.rendering.raster import edge_functions
 
 AMBIENT = 0.34
@@ -43,7 +43,7 @@ def draw_lit(
     return color, alpha
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _draw(points, faces, order, normals, colors, samples, strengths, directions, color, alpha):
     height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
@@ -60,7 +60,7 @@ def _draw(points, faces, order, normals, colors, samples, strengths, directions,
         _shade(points, faces, face[: end - start], start, normals, colors, samples, strengths, directions, color, alpha)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check
 def _extents(points, faces, height, width):
     """First and last row of samples of each triangle; none (0, -1) where it is not to be drawn."""
@@ -80,7 +80,7 @@ def _extents(points, faces, height, width):
     return tops, bottoms
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check
 def _cover(points, faces, f, top, bottom, start, nearest, face):
     """Enters a triangle into a band that begins at row `start`, between two rows of samples."""
@@ -114,7 +114,7 @@ def _cover(points, faces, f, top, bottom, start, nearest, face):
                 face[y - start, x] = f
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check
 def _within(left, right, x, y, end, step, sign, row):
     """A row's span cut at the edge from (x, y) to the height `end`, whose x changes by `step` a row."""
@@ -127,7 +127,7 @@ def _within(left, right, x, y, end, step, sign, row):
     return left, right
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check
 def _hidden(nearest, depth):
     """Whether everything is nearer than a depth."""
@@ -138,7 +138,7 @@ def _hidden(nearest, depth):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check
 def _shade(points, faces, face, start, normals, colors, samples, strengths, directions, color, alpha):
     """Adds what the samples of a band that begins at row `start` show to their pixels."""

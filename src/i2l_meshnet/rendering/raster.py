@@ -10,7 +10,8 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
-from numba import njit
+
+from i2l_meshnet.compiling import compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ def rasterize(
     return RasterBuffers(depth, face, barycentric)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
     """Twice the areas of the triangles that a pixel makes with each edge; all are at least 0 where it is covered.
@@ -104,7 +105,7 @@ def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
     return sign * (dx1 * dy2 - dx2 * dy1), sign * (dx2 * dy0 - dx0 * dy2), sign * (dx0 * dy1 - dx1 * dy0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check
 def _fill(points, faces, bias, opaque, uv, texture, near, rank, depth, face, barycentric):
     """The loop over triangles. `rank` is the biased depth that decides who is in front."""

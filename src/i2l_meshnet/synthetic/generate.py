@@ -27,6 +27,7 @@ from i2l_meshnet.synthetic.pictures import Backgrounds, Picture, PictureMaker, P
 from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
 from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
+from i2l_meshnet.untrusted import read_json
 
 Task = TypeVar("Task")
 VERSION = 2
@@ -160,7 +161,7 @@ def _check_recipe(options: PictureOptions) -> None:
     path = options.out / f"{options.prefix}.json"
     if path.exists():
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = read_json(path)
         except (OSError, ValueError) as error:
             raise FileError(
                 f"{path} is damaged ({error}): delete it if you know its pictures to be of {recipe}"

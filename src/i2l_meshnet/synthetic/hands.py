@@ -33,6 +33,7 @@ from i2l_meshnet.synthetic.hand_poses import HandPoseSampler
 from i2l_meshnet.synthetic.pictures import Backgrounds, photograph, random_lights
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 from i2l_meshnet.tensors import TensorDataclass
+from i2l_meshnet.untrusted import read_picture
 
 PICTURE_SIDE = 320
 SKIN_SIZE = 512
@@ -115,7 +116,11 @@ class HandPictureMaker:
         """skins: the asset makehuman. held_out: wear the skins that other pictures do not show."""
         self.sampler, self.body, self.backgrounds = sampler, sampler.body, backgrounds
         folders = sorted((skins / "package" / "public" / "data" / "skins").glob("*/textures/*diffuse*.png"))
-        read = [cv2.imread(str(path)) for path in folders if (path.parent.parent.name in HELD_OUT) == held_out]
+        read = [
+            read_picture(path, cv2.IMREAD_COLOR)
+            for path in folders
+            if (path.parent.parent.name in HELD_OUT) == held_out
+        ]
         self.skins = [
             cv2.resize(skin, (SKIN_SIZE, SKIN_SIZE))[..., ::-1].astype(np.float32) for skin in read if skin is not None
         ]

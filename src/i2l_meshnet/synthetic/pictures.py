@@ -25,6 +25,7 @@ from i2l_meshnet.synthetic.clothes import (
 )
 from i2l_meshnet.synthetic.figure import turn_between
 from i2l_meshnet.synthetic.samples import BodySampler
+from i2l_meshnet.untrusted import read_picture
 
 NOT_PLACES = (
     "2004default analogpattern Autumn ColorfulCups Elephants firstgeneration Flow GreenTraditional Honeywave "
@@ -469,7 +470,7 @@ def _cloth_colour(rng: np.random.Generator) -> Float32[np.ndarray, "3"]:
 
 
 def _read_photo(path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
-    photo = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
+    photo = read_picture(path, cv2.IMREAD_REDUCED_COLOR_2)
     if photo is None:
         return None
     scale = 640 / min(photo.shape[:2])

@@ -1,7 +1,6 @@
 """Sampled poses of the Anny body: a bank of source poses, mixed, recombined, shaken and kept within limits."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_
 from i2l_meshnet.synthetic.bvh import figures, read_bvh
 from i2l_meshnet.synthetic.figure import FigureRetarget, face_front
 from i2l_meshnet.synthetic.procedural import draw_figures
+from i2l_meshnet.untrusted import read_json
 
 UPPER_BODY = ("spine", "neck", "head", "clavicle", "shoulder", "upperarm", "lowerarm", "wrist")
 ARMS = ("clavicle", "shoulder", "upperarm", "lowerarm", "wrist")
@@ -159,7 +159,7 @@ def read_makehuman_poses(body: Body, folder: Path) -> Float[np.ndarray, "n k 3 3
     """
     path = folder / "package" / "src" / "json" / "poses" / "poses.json"
     try:
-        poses = json.loads(path.read_text())
+        poses = read_json(path)
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read MakeHuman's poses from {path}; fetch the asset makehuman again") from error
     to_anny = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])

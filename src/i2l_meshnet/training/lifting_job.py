@@ -23,6 +23,7 @@ from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, learn_errors, start_heads
 from i2l_meshnet.training.lifting_samples import BatchSampler, LiftingSampler, NoiseOptions
+from i2l_meshnet.untrusted import read_bytes
 
 LICENCE = (
     "Lifting parts: Apache-2.0. RTMPose weights: OpenMMLab, Apache-2.0, stated usable commercially by their "
@@ -128,7 +129,7 @@ def build_sampler(body: AnnyBody, options: LiftOptions) -> LiftingSampler:
 
 def _append(path: Path, row: dict[str, float]) -> None:
     """One more line of a JSON Lines file, in place of those that a killed run wrote of this step and later ones."""
-    known = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    known = read_bytes(path).decode().splitlines(keepends=True) if path.exists() else []
     known = [line for line in known if json.loads(line)["step"] < row["step"]]
     line = json.dumps({key: round(value, 5) for key, value in row.items()}) + "\n"
     write_bytes(path, "".join([*known, line]).encode())

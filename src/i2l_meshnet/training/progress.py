@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import atomic_path, open_regular
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class CsvLog:
         self._path = path
         self._rows: list[dict[str, str]] = []
         if path.exists() and step:
-            with path.open(newline="") as file:
+            with io.TextIOWrapper(open_regular(path), newline="") as file:
                 self._rows = [row for row in csv.DictReader(file) if _is_before(row, step)]
         self._columns = list(self._rows[0]) if self._rows else ["step"]
         self._rewrite()

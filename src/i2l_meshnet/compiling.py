@@ -1,0 +1,38 @@
+"""Functions that numba compiles, with a cache of the machine code where that is possible and safe."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+from i2l_meshnet.files import only_ours
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is first called; it releases the GIL. Later processes load it from numba's cache.
+
+    There is no cache where no folder can be written, or where other users can write to the cache: it holds code.
+    """
+    source = Path(function.__code__.co_filename).parent
+    try:
+        cached = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba's error if it cannot write a cache anywhere
+        _warn("numba cannot write a cache")
+    else:
+        folder = Path(cached.stats.cache_path)
+        # Who can change the source needs no cache.
+        if only_ours(folder) or not only_ours(source):
+            return cached
+        _warn(f"other users can write to numba's cache {folder}")
+    return njit(nogil=True)(function)
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    print(
+        f"warning: {reason}, so functions are compiled again in every run; set NUMBA_CACHE_DIR to a folder of your own",
+        file=sys.stderr,
+    )
