@@ -132,3 +132,14 @@ def test_a_benchmark_is_fetched_with_all_that_it_needs(capsys, monkeypatch):
     assert cli.main(["data", "fetch", "real-multiview"]) == 0
     assert asked == ["multiview", "detector", "rtmpose"]
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["assets"], ["completion", "bash"], ["info", "--help"]])
+def test_a_full_standard_output_is_one_line(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "import sys; from i2l_meshnet.cli import main; sys.exit(main())"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("i2l-meshnet: ")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import os
 import pkgutil
@@ -15,6 +16,8 @@ from tyro.conf import Positional
 from i2l_meshnet.errors import InputError, UserError
 
 _EXIT_INTERRUPTED = 130
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
+"""Errors of a standard output that cannot be written. Those of files that we write are `FileError`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +67,21 @@ class CommandLine:
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """As `run`, with errors that the user can fix printed as one line, exit code 1."""
-        arguments = sys.argv[1:] if arguments is None else arguments
+        try:
+            try:
+                return self._run_and_report(sys.argv[1:] if arguments is None else arguments)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+                raise
+            # What is still in the buffer cannot be written either; without this the interpreter complains at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):  # The reader of our output may stop reading it.
+                print(f"{self.name}: cannot write the output: {error.strerror}", file=sys.stderr)
+            return 1
+
+    def _run_and_report(self, arguments: Sequence[str]) -> int:
         # Read when PyTorch is loaded: waiting threads sleep instead of taking the processor from those that read, draw
         # and write images.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -83,10 +100,6 @@ class CommandLine:
         except KeyboardInterrupt:
             print(f"{self.name}: stopped", file=sys.stderr)
             return _EXIT_INTERRUPTED
-        except BrokenPipeError:
-            # Nobody reads our output any more; pointing stdout elsewhere keeps the interpreter quiet at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
 
     def _refuse_removed(self, arguments: Sequence[str]) -> None:
         first, *rest = arguments or [""]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.video.encode import VideoWriter, join
-from i2l_meshnet.video.source import TICKS, Clip, is_clip
+from i2l_meshnet.video.source import TICKS, Clip, TooLongError, is_clip
 
 
 def numbers(clip: Clip, start: int = 0) -> list[int]:
@@ -144,3 +144,10 @@ def test_odd_sizes_lose_a_column_and_a_row(tmp_path: Path) -> None:
     clip = Clip(tmp_path / "a.mp4")
     assert (clip.width, clip.height) == (64, 32)
     assert abs(float(next(clip.frames()).pixels.mean()) - 200) < 3
+
+
+def test_the_length_limit_bounds_the_frames_of_a_fast_clip(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "fast.mp4", [number / 1000 for number in range(60)])
+    assert len(list(Clip(path, max_length=0.25).frames())) == 60
+    with pytest.raises(TooLongError):
+        list(Clip(path, max_length=0.1).frames())

@@ -24,6 +24,9 @@ VIDEO_SUFFIXES = tuple(
 MAX_LENGTH = 7200.0
 """Seconds of the longest clip that is read, unless more is asked for."""
 
+MAX_RATE = 240
+"""Frames a second up to which a clip may be as long as the limit; a faster one must be shorter in proportion."""
+
 TICKS = 90_000
 """Times are counted in 1/90,000 s: exact for the usual frame rates, NTSC's included."""
 
@@ -85,8 +88,11 @@ class Clip:
             raise
         except Exception as error:  # PyAV reports odd headers as almost anything
             raise self._unreadable(error) from error
+        self._max_frames = max_length * MAX_RATE
         if self.frame_count is not None and self.frame_count / self.rate > max_length:
             raise self._too_long(float(self.frame_count / self.rate))
+        if self.frame_count is not None and self.frame_count > self._max_frames:
+            raise self._too_many()
         first = next(self.frames(), None)
         if first is None:
             raise FileError(f"cannot read {path}: no frame of it can be decoded; copy or download it again")
@@ -110,6 +116,8 @@ class Clip:
                     last = max(last + 1, self._ticks(frame, last))
                     if last > self._max_length * TICKS:
                         raise self._too_long(last / TICKS)
+                    if number >= self._max_frames:
+                        raise self._too_many()
                     if number and number < start:
                         continue
                     pixels = self._upright(frame, stream.sample_aspect_ratio, size)
@@ -149,6 +157,12 @@ class Clip:
         return TooLongError(
             f"cannot read {self.path}: it lasts {seconds:.0f} s or more, and {self._max_length:g} s are allowed; "
             "cut it, or allow more with --max-clip-length"
+        )
+
+    def _too_many(self) -> TooLongError:
+        return TooLongError(
+            f"cannot read {self.path}: it has more than {self._max_frames:.0f} frames, the limit for "
+            f"{self._max_length:g} s at {MAX_RATE} frames a second; cut it, or allow more with --max-clip-length"
         )
 
     def _unreadable(self, error: Exception) -> FileError:
