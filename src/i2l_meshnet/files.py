@@ -272,11 +272,8 @@ def _at(folder: Path, name: str, handle: int | None) -> str | Path:
 
 
 @contextlib.contextmanager
-def _opened_work(folder: Path, new: bool = False) -> Iterator[int | None]:
-    """The open work folder (None on Windows, which cannot open folders), after the checks of `work_folder`.
-
-    new: this process has just created it.
-    """
+def _opened_work(folder: Path) -> Iterator[int | None]:
+    """The open work folder (None on Windows, which cannot open folders), after the checks of `work_folder`."""
     handle = None
     if os.name != "nt":
         try:
@@ -289,7 +286,7 @@ def _opened_work(folder: Path, new: bool = False) -> Iterator[int | None]:
         status = folder.lstat() if handle is None else os.fstat(handle)
         if not stat.S_ISDIR(status.st_mode):
             raise _not_ours(folder, "it is a link or a file")
-        if not new and os.name != "nt":
+        if os.name != "nt":
             _require_private(folder, status)
         with os.scandir(folder if handle is None else handle) as entries:
             names = {entry.name for entry in entries}
@@ -351,8 +348,10 @@ def _enter(folder: Path, wait: bool, work: bool) -> int:
     while True:
         try:
             if work:
-                new = _make(folder)
-                with _opened_work(folder, new) as place:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                with _opened_work(folder) as place:
                     handle = _open_lock(_at(folder, LOCK, place), place)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -366,16 +365,6 @@ def _enter(folder: Path, wait: bool, work: bool) -> int:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _make(folder: Path) -> bool:
-    """Create a folder for this user alone, and its parents. Returns False if the name exists already."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _open_lock(path: str | Path, place: int | None) -> int:
