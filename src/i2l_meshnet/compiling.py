@@ -22,9 +22,11 @@ def compiled(function: Callable[..., Any]) -> Any:
     except RuntimeError:  # numba's error if it cannot write a cache anywhere
         _warn("numba cannot write a cache")
     else:
-        folder = Path(cached.stats.cache_path)
-        # Who can change the source needs no cache.
-        if only_ours(folder) or not only_ours(source):
+        # NUMBA_DISABLE_JIT leaves the plain function.
+        stats = getattr(cached, "stats", None)
+        folder = stats and stats.cache_path
+        # Users who can change the source need no cache.
+        if folder is None or only_ours(Path(folder)) or not only_ours(source):
             return cached
         _warn(f"other users can write to numba's cache {folder}")
     return njit(nogil=True)(function)
