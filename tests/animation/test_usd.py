@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import torch
 from clips import dance
-
-pytest.importorskip("pxr", reason="the extra [usd] is not installed")
-
 from pxr import Gf, Usd, UsdGeom, UsdSkel, Vt
 
 from i2l_meshnet.animation import write_usd

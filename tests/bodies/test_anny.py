@@ -156,7 +156,6 @@ def test_keypoints_are_on_the_body(body: AnnyBody) -> None:
 
 @pytest.fixture(scope="module")
 def bake() -> ModuleType:
-    pytest.importorskip("anny", reason="needs the extra [anny]")
     spec = importlib.util.spec_from_file_location("bake_anny", ROOT / "scripts" / "bake_anny.py")
     assert spec is not None
     assert spec.loader is not None

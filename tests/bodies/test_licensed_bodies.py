@@ -13,7 +13,7 @@ def body_or_skip(name: str) -> Body:
     try:
         return load_body(name)
     except FileError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"needs SMPL or MANO files: {error}")
 
 
 @pytest.mark.parametrize("name", ["smpl", "smpl-male", "smpl-female"])

@@ -86,7 +86,6 @@ def test_the_group_table_has_a_row_for_each(evaluation: Evaluation) -> None:
 
 
 def test_plots_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     assert [path.name for path in plots.save_plots(evaluation, tmp_path)] == ["error_histogram.png", "joint_errors.png"]
     bars = plots.joint_bars(evaluation).axes[0]
     assert [bar.get_width() for bar in bars.patches] == [28, 32, 29, 33]

@@ -16,7 +16,6 @@ PHOTO = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network that ships, as an ONNX file."""
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
     folder = tmp_path_factory.mktemp("exported")
     assert cli.main(["export", "--out", str(folder / "default.onnx")]) == 0
     assert [file.name for file in folder.iterdir()] == ["default.onnx"]

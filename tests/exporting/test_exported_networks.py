@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,9 +96,6 @@ def files(toy: Body, tmp_path_factory: pytest.TempPathFactory) -> dict[Format, P
     folder = tmp_path_factory.mktemp("exported")
     found = {}
     for runtime, suffix in SUFFIXES.items():
-        if runtime == "openvino":
-            pytest.importorskip("openvino", reason="needs the extra openvino")
-        pytest.importorskip("onnxscript", reason="needs the extra onnx")
         found[runtime] = folder / f"network{suffix}"
         write(*small_network(toy), runtime, found[runtime])
     assert {file.name for file in folder.iterdir()} == {path.name for path in found.values()}
@@ -138,7 +136,6 @@ def test_an_openvino_archive_unpacks_to_plain_ir(files: dict[Format, Path], toy:
 
 @pytest.mark.parametrize("runtime", [*SUFFIXES])
 def test_no_file_holds_a_licensed_bodys_regressor(runtime: Format, body_directory: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
     body = load_body("smpl", body_directory)
     network, metadata = small_network(body)
     path = tmp_path / f"network{SUFFIXES[runtime]}"
@@ -153,7 +150,6 @@ def test_no_file_holds_a_licensed_bodys_regressor(runtime: Format, body_director
 
 
 def test_the_benchmark_times_every_runtime_and_precision(toy: Body, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
     network, _ = small_network(toy)
     ways = exported_ways(network, toy, tmp_path)
     assert {"onnx fp32", "openvino fp32"} <= {*ways}
@@ -169,7 +165,6 @@ def test_crops_of_another_size_are_refused(files: dict[Format, Path]) -> None:
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES.values(), ".xml"])
 def test_files_that_are_none_are_told_in_one_line(suffix: str, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
     path = tmp_path / f"wrong{suffix}"
     with pytest.raises(FileError, match="no exported network at"):
         load_ready(path)
@@ -181,7 +176,6 @@ def test_files_that_are_none_are_told_in_one_line(suffix: str, tmp_path: Path) -
 
 
 def test_other_versions_and_strange_networks_are_told(files: dict[Format, Path], tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     model = onnx.load(files["onnx"])
     (entry,) = (entry for entry in model.metadata_props if entry.key == "i2l_meshnet")
     content = json.loads(entry.value)
@@ -206,7 +200,6 @@ def test_other_versions_and_strange_networks_are_told(files: dict[Format, Path],
 
 
 def test_a_graph_of_a_fixed_batch_is_told(files: dict[Format, Path], tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     model = onnx.load(files["onnx"])
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     path = tmp_path / "network.onnx"
@@ -218,7 +211,6 @@ def test_a_graph_of_a_fixed_batch_is_told(files: dict[Format, Path], tmp_path: P
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
 def test_signals_are_handled_after_openvino_networks_are_gone(files: dict[Format, Path]) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
     code = """
 import faulthandler, gc, os, signal, sys
 from pathlib import Path

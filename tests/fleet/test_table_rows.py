@@ -5,22 +5,20 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-pa = pytest.importorskip("pyarrow", reason="the extra [parquet] is not installed")
-
-import fsspec  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-
-from i2l_meshnet import cli  # noqa: E402
-from i2l_meshnet.errors import FileError, InputError  # noqa: E402
-from i2l_meshnet.fleet import job  # noqa: E402
-from i2l_meshnet.fleet.pictures import find_addresses, read_address  # noqa: E402
-from i2l_meshnet.fleet.rows import SCHEMA, RowMaker  # noqa: E402
-from i2l_meshnet.fleet.table import TableFolder  # noqa: E402
-from i2l_meshnet.prediction.job import PredictOptions  # noqa: E402
+from i2l_meshnet import cli
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.fleet import job
+from i2l_meshnet.fleet.pictures import find_addresses, read_address
+from i2l_meshnet.fleet.rows import SCHEMA, RowMaker
+from i2l_meshnet.fleet.table import TableFolder
+from i2l_meshnet.prediction.job import PredictOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -1,13 +1,15 @@
 """MediaPipe's hand networks: their wiring, the regions around hands, and parity with MediaPipe's own runtime."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from safetensors.torch import load_file
 
-from i2l_meshnet import assets
 from i2l_meshnet.models.hand import landmark_features
 from i2l_meshnet.models.loading import HAND_WEIGHTS, PALM_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.mediapipe import (
@@ -80,15 +82,12 @@ def test_the_trunk_s_features_hold_all_that_is_found():
     assert (features[..., 2] == found.presence[:, None]).all()
 
 
-def test_equals_mediapipe_s_runtime():
+def test_equals_mediapipe_s_runtime(fetched: Callable[[str], Path]):
     """The published files run by ai-edge-litert are the reference; weights are kept in 16 bits in both."""
-    litert = pytest.importorskip("ai_edge_litert.interpreter")
-    folder = assets.find("mediapipe")
-    if folder is None:
-        pytest.skip("the asset mediapipe has not been fetched")
+    folder = fetched("mediapipe")
 
     def reference(name: str, picture: np.ndarray) -> list[np.ndarray]:
-        interpreter = litert.Interpreter(str(folder / "mediapipe" / "modules" / name))
+        interpreter = Interpreter(str(folder / "mediapipe" / "modules" / name))
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
         interpreter.invoke()

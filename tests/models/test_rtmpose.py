@@ -1,12 +1,13 @@
 """RTMPose-s against onnxruntime, its decoder, and the reader of its file."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
-from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.models.rtmpose import BINS_PER_PIXEL, RTMPose, decode_simcc, load_onnx
 
@@ -58,20 +59,15 @@ def test_parameters_are_those_of_rtmpose_s():
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path):
-    pytest.importorskip("onnx")
     path = tmp_path / "broken.onnx"
     path.write_text("not a network")
     with pytest.raises(FileError, match=r"broken\.onnx"):
         load_onnx(path)
 
 
-def test_equals_onnxruntime():
+def test_equals_onnxruntime(fetched: Callable[[str], Path]):
     """The exported file run by onnxruntime is the reference; 1e-4 of heatmaps of size 1."""
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    path = assets.find("rtmpose")
-    if path is None:
-        pytest.skip("the asset rtmpose has not been fetched")
+    path = fetched("rtmpose")
     model = load_onnx(path)
     image = torch.rand(2, 3, 256, 192, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -1,9 +1,9 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.prediction.detect import PAD_VALUE, PersonDetector
 from i2l_meshnet.prediction.images import read_photo
@@ -71,12 +71,9 @@ def test_a_file_that_is_no_network(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(assets.find("detector") is None, reason="the detector has not been fetched")
-def test_the_real_detector_finds_the_person_of_an_example() -> None:
-    path = assets.find("detector")
-    assert path is not None
+def test_the_real_detector_finds_the_person_of_an_example(fetched: Callable[[str], Path]) -> None:
     photo = read_photo(EXAMPLES / "standing_garden.jpg")
-    boxes, scores = PersonDetector(path, threads=1)(photo.pixels)
+    boxes, scores = PersonDetector(fetched("detector"), threads=1)(photo.pixels)
     assert len(boxes) == 1
     assert scores[0] > 0.8
     assert boxes[0, 3] > 0.5 * photo.height

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +81,6 @@ def test_a_triangulated_square_has_no_gap(seed: int):
 
 def test_vertices_are_seen_at_their_projection():
     """The pixel nearest to each visible vertex of a sphere shows the sphere at the depth of that vertex."""
-    trimesh = pytest.importorskip("trimesh")
     sphere = trimesh.creation.icosphere(subdivisions=3)
     vertices = np.asarray(sphere.vertices) * 0.5 + [0.1, -0.2, 3]
     points = np.concatenate([vertices[:, :2] / vertices[:, 2:] * 400 + 127.5, vertices[:, 2:]], 1).astype(np.float32)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.rendering.raster import rasterize
@@ -24,7 +25,6 @@ FACES = np.array([[0, 2, 1], [0, 3, 2]])
 
 
 def icosphere() -> tuple[np.ndarray, np.ndarray]:
-    trimesh = pytest.importorskip("trimesh")
     sphere = trimesh.creation.icosphere(subdivisions=4)
     return np.asarray(sphere.vertices, np.float32), np.asarray(sphere.faces)
 

