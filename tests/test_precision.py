@@ -68,6 +68,5 @@ def test_an_unsupported_precision_is_refused(hardware: dict[str, bool]) -> None:
 
 
 def test_openvino_is_offered_no_more_than_the_processor_has(hardware: dict[str, bool]) -> None:
-    pytest.importorskip("openvino")
     hardware.clear()
     assert exported.openvino_precisions() == ("fp32",)
