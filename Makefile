@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 2 --dist worksteal
 NUMERIC_TESTS := $(addprefix tests/,geometry bodies models training prediction evaluation regression exporting)
-# What these cover and what not: docs/dependencies.md. A: as a processor with AVX2 but without AVX-512. B: also
+# CONTRIBUTING.md says what these do not cover. A: as a processor with AVX2 but without AVX-512. B: also
 # without AVX2 in PyTorch and oneDNN. The empty features of Numba count: without them it keeps the real processor's.
 SETTING_A := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
