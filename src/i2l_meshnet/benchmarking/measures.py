@@ -39,7 +39,7 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import make_crop
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
-from i2l_meshnet.models.exported import ExportedNetwork, import_openvino
+from i2l_meshnet.models.exported import ExportedNetwork
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
 from i2l_meshnet.models.loading import default_weights, load_network
@@ -53,6 +53,7 @@ from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.job import PredictOptions
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import project, render_meshes
+from i2l_meshnet.runtimes import import_openvino
 
 Ways = Mapping[str, Callable[[], object]]
 PUBLISHED = "published"

@@ -22,12 +22,11 @@ from i2l_meshnet.models.exported import (
     JOINT_REGRESSOR,
     KEY,
     Description,
-    import_openvino,
-    openvino_core,
 )
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.runtimes import import_openvino, openvino_core
 
 
 class TensorNetwork(nn.Module):

@@ -17,7 +17,6 @@ from i2l_meshnet.models.exported import (
     ARCHIVE_SUFFIX,
     Description,
     Runtime,
-    import_openvino,
     openvino_precisions,
 )
 from i2l_meshnet.models.loading import HAND_WEIGHTS, default_weights, load_network, shipped_weights
@@ -26,6 +25,7 @@ from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.predictor import MeshPredictor
+from i2l_meshnet.runtimes import import_openvino
 
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ARCHIVE_SUFFIX}

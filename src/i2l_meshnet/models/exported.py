@@ -10,7 +10,6 @@ An OpenVINO network is two files by nature (IR: .xml and .bin); ours is an uncom
 
 import base64
 import dataclasses
-import functools
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -43,6 +41,7 @@ from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.loading import choose_device, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.precision import Precision, require_precision, supported_precisions
+from i2l_meshnet.runtimes import import_openvino, onnxruntime, openvino_core
 from i2l_meshnet.untrusted import parse_json, read_bytes, require_stored
 
 Runtime = Literal["torch", "onnx", "openvino"]
@@ -287,25 +286,6 @@ def open_exported(path: Path, runtime: Runtime, precision: Precision = "fp32") -
     if runtime == "openvino":
         return _open_openvino(path, precision)
     return _open_onnx(path)
-
-
-def import_openvino() -> Any:
-    """OpenVINO, an extra. Raises InputError if it is not installed."""
-    try:
-        import openvino  # pyright: ignore[reportMissingImports] (an extra)
-    except ImportError as error:
-        raise InputError("the runtime openvino is not installed: pip install 'i2l-meshnet[openvino]'") from error
-    return openvino
-
-
-@functools.cache
-def openvino_core() -> Any:
-    """The one `openvino.Core` of this process, which is never given back. Raises InputError if it is not installed.
-
-    OpenVINO hands signal handlers a stack that goes with its plugin. Where a plugin goes that was not the last to come,
-    that stack is named still when it is no more, and the next signal, such as that of a child's end, kills the process.
-    """
-    return import_openvino().Core()
 
 
 def _open_onnx(path: Path) -> tuple[Description, Runner]:

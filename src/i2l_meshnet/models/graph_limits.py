@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import onnxruntime
+from i2l_meshnet.runtimes import onnxruntime
 
 MOST_MEMORY = 4 * 10**9
 """Bytes that all graphs which ONNX Runtime computes in this process may have at once."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from jaxtyping import Float, Float32, UInt8
 
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.prediction.boxes import PersonBox
+from i2l_meshnet.runtimes import onnxruntime
 
 DEFAULT_THRESHOLD = 0.35
 """Score from which a box counts; people half hidden in a group score about 0.4."""

@@ -61,7 +61,7 @@ class RtmPose:
     """RTMPose-s as published, run by onnxruntime on one thread."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
+        from i2l_meshnet.runtimes import onnxruntime
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = 1
