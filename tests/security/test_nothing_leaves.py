@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from recorded import command_in_namespace
 
+from i2l_meshnet.skeletons import COCO
+
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "standing_phone.jpg"
 QUEUES = {".cache": "ONNX Runtime", "intel": "OpenVINO", "Library": "ONNX Runtime on macOS"}
@@ -112,8 +114,12 @@ def test_a_command_sends_and_queues_nothing(tmp_path: Path, command: str) -> Non
         "bbox": [200, 100, 500, 1200],
         "keypoints": [value for index in range(17) for value in (300 + 20 * index, 150 + 60 * index, 2)],
     }
+    names = [name.replace("L_", "left_").replace("R_", "right_").lower() for name in COCO.joints[:-1]]
+    category = {"id": 1, "name": "person", "keypoints": names, "skeleton": []}
     image = {"id": 1, "file_name": "1.jpg", "width": 939, "height": 1400}
-    (tmp_path / "people.json").write_text(json.dumps({"images": [image], "annotations": [person]}))
+    (tmp_path / "people.json").write_text(
+        json.dumps({"images": [image], "annotations": [person], "categories": [category]})
+    )
     if command == "serve":
         assert run_recorded(tmp_path, SERVE, str(SECONDS), str(PHOTO)) == []
     else:

@@ -5,7 +5,8 @@ from serving_clients import client_of, form, picture
 from starlette.testclient import TestClient
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.serving.guard import COOKIE, is_loopback
+from i2l_meshnet.request_checks import is_loopback
+from i2l_meshnet.serving.guard import COOKIE
 
 TOKEN = "a-token-for-this-test"
 

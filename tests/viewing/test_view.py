@@ -1,13 +1,20 @@
 """The interactive view: the server, its page, and what it shows; without a browser."""
 
+import re
 import socket
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from i2l_meshnet import cli
 from i2l_meshnet.bodies.base import Body
@@ -35,16 +42,99 @@ def picture(tmp_path: Path) -> Path:
 def test_the_command_serves_its_page_on_this_machine_until_ctrl_c(photo, picture, monkeypatch, capsys) -> None:
     port = free_port()
     pages: list[bytes] = []
+    told: list[str] = []
 
     def look_and_interrupt(_: float) -> None:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+        told.append(capsys.readouterr().out)
+        found = re.fullmatch(
+            rf"open (http://127.0.0.1:{port}/[\w-]{{32}}/) in a browser; Ctrl-C ends the view\n", told[0]
+        )
+        assert found is not None, told
+        with urllib.request.urlopen(found[1], timeout=30) as page:
             pages.append(page.read())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(view.time, "sleep", look_and_interrupt)
     assert cli.main(["view", str(photo), "--picture", str(picture), "--port", str(port)]) == 0
     assert b"<html" in pages[0]
-    assert capsys.readouterr().out == f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends the view\n"
+
+
+@pytest.fixture
+def viewer(photo: Path, picture: Path) -> Iterator[Viewer]:
+    scene = read_saved(photo)
+    made = Viewer(scene, Backdrop(picture, scene), free_port())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "evil.example"}, 421),
+    ],
+)
+def test_other_sites_pages_get_no_scene(viewer: Viewer, headers: dict[str, str], status: int) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connected(viewer.address, headers)
+    assert refused.value.response.status_code == status
+
+
+@pytest.mark.parametrize("path", ["", "wrong/", "../", "%2e%2e/"])
+def test_without_the_secret_path_nothing_is_answered(viewer: Viewer, path: str) -> None:
+    address = f"{viewer.address.rsplit('/', 2)[0]}/{path}"
+    with pytest.raises(InvalidStatus) as refused:
+        connected(address, {})
+    assert refused.value.response.status_code == 401
+    with pytest.raises(urllib.error.HTTPError) as unanswered:
+        urllib.request.urlopen(address, timeout=30)
+    assert unanswered.value.code == 401
+
+
+def test_its_own_page_gets_the_scene(viewer: Viewer) -> None:
+    own = "{0.scheme}://{0.netloc}".format(urlsplit(viewer.address))
+    for headers in ({}, {"Origin": own, "Sec-Fetch-Site": "same-origin"}):
+        with connected(viewer.address, headers) as socket:
+            assert len(socket.recv(timeout=30)) > 100
+    with urllib.request.urlopen(viewer.address, timeout=30) as page:
+        assert page.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_a_version_of_viser_that_starts_its_server_otherwise_is_refused(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OtherServer:
+        running = True
+
+        def __init__(self, **_: object) -> None:
+            started.append(self)
+
+        def stop(self) -> None:
+            self.running = False
+
+    started: list[OtherServer] = []
+    monkeypatch.setattr("viser.ViserServer", OtherServer)
+    scene = read_saved(photo)
+    with pytest.raises(InputError):
+        Viewer(scene, Backdrop(None, scene), 0)
+    assert not started[0].running
+
+
+def connected(address: str, headers: dict[str, str]) -> ClientConnection:
+    """A WebSocket as viser's page opens it, with further headers; Host replaces the usual one."""
+    protocol = Subprotocol(f"viser-v{viser.__version__}")
+    place = urlsplit(address)
+    host = headers.get("Host", place.netloc)
+    return connect(
+        f"ws://{host}{place.path}",
+        sock=socket.create_connection((place.hostname, place.port)),
+        subprotocols=[protocol],
+        additional_headers={name: value for name, value in headers.items() if name != "Host"},
+        max_size=None,
+    )
 
 
 def test_a_photos_meshes_are_chosen_and_hidden(photo: Path, picture: Path, toy: Body) -> None:

@@ -1,15 +1,15 @@
 """What every request passes first: is it meant for this server, sent from its own page, and allowed?"""
 
-import hmac
-import ipaddress
 from collections.abc import Collection
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from i2l_meshnet.request_checks import is_known_host, is_same_origin, is_token
 
 COOKIE = "i2l_meshnet_token"
 OPEN_PATHS = ("/health", "/static/page.css")
@@ -41,27 +41,13 @@ _TOKEN_FORM = """<!doctype html>
 """
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that is bound to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Guard:
-    """Checks the Host header, the origin of changes and the token, and sets the security headers of every answer.
-
-    A page that an attacker's name points at this server (DNS rebinding) sends that name as its Host; so only
-    `names` and IP addresses, which cannot be rebound, are let in.
-    """
+    """Checks the Host header, the origin of changes and the token, and sets the security headers of every answer."""
 
     def __init__(self, app: ASGIApp, names: Collection[str], token: str | None, secure: bool = False) -> None:
         """names: by which the server may be called, beside localhost. token: None for none. secure: over HTTPS."""
         self._app, self._token, self._secure = app, token, secure
-        self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
+        self._names = {name.lower().rstrip(".") for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it itself."""
@@ -84,9 +70,11 @@ class Guard:
         """The answer to a request that goes no further."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._knows(hosts[0]):
+        if len(hosts) != 1 or not is_known_host(hosts[0], self._names):
             return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this server is not called that; see --allow-host")
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not _same_origin(headers, hosts[0]):
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_same_origin(
+            hosts[0], headers.get("origin"), headers.get("sec-fetch-site")
+        ):
             return _problem(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
         if self._token is None or scope["path"] in OPEN_PATHS or self._is_token(_sent_token(headers)):
             return None
@@ -106,36 +94,7 @@ class Guard:
         return answer
 
     def _is_token(self, given: str) -> bool:
-        return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
-
-    def _knows(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name.rstrip(".") in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
-
-
-def _same_origin(headers: Headers, host: str) -> bool:
-    """Whether a browser says that the request comes from our page; programs, which say nothing, are let through."""
-    origin = headers.get("origin")
-    if origin is not None and _authority(origin) != host.lower():
-        return False
-    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
-
-
-def _authority(origin: str) -> str | None:
-    """Host and port of an origin, None if there is none."""
-    try:
-        return urlsplit(origin).netloc.lower() or None
-    except ValueError:
-        return None
+        return self._token is not None and is_token(given, self._token)
 
 
 def _sent_token(headers: Headers) -> str:

@@ -18,6 +18,7 @@ from typing import Literal
 from i2l_meshnet import assets
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor
+from i2l_meshnet.request_checks import is_loopback
 from i2l_meshnet.serving.answers import Work
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Workshop
@@ -69,7 +70,6 @@ def run(options: ServeOptions) -> int:
     import uvicorn  # an extra, as is what the application imports
 
     from i2l_meshnet.serving.app import create_app
-    from i2l_meshnet.serving.guard import is_loopback
     from i2l_meshnet.serving.patience import ImpatientProtocol
 
     token = options.token or _token_of_environment()

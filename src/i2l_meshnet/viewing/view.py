@@ -56,7 +56,7 @@ def run(options: ViewOptions) -> int:
     viewer = Viewer(scene, Backdrop(picture, scene), options.port, options.body_dir)
     if picture is None:
         print(f"without {printable(scene.picture or 'the clip')} behind the people: name it with --picture")
-    print(f"open http://{HOST}:{viewer.port} in a browser; Ctrl-C ends the view", flush=True)
+    print(f"open {viewer.address} in a browser; Ctrl-C ends the view", flush=True)
     try:
         while True:
             time.sleep(viewer.step())
@@ -115,16 +115,23 @@ class Viewer:
         """Raises InputError if viser is not installed or the port is taken, FileError for a missing body."""
         try:
             import viser
+
+            from i2l_meshnet.viewing.door import Door
         except ImportError as error:
             raise InputError("the view needs viser: pip install 'i2l-meshnet[view]'") from error
         names = {person.body for person in scene.people if person.params is not None}
         bodies = {name: load_body(name, body_dir) for name in names}
-        # It prints the address in its own way even so.
-        with contextlib.redirect_stdout(io.StringIO()):
+        door = Door()
+        # Even with verbose=False, viser prints the address in its own way.
+        with contextlib.redirect_stdout(io.StringIO()), door.installed():
             self._server = viser.ViserServer(host=HOST, port=_free_port(port), label="I2L-MeshNet", verbose=False)
-        # Sharing would send the scene to viser's makers.
+        if not door.used:
+            self.close()
+            raise InputError("this version of viser would let every page in: pip install 'viser==1.1.1'")
+        # Sharing would send the scene to viser's makers, with or without the button.
         self._server.gui.configure_theme(show_share_button=False)
-        self.port: int = self._server.get_port()
+        self._server.request_share_url = lambda verbose=True: None
+        self.address = f"http://{HOST}:{self._server.get_port()}/{door.token}/"
         self._scene, self._backdrop = scene, backdrop
         self._frames = range(
             min(person.first for person in scene.people),
