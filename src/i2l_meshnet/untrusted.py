@@ -25,6 +25,7 @@ from jaxtyping import AbstractArray, jaxtyped
 from PIL import Image
 
 from i2l_meshnet.files import open_regular, require_regular
+from i2l_meshnet.picture_limits import is_bounded, require_bounded
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
@@ -34,6 +35,8 @@ MAX_PIXELS = 200_000_000
 """Of a picture or of a clip's frame, unless more is asked for."""
 LONGEST_OPENING = 60.0
 """Seconds after which a video whose header does not end is given up."""
+MAX_EMPTY_PACKETS = 10_000
+"""Packets of a video in a row that may hold no frame, because they are broken or the decoder waits for more."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_JSON_BYTES = 4 * 10**9
 """Of a JSON file; what is parsed takes up to some 30 times as much memory."""
@@ -57,6 +60,7 @@ def open_picture(file: Path | BytesIO) -> Image.Image:
     """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
     if isinstance(file, Path):
         require_regular(file)
+    require_bounded(file)
     Image.init()  # else Pillow knows only the formats that were asked for before
     return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
 
@@ -73,7 +77,7 @@ def png_is_cut_off(data: bytes) -> bool:
 
 def decode_picture(data: bytes, flags: int) -> np.ndarray | None:
     """A picture as OpenCV decodes it under its `flags`; None if it is damaged."""
-    if not data or png_is_cut_off(data):
+    if not data or png_is_cut_off(data) or not is_bounded(data):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
@@ -101,9 +105,10 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
 def decode_frames(container: InputContainer) -> Iterator[VideoFrame]:
     """All frames of the first video that can be decoded; a broken packet costs its own, a file that is cut off its end.
 
-    Raises IndexError where there is no video.
+    Raises IndexError where there is no video, ValueError after `MAX_EMPTY_PACKETS` packets in a row without a frame.
     """
     packets = container.demux(container.streams.video[0])
+    empty = 0
     while True:
         try:
             packet = next(packets, None)
@@ -111,10 +116,15 @@ def decode_frames(container: InputContainer) -> Iterator[VideoFrame]:
             return
         if packet is None:
             return
+        empty += 1
+        if empty > MAX_EMPTY_PACKETS:
+            raise ValueError(f"more than {MAX_EMPTY_PACKETS} packets in a row hold no frame")
         try:
             frames = packet.decode()
         except FFmpegError:
             continue
+        if frames:
+            empty = 0
         for frame in frames:
             if isinstance(frame, VideoFrame):
                 yield frame
