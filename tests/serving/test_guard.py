@@ -92,9 +92,12 @@ def test_the_token_goes_by_header_or_from_the_address_into_a_cookie(locked: Test
     kept = answer.headers["set-cookie"].lower()
     assert "httponly" in kept
     assert "samesite=lax" in kept
+    session = locked.cookies[COOKIE]
     locked.cookies.clear()
-    assert locked.get("/", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 200
-    sent = locked.post("/predict", files=form(picture()), headers={"Cookie": f"{COOKIE}={TOKEN}"})
+    assert session != TOKEN, "browsers send cookies to other ports of the host"
+    assert locked.get("/", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
+    assert locked.get("/", headers={"Cookie": f"{COOKIE}={session}"}).status_code == 200
+    sent = locked.post("/predict", files=form(picture()), headers={"Cookie": f"{COOKIE}={session}"})
     assert sent.status_code == 200
 
 

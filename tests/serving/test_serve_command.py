@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from httpx2 import Client
 
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.serving import job
 from i2l_meshnet.serving.job import ServeOptions
 from i2l_meshnet.serving.schema import Answer
@@ -59,20 +61,58 @@ def test_a_token_of_the_environment_must_be_one(monkeypatch: pytest.MonkeyPatch)
         job.run(ServeOptions(port=0))
 
 
-def test_a_polite_kill_leaves_no_results_behind() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_and_a_closed_terminal_leave_no_results_behind(number: signal.Signals) -> None:
     places: list[Path] = []
+    before = signal.getsignal(number)
 
     def serve() -> None:
         with job._terminable(), job._work_folder() as folder:
             places.append(folder)
             (folder / "result").touch()
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
     with pytest.raises(SystemExit) as ended:
         serve()
     assert ended.value.code == 128 + signal.SIGTERM
-    assert not places[0].exists()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not places[0].parent.exists()
+    assert signal.getsignal(number) == before
+
+
+def test_a_server_under_nohup_goes_on_when_the_terminal_closes() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with job._terminable():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal; from i2l_meshnet.serving import job\n"
+        "with job._work_folder() as folder:\n"
+        "    (folder / 'photo').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False)
+    (killed,) = tmp_path.iterdir()
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / job.LOCK).touch()
+    (tmp_path / f"{job.FOLDER_PREFIX}link").symlink_to(private)
+    with job._work_folder() as living:
+        assert not killed.exists()
+        with job._work_folder():
+            assert living.is_dir()
+        assert (private / job.LOCK).exists()
+
+
+def test_files_of_visitors_are_for_this_user_only() -> None:
+    with job._work_folder() as folder:
+        write_bytes(folder / "result", b"")
+        assert (folder / "result").stat().st_mode & 0o777 == 0o600
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The HTTP side with a stand-in network: answers, limits, what is refused, and what is left behind."""
 
+import errno
 import threading
 import time
 import zipfile
@@ -19,6 +20,7 @@ from standing_network import Detector
 from starlette.testclient import TestClient
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
+from i2l_meshnet.serving import app
 from i2l_meshnet.serving.schema import Answer, JobStatus
 from i2l_meshnet.serving.work import Job
 
@@ -297,3 +299,48 @@ def test_a_full_disk_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch
     answer = client.post("/predict", files=form(picture()))
     assert answer.status_code == HTTPStatus.INSUFFICIENT_STORAGE
     assert "space" in detail(answer)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "nonsense"])
+def test_a_form_in_a_character_set_that_cannot_be_read_is_a_bad_request(
+    client: TestClient, charset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\xff\r\n--x--\r\n'
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post("/predict", content=body, headers=headers)
+    assert answer.status_code == 400
+    detail(answer)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_file_size_limit_is_no_fault_of_ours(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    assert serve(full).post("/predict", files=form(picture())).status_code == 507
+    monkeypatch.setattr(app, "_store", full)
+    assert serve().post("/predict", files=form(picture())).status_code == 507
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_check_that_takes_too_long_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "require_readable", lambda job, limits: time.sleep(3))
+    begun = time.monotonic()
+    answer = serve(max_seconds=0.5).post("/predict", files=form(picture()))
+    assert answer.status_code == 408
+    assert time.monotonic() - begun < 2.5
+
+
+def test_results_are_kept_up_to_a_size(serve: Serve, tmp_path: Path) -> None:
+    def work(job: Job) -> None:
+        path = job.folder / "result"
+        path.write_bytes(bytes(400_000))
+        job.files, job.answer = {"result": path}, b"{}"
+
+    client = serve(work, max_kept_size=1.0)
+    places = [client.post("/jobs", files=form(picture())).headers["location"] for _ in range(3)]
+    until(lambda: client.get(places[0]).status_code == 404)
+    until(lambda: client.get(places[2]).json()["state"] == "done")
+    assert client.get(places[1]).status_code == 200

@@ -1,7 +1,9 @@
 """Clients that never come to the point are let go; those that wait for an answer are not."""
 
+import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from httpx2 import Client
 from serving_clients import form, picture, running
 
 from i2l_meshnet.serving import patience
+from i2l_meshnet.serving.app import STATIC
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Job, Workshop
 
@@ -22,6 +25,7 @@ HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server of little patience, whose work takes longer than that."""
     monkeypatch.setattr(patience, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "STALL_SECONDS", 0.3)
 
     def work(job: Job) -> None:
         time.sleep(0.9)
@@ -61,3 +65,47 @@ def test_a_client_that_waits_for_its_answer_gets_it(address: str) -> None:
     with Client(base_url=address) as client:
         for _ in range(2):
             assert client.post("/predict", files=form(picture())).json() == {"done": True}
+
+
+def test_a_client_that_does_not_read_its_answer_is_disconnected(address: str) -> None:
+    place = urlsplit(address)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((place.hostname, place.port))
+        client.sendall(b"GET /static/model-viewer.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1.5)
+        client.settimeout(10)
+        read = 0
+        with contextlib.suppress(ConnectionError):
+            while more := client.recv(100_000):
+                read += len(more)
+    assert read < (STATIC / "model-viewer.min.js").stat().st_size
+
+
+def test_a_client_that_reads_slowly_gets_all_of_it(address: str) -> None:
+    place = urlsplit(address)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect((place.hostname, place.port))
+        client.sendall(b"GET /static/model-viewer.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        read, size = 0, (STATIC / "model-viewer.min.js").stat().st_size
+        while read < size:
+            more = client.recv(100_000)
+            assert more, "it was disconnected"
+            read += len(more)
+            time.sleep(0.005)
+
+
+def test_visitors_of_a_server_that_ends_are_sent_away(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def work(job: Job) -> None:
+        begun.set()
+        while True:
+            time.sleep(0.05)
+            job.report("working", 0.5)
+
+    workshop = Workshop(work, tmp_path, Limits())
+    with running(workshop, Limits()) as address, Client(base_url=address, timeout=60) as client:
+        threading.Thread(target=lambda: (begun.wait(), setattr(workshop, "stopping", True))).start()
+        assert client.post("/predict", files=form(picture())).status_code == 503

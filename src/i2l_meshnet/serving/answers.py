@@ -27,7 +27,7 @@ from i2l_meshnet.prediction.overlay import COLORS
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import Job, Refusal
+from i2l_meshnet.serving.work import NO_SPACE, Job, Refusal
 from i2l_meshnet.video.job import ClipJob, ClipOptions
 from i2l_meshnet.video.source import Clip
 
@@ -216,7 +216,9 @@ def write_zip(files: Sequence[Path], path: Path) -> None:
 
 
 def _refusal(error: UserError, job: Job) -> Refusal:
-    """What is wrong with an upload, told without the place where it was kept."""
+    """What is wrong with an upload, without its path; 507 where the server's disk is full."""
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
+        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for results")
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if isinstance(error, UnknownFormatError):
         status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE

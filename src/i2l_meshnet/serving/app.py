@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-import errno
 import json
+import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
@@ -28,13 +29,15 @@ from i2l_meshnet.serving.answers import Wish, require_readable, write_zip
 from i2l_meshnet.serving.guard import Guard
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.schema import About, Answer, Health, JobStatus, Options, Problem
-from i2l_meshnet.serving.work import Job, Refusal, State, Workshop
+from i2l_meshnet.serving.work import NO_SPACE, Job, Refusal, State, Workshop, stopping
 
 STATIC = Path(str(files("i2l_meshnet.serving") / "static"))
 SWEEP_SECONDS = 1.0
 _FORM_BYTES = 10_000
 """What a form adds to its file: boundaries and headers."""
 _LOOK_SECONDS = 0.05
+_CHECK_THREADS = 4
+"""Uploads that are checked at once. Other work has threads of its own, so a slow check holds up nobody else."""
 
 _UPLOAD = {
     "requestBody": {
@@ -79,6 +82,8 @@ def create_app(
 ) -> ASGIApp:
     """The guarded application. names, token, secure: as `Guard` takes them. It closes the workshop when it ends."""
 
+    checks = ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="upload-check")
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(_sweep(workshop))
@@ -86,6 +91,7 @@ def create_app(
             yield
         finally:
             sweeping.cancel()
+            checks.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(workshop.close)
 
     app = FastAPI(
@@ -128,15 +134,15 @@ def create_app(
     )
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Finds the people of a photo. `Accept: application/zip` gives all files at once, and nothing is kept."""
-        job = await _admitted(request, options, workshop, limits, clips=False)
+        job = await _admitted(request, options, workshop, limits, checks, clips=False)
         try:
-            while job.ended is None and not job.dropped and not await request.is_disconnected():
+            while not (job.ended or job.dropped or workshop.stopping or await request.is_disconnected()):
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
             if job.ended is None:
                 workshop.drop(job)
         if job.state is not State.DONE:
-            raise job.refusal or Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")
+            raise job.refusal or stopping()
         if "application/zip" in request.headers.get("accept", ""):
             return await _zip(job, BackgroundTask(workshop.drop, job))
         return Response(job.answer, media_type="application/json")
@@ -150,7 +156,7 @@ def create_app(
     )
     async def begin(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Takes a photo or a clip and answers at once; ask for the job's state until it is done."""
-        job = await _admitted(request, options, workshop, limits, clips=True)
+        job = await _admitted(request, options, workshop, limits, checks, clips=True)
         return JSONResponse(_status(job, workshop), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
 
     @app.get("/jobs/{identity}", response_model=JobStatus, responses=_GONE)
@@ -221,8 +227,10 @@ async def _zip(job: Job, after: BackgroundTask | None = None) -> Response:
     return FileResponse(path, media_type="application/zip", filename="results.zip", background=after)
 
 
-async def _admitted(request: Request, options: Options, workshop: Workshop, limits: Limits, *, clips: bool) -> Job:
-    """A job whose upload was received and looked at, in the queue. Raises Refusal."""
+async def _admitted(
+    request: Request, options: Options, workshop: Workshop, limits: Limits, checks: ThreadPoolExecutor, *, clips: bool
+) -> Job:
+    """A job in the queue whose upload was received and checked, both within `max_seconds`. Raises Refusal."""
     wish = _wish(options, clips)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -235,10 +243,10 @@ async def _admitted(request: Request, options: Options, workshop: Workshop, limi
         job.folder.mkdir(mode=0o700)
         async with asyncio.timeout(limits.max_seconds):
             await _receive(request, job, limits)
-        await asyncio.to_thread(require_readable, job, limits)
+            await asyncio.get_running_loop().run_in_executor(checks, require_readable, job, limits)
     except BaseException as error:
         workshop.drop(job)
-        refusal = _upload_refusal(error)
+        refusal = stopping() if workshop.stopping else _upload_refusal(error)
         if refusal is None:
             raise
         raise refusal from error
@@ -264,7 +272,10 @@ async def _receive(request: Request, job: Job, limits: Limits) -> None:
                 raise _too_large(limits)
             yield chunk
 
-    form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=8).parse()
+    try:
+        form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=8).parse()
+    except (LookupError, UnicodeError) as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the form names a character set that cannot be read") from error
     try:
         photo = form.get("photo")
         if not isinstance(photo, UploadFile):
@@ -277,8 +288,12 @@ async def _receive(request: Request, job: Job, limits: Limits) -> None:
 
 
 def _store(photo: UploadFile, path: Path) -> None:
-    with path.open("xb") as target:
+    with open(path, "xb", opener=_private) as target:
         shutil.copyfileobj(photo.file, target)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _upload_refusal(error: BaseException) -> Refusal | None:
@@ -290,7 +305,7 @@ def _upload_refusal(error: BaseException) -> Refusal | None:
             return Refusal(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error.message}")
         case ClientDisconnect():
             return Refusal(HTTPStatus.BAD_REQUEST, "the upload broke off")
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case OSError() if error.errno in NO_SPACE:
             return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for uploads")
     return None
 

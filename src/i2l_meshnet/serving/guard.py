@@ -1,5 +1,6 @@
 """What every request passes first: is it meant for this server, sent from its own page, and allowed?"""
 
+import secrets
 from collections.abc import Collection
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
@@ -47,6 +48,8 @@ class Guard:
     def __init__(self, app: ASGIApp, names: Collection[str], token: str | None, secure: bool = False) -> None:
         """names: by which the server may be called, beside localhost. token: None for none. secure: over HTTPS."""
         self._app, self._token, self._secure = app, token, secure
+        self._session = secrets.token_urlsafe(24)
+        """Value of the cookie. Browsers send it to all ports of the host, so it is not the token and ends with us."""
         self._names = {name.lower().rstrip(".") for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +79,7 @@ class Guard:
             hosts[0], headers.get("origin"), headers.get("sec-fetch-site")
         ):
             return _problem(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
-        if self._token is None or scope["path"] in OPEN_PATHS or self._is_token(_sent_token(headers)):
+        if self._token is None or scope["path"] in OPEN_PATHS or self._is_let_in(headers):
             return None
         if scope["path"] == "/" and scope["method"] == "GET":
             return self._enter(scope)
@@ -90,22 +93,21 @@ class Guard:
         if not self._is_token(given):
             return HTMLResponse(_TOKEN_FORM, HTTPStatus.UNAUTHORIZED)
         answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
-        answer.set_cookie(COOKIE, given, httponly=True, samesite="lax", secure=self._secure)
+        answer.set_cookie(COOKIE, self._session, httponly=True, samesite="lax", secure=self._secure)
         return answer
+
+    def _is_let_in(self, headers: Headers) -> bool:
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._is_token(value.strip())
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and is_token(cookie.value, self._session)
 
     def _is_token(self, given: str) -> bool:
         return self._token is not None and is_token(given, self._token)
-
-
-def _sent_token(headers: Headers) -> str:
-    scheme, _, value = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return cookie.value if cookie else ""
 
 
 def _problem(status: HTTPStatus, detail: str) -> JSONResponse:

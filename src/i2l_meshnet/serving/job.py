@@ -5,14 +5,16 @@ import importlib.util
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Literal
 
 from i2l_meshnet import assets
@@ -23,6 +25,14 @@ from i2l_meshnet.serving.answers import Work
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Workshop
 
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: there, leftovers of killed servers stay.
+    fcntl = None
+
+FOLDER_PREFIX = "i2l-meshnet-serve-"
+LOCK = "lock"
 TOKEN_VARIABLE = "I2L_MESHNET_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 _CONNECTIONS = 200
@@ -93,6 +103,14 @@ def run(options: ServeOptions) -> int:
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
         )
+
+        class Server(uvicorn.Server):
+            """Sends visitors away when it is told to end."""
+
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                workshop.stopping = True
+                super().handle_exit(sig, frame)
+
         try:
             config.load()
         except OSError as error:  # SSLError is one
@@ -100,7 +118,7 @@ def run(options: ServeOptions) -> int:
                 f"cannot use {options.certificate} with {options.key}: {error.strerror or error}"
             ) from error
         print(f"serving on {_address(options.host, listener, token, secure)} (Ctrl-C stops it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
     return 0
 
 
@@ -142,27 +160,81 @@ def _listening(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets `kill` unwind what is open, as Ctrl-C does; else it would leave uploads and results behind."""
+    """Within, `kill` and a closed terminal unwind what is open, as Ctrl-C does, so that no results are left behind."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    def hang_up(number: int, _: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers = {signal.SIGTERM: end}
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup ignores it
+        handlers[hangup] = hang_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _work_folder() -> Iterator[Path]:
-    """A folder that only this user can read, for uploads and results; it goes when the server stops."""
+    """A folder for uploads and results that only this user can read; it is removed when the server stops.
+
+    Folders of this user's servers that were killed are removed first.
+    """
     try:
-        folder = tempfile.TemporaryDirectory(prefix="i2l-meshnet-serve-", ignore_cleanup_errors=True)
+        temporary = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
     except OSError as error:
         raise UserError(f"no folder for temporary files: {error.strerror}; name one by TMPDIR") from error
-    with folder as path:
-        yield Path(path)
+    umask = os.umask(0o077)
+    try:
+        with temporary as path, _locked(Path(path)):
+            _remove_leftovers(Path(path).parent)
+            folder = Path(path) / "jobs"
+            folder.mkdir()
+            yield folder
+    finally:
+        os.umask(umask)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a locked file in a folder. The lock ends with the process, however that ends."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        (folder / "new").rename(folder / LOCK)  # never there without its lock
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Removes the folders of this user's servers whose lock nobody holds."""
+    if fcntl is None:
+        return
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            continue
+        try:
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another server is at work in it
+            continue
+        finally:
+            os.close(handle)
 
 
 def _address(host: str, listener: socket.socket, token: str | None, secure: bool) -> str:

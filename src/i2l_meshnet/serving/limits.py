@@ -28,6 +28,8 @@ class Limits:
     """Results are deleted this long after they are ready."""
     max_kept: int = 50
     """Most results kept at once; the oldest are deleted earlier."""
+    max_kept_size: float = 2000.0
+    """Most megabytes of results kept at once; the oldest are deleted earlier."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(Limits):

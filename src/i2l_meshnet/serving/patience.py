@@ -6,6 +6,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 20.0
 """How long a request's first line and headers may take."""
+STALL_SECONDS = 60.0
+"""How long a client may leave an answer unread before it reads some more of it."""
 
 
 class ImpatientProtocol(H11Protocol):
@@ -15,6 +17,7 @@ class ImpatientProtocol(H11Protocol):
     """
 
     _end: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (as uvicorn's)
         """A client is there: its time begins."""
@@ -31,15 +34,31 @@ class ImpatientProtocol(H11Protocol):
         super().on_response_complete()
         self._watch()
 
+    def pause_writing(self) -> None:
+        """The client does not read: its time begins."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads on."""
+        super().resume_writing()
+        self._keep_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._stop()
+        self._keep_reading()
         super().connection_lost(exc)
+
+    def _keep_reading(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
-        elif self._end is None and not self.transport.is_closing():
+        elif self._end is None:  # if it is closing, too: the client may never read the last of its answer
             self._end = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def _stop(self) -> None:

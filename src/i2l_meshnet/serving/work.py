@@ -1,6 +1,7 @@
 """One worker thread, the jobs that wait for it, and the results that are kept for a while."""
 
 import dataclasses
+import errno
 import secrets
 import shutil
 import threading
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from i2l_meshnet.serving.limits import Limits
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Errors of a disk, a quota or a file size limit."""
 
 
 class Refusal(Exception):
@@ -39,7 +43,7 @@ class Job:
 
     folder: the upload before, the results after. upload: where it is put; its own name is never kept. request: what
     was asked for. stage: what is being done, for people to read. share: of the work that is done, 0 to 1. files: of
-    the results, by name. answer: JSON. ended, deadline: on the monotonic clock.
+    the results, by name. answer: JSON. size: of the files, bytes. ended, deadline: on the monotonic clock.
     """
 
     id: str
@@ -50,6 +54,7 @@ class Job:
     share: float = 0.0
     files: dict[str, Path] = dataclasses.field(default_factory=dict)
     answer: bytes = b""
+    size: int = 0
     upload: Path = dataclasses.field(init=False)
     refusal: Refusal | None = None
     ended: float | None = None
@@ -79,6 +84,8 @@ class Workshop:
         self._jobs: dict[str, Job] = {}
         self._discarded: list[Job] = []
         self._closed = False
+        self.stopping = False
+        """Whether the server is about to end: visitors who wait are sent away, so that nobody holds it up."""
 
     def enter(self, request: Any) -> Job:
         """A new job, which holds a place in the queue until it ends or is dropped; its folder is not made yet.
@@ -87,7 +94,7 @@ class Workshop:
         """
         with self._lock:
             if self._closed:
-                raise _stopping()
+                raise stopping()
             if self._unfinished() >= self._limits.max_waiting:
                 raise Refusal(
                     HTTPStatus.SERVICE_UNAVAILABLE, "the server is busy; try again in a moment", retry_after=10
@@ -100,7 +107,7 @@ class Workshop:
         """Puts a job whose upload is there into the queue. Raises Refusal (503) if that is closed."""
         with self._lock:
             if self._closed:
-                raise _stopping()
+                raise stopping()
             self._pool.submit(self._run, job)
 
     def find(self, identity: str) -> Job | None:
@@ -138,8 +145,11 @@ class Workshop:
             self._discarded = [job for job in self._discarded if job not in gone]
             kept = [job for job in self._jobs.values() if job.ended is not None]
             oldest = time.monotonic() - self._limits.keep_seconds
-            for index, job in enumerate(kept):
-                if (job.ended or 0.0) <= oldest or index < len(kept) - self._limits.max_kept:
+            total = 0
+            for number, job in enumerate(reversed(kept), 1):
+                total += job.size
+                too_many = number > self._limits.max_kept or total > self._limits.max_kept_size * 1e6
+                if (job.ended or 0.0) <= oldest or too_many:
                     self._discard(job)
         for job in gone:
             shutil.rmtree(job.folder, ignore_errors=True)
@@ -169,11 +179,14 @@ class Workshop:
         refusal = None
         try:
             self._work(job)
+            job.size = sum(path.stat().st_size for path in job.files.values())
         except Refusal as error:
             # A copy: the error itself keeps alive all that its traceback knows, pictures among it.
             refusal = Refusal(error.status, error.reason, error.retry_after)
         except MemoryError:
             refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "not enough memory for this picture")
+        except OSError as error:
+            refusal = _disk_refusal(error)
         except Exception:  # a fault of ours must not end the thread that everybody waits for
             traceback.print_exc()
             refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
@@ -184,5 +197,13 @@ class Workshop:
             job.ended = time.monotonic()
 
 
-def _stopping() -> Refusal:
+def _disk_refusal(error: OSError) -> Refusal:
+    if error.errno in NO_SPACE:
+        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for results")
+    traceback.print_exc()
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
+
+
+def stopping() -> Refusal:
+    """The answer to visitors of a server that ends."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")
