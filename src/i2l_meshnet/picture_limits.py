@@ -17,8 +17,9 @@ MAX_PARTS = 50_000
 MAX_SLOW_BYTES = 5_000_000
 """Of files that Pillow decodes in Python: run-length encoded BMP, plain PPM."""
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""Neither FF 00, which is data, nor restart markers, of which there may be one for each block."""
+_WITHOUT_LENGTH = {0x01, 0xD8}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 

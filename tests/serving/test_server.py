@@ -301,11 +301,11 @@ def test_a_full_disk_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch
     assert "space" in detail(answer)
 
 
-@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "nonsense"])
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna"])
 def test_a_form_in_a_character_set_that_cannot_be_read_is_a_bad_request(
     client: TestClient, charset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    body = b'--x\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\xff\r\n--x--\r\n'
+    body = b'--x\r\nContent-Disposition: form-data; name="photo"\r\n\r\nxn--a..\r\n--x--\r\n'
     headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
     answer = client.post("/predict", content=body, headers=headers)
     assert answer.status_code == 400

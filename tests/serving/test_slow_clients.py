@@ -14,7 +14,6 @@ from httpx2 import Client
 from serving_clients import form, picture, running
 
 from i2l_meshnet.serving import patience
-from i2l_meshnet.serving.app import STATIC
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.work import Job, Workshop
 
@@ -25,7 +24,6 @@ HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server of little patience, whose work takes longer than that."""
     monkeypatch.setattr(patience, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(patience, "STALL_SECONDS", 0.3)
 
     def work(job: Job) -> None:
         time.sleep(0.9)
@@ -67,33 +65,43 @@ def test_a_client_that_waits_for_its_answer_gets_it(address: str) -> None:
             assert client.post("/predict", files=form(picture())).json() == {"done": True}
 
 
-def test_a_client_that_does_not_read_its_answer_is_disconnected(address: str) -> None:
-    place = urlsplit(address)
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect((place.hostname, place.port))
-        client.sendall(b"GET /static/model-viewer.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        time.sleep(1.5)
-        client.settimeout(10)
-        read = 0
-        with contextlib.suppress(ConnectionError):
-            while more := client.recv(100_000):
-                read += len(more)
-    assert read < (STATIC / "model-viewer.min.js").stat().st_size
+SIZE = 30_000_000
+"""More than the system's buffers of a connection hold."""
 
 
-def test_a_client_that_reads_slowly_gets_all_of_it(address: str) -> None:
-    place = urlsplit(address)
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.connect((place.hostname, place.port))
-        client.sendall(b"GET /static/model-viewer.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        read, size = 0, (STATIC / "model-viewer.min.js").stat().st_size
-        while read < size:
-            more = client.recv(100_000)
-            assert more, "it was disconnected"
+@pytest.fixture
+def large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, bytes]]:
+    """The port of a server that disconnects clients who read nothing for 0.3 s, and a request for `SIZE` bytes."""
+    monkeypatch.setattr(patience, "STALL_SECONDS", 0.3)
+
+    def work(job: Job) -> None:
+        path = job.folder / "result"
+        path.write_bytes(bytes(SIZE))
+        job.files, job.answer = {"result": path}, b"{}"
+
+    with running(Workshop(work, tmp_path, Limits()), Limits()) as address, Client(base_url=address) as client:
+        place = client.post("/jobs", files=form(picture())).headers["location"]
+        while client.get(place).json()["state"] != "done":
+            time.sleep(0.02)
+        request = f"GET {place}/files/result HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        yield urlsplit(address).port or 0, request.encode()
+
+
+def received(port: int, request: bytes, silence: float) -> int:
+    """How many bytes a client gets that reads nothing for `silence` seconds after its request."""
+    read = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client, contextlib.suppress(ConnectionError):
+        client.sendall(request)
+        time.sleep(silence)
+        while more := client.recv(1_000_000):
             read += len(more)
-            time.sleep(0.005)
+    return read
+
+
+def test_a_client_that_does_not_read_its_answer_is_disconnected(large_file: tuple[int, bytes]) -> None:
+    port, request = large_file
+    assert received(port, request, 2.0) < SIZE
+    assert received(port, request, 0.0) > SIZE
 
 
 def test_visitors_of_a_server_that_ends_are_sent_away(tmp_path: Path) -> None:
