@@ -1,0 +1,20 @@
+"""Behaviour that must survive a rebuild, as numbers and structure. `pytest tests/characterisation --remake` keeps anew.
+
+Kept results are in `goldens/`, each with the commit, processor and versions that made it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import golden
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--remake", action="store_true", help="keep the results instead of comparing them")
+
+
+@pytest.fixture
+def compare(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`golden.compare`: (name, result, tolerances)."""
+    return functools.partial(golden.compare, remake=request.config.getoption("--remake"))
