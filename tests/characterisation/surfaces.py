@@ -1,15 +1,49 @@
 """Everything that these tests take from the project: what moves is changed here and nowhere else.
 
-Most of it is public (docs/architecture.md). What is not, stands at the end.
+Most of it is public (docs/architecture.md). What is not is in `slim_networks`, `pretend_assets`, `asset` and what
+follows them.
 """
 
+import dataclasses
+import functools
+import sys
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pytest
+import torch
 
+from i2l_meshnet import assets
+from i2l_meshnet.bodies import load_body
+from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.cli import main
+from i2l_meshnet.data.dataset import PersonDataset, Sample
+from i2l_meshnet.data.mixture import EpochSampler, Mixture, union_skeleton
+from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import transform_points
+from i2l_meshnet.models.assembly import build
+from i2l_meshnet.models.hand import GRID as HAND_GRID
+from i2l_meshnet.models.hand import hand_config
+from i2l_meshnet.models.keypoint import GRID as KEYPOINT_GRID
+from i2l_meshnet.models.keypoint import keypoint_config
+from i2l_meshnet.models.mediapipe import Landmarks, crop_around
+from i2l_meshnet.synthetic.cameras import ViewSampler
+from i2l_meshnet.synthetic.detections import DetectionBank
+from i2l_meshnet.synthetic.hands import HandBank, HandSampler
+from i2l_meshnet.synthetic.pictures import PictureMix
+from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
+from i2l_meshnet.synthetic.samples import BodySampler
+from i2l_meshnet.synthetic.shapes import ShapeSampler
+from i2l_meshnet.training.hand_samples import HandLiftingSampler
+from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, start_heads
+from i2l_meshnet.training.lifting_samples import LiftingSampler
 
 ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT / "tests" / name) for name in ("training", "synthetic")]
+from test_pictures import make_maker  # noqa: E402
+from tiny_training import slim_networks as slim_networks  # noqa: E402
 EXAMPLES = ROOT / "examples"
 
 LAB_COMMANDS = ("lift", "lift-hand", "synthesize")
@@ -17,6 +51,8 @@ lab_main = main
 """The command line that knows `LAB_COMMANDS`."""
 GONE_COMMANDS: tuple[str, ...] = ()
 """Commands that were and are no more."""
+MOVED_MODULES: dict[str, str] = {}
+"""Old → new name of modules that the docs import and that have moved on purpose."""
 
 
 def meshnet(*arguments: object) -> None:
@@ -33,3 +69,123 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         (lab_main if words[:1] and words[0] in LAB_COMMANDS else main)([*words, "--help"])
     assert leaving.value.code == 0
     return capsys.readouterr().out
+
+
+def pretend_assets(monkeypatch: pytest.MonkeyPatch, known: dict[str, Path]) -> None:
+    """The project finds these assets where `known` says, without fetching them."""
+    monkeypatch.setattr(assets, "ensure", known.__getitem__)
+    monkeypatch.setattr(assets, "find", known.get)
+
+
+def asset(name: str) -> Path:
+    """A fetched asset; the test is skipped if it has not been fetched."""
+    found = assets.find(name)
+    if found is None:
+        pytest.skip(f"the asset has not been fetched: run `i2l-meshnet assets {name}`")
+    return found
+
+
+# Lifting: from here on, what i2l_lab will hold.
+
+
+@dataclasses.dataclass(frozen=True)
+class LiftingRun:
+    """A training of small lifting parts. state: file that it saves to."""
+
+    trainer: LiftingTrainer
+    state: Path
+
+    def train(self, until: int) -> list[dict[str, float]]:
+        """Trains up to a step, and saves; the mean losses of every second step."""
+        rows: list[dict[str, float]] = []
+        self.trainer.run(rows.append, every=2, save_to=self.state, until=until)
+        return rows
+
+    def resume(self) -> None:
+        self.trainer.resume(self.state)
+
+
+SETTINGS = LiftingOptions(steps=20, batch=32, detected=0.25, warmup=4, workers=0, weight_decay=0.5, average=0.9)
+SIZES = {"joint_hidden": 8, "joint_channels": 2, "mesh_rank": 16, "mesh_hidden": 8, "mesh_channels": 2}
+
+
+@functools.cache
+def body_sampler() -> BodySampler:
+    """People without assets: procedural poses."""
+    body = load_body("anny")
+    return BodySampler(PoseSampler(body, PoseBank.build(body, None, procedural=300)), ShapeSampler(body, size=64), ViewSampler(body))
+
+
+@functools.cache
+def lifting_sampler() -> LiftingSampler:
+    """With a bank of detections that are two pixels off."""
+    body, people = load_body("anny"), body_sampler()
+    assert isinstance(body, AnnyBody)
+    sample = people.sample(40, torch.Generator().manual_seed(1))
+    camera = Camera(sample.camera.focal * 0.4, torch.tensor([96.0, 128.0]).expand(40, 2))
+    pixels = camera.project(sample.mesh.vertices)
+    depth = sample.mesh.joints[:, body.skeleton.root_index, 2]
+    vertices = torch.cat([pixels, sample.mesh.vertices[..., 2:] - depth[:, None, None]], 2)
+    generator = torch.Generator().manual_seed(2)
+    found = rendered_keypoints() @ pixels + 2 * torch.randn(40, 26, 2, generator=generator)
+    keypoints = torch.cat([found, 0.2 + 0.7 * torch.rand(40, 26, 1, generator=generator)], 2)
+    bank = DetectionBank(keypoints, vertices, depth, camera, sample.params)
+    return LiftingSampler(body, KEYPOINT_GRID, people, bank, seed=3)
+
+
+@functools.cache
+def hand_sampler() -> HandLiftingSampler:
+    """With a bank of landmarks that are two pixels off, their depths halved."""
+    body = load_body("anny-hand")
+    assert isinstance(body, AnnyBody)
+    hands = HandSampler(body, shapes=16)
+    drawn = hands.sample(120, torch.Generator().manual_seed(0))
+    crop = crop_around(drawn.camera.project(drawn.mesh.joints))
+    zoom = crop.affine[..., :2].det().sqrt()[:, None]
+    camera = Camera(drawn.camera.focal * zoom, transform_points(crop.affine, drawn.camera.center[:, None])[:, 0])
+    joints = drawn.mesh.joints
+    flat = camera.project(joints) + torch.tensor([2.0, 0.0])
+    depth = (joints[..., 2:] - joints[:, :1, 2:]) * camera.focal[:, :1, None] / joints[:, :1, 2:] / 2
+    presence = torch.linspace(0.3, 1, 120)
+    found = Landmarks(torch.cat([flat, depth], -1), presence, presence, joints - joints.mean(1, keepdim=True))
+    return HandLiftingSampler(body, HAND_GRID, hands, HandBank(found, drawn.params, camera), seed=4)
+
+
+def lifting(state: Path) -> LiftingRun:
+    """The default network's training, with small parts."""
+    sampler, body = lifting_sampler(), lifting_sampler().body
+    torch.manual_seed(0)
+    network = build(keypoint_config(body, width=32, blocks=1, **SIZES), body)
+    start_heads(network, sampler)
+    return LiftingRun(LiftingTrainer(network, body, sampler, SETTINGS), state)
+
+
+def hand_lifting(state: Path) -> LiftingRun:
+    """The hand network's training, with small parts."""
+    sampler, body = hand_sampler(), hand_sampler().body
+    torch.manual_seed(0)
+    network = build(hand_config(body, width=48, blocks=1, **SIZES), body)
+    start_heads(network, sampler)
+    return LiftingRun(LiftingTrainer(network, body, sampler, dataclasses.replace(SETTINGS, detected=0.5)), state)
+
+
+def published_mixture(root: Path, epoch: int) -> Sample:
+    """The first eight samples of an epoch of Human3.6M and MuCo beside MS-COCO, augmented."""
+    sources = [open_source(ADAPTERS[name], name, root, "train") for name in ("Human36M", "MuCo", "MSCOCO")]
+    union = union_skeleton([source.table.skeleton for source in sources])
+    sets = [PersonDataset(source, union, augment=True, seed=2, number=i) for i, source in enumerate(sources)]
+    mixture = Mixture([sets[:2], sets[2:]], seed=2)
+    return mixture.__getitems__(list(EpochSampler(len(mixture), epoch, seed=2))[:8])
+
+
+def stand_in_pictures(monkeypatch: pytest.MonkeyPatch, seed: int, count: int) -> list[dict[str, Any]]:
+    """Synthetic pictures, with the stand-ins for clothes and backgrounds of the tests of `synthesize`."""
+    body = load_body("anny")
+    maker = make_maker(body, body_sampler(), PictureMix(), monkeypatch)
+    found = []
+    for index in range(count):
+        picture = maker.make(seed, index)
+        pixels = cv2.imdecode(picture.jpeg, cv2.IMREAD_COLOR)
+        truth = {name: getattr(picture, name) for name in ("joints", "box", "focal", "center")}
+        found.append({"pixels": pixels, **truth, "translation": picture.params.translation})
+    return found

@@ -25,3 +25,24 @@ def test_a_photo_of_three_people_with_hands(compare: Callable[..., None], tmp_pa
     found = folder(tmp_path / "out")
     assert len(found["three.json"]["people"]) == 4  # A picture on the wall is the fourth.
     compare("photo", found, TOLERANCES)
+
+
+def test_a_table_of_given_boxes(compare: Callable[..., None], tmp_path: Path) -> None:
+    photo = three_people(tmp_path / "three.png")
+    (tmp_path / "boxes.json").write_text(json.dumps([[30, 20, 250, 440], [345.5, 30, 260, 430.25]]))
+    options = ("--boxes", tmp_path / "boxes.json", "--fov", 40, "--max-people", 2, "--batch-size", 1)
+    meshnet("predict", photo, "--parquet", tmp_path / "table", "--device", "cpu", *options)
+    (part,) = (tmp_path / "table").glob("*.parquet")
+    found = read_parquet(part)
+    for row in found["rows"]:
+        row["picture"] = Path(row["picture"]).name
+    compare("table", found, TOLERANCES)
+
+
+@pytest.mark.parametrize("smooth", ["one-euro", "offline"])
+def test_a_clip(smooth: str, compare: Callable[..., None], tmp_path: Path) -> None:
+    film = clip(tmp_path / "walk.mkv")
+    options = ["--smooth", smooth, "--formats", "glb", "bvh", "--device", "cpu", "--detect-every", 8]
+    options += ["--save-vertices"] if smooth == "one-euro" else ["--no-pictures"]
+    meshnet("predict", film, "--out", tmp_path / "out", *options)
+    compare(f"clip_{smooth}", folder(tmp_path / "out"), TOLERANCES)

@@ -56,6 +56,19 @@ def test_the_letterbox_is_bgr_on_grey() -> None:
     assert (blob[0, :, 208:] == PAD_VALUE).all()
 
 
+@pytest.mark.parametrize("side", [1664, 640, 104])
+def test_the_letterbox_mixes_pixels(side: int) -> None:
+    """Stripes of one pixel become grey where the picture shrinks; where it grows, there is grey between them."""
+    found = detector([])
+    picture = np.zeros((side, side, 3), np.uint8)
+    picture[:, ::2] = 200
+    found(picture)
+    blob = found._session.blob[0, 0]  # pyright: ignore
+    assert ((blob > 20) & (blob < 180)).mean() > 0.4
+    if side > 2 * 416:
+        np.testing.assert_allclose(blob, 100, atol=1)
+
+
 @pytest.mark.parametrize("shape", [(2, 5000, 3), (5000, 2, 3), (2, 2, 3)])
 def test_odd_pictures_go_through(shape: tuple[int, int, int]) -> None:
     found = detector([])

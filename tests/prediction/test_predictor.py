@@ -137,6 +137,27 @@ def test_a_body_cut_by_the_border_is_placed_by_what_is_seen(
     assert float((whole.parametric_mesh.vertices - truth.mesh.vertices).norm(dim=-1).mean()) > 0.01
 
 
+def test_a_body_almost_outside_is_placed_by_all_of_it(
+    network: TruthNetwork, anny: Body, scenes: list[Scene]
+) -> None:
+    """The little that the picture shows may be wrong: under a tenth of the surface does not decide."""
+    truth, pixels = scenes[0].people[0], scenes[0].pixels
+    ready = prepare_box(torch.tensor(truth.box), 900, 700, network.grid.crop_size)
+    assert ready is not None
+    x, y, w, h = ready.tolist()
+    crop = make_crop(ready, 900.0, network.grid.crop_size)
+    edge = int(truth.box[1] + truth.box[3] * 0.08)
+    vertices = network.rows.vertices.clone()
+    inside = crop.to_image(network.grid.decode(vertices[0])[0])[:, 1] <= edge
+    assert 20 < int(inside.sum()) < 0.3 * len(inside)
+    vertices[0, inside, 0] *= 1.2
+    network.rows = dataclasses.replace(network.rows, vertices=vertices)
+    box = PersonBox((x, y, w, h), prepared=True)
+    (person,) = MeshPredictor(network, anny).predict_batch([pixels[:edge]], [[box]], [scenes[0].camera])[0]
+    assert person.parametric_mesh is not None
+    assert float((person.parametric_mesh.vertices - truth.mesh.vertices).norm(dim=-1).mean()) < 0.02
+
+
 def test_pictures_of_all_kinds(predictor: MeshPredictor, scenes: list[Scene]) -> None:
     boxes = scenes[0].boxes
     from_array = predictor(scenes[0].pixels, boxes=boxes).arrays()

@@ -21,7 +21,7 @@ from i2l_meshnet.synthetic.samples import BodySampler
 from i2l_meshnet.synthetic.shapes import ShapeSampler
 from i2l_meshnet.training import lifting
 from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, lifting_losses, start_heads, surface_basis
-from i2l_meshnet.training.lifting_samples import LiftingSampler
+from i2l_meshnet.training.lifting_samples import LiftingSampler, NoiseOptions
 
 OPTIONS = LiftingOptions(steps=4, batch=32, warmup=2, workers=0)
 
@@ -176,3 +176,39 @@ def test_a_file_that_is_no_state_is_refused(body: AnnyBody, sampler: LiftingSamp
     torch.save({"step": 3}, path)
     with pytest.raises(FileError, match="no state of this training"):
         trainer(body, sampler).resume(path)
+
+
+def test_rows_are_trained_by_their_coefficients_in_the_basis(body: AnnyBody, sampler: LiftingSampler):
+    training = trainer(body, sampler, dataclasses.replace(OPTIONS, clip=1e9))
+    training.train_step(sampler.batch(0, 32, 0.25))
+    for row, coefficients in zip(training.rows, training.coefficients, strict=True):
+        assert row.grad is not None
+        assert coefficients.grad is not None
+        torch.testing.assert_close(coefficients.grad, training.basis.T @ row.grad)
+        torch.testing.assert_close(row.detach(), training.basis @ coefficients.detach())
+
+
+def test_biases_and_norms_do_not_decay(body: AnnyBody, sampler: LiftingSampler):
+    """Adam moves a parameter by the learning rate at most; decay by 100 times the rate shrinks a matrix by a tenth."""
+    rate = 1e-3
+    training = trainer(body, sampler, dataclasses.replace(OPTIONS, learning_rate=rate, weight_decay=100.0, warmup=1))
+    before = [parameter.detach().clone() for parameter in training.trained]
+    training.train_step(sampler.batch(0, 32, 0.25))
+    for old, new in zip(before, training.trained, strict=True):
+        if old.ndim <= 1:
+            assert float((new - old).abs().max()) < 1.1 * rate
+        elif float(old.norm()) > 1:
+            assert float((new.detach() - 0.9 * old).abs().max()) < 1.1 * rate
+
+
+def test_what_lies_outside_the_crop_is_seen_unsurely(body: AnnyBody, sampler: LiftingSampler):
+    """Bodies reach beyond crops of cut boxes; keypoints that are not moved tell where they truly lie."""
+    still = NoiseOptions(least=0, most=0, clean=1, jitter=0, build=0, head=0, hips=0, feet=0, lost=0, lost_more=0)
+    batch = LiftingSampler(body, GRID, sampler.people, sampler.bank, still, seed=3).batch(0, 256, 0.0)
+    x, y, confidence = batch.keypoints.unbind(-1)
+    height, width = GRID.crop_size
+    outside = (x < -4) | (y < -4) | (x > width + 4) | (y > height + 4)
+    assert outside.sum() > 50
+    assert float(confidence[outside].max()) <= 0.3
+    # The bank's detections have 0.7.
+    assert float(confidence[~outside].median()) >= 0.7

@@ -80,8 +80,8 @@ def test_parameter_stage_starts_from_the_lixel_snapshot_and_leaves_it_alone(tmp_
 
 
 def test_accumulated_batches_equal_one_big_batch(tmp_path: Path) -> None:
-    # Five samples: a whole step and a smaller one, in which every sample counts alike too.
-    frozen = {"batchnorm": "frozen", "end_epoch": 1, "pictures": 5, "learning_rate": 1e-6}
+    # Seven samples: a step of two batches of two, and one of a batch of two and a batch of one.
+    frozen = {"batchnorm": "frozen", "end_epoch": 1, "pictures": 7, "learning_rate": 1e-6}
     big = tiny_options(tmp_path / "big", {**frozen, "batch": 4})
     small = tiny_options(tmp_path / "small", {**frozen, "batch": 2, "accumulate": 2})
     for options in (big, small):

@@ -93,6 +93,19 @@ def test_whom_the_detector_never_finds_again_is_given_up(toy: Body) -> None:
     assert not seen[-1]
 
 
+@pytest.mark.parametrize(("jump", "replaced"), [(0.45, True), (0.15, False)])
+def test_a_detection_replaces_a_box_that_has_drifted_away(toy: Body, jump: float, replaced: bool) -> None:
+    """Somebody who stood still jumps aside, by a share of their box's width, when it is the detector's turn."""
+    still = Stage(toy, [standing(0)])
+    x, _, width, _ = still.box(still.meshes(0)[0])
+    metres = jump * width / float(CAMERA.focal[0]) * 6
+    stage = Stage(toy, [Walker(lambda time: (metres if time > 0.45 else 0.0, 0, 6))])
+    seen = follow(make_tracker(stage, CAMERA, SIZE, detect_every=10), 0, 11)
+    left = float(seen[10][0].box[0])
+    assert stage.detections == [0, 0.5]
+    assert left == pytest.approx(x + jump * width if replaced else x, abs=1.5)
+
+
 def test_without_a_detector_the_whole_picture_is_where_it_begins(toy: Body) -> None:
     stage = Stage(toy, [standing(0.2)])
     stage.detector = None

@@ -1,0 +1,121 @@
+"""What users write: options of every command, names of the Python interface. Wording is free, all else is not."""
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from surfaces import GONE_COMMANDS, LAB_COMMANDS, MOVED_MODULES, ROOT, help_of
+
+import i2l_meshnet
+
+NONE_TYPE = "{None}"
+
+
+def options(text: str) -> dict[str, list[str]]:
+    """Name → type, and default or "required", of the options and positionals that a help text describes."""
+    body = re.sub(r"^[│╭╰].*?(?=\s)|[│╮╯]\s*$", " ", text, flags=re.MULTILINE)
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in body.splitlines():
+        start = re.match(r"\s{1,3}((?:-{1,2}[\w.-]+(?: [^\s,]+)?(?:, )?)+|[A-Z{\[][A-Z{}\w,|.\[\] -]*?)(?:\s{2,}|\s*$)", line)
+        if start and (start[1].startswith("-") or re.match(r"[A-Z{\[]", start[1])):
+            words = line.strip()
+            name = re.split(r"\s{2,}", words)[0]
+            kind = ""
+            if " " in name and not name.startswith("["):
+                *_, last = name.split(", ")
+                kind = last.partition(" ")[2]
+            key = ", ".join(sorted(part.split(" ")[0] for part in name.split(", ")))
+            name = key
+            found[name] = [kind.strip(), ""]
+        ending = re.search(r"\((?:default: (.*)|(required)|repeatable.*)\)\s*$", line)
+        if ending and name:
+            found[name][1] = ending[2] or (ending[1] or "").strip()
+    found.pop("--help, -h", None)
+    return found
+
+
+def subcommands(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Name → options of a command and of all below it."""
+    text = help_of(command, capsys)
+    below = re.search(r"\[-h\][^\n]*? \{([\w,-]+)\}\s*$", text.split("\n\n")[0])
+    found = {command: options(text)}
+    for name in below[1].split(",") if below else ():
+        found |= subcommands(f"{command} {name}".strip(), capsys)
+    return found
+
+
+def test_options_of_all_commands(
+    compare: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, types and defaults, as --help tells them."""
+    monkeypatch.setenv("COLUMNS", "400")
+    found: dict[str, Any] = {}
+    for command in sorted({*i2l_meshnet_commands(capsys), *LAB_COMMANDS}):
+        found |= subcommands(command, capsys)
+    found = {name: given for name, given in found.items() if name.split(" ")[0] not in GONE_COMMANDS}
+    assert len(found["predict"]) > 30
+    assert found["predict"]["--fov"] == ["{None}|FLOAT", "None"]
+    compare("options", found, [])
+
+
+def i2l_meshnet_commands(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    below = re.search(r"\{([\w,-]+)\}", help_of("", capsys))
+    assert below is not None
+    return below[1].split(",")
+
+
+def signature(value: Any) -> Any:
+    """Names and plain defaults of what a function or class takes; of a class, its public members too."""
+    try:
+        given = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        given = ()
+    taken = [
+        f"{one.name}={one.default!r}"
+        if isinstance(one.default, bool | int | float | str | tuple | None) and one.default is not one.empty
+        else one.name
+        for one in given
+    ]
+    if not inspect.isclass(value):
+        return taken
+    inherited = {name for base in value.__mro__ if not base.__module__.startswith("i2l") for name in vars(base)}
+    members = sorted(name for name in dir(value) if not name.startswith("_") and name not in inherited)
+    return {"takes": taken, "members": members}
+
+
+def test_public_names(compare: Callable[..., None]) -> None:
+    assert sorted(i2l_meshnet.__all__) == [*i2l_meshnet.__all__]
+    compare("public_names", {name: signature(getattr(i2l_meshnet, name)) for name in i2l_meshnet.__all__}, [])
+
+
+def documented() -> list[str]:
+    """`module:name` of all that README, docs and notebooks import from the project."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    found = set()
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        if page.suffix == ".ipynb":
+            cells = json.loads(text)["cells"]
+            text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for module, names in re.findall(r"^[ >]*from (i2l_meshnet[\w.]*) import \(?([\w, \n]+)", text, re.MULTILINE):
+            first = names if "(" in text[text.find(f"from {module} import") :][: len(module) + 14] else names.split("\n")[0]
+            found |= {f"{module}:{name.strip().split(' ')[0]}" for name in first.split(",") if name.strip()}
+        found |= {":".join(pair) for pair in re.findall(r"`(i2l_meshnet[\w.]*)\.(\w+)\(", text)}
+    return sorted(found)
+
+
+def test_what_the_docs_import_is_there(compare: Callable[..., None], request: pytest.FixtureRequest) -> None:
+    """What the docs imported when it was kept can be imported still, and what they import now."""
+    if request.config.getoption("--remake"):
+        compare("documented_names", documented(), [])
+    kept = json.loads((Path(__file__).parent / "goldens" / "documented_names.json").read_text())["result"]
+    assert len(kept) > 3
+    for entry in {*kept, *documented()}:
+        module, _, name = entry.partition(":")
+        assert hasattr(importlib.import_module(MOVED_MODULES.get(module, module)), name), entry

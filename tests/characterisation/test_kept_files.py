@@ -1,0 +1,187 @@
+"""Files that an earlier commit wrote: a checkpoint, a training's state, a clip half done, results. They can be read on.
+
+They are in `kept/`, made by `--remake`; networks are tiny ones of the toy body.
+"""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from golden import Tolerance
+from scenes import clip, example
+from surfaces import asset, meshnet, slim_networks
+from test_training import log
+from written import READERS, folder
+
+import i2l_meshnet
+from i2l_meshnet.cli import main
+
+KEPT = Path(__file__).parent / "kept"
+WEIGHTS = "toy.safetensors"
+STATE = "state_param_00000009.pt"
+RECIPE: tuple[object, ...] = ("tiny-param", "--first-epoch", 1, "--end-epoch", 4, "--crop", 32, "--pictures", 8)
+RECIPE += ("--ema", 0.9, "--device", "cpu", "--workers", 0, "--log-every", 1, "--no-tensorboard")
+CLOSE = [Tolerance(r"\.mp4/means", 4.0), Tolerance(".*", 2e-3, 5e-3)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks(widths=(2, 3, 4, 5), channels=4):
+        yield
+
+
+def film_options(out: Path | str) -> tuple[object, ...]:
+    """Of a clip whose two people stand in given boxes; paths are relative, as they are part of what is kept."""
+    options = ("--weights", WEIGHTS, "--boxes", "boxes.json", "--no-detect", "--formats", "bvh", "--max-side", 64)
+    return ("predict", "walk.mp4", "--out", out, "--device", "cpu", "--no-pictures", *options)
+
+
+@pytest.fixture(scope="module")
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of kept files; they are made here if asked for."""
+    if request.config.getoption("--remake"):
+        shutil.rmtree(KEPT, ignore_errors=True)
+        KEPT.mkdir()
+        _make(tmp_path_factory.mktemp("kept"))
+    return KEPT
+
+
+def _make(work: Path) -> None:
+    run = ("--data", work / "data", "--out", work / "train")
+    meshnet("train", "tiny", *RECIPE[5:], "--end-epoch", 1, *run)
+    meshnet("train", *RECIPE, *run, "--max-steps", 9)
+    models = work / "train" / "model_dump"
+    shutil.copy(models / STATE, KEPT)
+    # Of the parameter stage's second epoch, so that both meshes are there.
+    shutil.copy(models / "snapshot_2.safetensors", KEPT / WEIGHTS)
+    shutil.copy(work / "train" / "log" / "param.csv", KEPT)
+
+    picture = example("standing_garden", 96)
+    with av.open(KEPT / "walk.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=20, options={"crf": "30"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(70):
+            left = round(number / 70 * (picture.shape[1] - 64)) if picture.shape[1] > 64 else 0
+            pixels = cv2.resize(picture[number // 4 : number // 4 + 64, left : left + 64], (64, 64))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="bgr24")))
+        container.mux(stream.encode())
+    (KEPT / "boxes.json").write_text("[[2, 2, 30, 60], [30, 4, 32, 56]]\n")
+    unfinished = KEPT / "walk.unfinished"
+    first = unfinished / "seen_000000.npz"
+
+    def stop() -> None:
+        while not first.exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    here = Path.cwd()
+    os.chdir(KEPT)
+    watch = threading.Thread(target=stop, daemon=True)
+    watch.start()
+    try:
+        assert main([str(word) for word in film_options(".")]) == 130
+    finally:
+        os.chdir(here)
+    for path in unfinished.iterdir():
+        if path not in (first, unfinished / "facts.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    asset("detector")
+    assert cv2.imwrite(str(work / "photo.png"), example("standing_phone", 400))
+    shared = ("--device", "cpu", "--no-pictures", "--out", work / "results")
+    meshnet("predict", work / "photo.png", "--hands", "--formats", "obj", *shared)
+    meshnet("predict", clip(work / "film.mkv", 8), "--formats", "bvh", *shared)
+    for name in ("photo.json", "photo.npz", "film.json", "film_person_00.npz"):
+        shutil.copy(work / "results" / name, KEPT)
+
+
+def test_a_checkpoint(kept: Path, compare: Callable[..., None], tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "photo.png"), example("standing_jacket", 160))
+    weights = kept / WEIGHTS
+    given = ("--weights", weights, "--no-detect", "--no-pictures", "--formats", "obj", "glb", "--device", "cpu")
+    meshnet("predict", tmp_path / "photo.png", "--out", tmp_path / "out", *given)
+    compare("kept_checkpoint", folder(tmp_path / "out"), CLOSE)
+    predictor = i2l_meshnet.MeshPredictor.load(weights, "cpu", detect=False)
+    assert len(predictor(tmp_path / "photo.png")) == 1
+
+
+def test_a_training_state(kept: Path, compare: Callable[..., None], tmp_path: Path) -> None:
+    models = tmp_path / "train" / "model_dump"
+    models.mkdir(parents=True)
+    (tmp_path / "train" / "log").mkdir()
+    shutil.copy(kept / STATE, models)
+    shutil.copy(kept / "param.csv", tmp_path / "train" / "log")
+    meshnet("train", *RECIPE, "--data", tmp_path / "data", "--out", tmp_path / "train", "--continue")
+    rows = log(tmp_path / "train" / "log" / "param.csv")
+    steps = [row["step"] for row in rows if row["loss"] != ""]
+    assert steps == list(range(min(map(int, steps)), 13))
+    assert torch.load(models / "state_param_00000012.pt", weights_only=True)["position"]["step"] == 12
+    compare("kept_state", rows, [Tolerance("MPJPE", 5.0, 0.02), Tolerance(".*", 2e-3, 0.02)])
+
+
+def test_a_clip_half_done(
+    kept: Path, compare: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first 64 frames are not looked at again: a mark that they bear is in the results."""
+    for name in ("walk.mp4", WEIGHTS, "boxes.json"):
+        shutil.copy(kept / name, tmp_path)
+    shutil.copytree(kept / "walk.unfinished", tmp_path / "walk.unfinished")
+    film, facts = tmp_path / "walk.mp4", tmp_path / "walk.unfinished" / "facts.json"
+    # The place and time of the clip's file, and the software's version, are other ones here.
+    content: dict[str, Any] = json.loads(facts.read_text())
+    status = film.stat()
+    content["clip"] = [str(film.resolve()), status.st_size, status.st_mtime_ns]
+    content["version"] = version("i2l-meshnet")
+    facts.write_text(json.dumps(content, sort_keys=True))
+    seen = tmp_path / "walk.unfinished" / "seen_000000.npz"
+    with np.load(seen) as arrays:
+        marked = {**arrays, "column_box": arrays["column_box"] + 1000}
+    np.savez(seen, **marked)
+    monkeypatch.chdir(tmp_path)
+    meshnet(*film_options("."))
+    tracks = [READERS[".npz"](path) for path in sorted(tmp_path.glob("walk_person_*.npz"))]
+    assert tracks
+    for track in tracks:
+        early = track["frame"] < 64
+        assert early.any()
+        assert (track["box"][early, 0] > 500).all()
+        assert (track["box"][~early, 0] < 500).all()
+    compare("kept_clip", {"tracks": tracks, "record": READERS[".json"](tmp_path / "walk.json")}, CLOSE)
+
+
+@pytest.mark.parametrize("name", ["photo.json", "photo.npz", "film_person_00.npz", "film.json"])
+def test_results(name: str, kept: Path, compare: Callable[..., None], tmp_path: Path) -> None:
+    for ending in ("glb", "bvh"):
+        meshnet("rig", kept / name, "--out", tmp_path / f"rigged.{ending}")
+    compare(f"kept_{name.replace('.', '_')}", folder(tmp_path), CLOSE)
+
+
+def test_a_track(kept: Path, compare: Callable[..., None]) -> None:
+    track = i2l_meshnet.PersonTrack.load(kept / "film_person_00.npz")
+    values = {name: getattr(track, name) for name in ("body", "time", "frame", "joints", "pose", "shape", "bridged")}
+    compare("kept_track", values, CLOSE)
+
+
+def test_finished_results_are_left_alone(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv2.imwrite(str(tmp_path / "photo.png"), example("standing_phone", 400))
+    (tmp_path / "out").mkdir()
+    for name in ("photo.json", "photo.npz"):
+        shutil.copy(kept / name, tmp_path / "out")
+    before = (tmp_path / "out" / "photo.json").read_bytes()
+    meshnet("predict", tmp_path / "photo.png", "--out", tmp_path / "out", "--no-detect", "--device", "cpu")
+    assert (tmp_path / "out" / "photo.json").read_bytes() == before
+    assert len([*(tmp_path / "out").iterdir()]) == 2

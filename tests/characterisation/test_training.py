@@ -1,0 +1,84 @@
+"""Twenty steps of each training: stopped and continued, it ends with the same bytes; its losses stay what they were."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden import Tolerance
+from surfaces import LiftingRun, hand_lifting, lifting, meshnet, slim_networks
+from written import read_csv
+
+STEPS = 20
+# Twenty steps of Adam, each of which builds on the rounding of those before.
+LOSSES = [Tolerance(".*", 2e-3, 0.02)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim() -> Iterator[None]:
+    with slim_networks():
+        yield
+
+
+def content(state: Path) -> Any:
+    return torch.load(state, weights_only=True)
+
+
+def log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a training's log, without its speed."""
+    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in read_csv(path)]
+
+
+def structure(value: Any) -> Any:
+    """Names, shapes and kinds of a state's tensors; its plain values."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, dict):
+        return {str(key): structure(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [structure(item) for item in value]
+    return 0.0 if isinstance(value, float) and not math.isinf(value) else value
+
+
+def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Path) -> None:
+    # 29 pictures: the last of the five steps of an epoch is one of 3 + 2, in which each counts alike.
+    shared: list[object] = ["--pictures", 29, "--batch", 3, "--accumulate", 2, "--ema", 0.99, "--clip", 5, "--crop", 32]
+    shared += ["--device", "cpu", "--workers", 0, "--log-every", 1, "--save-every", 4, "--no-tensorboard"]
+    for recipe, epochs in (("tiny", (0, 4)), ("tiny-param", (4, 8))):
+        span = ("--first-epoch", epochs[0], "--end-epoch", epochs[1], "--decay-epochs", epochs[0] + 2)
+        for name, stops in (("whole", (0,)), ("halves", (7, 0))):
+            for stop in stops:
+                run = ("--data", tmp_path / "data", "--out", tmp_path / name, "--max-steps", stop)
+                going_on = [] if stop == stops[0] else ["--continue"]
+                meshnet("train", recipe, *shared, *span, *run, *going_on)
+        models = [tmp_path / name / "model_dump" for name in ("whole", "halves")]
+        written = [{path.name: path.read_bytes() for path in place.iterdir()} for place in models]
+        stage = "lixel" if recipe == "tiny" else "param"
+        state = f"state_{stage}_{STEPS:08d}.pt"
+        assert written[0][state] == written[1][state]
+        for snapshot in (f"snapshot_{epochs[1] - 1}.safetensors", f"best_{stage}.safetensors"):
+            assert written[0][snapshot] == written[1][snapshot]
+        found, other = (log(tmp_path / name / "log" / f"{stage}.csv") for name in ("whole", "halves"))
+        assert found == other
+        assert [row["step"] for row in found if row["loss"] != ""] == list(range(1, STEPS + 1))
+        files = sorted(name for name in written[0] if not name.startswith("."))
+        kept = {"log": found, "files": files, "state": structure(content(models[0] / state))}
+        # Errors of nearly untrained networks, mm.
+        compare(f"train_{recipe}", kept, [Tolerance("MPJPE", 5.0, 0.05), *LOSSES])
+
+
+@pytest.mark.parametrize("name", ["lift", "lift-hand"])
+def test_lifting(name: str, compare: Callable[..., None], tmp_path: Path) -> None:
+    make: Callable[[Path], LiftingRun] = {"lift": lifting, "lift-hand": hand_lifting}[name]
+    whole, halves = make(tmp_path / "whole.pt"), make(tmp_path / "halves.pt")
+    rows = whole.train(STEPS)
+    halves.train(7)
+    halves = make(tmp_path / "halves.pt")
+    halves.resume()
+    halves.train(STEPS)
+    assert halves.state.read_bytes() == whole.state.read_bytes()
+    for row in rows:
+        row.pop("samples_per_second")
+    compare(f"train_{name}", {"log": rows, "state": structure(content(whole.state))}, LOSSES)
