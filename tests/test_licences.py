@@ -5,7 +5,15 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("src/i2l_meshnet", "examples", "docs/images", "notebooks", "tests/goldens", "tests/regression")
+SHIPPED = (
+    "src/i2l_meshnet",
+    "examples",
+    "docs/images",
+    "notebooks",
+    "tests/goldens",
+    "tests/regression",
+    "tests/characterisation",
+)
 OPEN = ("Apache-2.0", "MIT", "BSD-3-Clause", "CC0", "RTMPose: see below")
 
 

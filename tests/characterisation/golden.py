@@ -75,7 +75,8 @@ def _array(values: np.ndarray) -> Any:
     flat = values.reshape(-1)
     picked = flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(int)] if flat.size else flat
     result: dict[str, Any] = {"shape": list(values.shape), "kind": values.dtype.kind}
-    if values.dtype.kind == "f":
+    # Pixels are rounded like other numbers.
+    if values.dtype.kind == "f" or values.dtype == np.uint8:
         known = flat[np.isfinite(flat)].astype(np.float64)
         result["finite"] = len(known)
         if len(known):

@@ -4,6 +4,7 @@ Most of it is public (docs/architecture.md). What is not is in `slim_networks`, 
 follows them.
 """
 
+import copy
 import dataclasses
 import functools
 import sys
@@ -44,6 +45,7 @@ ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests" / name) for name in ("training", "synthetic")]
 from test_pictures import make_maker  # noqa: E402
 from tiny_training import slim_networks as slim_networks  # noqa: E402
+
 EXAMPLES = ROOT / "examples"
 
 LAB_COMMANDS = ("lift", "lift-hand", "synthesize")
@@ -105,7 +107,7 @@ class LiftingRun:
         self.trainer.resume(self.state)
 
 
-SETTINGS = LiftingOptions(steps=20, batch=32, detected=0.25, warmup=4, workers=0, weight_decay=0.5, average=0.9)
+SETTINGS = LiftingOptions(steps=20, batch=32, warmup=4, workers=0, weight_decay=0.5, average=0.9)
 SIZES = {"joint_hidden": 8, "joint_channels": 2, "mesh_rank": 16, "mesh_hidden": 8, "mesh_channels": 2}
 
 
@@ -113,7 +115,9 @@ SIZES = {"joint_hidden": 8, "joint_channels": 2, "mesh_rank": 16, "mesh_hidden":
 def body_sampler() -> BodySampler:
     """People without assets: procedural poses."""
     body = load_body("anny")
-    return BodySampler(PoseSampler(body, PoseBank.build(body, None, procedural=300)), ShapeSampler(body, size=64), ViewSampler(body))
+    return BodySampler(
+        PoseSampler(body, PoseBank.build(body, None, procedural=300)), ShapeSampler(body, size=64), ViewSampler(body)
+    )
 
 
 @functools.cache
@@ -151,22 +155,27 @@ def hand_sampler() -> HandLiftingSampler:
     return HandLiftingSampler(body, HAND_GRID, hands, HandBank(found, drawn.params, camera), seed=4)
 
 
+@functools.cache
+def _lifting_trainer(hands: bool) -> LiftingTrainer:
+    """A trainer that has taken no step; to be copied, as a basis for its mesh takes seconds."""
+    sampler = hand_sampler() if hands else lifting_sampler()
+    body = sampler.body
+    width, config = (48, hand_config) if hands else (32, keypoint_config)
+    torch.manual_seed(0)
+    network = build(config(body, width=width, blocks=1, **SIZES), body)
+    start_heads(network, sampler)
+    settings = dataclasses.replace(SETTINGS, detected=0.5 if hands else 0.25)
+    return LiftingTrainer(network, body, sampler, settings)
+
+
 def lifting(state: Path) -> LiftingRun:
     """The default network's training, with small parts."""
-    sampler, body = lifting_sampler(), lifting_sampler().body
-    torch.manual_seed(0)
-    network = build(keypoint_config(body, width=32, blocks=1, **SIZES), body)
-    start_heads(network, sampler)
-    return LiftingRun(LiftingTrainer(network, body, sampler, SETTINGS), state)
+    return LiftingRun(copy.deepcopy(_lifting_trainer(hands=False)), state)
 
 
 def hand_lifting(state: Path) -> LiftingRun:
     """The hand network's training, with small parts."""
-    sampler, body = hand_sampler(), hand_sampler().body
-    torch.manual_seed(0)
-    network = build(hand_config(body, width=48, blocks=1, **SIZES), body)
-    start_heads(network, sampler)
-    return LiftingRun(LiftingTrainer(network, body, sampler, dataclasses.replace(SETTINGS, detected=0.5)), state)
+    return LiftingRun(copy.deepcopy(_lifting_trainer(hands=True)), state)
 
 
 def published_mixture(root: Path, epoch: int) -> Sample:

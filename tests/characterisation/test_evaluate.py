@@ -43,7 +43,7 @@ def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, split in (("SURREAL", "val"), ("Custom", "test")):
         annotations, images = [], []
         for number in range(3):
-            joints = generator.normal(0, 0.3, (24, 3)) + [0, 0, 4 + 0.2 * number]
+            joints = generator.normal((0, 0, 4 + 0.2 * number), 0.3, (24, 3))
             seen = joints[:, :2] / joints[:, 2:] * 300 + [160, 120]
             camera = {"focal": [300, 300], "princpt": [160, 120]}
             images.append(
@@ -107,9 +107,7 @@ def results(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["body", "hand"])
-def test_a_moment_of_training(
-    kind: str, compare: Callable[..., None], request: pytest.FixtureRequest
-) -> None:
+def test_a_moment_of_training(kind: str, compare: Callable[..., None], request: pytest.FixtureRequest) -> None:
     """Mixed 3D and 2D sets, fits that are checked, targets of both stages: the losses of every step."""
     weights: Path = request.getfixturevalue(f"{kind}_weights")
     # A hundred rounded sums lie between the pictures and a loss; one step's rounding is part of the next.
@@ -227,7 +225,11 @@ def billboard(path: Path, frames: int = 3) -> None:
         right = np.cross([0, 1.0, 0], back)
         right /= np.linalg.norm(right)
         rows, place = np.stack([right, np.cross(back, right), back]), back * 2.6
-        values = " ".join(f'r{i + 1}{j + 1}="{rows[i, j]!r}"' for i in range(3) for j in range(3)).replace("np.float64(", "").replace(")", "")
+        values = (
+            " ".join(f'r{i + 1}{j + 1}="{rows[i, j]!r}"' for i in range(3) for j in range(3))
+            .replace("np.float64(", "")
+            .replace(")", "")
+        )
         where = " ".join(f'{axis}="{1000 * float(value)}"' for axis, value in zip("xyz", place, strict=True))
         entries.append(
             f'<camera serial="cam{view}"><fov_video left="0" right="{size[0] - 1}" top="0" bottom="{size[1] - 1}"/>'

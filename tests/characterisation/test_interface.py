@@ -22,7 +22,9 @@ def options(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     name = ""
     for line in body.splitlines():
-        start = re.match(r"\s{1,3}((?:-{1,2}[\w.-]+(?: [^\s,]+)?(?:, )?)+|[A-Z{\[][A-Z{}\w,|.\[\] -]*?)(?:\s{2,}|\s*$)", line)
+        start = re.match(
+            r"\s{1,3}((?:-{1,2}[\w.-]+(?: [^\s,]+)?(?:, )?)+|[A-Z{\[][A-Z{}\w,|.\[\] -]*?)(?:\s{2,}|\s*$)", line
+        )
         if start and (start[1].startswith("-") or re.match(r"[A-Z{\[]", start[1])):
             words = line.strip()
             name = re.split(r"\s{2,}", words)[0]
@@ -104,7 +106,9 @@ def documented() -> list[str]:
             cells = json.loads(text)["cells"]
             text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
         for module, names in re.findall(r"^[ >]*from (i2l_meshnet[\w.]*) import \(?([\w, \n]+)", text, re.MULTILINE):
-            first = names if "(" in text[text.find(f"from {module} import") :][: len(module) + 14] else names.split("\n")[0]
+            first = (
+                names if "(" in text[text.find(f"from {module} import") :][: len(module) + 14] else names.split("\n")[0]
+            )
             found |= {f"{module}:{name.strip().split(' ')[0]}" for name in first.split(",") if name.strip()}
         found |= {":".join(pair) for pair in re.findall(r"`(i2l_meshnet[\w.]*)\.(\w+)\(", text)}
     return sorted(found)

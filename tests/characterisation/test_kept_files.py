@@ -174,9 +174,7 @@ def test_a_track(kept: Path, compare: Callable[..., None]) -> None:
     compare("kept_track", values, CLOSE)
 
 
-def test_finished_results_are_left_alone(
-    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_finished_results_are_left_alone(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cv2.imwrite(str(tmp_path / "photo.png"), example("standing_phone", 400))
     (tmp_path / "out").mkdir()
     for name in ("photo.json", "photo.npz"):

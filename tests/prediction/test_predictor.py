@@ -137,9 +137,7 @@ def test_a_body_cut_by_the_border_is_placed_by_what_is_seen(
     assert float((whole.parametric_mesh.vertices - truth.mesh.vertices).norm(dim=-1).mean()) > 0.01
 
 
-def test_a_body_almost_outside_is_placed_by_all_of_it(
-    network: TruthNetwork, anny: Body, scenes: list[Scene]
-) -> None:
+def test_a_body_almost_outside_is_placed_by_all_of_it(network: TruthNetwork, anny: Body, scenes: list[Scene]) -> None:
     """The little that the picture shows may be wrong: under a tenth of the surface does not decide."""
     truth, pixels = scenes[0].people[0], scenes[0].pixels
     ready = prepare_box(torch.tensor(truth.box), 900, 700, network.grid.crop_size)
