@@ -13,32 +13,26 @@ from surfaces import GONE_COMMANDS, LAB_COMMANDS, MOVED_MODULES, ROOT, help_of
 
 import i2l_meshnet
 
-NONE_TYPE = "{None}"
-
 
 def options(text: str) -> dict[str, list[str]]:
     """Name → type, and default or "required", of the options and positionals that a help text describes."""
-    body = re.sub(r"^[│╭╰].*?(?=\s)|[│╮╯]\s*$", " ", text, flags=re.MULTILINE)
     found: dict[str, list[str]] = {}
-    name = ""
-    for line in body.splitlines():
-        start = re.match(
-            r"\s{1,3}((?:-{1,2}[\w.-]+(?: [^\s,]+)?(?:, )?)+|[A-Z{\[][A-Z{}\w,|.\[\] -]*?)(?:\s{2,}|\s*$)", line
-        )
-        if start and (start[1].startswith("-") or re.match(r"[A-Z{\[]", start[1])):
-            words = line.strip()
-            name = re.split(r"\s{2,}", words)[0]
-            kind = ""
-            if " " in name and not name.startswith("["):
-                *_, last = name.split(", ")
-                kind = last.partition(" ")[2]
-            key = ", ".join(sorted(part.split(" ")[0] for part in name.split(", ")))
-            name = key
-            found[name] = [kind.strip(), ""]
-        ending = re.search(r"\((?:default: (.*)|(required)|repeatable.*)\)\s*$", line)
-        if ending and name:
-            found[name][1] = ending[2] or (ending[1] or "").strip()
-    found.pop("--help, -h", None)
+    entries: list[list[str]] = []
+    # The frame is drawn by signs or by nothing.
+    for line in text.replace("│", " ").splitlines():
+        # What follows of an entry is indented further.
+        if start := re.match(r" {2}(-{1,2}[a-z].*|[A-Z]{2,}.*|[\[{].*)", line):
+            entries.append([start[1].strip()])
+        elif entries and line.startswith("   "):
+            entries[-1].append(line.strip())
+    for first, *more in entries:
+        given, _, told = first.partition("  ")
+        ending = re.search(r"\((?:default: (.*?)|(required)|repeatable)\)$", " ".join([told.strip(), *more]).strip())
+        if ending is None or given == "-h, --help":
+            continue
+        names = re.findall(r"(?:^|, )(-{1,2}[a-z][\w.-]*)", given) if given.startswith("-") else [given]
+        kind = given.partition(names[-1])[2].strip()
+        found[" ".join(sorted(names))] = [kind, ending[2] or ending[1] or ""]
     return found
 
 
@@ -56,7 +50,7 @@ def test_options_of_all_commands(
     compare: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names, types and defaults, as --help tells them."""
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "120")
     found: dict[str, Any] = {}
     for command in sorted({*i2l_meshnet_commands(capsys), *LAB_COMMANDS}):
         found |= subcommands(command, capsys)

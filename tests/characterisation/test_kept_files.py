@@ -31,7 +31,7 @@ from i2l_meshnet.cli import main
 KEPT = Path(__file__).parent / "kept"
 WEIGHTS = "toy.safetensors"
 STATE = "state_param_00000009.pt"
-RECIPE: tuple[object, ...] = ("tiny-param", "--first-epoch", 1, "--end-epoch", 4, "--crop", 32, "--pictures", 8)
+RECIPE: tuple[object, ...] = ("tiny-param", "--first-epoch", 1, "--end-epoch", 4, "--crop", 32, "--pictures", 16)
 RECIPE += ("--ema", 0.9, "--device", "cpu", "--workers", 0, "--log-every", 1, "--no-tensorboard")
 CLOSE = [Tolerance(r"\.mp4/means", 4.0), Tolerance(".*", 2e-3, 5e-3)]
 
