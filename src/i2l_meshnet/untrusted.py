@@ -7,6 +7,7 @@ that says why, for whatever else is wrong: the libraries behind them report dama
 import contextlib
 import dataclasses
 import json
+import os
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
