@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
+import viser
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
