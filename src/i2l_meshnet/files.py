@@ -60,7 +60,7 @@ def open_regular(path: Path) -> io.BufferedReader:
         _require_kind(path, os.fstat(handle))
         if _NONBLOCK:
             os.set_blocking(handle, True)
-        return os.fdopen(handle, "rb")
+        return open(handle, "rb")  # noqa: PTH123 (a descriptor; os.fdopen would import io)
     except BaseException:
         os.close(handle)
         raise

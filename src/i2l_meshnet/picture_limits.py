@@ -10,6 +10,8 @@ import re
 from io import BytesIO
 from pathlib import Path
 
+from i2l_meshnet.files import open_regular
+
 MAX_SCANS = 100
 """Scans of a JPEG; encoders make about ten."""
 MAX_PARTS = 50_000
@@ -28,7 +30,7 @@ def require_bounded(file: Path | BytesIO) -> None:
     if isinstance(file, BytesIO):
         _require_bounded(file.getbuffer())
     elif file.stat().st_size:
-        with file.open("rb") as opened, contextlib.closing(_mapped(opened.fileno())) as data:
+        with open_regular(file) as opened, contextlib.closing(_mapped(opened.fileno())) as data:
             _require_bounded(data)
 
 

@@ -131,4 +131,4 @@ def test_the_libraries_are_imported_in_one_place() -> None:
     imports = re.compile(r"^\s*(import|from) (onnxruntime|openvino)\b", re.MULTILINE)
     sources = (ROOT / "src").rglob("*.py")
     found = {path.name for path in sources if imports.search(path.read_text(encoding="utf-8"))}
-    assert found == {"runtimes.py", "quantize.py"}  # the second after the first, for a module that runtimes has not
+    assert found == {"runtimes.py"}

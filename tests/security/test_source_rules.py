@@ -119,6 +119,8 @@ OPENED = {
     "fleet/table.py": "files of object stores",
     "installation.py": "the kernel's files",
     "serving/answers.py": "uploads and results in the server's own folder",
+    "serving/app.py": "writes uploads into the server's own folder",
+    "serving/job.py": "locks of the server's own folders, links not followed",
     "video/encode.py": "pieces in a work folder",
     "video/work.py": "facts in a work folder",
     "cli.py": "the null device",

@@ -6,6 +6,7 @@ Source of the format: Pixar, "UsdSkel Schemas In-Depth" in the documentation of 
 import importlib
 import importlib.util
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.gltf import SKIN_COLOUR
+from i2l_meshnet.untrusted import read_bytes
 
 USD_ENDINGS = (".usd", ".usdc", ".usda")
 TICKS_A_SECOND = 1000
@@ -51,8 +53,10 @@ def write_usd(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     clip = RigClip(body, params, times, full)
     keys = Keys.of(clip)
     vertices, targets, target_weights = morphs(clip.rig, keys.amounts)
-    with atomic_path(path) as temporary:
-        stage: Any = Usd.Stage.CreateNew(str(temporary))
+    # OpenUSD replaces the file that it saves, so it saves to a folder of its own.
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / f"scene{path.suffix}"
+        stage: Any = Usd.Stage.CreateNew(str(saved))
         UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
         UsdGeom.SetStageMetersPerUnit(stage, 1.0)
         stage.SetTimeCodesPerSecond(TICKS_A_SECOND)
@@ -77,6 +81,7 @@ def write_usd(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
         low, high = keys.places.min(0) - _reach(clip.rig), keys.places.max(0) + _reach(clip.rig)
         root.CreateExtentAttr([Gf.Vec3f(*low.tolist()), Gf.Vec3f(*high.tolist())])
         stage.Save()
+        write_bytes(path, read_bytes(saved))
 
 
 def _reach(rig: Rig) -> float:
