@@ -1,6 +1,6 @@
 """Files that an earlier commit wrote: a checkpoint, a training's state, a clip half done, results. They can be read on.
 
-They are in `kept/`, made by `--remake`; networks are tiny ones of the toy body.
+They are in `kept/`, made by `--remake`; what was trained is a tiny network of the toy body.
 """
 
 import json
@@ -42,10 +42,9 @@ def slim() -> Iterator[None]:
         yield
 
 
-def film_options(out: Path | str) -> tuple[object, ...]:
-    """Of a clip whose two people stand in given boxes; paths are relative, as they are part of what is kept."""
-    options = ("--weights", WEIGHTS, "--boxes", "boxes.json", "--no-detect", "--formats", "bvh", "--max-side", 64)
-    return ("predict", "walk.mp4", "--out", out, "--device", "cpu", "--no-pictures", *options)
+FILM: tuple[object, ...] = ("predict", "walk.mp4", "--out", ".", "--device", "cpu", "--no-pictures", "--no-detect")
+FILM += ("--boxes", "boxes.json", "--formats", "bvh")
+"""Of a clip of one person in a given box; paths are relative, as they are part of what is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +67,16 @@ def _make(work: Path) -> None:
     shutil.copy(models / "snapshot_2.safetensors", KEPT / WEIGHTS)
     shutil.copy(work / "train" / "log" / "param.csv", KEPT)
 
-    picture = example("standing_garden", 96)
+    picture = example("standing_garden", 176)
     with av.open(KEPT / "walk.mp4", "w") as container:
         stream = container.add_stream("libx264", rate=20, options={"crf": "30"})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        for number in range(70):
-            left = round(number / 70 * (picture.shape[1] - 64)) if picture.shape[1] > 64 else 0
-            pixels = cv2.resize(picture[number // 4 : number // 4 + 64, left : left + 64], (64, 64))
+        stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
+        for number in range(80):
+            top, left = number // 8, number // 10
+            pixels = np.ascontiguousarray(picture[top : top + 160, left : left + 96])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="bgr24")))
         container.mux(stream.encode())
-    (KEPT / "boxes.json").write_text("[[2, 2, 30, 60], [30, 4, 32, 56]]\n")
+    (KEPT / "boxes.json").write_text("[[4, 2, 88, 156]]\n")
     unfinished = KEPT / "walk.unfinished"
     first = unfinished / "seen_000000.npz"
 
@@ -91,7 +90,7 @@ def _make(work: Path) -> None:
     watch = threading.Thread(target=stop, daemon=True)
     watch.start()
     try:
-        assert main([str(word) for word in film_options(".")]) == 130
+        assert main([str(word) for word in FILM]) == 130
     finally:
         os.chdir(here)
     for path in unfinished.iterdir():
@@ -135,7 +134,7 @@ def test_a_clip_half_done(
     kept: Path, compare: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first 64 frames are not looked at again: a mark that they bear is in the results."""
-    for name in ("walk.mp4", WEIGHTS, "boxes.json"):
+    for name in ("walk.mp4", "boxes.json"):
         shutil.copy(kept / name, tmp_path)
     shutil.copytree(kept / "walk.unfinished", tmp_path / "walk.unfinished")
     film, facts = tmp_path / "walk.mp4", tmp_path / "walk.unfinished" / "facts.json"
@@ -150,7 +149,7 @@ def test_a_clip_half_done(
         marked = {**arrays, "column_box": arrays["column_box"] + 1000}
     np.savez(seen, **marked)
     monkeypatch.chdir(tmp_path)
-    meshnet(*film_options("."))
+    meshnet(*FILM)
     tracks = [READERS[".npz"](path) for path in sorted(tmp_path.glob("walk_person_*.npz"))]
     assert tracks
     for track in tracks:

@@ -194,11 +194,13 @@ def test_biases_and_norms_do_not_decay(body: AnnyBody, sampler: LiftingSampler):
     training = trainer(body, sampler, dataclasses.replace(OPTIONS, learning_rate=rate, weight_decay=100.0, warmup=1))
     before = [parameter.detach().clone() for parameter in training.trained]
     training.train_step(sampler.batch(0, 32, 0.25))
-    for old, new in zip(before, training.trained, strict=True):
-        if old.ndim <= 1:
-            assert float((new - old).abs().max()) < 1.1 * rate
-        elif float(old.norm()) > 1:
-            assert float((new.detach() - 0.9 * old).abs().max()) < 1.1 * rate
+    decayed = 0
+    for old, parameter in zip(before, training.trained, strict=True):
+        # What has no part in the heads' centres has no gradient, and stays.
+        share = 0.9 if old.ndim > 1 and parameter.grad is not None else 1.0
+        decayed += share < 1
+        assert float((parameter.detach() - share * old).abs().max()) < 1.1 * rate
+    assert decayed > 5
 
 
 def test_what_lies_outside_the_crop_is_seen_unsurely(body: AnnyBody, sampler: LiftingSampler):
