@@ -108,7 +108,7 @@ def results(out: Path) -> dict[str, Any]:
     return {name: content for name, content in found.items() if not name.endswith(".png")}
 
 
-@pytest.mark.parametrize("kind", ["body", "hand"])
+@pytest.mark.parametrize("kind", [pytest.param("body", marks=pytest.mark.slow), "hand"])
 def test_a_moment_of_training(kind: str, compare: Callable[..., None], request: pytest.FixtureRequest) -> None:
     """Mixed 3D and 2D sets, fits that are checked, targets of both stages: the losses of every step."""
     weights: Path = request.getfixturevalue(f"{kind}_weights")
@@ -116,6 +116,7 @@ def test_a_moment_of_training(kind: str, compare: Callable[..., None], request: 
     compare(f"train_{kind}", folder(weights.parents[1] / "log"), [Tolerance(".*", 1e-3, 5e-3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["Human36M", "Human36M --gt-root", "PW3D", "MSCOCO", "SURREAL", "Custom"])
 def test_bodies(
     options: str, compare: Callable[..., None], body_weights: Path, data: Path, body_directory: Path, tmp_path: Path
@@ -143,6 +144,7 @@ PIXELS = [
 ]
 
 
+@pytest.mark.slow
 def test_another_body_than_the_benchmarks(
     compare: Callable[..., None], data: Path, body_directory: Path, tmp_path: Path
 ) -> None:
@@ -252,6 +254,7 @@ def billboard(path: Path, frames: int = 3) -> None:
     (path / "calibration" / "Calib.qca.txt").write_text(text)
 
 
+@pytest.mark.slow
 def test_real_people_in_several_views(
     compare: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def test_a_photo_of_three_people_with_hands(compare: Callable[..., None], tmp_pa
     compare("photo", found, TOLERANCES)
 
 
+@pytest.mark.slow
 def test_a_table_of_given_boxes(compare: Callable[..., None], tmp_path: Path) -> None:
     photo = three_people(tmp_path / "three.png")
     (tmp_path / "boxes.json").write_text(json.dumps([[30, 20, 250, 440], [345.5, 30, 260, 430.25]]))
@@ -39,6 +40,7 @@ def test_a_table_of_given_boxes(compare: Callable[..., None], tmp_path: Path) ->
     compare("table", found, TOLERANCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smooth", ["one-euro", "offline"])
 def test_a_clip(smooth: str, compare: Callable[..., None], tmp_path: Path) -> None:
     film = clip(tmp_path / "walk.mkv")
