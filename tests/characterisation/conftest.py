@@ -15,7 +15,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--remake", action="store_true", help="keep the results instead of comparing them")
 
 
+@pytest.fixture(scope="session")
+def remake(pytestconfig: pytest.Config) -> bool:
+    """Whether results are kept anew. The option is only known where this folder is named on the command line."""
+    return pytestconfig.getoption("--remake", default=False)
+
+
 @pytest.fixture
-def compare(request: pytest.FixtureRequest) -> Callable[..., None]:
+def compare(remake: bool) -> Callable[..., None]:
     """`golden.compare`: (name, result, tolerances)."""
-    return functools.partial(golden.compare, remake=request.config.getoption("--remake"))
+    return functools.partial(golden.compare, remake=remake)

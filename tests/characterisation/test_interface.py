@@ -108,9 +108,9 @@ def documented() -> list[str]:
     return sorted(found)
 
 
-def test_what_the_docs_import_is_there(compare: Callable[..., None], request: pytest.FixtureRequest) -> None:
+def test_what_the_docs_import_is_there(compare: Callable[..., None], remake: bool) -> None:
     """What the docs imported when it was kept can be imported still, and what they import now."""
-    if request.config.getoption("--remake"):
+    if remake:
         compare("documented_names", documented(), [])
     kept = json.loads((Path(__file__).parent / "goldens" / "documented_names.json").read_text())["result"]
     assert len(kept) > 3

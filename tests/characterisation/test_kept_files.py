@@ -50,9 +50,9 @@ FILM += ("--boxes", "boxes.json", "--formats", "bvh")
 
 
 @pytest.fixture(scope="module")
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(remake: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of kept files; they are made here if asked for."""
-    if request.config.getoption("--remake"):
+    if remake:
         shutil.rmtree(KEPT, ignore_errors=True)
         KEPT.mkdir()
         _make(tmp_path_factory.mktemp("kept"))
