@@ -61,7 +61,7 @@ def kept(remake: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _make(work: Path) -> None:
     data = ("--data", work / "data")
-    meshnet("train", *RECIPE, *data, "--out", work / "start", "--max-steps", 4)
+    meshnet("train", *RECIPE, *data, "--out", work / "start", "--max-steps", 5)
     start = work / "start" / "model_dump" / WEIGHTS
     with safe_open(start, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -82,7 +82,7 @@ def _make(work: Path) -> None:
     with av.open(KEPT / "walk.mp4", "w") as container:
         stream = container.add_stream("libx264", rate=20, options={"crf": "30"})
         stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
-        for number in range(80):
+        for number in range(72):
             top, left = number // 8, number // 10
             pixels = np.ascontiguousarray(picture[top : top + 160, left : left + 96])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="bgr24")))
