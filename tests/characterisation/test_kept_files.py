@@ -60,6 +60,12 @@ def kept(remake: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make(work: Path) -> None:
+    _make_training(work)
+    _make_clip()
+    _make_results(work)
+
+
+def _make_training(work: Path) -> None:
     data = ("--data", work / "data")
     meshnet("train", *RECIPE, *data, "--out", work / "start", "--max-steps", 5)
     start = work / "start" / "model_dump" / WEIGHTS
@@ -78,6 +84,9 @@ def _make(work: Path) -> None:
         (KEPT / f"{name}.xz").write_bytes(lzma.compress(content, preset=9))
     shutil.copy(work / "train" / "log" / "lixel.csv", KEPT)
 
+
+def _make_clip() -> None:
+    """A clip, and what a run leaves that is stopped after its first stretch."""
     picture = example("standing_garden", 176)
     with av.open(KEPT / "walk.mp4", "w") as container:
         stream = container.add_stream("libx264", rate=20, options={"crf": "30"})
@@ -96,6 +105,8 @@ def _make(work: Path) -> None:
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Where tests run in the background, Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     here = Path.cwd()
     os.chdir(KEPT)
     watch = threading.Thread(target=stop, daemon=True)
@@ -104,10 +115,13 @@ def _make(work: Path) -> None:
         assert main([str(word) for word in FILM]) == 130
     finally:
         os.chdir(here)
+        signal.signal(signal.SIGINT, before)
     for path in unfinished.iterdir():
         if path not in (first, unfinished / "facts.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+
+def _make_results(work: Path) -> None:
     asset("detector")
     assert cv2.imwrite(str(work / "photo.png"), example("standing_phone", 400))
     shared = ("--device", "cpu", "--no-pictures", "--out", work / "results")
