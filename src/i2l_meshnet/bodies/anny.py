@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
+from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.bodies.skinning import KinematicTree, blend
 from i2l_meshnet.skeletons import ANNY, MANO, Skeleton
@@ -39,7 +39,7 @@ FULL_INFLUENCES = 8
 """Most bones that hold one vertex of the full mesh in its rig: what game engines and web viewers still read."""
 
 
-class AnnyBody(Body):
+class AnnyBody(HasFullMesh):
     """Anny with the six shape values gender, age, muscle, weight, height and proportions, each in [0, 1].
 
     Frame: x to the body's left, -y to the front, z up, metres; at rest the root bone lies at the origin, so

@@ -2,7 +2,6 @@
 
 import dataclasses
 from abc import abstractmethod
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -105,18 +104,17 @@ class Body(nn.Module):
         return BodyParams(mirror_rotations(pose), params.shape, params.translation * sign)
 
 
-@runtime_checkable
-class HasFullMesh(Protocol):
+class HasFullMesh(Body):
     """A body whose network mesh can be refined to a fuller one with texture coordinates."""
 
     full_faces: Int[Tensor, "f 3"]
     full_uv: Float[Tensor, "t 2"]
     full_face_uv: Int[Tensor, "f 3"]
 
+    @abstractmethod
     def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
         """The fuller mesh of the same pose."""
-        ...
 
+    @abstractmethod
     def full_rig(self, shape: Float[Tensor, "s"]) -> Rig:
         """The rig of the fuller mesh; skinning it comes near to `full_mesh`, but is not equal."""
-        ...
