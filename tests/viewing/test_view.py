@@ -33,9 +33,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "photo.png"
     cv2.imwrite(str(path), np.full((240, 320, 3), 90, np.uint8))
     return path
 
@@ -60,7 +60,7 @@ def test_the_command_serves_its_page_on_this_machine_until_ctrl_c(photo, picture
     assert b"<html" in pages[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def viewer(photo: Path, picture: Path) -> Iterator[Viewer]:
     scene = read_saved(photo)
     made = Viewer(scene, Backdrop(picture, scene), free_port())
