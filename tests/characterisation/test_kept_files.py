@@ -117,7 +117,8 @@ def _make_clip() -> None:
         os.chdir(here)
         signal.signal(signal.SIGINT, before)
     for path in unfinished.iterdir():
-        if path not in (first, unfinished / "facts.json"):
+        # The lock marks a work folder of this program.
+        if path not in (first, unfinished / "facts.json", unfinished / ".i2l-meshnet.lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
