@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from i2l_meshnet.benchmarking.machine import memory
-from i2l_meshnet.benchmarking.subjects import SEED
-from i2l_meshnet.benchmarking.turns import Turns
 from i2l_meshnet.data.cache import FOLDER as CACHE_FOLDER
 from i2l_meshnet.data.sources import ADAPTERS, open_source
+from machine import memory
+from subjects import SEED
+from turns import Turns
 
 BATCH = 16
 

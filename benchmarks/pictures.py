@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import torch
 
-from i2l_meshnet.synthetic.generate import make_picture_maker
-from i2l_meshnet.synthetic.pictures import BLOCK
+from i2l_lab.synthetic.generate import make_picture_maker
+from i2l_lab.synthetic.pictures import BLOCK
 
 
 def main() -> None:

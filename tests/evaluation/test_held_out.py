@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from i2l_lab.synthetic.cameras import FACING
+from i2l_lab.synthetic.generate import write_pictures
+from i2l_lab.synthetic.pictures import Picture
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import load_body
@@ -18,9 +21,6 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.evaluation.held_out import evaluate_pictures, shape_rows, volume
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.output import LixelOutput
-from i2l_meshnet.synthetic.cameras import FACING
-from i2l_meshnet.synthetic.generate import write_pictures
-from i2l_meshnet.synthetic.pictures import Picture
 
 PEOPLE = 4
 CONFIDENCE = (0.3, 0.5, 0.9, 0.9)

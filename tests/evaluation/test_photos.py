@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from i2l_lab.synthetic.cameras import FACING
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh
 from i2l_meshnet.bodies.library import load_body
@@ -18,7 +19,6 @@ from i2l_meshnet.evaluation.evaluate import EvaluateOptions
 from i2l_meshnet.evaluation.photos import Person, evaluate_photos, read_people, shares_within
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.skeletons import COCO, HALPE26
-from i2l_meshnet.synthetic.cameras import FACING
 
 NAMES = [name.replace("L_", "left_").replace("R_", "right_").lower() for name in COCO.joints[:-1]]
 CAMERA = Camera(torch.tensor([500.0, 500.0]), torch.tensor([200.0, 150.0]))

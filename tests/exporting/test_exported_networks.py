@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from i2l_meshnet.benchmarking import runtimes
+import runtimes
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.exporting.graph import named_tensors, write_openvino

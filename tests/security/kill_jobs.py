@@ -34,6 +34,9 @@ import test_convert  # noqa: E402
 import test_exported_networks  # noqa: E402
 import tiny_training  # noqa: E402
 
+from i2l_lab.synthetic import generate  # noqa: E402
+from i2l_lab.synthetic.generate import PictureOptions, generate_pictures  # noqa: E402
+from i2l_lab.synthetic.pictures import Picture, PictureMaker  # noqa: E402
 from i2l_meshnet.bodies import load_body  # noqa: E402
 from i2l_meshnet.bodies.base import Body  # noqa: E402
 from i2l_meshnet.data.convert import (  # noqa: E402
@@ -53,9 +56,6 @@ from i2l_meshnet.fleet import rows as fleet_rows  # noqa: E402
 from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
 from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
-from i2l_meshnet.synthetic import generate  # noqa: E402
-from i2l_meshnet.synthetic.generate import PictureOptions, generate_pictures  # noqa: E402
-from i2l_meshnet.synthetic.pictures import Picture, PictureMaker  # noqa: E402
 from i2l_meshnet.training import job as training_job  # noqa: E402
 from i2l_meshnet.video import job as clip_job  # noqa: E402
 from i2l_meshnet.video.job import ClipOptions  # noqa: E402

@@ -22,6 +22,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.io import savemat
 
+from i2l_lab.synthetic.bvh import figures, read_bvh
+from i2l_lab.synthetic.detections import read_shards
+from i2l_lab.synthetic.generate import write_pictures
+from i2l_lab.synthetic.pictures import Picture
 from i2l_meshnet.bodies import BodyParams, load_body
 from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.data.cache import load_table
@@ -44,10 +48,6 @@ from i2l_meshnet.models.imagenet import load_weights
 from i2l_meshnet.models.snapshot import read_snapshot
 from i2l_meshnet.prediction.boxes import BoxFile, require_inside
 from i2l_meshnet.prediction.images import read_photo
-from i2l_meshnet.synthetic.bvh import figures, read_bvh
-from i2l_meshnet.synthetic.detections import read_shards
-from i2l_meshnet.synthetic.generate import write_pictures
-from i2l_meshnet.synthetic.pictures import Picture
 from i2l_meshnet.training.recipe import Recipe
 from i2l_meshnet.training.state import Position, StateFolder, TrainingState, read_state
 from i2l_meshnet.video.encode import VideoWriter

@@ -10,6 +10,7 @@ import pytest
 import torch
 from filmed import CAMERA, Stage, Walker, steady, write_clip
 
+from i2l_lab.synthetic.bvh import read_bvh
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
@@ -19,7 +20,6 @@ from i2l_meshnet.prediction import job as pictures_job
 from i2l_meshnet.prediction.hands import WRISTS, FoundHand, HandPredictor
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction, Side
-from i2l_meshnet.synthetic.bvh import read_bvh
 from i2l_meshnet.video import job as clip_job
 from i2l_meshnet.video.animate import animated
 from i2l_meshnet.video.hands import SEARCH_EVERY, HandFollower

@@ -1,0 +1,435 @@
+"""What `i2l-meshnet bench` measures, one function a group of rows."""
+
+import contextlib
+import copy
+import dataclasses
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import conv1d
+
+import fresh
+from i2l_meshnet import assets
+from i2l_meshnet.bodies import Body, BodyParams, load_body
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.geometry.alignment import similarity_align
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.lixel import soft_argmax
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.models.exported import ExportedNetwork
+from i2l_meshnet.models.inference import for_inference
+from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
+from i2l_meshnet.models.loading import default_weights, load_network
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import LixelNetwork
+from i2l_meshnet.models.reference import plain_copy
+from i2l_meshnet.precision import DTYPES, Precision, supported_precisions
+from i2l_meshnet.prediction import job
+from i2l_meshnet.prediction.detect import PersonDetector
+from i2l_meshnet.prediction.images import read_photo
+from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.rendering.raster import rasterize
+from i2l_meshnet.rendering.shading import project, render_meshes
+from i2l_meshnet.runtimes import import_openvino
+from loader import CASES, loading_ways
+from peers import Missing, anny_body, pyrender_picture, smplx_body
+from published import align_plainly, pose_plainly
+from rows import Row, missing_row, timed_rows
+from runtimes import exported_ways
+from scoring import VERTICES, make_predictions, published_evaluate, scored
+from subjects import SEED, made_up_body, made_up_network, person, pictures
+from training_step import step_ways
+from turns import Turns, take_turns
+
+Ways = Mapping[str, Callable[[], object]]
+PUBLISHED = "published"
+COMMAND = "import sys; from i2l_meshnet.cli import main; sys.exit(main())"
+PHOTO_SIZE = (1024, 1536)
+"""Height and width of the made-up photo."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """How everything is measured. turns: at most, and so many seconds a comparison. clock: wall or processor time."""
+
+    device: torch.device
+    turns: int
+    budget: float
+    clock: Callable[[], float]
+    batches: tuple[int, ...]
+
+    def compare(self, ways: Ways) -> Turns:
+        """Times the ways in turn."""
+        wait = partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None
+        return take_turns(ways, self.turns, self.clock, wait, self.budget)
+
+
+def published_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
+    """Forward passes of the published network, made up or of a checkpoint or snapshot: the oracle and ours."""
+    network, _ = _published(weights, body_directory)
+    ready = {PUBLISHED: plain_copy(network)}
+    ready |= {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
+    if bench.device.type == "cuda":
+        ready[f"{PUBLISHED}, TF32"] = _with_tensor_float(ready[PUBLISHED]).to(bench.device)  # its best plain mode
+    yield from _forward_passes(bench, "published network", ready)
+
+
+def _precisions(device: torch.device) -> Iterator[Precision]:
+    """Those that a device computes in."""
+    return (precision for precision in DTYPES if precision in supported_precisions(device))
+
+
+def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
+    """Forward passes of the published network through torch.compile: minutes to compile, so only when asked for.
+
+    On a GPU with the fastest kernels it finds and the whole pass as one CUDA graph (max-autotune).
+    """
+    network, _ = _published(weights, body_directory)
+    plain = {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
+    mode = "max-autotune" if bench.device.type == "cuda" else "default"
+    ready: dict[str, Any] = {PUBLISHED: plain_copy(network), **plain}
+    ready |= {f"{way}, compiled": _Compiled(part, mode) for way, part in plain.items()}
+    yield from _forward_passes(bench, "published network, torch.compile", ready)
+
+
+class _Compiled(torch.nn.Module):
+    """A network through torch.compile, still with its grid."""
+
+    def __init__(self, network: MeshNet, mode: str) -> None:
+        super().__init__()
+        self.grid, self.run = network.grid, torch.compile(network, mode=mode)
+
+    def forward(self, image: Tensor) -> Any:
+        return self.run(image)
+
+
+def _with_tensor_float(network: MeshNet) -> MeshNet:
+    """A copy whose passes may use TensorFloat-32, as the published code's PyTorch does by itself."""
+    network = copy.deepcopy(network)
+    earlier: list[tuple[Any, Any]] = []
+
+    def switch(part: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        earlier.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+
+    def restore(part: torch.nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = earlier.pop()
+
+    network.register_forward_pre_hook(switch)
+    network.register_forward_hook(restore)
+    return network
+
+
+def default_network(bench: Bench) -> Iterator[Row]:
+    """Forward passes of the network that ships; its peer is itself as it was trained."""
+    network, _, _ = load_network(default_weights())
+    ready = {"as trained": network, "fp32": for_inference(network, device=bench.device)}
+    yield from _forward_passes(bench, "default network", ready)
+    yield missing_row("default network", "bf16", "not offered: keypoints move by half a pixel, the mesh by centimetres")
+
+
+def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
+    """Forward passes of both networks by other runtimes beside PyTorch; CPU. None where these are not installed."""
+    try:
+        import_openvino()
+    except InputError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return
+    bench = dataclasses.replace(bench, device=torch.device("cpu"), batches=bench.batches[:2])
+    networks = (
+        ("published network", PUBLISHED, *_published(weights, body_directory)),
+        ("default network", "as trained", *load_network(default_weights())[:2]),
+    )
+    for what, peer, network, body in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            ready = {peer: plain_copy(network), "fp32": for_inference(network)}
+            ways = {**ready, **exported_ways(network, body, Path(folder))}
+            yield from _forward_passes(bench, f"{what}, runtimes", ways)
+
+
+def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshNet, Body]:
+    """A published network, made up or of a checkpoint or snapshot, and its body."""
+    if weights is not None:
+        return load_network(weights, body_directory)[:2]
+    body = made_up_body()
+    return made_up_network(body), body
+
+
+@torch.inference_mode()
+def _forward_passes(
+    bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork | _Compiled]
+) -> Iterator[Row]:
+    first = next(iter(networks))
+    networks[first].to(bench.device)  # pyright: ignore[reportAttributeAccessIssue] (the peer is a network of ours)
+    height, width = networks[first].grid.crop_size
+    crop = torch.from_numpy(person(height, width)).to(bench.device).permute(2, 0, 1).float() / 255
+
+    def crops(way: str, batch: int) -> Float[Tensor, "b 3 h w"]:
+        """Contiguous for the peer, as it was published; channels last for ours, as `predict` has them."""
+        image = crop.expand(batch, -1, -1, -1).contiguous()
+        return image if way == first else image.contiguous(memory_format=torch.channels_last)
+
+    placed = {way: _in_space(network, crops(way, 1)) for way, network in networks.items()}
+    deviations = {way: 1000 * float((found - placed[first]).norm(dim=-1).max()) for way, found in placed.items()}
+    del deviations[first]
+    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items() if isinstance(network, MeshNet)}
+    for batch in bench.batches:
+        turns = bench.compare({way: partial(network, crops(way, batch)) for way, network in networks.items()})
+        yield from timed_rows(f"{what}, batch {batch}", turns, batch, batch > 1, deviations, work)
+
+
+def _in_space(network: LixelNetwork, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v 3"]:
+    """The vertices of people of 2 m, 5 m away from a camera of 1,000 px, as `predict` crops them; m."""
+    vertices = network(image).vertices.cpu()
+    height, width = network.grid.crop_size
+    people = len(vertices)
+    box = torch.tensor([0.0, 0.0, 500.0 * width / height, 500.0]).expand(people, 4)
+    camera = Camera(torch.full((people, 2), 1000.0), torch.full((people, 2), 250.0))
+    crop = make_crop(box, 500.0, (height, width))
+    return network.grid.to_camera(vertices, crop, camera, torch.full((people,), 5.0))
+
+
+@torch.inference_mode()
+def work_of(network: MeshNet, image: Float[Tensor, "1 3 h w"]) -> float:
+    """GFLOP (two for each multiplication with addition) of one forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a second
+
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops() / 1e9
+
+
+def pass_memory(bench: Bench) -> Iterator[Row]:
+    """What a forward pass of the published network adds to memory at its peak, each in a process of its own; CPU."""
+    for batch in bench.batches[:2]:
+        found = {
+            way: fresh.measure("memory", way, str(batch)) for way in (PUBLISHED, *_precisions(torch.device("cpu")))
+        }
+        for way, value in found.items():
+            peer = None if way == PUBLISHED else PUBLISHED
+            times = None if peer is None else found[peer] / value
+            yield Row(f"memory of a pass, batch {batch}", way, value, value, value, "MiB", None, peer, times)
+
+
+def cold_start(photo: Path | None) -> Iterator[Row]:
+    """From nothing to a mesh in Python, and to all result files of the command; wall time, files in the cache."""
+    yield _seconds("first mesh from a cold process", "MeshPredictor", [fresh.measure("mesh") for _ in range(3)])
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        picture = photo or _write_photo(Path(folder) / "photo.jpg")
+        for turn in range(3):
+            options = [str(picture), "--out", f"{folder}/{turn}", *(["--no-detect"] if photo is None else [])]
+            start = time.perf_counter()
+            fresh.output("-c", COMMAND, "predict", *options)
+            times.append(time.perf_counter() - start)
+    yield _seconds("first result from a cold process", "predict", times)
+
+
+def _seconds(what: str, way: str, values: list[float]) -> Row:
+    return Row(what, way, statistics.median(values), min(values), max(values), "s")
+
+
+def body_layer(bench: Bench, batch: int = 16) -> Iterator[Row]:
+    """Posing bodies of SMPL's size against the reference implementation's way, one body after the other; CPU."""
+    body, generator = made_up_body(), torch.Generator().manual_seed(SEED)
+    pose = torch.randn(batch, len(body.bones), 3, generator=generator) * 0.3
+    shape = torch.randn(batch, 10, generator=generator)
+    shift = torch.zeros(batch, 3)
+    params = BodyParams(axis_angle_to_matrix(pose), shape, shift)
+
+    def plainly() -> Tensor:
+        bodies = [pose_plainly(body, pose[i : i + 1], shape[i : i + 1], shift[:1]) for i in range(batch)]
+        return torch.cat(bodies)[:, : len(body.template)]
+
+    ways, absent = _present({"smplx": lambda: smplx_body(body, params)})
+    ours = lambda: body(params).vertices  # noqa: E731
+    yield from _body_rows(bench, f"body layer, {batch} bodies", {"one by one": plainly, **ways, "ours": ours}, batch)
+    yield from _absent_rows(f"body layer, {batch} bodies", absent)
+
+    person = AnnyBody.load(bones=None)
+    turned = torch.randn(batch, len(person.bones), 3, generator=generator) * 0.2
+    shapes = torch.rand(batch, len(person.shape_names), generator=generator)
+    posed = BodyParams(axis_angle_to_matrix(turned), shapes, shift)
+    ways, absent = _present({"anny": lambda: anny_body(person, person.shape_names, posed)})
+    ours = lambda: person(posed).vertices  # noqa: E731
+    yield from _body_rows(bench, f"Anny body, {batch} bodies", {**ways, "ours": ours}, batch)
+    yield from _absent_rows(f"Anny body, {batch} bodies", absent)
+
+
+def _present(
+    peers: Mapping[str, Callable[[], Callable[[], Any]]],
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """The peers that are ready here, and why the others are not."""
+    ready, absent = {}, {}
+    for name, make in peers.items():
+        try:
+            ready[name] = make()
+        except Missing as error:
+            absent[name] = str(error)
+    return ready, absent
+
+
+def _absent_rows(what: str, absent: Mapping[str, str]) -> Iterator[Row]:
+    for name, reason in absent.items():
+        yield missing_row(what, name, reason)
+
+
+@torch.inference_mode()
+def _body_rows(bench: Bench, what: str, ways: Mapping[str, Callable[[], Tensor]], batch: int) -> Iterator[Row]:
+    """Rows of ways that give vertices (m), each with its deviation from the first's."""
+    first, *others = ways
+    wanted = ways[first]()
+    deviations = {way: 1000 * float((ways[way]() - wanted).norm(dim=-1).max()) for way in others}
+    yield from timed_rows(what, bench.compare(ways), batch, deviations=deviations)
+
+
+def procrustes(bench: Bench, batch: int = 32) -> Iterator[Row]:
+    """Aligning meshes of SMPL's size against NumPy, one after the other; CPU."""
+    generator = torch.Generator().manual_seed(SEED)
+    source = torch.randn(batch, 6890, 3, generator=generator) * 0.3
+    target = source + 0.05 * torch.randn(source.shape, generator=generator)
+    pairs = list(zip(source.numpy(), target.numpy(), strict=True))
+
+    def plainly() -> list[np.ndarray]:
+        return [align_plainly(*pair) for pair in pairs]
+
+    difference = similarity_align(source, target) - torch.from_numpy(np.stack(plainly()))
+    turns = bench.compare({"NumPy, one by one": plainly, "ours": lambda: similarity_align(source, target)})
+    deviation = 1000 * float(difference.norm(dim=-1).max())
+    yield from timed_rows(f"Procrustes, {batch} meshes", turns, batch, deviations={"ours": deviation})
+
+
+def rendering(bench: Bench, side: int = 1024) -> Iterator[Row]:
+    """One body that fills the picture, drawn with light, against `pyrender`; and our rasteriser alone; CPU."""
+    body = load_body("anny")
+    vertices = (body(body.rest_params(1)).vertices[0] @ body.upright.T).numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    vertices = vertices - (vertices.min(0) + vertices.max(0)) / 2 + [0, 0, 5]
+    focal = 0.95 * side * 5 / float(np.ptp(vertices[:, 1]))
+    faces, grey = body.faces.numpy(), np.full_like(vertices, 0.7)
+    center = (side / 2, side / 2)
+    ways, absent = _present({"pyrender": lambda: pyrender_picture(vertices, faces, focal, side)})
+    points = project(vertices, (focal, focal), center)
+    ours = lambda: render_meshes(vertices, faces, (focal, focal), center, (side, side), grey, supersample=1)  # noqa: E731
+    what = f"rendering, a body in {side} x {side}"
+    yield from timed_rows(what, bench.compare({**ways, "ours": ours}))
+    yield from _absent_rows(what, absent)
+    alone = {"ours": lambda: rasterize(points, faces, (side, side))}
+    yield from timed_rows(f"rasteriser, a body in {side} x {side}", bench.compare(alone))
+
+
+def parts(bench: Bench, batch: int = 8) -> Iterator[Row]:
+    """The two rewritten parts of the network alone, forward and forward with backward, against the published way."""
+    network = made_up_network(made_up_body()).to(bench.device)
+    plain = plain_copy(network)
+    head, plain_head = network.mesh_branch.get_submodule("head"), plain.mesh_branch.get_submodule("head")
+    assert isinstance(head, LixelHead)
+    assert isinstance(plain_head, LixelHead)
+    with torch.no_grad():
+        pose = network.pose_net(pictures(batch).to(bench.device))
+        columns = head.features(network.mesh_branch.get_submodule("backbone")(network.pose_to_feature(pose)))
+    layers = (plain_head.conv_x, plain_head.conv_y, plain_head.conv_z_2)
+    pairs = list(zip(columns, (layer.get_parameter("0.weight") for layer in layers), strict=True))
+    ways: dict[str, dict[str, Callable[[], Tensor]]] = {
+        "pose to feature": {
+            PUBLISHED: lambda: plain.pose_to_feature(pose),
+            "ours": lambda: network.pose_to_feature(pose),
+        },
+        "soft-argmax of 6,890 vertices": {
+            PUBLISHED: lambda: torch.stack([soft_argmax(conv1d(c, w)) for c, w in pairs]),
+            "ours": lambda: torch.stack([linear_soft_argmax(c, w.squeeze(-1)) for c, w in pairs]),
+        },
+    }
+    for what, both in ways.items():
+        with torch.no_grad():
+            yield from timed_rows(f"{what}, batch {batch}", bench.compare(both), batch)
+        learning = {way: lambda run=run: run().sum().backward() for way, run in both.items()}
+        yield from timed_rows(f"{what}, forward and backward, batch {batch}", bench.compare(learning), batch)
+
+
+def training_step(bench: Bench, batch: int, compiled: bool) -> Iterator[Row]:
+    """A step of the lixel stage of the body network; with --compile also compiled ways."""
+    names = ["published", "ours", "bf16+channels-last"] + compiled * ["compile", "compile+bf16+channels-last"]
+    if "bf16" not in _precisions(bench.device):
+        names = [name for name in names if "bf16" not in name]
+    ways = step_ways(names, batch, bench.device.type)
+    yield from timed_rows(f"training step, pictures, batch {batch}", bench.compare(ways), batch, rate=True)
+
+
+def loader(bench: Bench, samples: int) -> Iterator[Row]:
+    """Training samples a second, of pictures of the data sets' sizes; one process."""
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            turns = bench.compare(loading_ways(case, Path(folder), samples))
+        yield from timed_rows(f"loader, {case.name} {case.size[0]} x {case.size[1]}", turns, samples, rate=True)
+
+
+def evaluation(bench: Bench, samples: int = 256, batch: int = 32) -> Iterator[Row]:
+    """Scoring predictions; deviations are of the errors that are reported."""
+    cases = (
+        ("MPJPE and PA-MPJPE, sparse regressor", 32, False),
+        ("MPJPE and PA-MPJPE, dense regressor", VERTICES, False),
+        ("all body metrics (ours only)", 32, True),
+    )
+    for name, per_joint, everything in cases:
+        predictions = make_predictions(samples, per_joint)
+        oracle = published_evaluate(predictions)
+        ours = scored(predictions, batch, bench.device.type, everything)
+        columns = [0, 1, 6, 7] if everything else [0, 1, 2, 3]
+        deviation = float(np.abs(oracle() - ours()[:, columns]).max())
+        turns = bench.compare({PUBLISHED: oracle, "ours": ours})
+        yield from timed_rows(f"evaluation, {name}", turns, samples, deviations={"ours": deviation})
+
+
+def gpu(bench: Bench) -> Iterator[Row]:
+    """What needs a GPU, where there is none."""
+    for batch in () if bench.device.type == "cuda" else (64, 256):
+        for way in (PUBLISHED, *DTYPES, *(f"{precision}, compiled" for precision in DTYPES)):
+            yield missing_row(f"published network on a GPU, batch {batch}", way, "not measured: no CUDA device here")
+
+
+def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
+    """`predict` on copies of a photo, all of its files written; and the detector alone, if it has been fetched."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        picture = photo or _write_photo(folder / "photo.jpg")
+        copies = folder / "copies"
+        copies.mkdir()
+        for number in range(count):
+            (copies / f"{number}{picture.suffix}").write_bytes(picture.read_bytes())
+        detector = assets.find("detector")
+        detect = photo is not None and detector is not None
+
+        def predict(pictures: bool) -> None:
+            with tempfile.TemporaryDirectory(dir=folder) as out, contextlib.redirect_stdout(io.StringIO()):
+                formats = PredictOptions.formats if pictures else ()
+                options = PredictOptions((str(copies),), Path(out), formats=formats, pictures=pictures, detect=detect)
+                job.run(dataclasses.replace(options, device=bench.device.type))
+
+        ways = {
+            "all files": lambda: predict(True),
+            "numbers only": lambda: predict(False),
+        }
+        how = "with detection" if detect else "without detection"
+        yield from timed_rows(f"predict, {count} photos, {how}", bench.compare(ways), count, True)
+        if detector is not None:
+            find, pixels = PersonDetector(detector), read_photo(picture).pixels
+            yield from timed_rows("detector, a photo", bench.compare({"ours": lambda: find(pixels)}))
+
+
+def _write_photo(path: Path) -> Path:
+    cv2.imwrite(str(path), person(*PHOTO_SIZE)[..., ::-1])
+    return path

@@ -1,0 +1,1 @@
+"""The commands of `i2l-lab`."""

@@ -1,0 +1,210 @@
+"""Training samples of the default network: posed bodies before a camera, their keypoints with a detector's errors.
+
+No picture is made: what a detector would find is the body's keypoints, moved and scored like real detections.
+"""
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from i2l_lab.synthetic.detections import DetectionBank
+from i2l_lab.synthetic.samples import BodySampler
+from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
+from i2l_meshnet.bodies.base import BodyMesh, BodyParams
+from i2l_meshnet.bodies.skinning import global_rotations
+from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.geometry.crop import Crop, unclipped_crop
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.skeletons import HALPE26
+from i2l_meshnet.tensors import TensorDataclass
+
+GROUPS = tuple(
+    [HALPE26.index(joint) for joint in joints.split()]
+    for joints in (
+        "Nose L_Eye R_Eye L_Ear R_Ear Head_top",
+        "L_Hip R_Hip Pelvis",
+        "L_Big_toe L_Small_toe L_Heel",
+        "R_Big_toe R_Small_toe R_Heel",
+    )
+)
+"""Keypoints that lie together on a part of the body: head, hips, left foot, right foot."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LiftingBatch(TensorDataclass):
+    """What the network is given and what it should answer.
+
+    keypoints: what the trunk is given; of a person, crop pixels and confidence. vertices, joints: lixels. rotations: of
+    the bones against the frame that the network sees bodies in (`LixelGrid.view_rotation`). shape: the body's.
+    view_vertices: in that frame, metres, relative to the root joint. scale: crop pixels per metre at the root's depth.
+    """
+
+    keypoints: Float[Tensor, "b n c"]
+    vertices: Float[Tensor, "b v 3"]
+    joints: Float[Tensor, "b j 3"]
+    rotations: Float[Tensor, "b k 3 3"]
+    shape: Float[Tensor, "b s"]
+    view_vertices: Float[Tensor, "b v 3"]
+    scale: Float[Tensor, "b"]
+
+
+@runtime_checkable
+class BatchSampler(Protocol):
+    """Draws training batches: the i-th depends on the sampler's seed and i alone."""
+
+    def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
+        """The `index`-th batch of `size` samples, a share `detected` of them real detections."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions:
+    """How detections differ from the body's keypoints; lengths in crop pixels.
+
+    Detections of mean confidence below `sure` are drawn less often, those below `doubtful` at a tenth: synthetic
+    pictures are harder for the detector than photographs. Whole-person residuals of real detections are added with
+    their confidences, times a factor from `least` to `most`; the `clean` share of people keeps none. Then every
+    keypoint is jittered, and some are lost.
+
+    build: deviation of how far the keypoints of a person lie from those of a rendered body towards the body model's
+    `keypoint_regressor`, where 1 is on it. head, hips, feet: deviations, in metres along each axis, by which these
+    groups of keypoints lie elsewhere on one person than on another.
+    """
+
+    doubtful: float = 0.35
+    sure: float = 0.65
+    least: float = 0.35
+    most: float = 1.1
+    clean: float = 0.25
+    jitter: float = 1.2
+    build: float = 0.4
+    head: float = 0.03
+    hips: float = 0.02
+    feet: float = 0.012
+    lost: float = 0.04
+    lost_more: float = 0.14
+    careless: float = 0.3
+
+
+class LiftingSampler:
+    """Draws batches: the i-th depends on the seed and i alone, whoever draws it and when."""
+
+    def __init__(
+        self,
+        body: AnnyBody,
+        grid: LixelGrid,
+        people: BodySampler,
+        bank: DetectionBank,
+        noise: NoiseOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.body, self.grid, self.people, self.bank = body, grid, people, bank
+        if body.keypoint_regressor is None:
+            raise ValueError(f"{body.name} has no keypoints of a 2D detector")
+        # Where the detector sees the points on pictures of the body, and on real people.
+        self.rendered, self.real = rendered_keypoints(), body.keypoint_regressor
+        self.noise, self.seed = noise or NoiseOptions(), seed
+        self.residual = bank.keypoints[..., :2] - self.rendered @ bank.vertices[..., :2].float()
+        self.confidence = bank.keypoints[..., 2].clamp(0, 1)
+        options = self.noise
+        trust = (self.confidence.mean(1) - options.doubtful) / (options.sure - options.doubtful)
+        self.chances = trust.clamp(0.1, 1)
+
+    @torch.no_grad()
+    def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
+        """The `index`-th batch of `size` samples, a share `detected` of them real detections on synthetic pictures."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        count = round(size * detected)
+        parts = [self._sampled(size - count, generator)]
+        if count:
+            parts.append(self._detected(count, generator))
+        return LiftingBatch.concatenate(parts)
+
+    def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
+        people = self.people.sample(n, generator)
+        crop = unclipped_crop(people.box, self.grid.crop_size)
+        points = self._individual(people.mesh.vertices, generator)
+        true = people.camera.project(points)
+        low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
+        hidden = ((true < low) | (true > low + size)).any(-1)
+        keypoints = self._detect(crop.to_crop(true), hidden, generator)
+        return finished(self.body, self.grid, people.params, people.mesh, people.camera, crop, keypoints)
+
+    def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
+        index = self._draw(n, generator)
+        params, camera, found = self.bank.params[index], self.bank.camera[index], self.bank.keypoints[index]
+        mesh = self.body(params)
+        # What was found on a rendered body, moved to where it would be on a person of the same pose.
+        person = self._individual(mesh.vertices, generator)
+        moved = found[..., :2] + camera.project(person) - camera.project(self.rendered @ mesh.vertices)
+        moved = moved + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
+        keypoints = torch.cat([moved, found[..., 2:].clamp(0, 1)], -1)
+        return finished(self.body, self.grid, params, mesh, camera, whole_picture(n), keypoints)
+
+    def _individual(self, vertices: Float[Tensor, "n v 3"], generator: torch.Generator) -> Float[Tensor, "n 26 3"]:
+        """The keypoints of bodies (metres) put where they may lie on particular people."""
+        noise = self.noise
+        share = 1 + noise.build * torch.randn(len(vertices), 1, 1, generator=generator)
+        rendered = self.rendered @ vertices
+        points = rendered + share * (self.real @ vertices - rendered)
+        for group, deviation in zip(GROUPS, (noise.head, noise.hips, noise.feet, noise.feet), strict=True):
+            points[:, group] += torch.randn(len(points), 1, 3, generator=generator) * deviation
+        return points
+
+    def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "n"]:
+        """Rows of the bank."""
+        return torch.multinomial(self.chances, n, replacement=True, generator=generator)
+
+    def _detect(
+        self, keypoints: Float[Tensor, "n 26 2"], hidden: Bool[Tensor, "n 26"], generator: torch.Generator
+    ) -> Float[Tensor, "n 26 3"]:
+        """True keypoints (crop pixels) to what a detector may find; `hidden` ones lie outside the picture."""
+        n, noise = len(keypoints), self.noise
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator)
+
+        chosen = self._draw(n, generator)
+        factor = noise.least + (noise.most - noise.least) * uniform(n, 1, 1)
+        factor = torch.where(uniform(n, 1, 1) < noise.clean, 0.0, factor)
+        found = keypoints + self.residual[chosen] * factor
+        found = found + torch.randn(found.shape, generator=generator) * noise.jitter
+        confidence = self.confidence[chosen] + (1 - factor[..., 0]).clamp_min(0) * 0.25 * uniform(n, 1)
+        rate = noise.lost + torch.where(uniform(n, 1) < noise.careless, noise.lost_more, 0.0)
+        confidence = torch.where(uniform(n, 26) < rate, 0.0, confidence)
+        height, width = self.grid.crop_size
+        outside = (keypoints < -4).any(-1) | (keypoints[..., 0] > width + 4) | (keypoints[..., 1] > height + 4)
+        confidence = torch.where(outside | hidden, confidence.clamp(max=0.3) * uniform(n, 26), confidence)
+        return torch.cat([found, confidence.clamp(0, 1)[..., None]], -1)
+
+
+def finished(
+    body: AnnyBody,
+    grid: LixelGrid,
+    params: BodyParams,
+    mesh: BodyMesh,
+    camera: Camera,
+    crop: Crop,
+    keypoints: Float[Tensor, "b k f"],
+) -> LiftingBatch:
+    """What a network on `grid` is given and should answer of posed bodies whose `keypoints` were found in a crop."""
+    root = mesh.joints[:, body.skeleton.root_index]
+    turn = grid.view_rotation(crop, camera)
+    return LiftingBatch(
+        keypoints=keypoints,
+        vertices=grid.from_camera(mesh.vertices, crop, camera, root[:, 2]),
+        joints=grid.from_camera(mesh.joints, crop, camera, root[:, 2]),
+        rotations=turn[:, None].mT @ global_rotations(params.pose, body.parents),
+        shape=params.shape,
+        view_vertices=(mesh.vertices - root[:, None]) @ turn,
+        scale=camera.focal[:, 1] * crop.affine[:, 1, 1] / root[:, 2],
+    )
+
+
+def whole_picture(n: int) -> Crop:
+    """The crops that are the whole pictures of their cameras."""
+    affine = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
+    return Crop(affine, torch.zeros(n), torch.zeros(n, dtype=torch.bool))

@@ -1,0 +1,35 @@
+"""People from nothing: poses, shapes and views together. What the default model's training samples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from i2l_lab.synthetic.cameras import BodySample, ViewMix, ViewSampler
+from i2l_lab.synthetic.poses import PoseBank, PoseMix, PoseSampler
+from i2l_lab.synthetic.shapes import ShapeSampler
+from i2l_meshnet.bodies.base import Body
+
+
+class BodySampler:
+    """Draws posed people before cameras; all randomness comes from the generator that is given."""
+
+    def __init__(self, poses: PoseSampler, shapes: ShapeSampler, views: ViewSampler) -> None:
+        self.poses, self.shapes, self.views = poses, shapes, views
+
+    @staticmethod
+    def build(
+        body: Body,
+        makehuman: Path | None,
+        mocap: Sequence[Path] = (),
+        pose_mix: PoseMix | None = None,
+        view_mix: ViewMix | None = None,
+        seed: int = 0,
+    ) -> "BodySampler":
+        """The sampler of a body. makehuman: the asset of that name, or None. mocap: folders of BVH files."""
+        bank = PoseBank.build(body, makehuman, mocap, seed=seed)
+        return BodySampler(PoseSampler(body, bank, pose_mix), ShapeSampler(body, seed), ViewSampler(body, view_mix))
+
+    def sample(self, n: int, generator: torch.Generator) -> BodySample:
+        """Draws `n` people."""
+        return self.views.place(self.poses.sample(n, generator), self.shapes.sample(n, generator), generator)
