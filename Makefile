@@ -8,14 +8,14 @@ DEV_STAMP := $(VENV)/.dev-installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 2 --dist worksteal
-NUMERIC_TESTS := $(addprefix tests/,geometry bodies models training prediction evaluation regression exporting)
+NUMERIC_TESTS := $(addprefix tests/,geometry bodies models training prediction evaluation regression exporting lab)
 # CONTRIBUTING.md says what these do not cover. A: as a processor with AVX2 but without AVX-512. B: also
 # without AVX2 in PyTorch and oneDNN. The empty features of Numba count: without them it keeps the real processor's.
 SETTING_A := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
 SETTING_B := $(SETTING_A) ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
 
-.PHONY: demo test-assets test test-older test-oldest test-slow fuzz soak audit check format docs pictures notebooks clean
+.PHONY: demo test-assets test test-older test-oldest test-slow wheel-test fuzz soak audit check format docs pictures notebooks clean
 
 demo: $(STAMP)
 	$(BIN)/i2l-meshnet assets detector
@@ -37,6 +37,9 @@ test-oldest: test-assets
 
 test-slow: $(DEV_STAMP)
 	$(BIN)/pytest -q -m slow
+
+wheel-test: $(STAMP)
+	$(BIN)/python scripts/wheel_test.py
 
 fuzz: $(DEV_STAMP)
 	FUZZ_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m slow tests/security/test_hostile_files.py
@@ -63,7 +66,7 @@ docs: $(DOCS_STAMP)
 
 pictures: $(DEV_STAMP)
 	$(BIN)/python scripts/draw_pictures.py
-	$(BIN)/python scripts/contact_sheet.py
+	$(BIN)/python -m i2l_lab.tools.contact_sheet
 	$(BIN)/python scripts/draw_how_it_works.py
 
 notebooks: $(DOCS_STAMP)

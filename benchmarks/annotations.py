@@ -5,7 +5,7 @@
 
 A generated MS-COCO file and its fits; each measurement in a fresh process, processor time; ways take turns, figures are
 medians, ratios medians of the ratios within a turn. Memory of a worker: what a forked process makes its own
-(`Private_Dirty`) by going through all annotations once. Samples a second are measured by `i2l-meshnet bench`.
+(`Private_Dirty`) by going through all annotations once. Samples a second are measured by `python benchmarks/run.py`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What `i2l-meshnet bench` measures, one function a group of rows."""
+"""What `python benchmarks/run.py` measures, one function a group of rows."""
 
 import contextlib
 import copy

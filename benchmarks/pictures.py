@@ -1,9 +1,9 @@
-"""Synthetic pictures a second: how fast `i2l-meshnet synthesize pictures` is, and where the time goes.
+"""Synthetic pictures a second: how fast `i2l-lab synthesize pictures` is, and where the time goes.
 
     python benchmarks/pictures.py --count 128
 
 One process, one thread; seconds of processor time, so that other work on the machine disturbs them little. What a
-process does once (reading clothes, places and poses) is timed apart. Needs the extra [anny] and the assets makehuman,
+process does once (reading clothes, places and poses) is timed apart. Needs the extra [lab] and the assets makehuman,
 backgrounds and interiors.
 """
 

@@ -1,4 +1,4 @@
-"""The `bench` command: this machine's speed, each row beside what it is measured against."""
+"""This machine's speed, each row beside what it is compared with: `python benchmarks/run.py`."""
 
 import dataclasses
 import json
@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+# As `i2l-meshnet` does before PyTorch is loaded: waiting threads sleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 import machine
-from i2l_meshnet.errors import InputError
+from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.files import atomic_path
 from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.precision import DTYPES, supported_precisions
@@ -44,7 +48,7 @@ Group = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class BenchOptions:
-    """Measure this machine: ours against the published formulation, by turns."""
+    """Measure this machine: ours against the published formulation, in turns."""
 
     only: tuple[Group, ...] = get_args(Group)
     """What to measure: alignment, body layer, rendering, the published network, the default one, both by other runtimes
@@ -191,3 +195,16 @@ def _facts(facts: dict[str, Any]) -> tuple[str, str]:
 def _load() -> float | None:
     """Processes that wanted to run in the last minute, where the system counts them."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and return the exit code; errors that the user can fix are printed as one line."""
+    try:
+        return run(tyro.cli(BenchOptions, prog="benchmarks/run.py", args=arguments))
+    except UserError as error:
+        print(f"benchmarks/run.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

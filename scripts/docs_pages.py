@@ -115,15 +115,17 @@ def _api_page(title: str, modules: list[Path]) -> str:
 def _command_line() -> str:
     """Every command's help text."""
     os.environ["COLUMNS"] = "80"  # fits the page
-    from i2l_meshnet import cli
+    from i2l_lab.cli import LAB
+    from i2l_meshnet.cli import PRODUCT
 
-    order = [*cli.PRODUCT.names]
-    names = sorted([*cli.EXAMPLES, RECIPE], key=lambda name: order.index(name.split()[0]))
-    lines = ["# Command line", "", "What `i2l-meshnet COMMAND --help` prints.", ""]
-    for name in names:
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            cli.main([*name.split(), "--help"])
-        shown = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-        lines += [f"## {name}", "", "```text", shown.strip(), "```", ""]
+    lines = ["# Command line", "", "What `i2l-meshnet COMMAND --help` and `i2l-lab COMMAND --help` print.", ""]
+    for program, more in ((PRODUCT, [RECIPE]), (LAB, [])):
+        names = sorted([*program.examples, *more], key=lambda name: program.names.index(name.split()[0]))
+        for name in names:
+            text = io.StringIO()
+            with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+                program.main([*name.split(), "--help"])
+            shown = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+            title = name if program is PRODUCT else f"{program.name} {name}"
+            lines += [f"## {title}", "", "```text", shown.strip(), "```", ""]
     return "\n".join(lines)

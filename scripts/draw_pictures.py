@@ -5,7 +5,7 @@
 
 `page` and `view` are photographs of a headless Chromium (playwright and the extras [serve] and [view]); `clip` fetches
 the asset multiview. `make pictures` runs this and the scripts of the other pictures; docs/images/hands.jpg, which
-does not depend on the body's network, is drawn by scripts/score_hands.py.
+does not depend on the body's network, is drawn by i2l_lab.tools.score_hands.
 """
 
 import contextlib

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from i2l_lab.cli import LAB
 from i2l_meshnet import assets, cli
 
 
@@ -64,40 +65,61 @@ def test_info_tells_what_a_report_of_a_fault_needs(capsys, empty_cache, monkeypa
     assert str(assets.cache_folder()) in out
 
 
-def subcommands(capsys, command: str) -> list[str]:
+def subcommands(capsys, program: cli.CommandLine, command: str) -> list[str]:
     """A command and all below it, as their help texts name them."""
     with pytest.raises(SystemExit) as leaving:
-        cli.main([*command.split(), "--help"])
+        program.main([*command.split(), "--help"])
     assert leaving.value.code == 0
     usage = capsys.readouterr().out.split("\n\n")[0]
     below = re.search(r"\[-h\] \{([\w,-]+)\}", usage)
     names = [f"{command} {name}".strip() for name in below[1].split(",")] if below else []
-    return [command, *(found for name in names for found in subcommands(capsys, name))]
+    return [command, *(found for name in names for found in subcommands(capsys, program, name))]
 
 
-def test_the_help_of_every_command_ends_with_examples_that_it_understands(capsys):
-    commands = subcommands(capsys, "")[1:]
-    assert {*cli.PRODUCT.names, "data convert 3dpw", "synthesize pictures", "train tiny"} <= {*commands}
-    assert {*cli.PRODUCT.names} <= {*cli.EXAMPLES} <= {*commands}
+@pytest.mark.parametrize(
+    ("program", "some"),
+    [(cli.PRODUCT, {"data convert 3dpw", "train tiny"}), (LAB, {"lift-hand", "synthesize pictures"})],
+)
+def test_the_help_of_every_command_ends_with_examples_that_it_understands(program, some, capsys):
+    commands = subcommands(capsys, program, "")[1:]
+    assert {*program.names} | some <= {*commands}
+    assert {*program.names} <= {*program.examples} <= {*commands}
     for command in commands:
         with pytest.raises(SystemExit):
-            cli.main([*command.split(), "--help"])
+            program.main([*command.split(), "--help"])
         text = capsys.readouterr().out
-        assert f"usage: i2l-meshnet {command.split()[0]} " in text
-        examples = re.findall(r"^example: i2l-meshnet (.*)$", text, re.MULTILINE)
+        assert f"usage: {program.name} {command.split()[0]} " in text
+        examples = re.findall(rf"^example: {program.name} (.*)$", text, re.MULTILINE)
         assert examples
-        if command in cli.EXAMPLES and f"{command} [-h] {{" not in text:
+        if command in program.examples and f"{command} [-h] {{" not in text:
             assert all(example.startswith(command) for example in examples)
             used = [word for example in examples for word in example.split() if word.startswith("--")]
             assert [word for word in used if word not in text] == []
 
 
+@pytest.mark.parametrize("program", [cli.PRODUCT, LAB])
 @pytest.mark.parametrize(("shell", "mark"), [("bash", "complete "), ("zsh", "#compdef"), ("fish", "complete ")])
-def test_completion_scripts(shell, mark, capsys):
-    assert cli.main(["completion", shell]) == 0
+def test_completion_scripts(program, shell, mark, capsys):
+    assert program.main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert mark in script
-    assert "i2l-meshnet" in script
+    assert program.name in script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["bench", "--quick"], "python benchmarks/run.py"),
+        (["lift", "--bank", "bank"], "i2l-lab lift"),
+        (["lift-hand", "--help"], "i2l-lab lift-hand"),
+        (["synthesize", "pictures"], "i2l-lab synthesize"),
+    ],
+)
+def test_moved_commands_name_the_new_one(arguments, command, capsys):
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"`{command}`" in error
+    assert error.count("\n") == 1
 
 
 def imported(code: str) -> set[str]:
@@ -119,7 +141,8 @@ def test_a_command_waits_for_no_imports_but_its_own(tmp_path):
     assert len([*tmp_path.glob("standing_phone*")]) == 12
     others = {target.partition(":")[0] for name, target in cli.COMMANDS.items() if name != "predict"}
     assert not loaded & others
-    ours = {f"i2l_meshnet.{name}" for name in ("data", "synthetic", "training", "evaluation", "serving", "exporting")}
+    ours = {f"i2l_meshnet.{name}" for name in ("data", "training", "evaluation", "serving", "exporting")}
+    assert not {name for name in loaded if name.startswith("i2l_lab")}
     extras = {"fastapi", "lightning_fabric", "matplotlib", "onnx", "openvino", "pyarrow", "viser"}
     # Each takes from a third of a second to two; the last two are what PyTorch's compiler is made of.
     heavy = {"scipy.optimize", "scipy.special", "trimesh", "roma", "torch._dynamo", "sympy"}

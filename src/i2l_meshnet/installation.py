@@ -17,8 +17,8 @@ from i2l_meshnet.precision import supported_precisions
 
 _LIBRARIES = "torch numpy numba scipy opencv-python-headless onnxruntime pillow tyro".split()
 _EXTRAS = {
-    "anny": "anny",
     "heic": "pillow_heif",
+    "lab": "anny",
     "onnx": "onnxscript",
     "openvino": "openvino",
     "parquet": "pyarrow",

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from i2l_meshnet.cli import main
+from run import main
 
 
 def test_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
-    assert main(["bench", "--quick", "--only", "render", "--markdown", "--json", str(path)]) == 0
+    assert main(["--quick", "--only", "render", "--markdown", "--json", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "matrix products reach fp32" in printed
     assert "| rasteriser, a body in 1024 x 1024 | ours |" in printed
@@ -21,7 +21,7 @@ def test_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_bad_options_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--photo", str(tmp_path / "none.jpg")]) == 1
+    assert main(["--photo", str(tmp_path / "none.jpg")]) == 1
     assert "there is no photo" in capsys.readouterr().err
-    assert main(["bench", "--photos", "0"]) == 1
+    assert main(["--photos", "0"]) == 1
     assert "at least 1" in capsys.readouterr().err

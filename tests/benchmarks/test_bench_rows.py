@@ -8,9 +8,9 @@ import torch
 
 import measures
 import peers
-from i2l_meshnet.cli import main
 from measures import Bench
 from rows import missing_row
+from run import main
 from scoring import make_predictions, published_evaluate, scored
 
 BENCH = Bench(torch.device("cpu"), 1, 0.0, time.perf_counter, (1,))
@@ -42,14 +42,14 @@ def test_a_package_that_is_not_there_or_does_not_run_is_missing(
 def test_a_table_replaces_what_is_between_its_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- bench -->\nold\n<!-- /bench -->\nbelow\n")
-    assert main(["bench", "--quick", "--only", "gpu", "--update", str(page)]) == 0
+    assert main(["--quick", "--only", "gpu", "--update", str(page)]) == 0
     text = page.read_text()
     assert text.startswith("above\n<!-- bench -->\n")
     assert text.endswith("<!-- /bench -->\nbelow\n")
     assert "old" not in text
     assert "| published network on a GPU, batch 64 | fp32 | not measured" in text or torch.cuda.is_available()
     page.write_text("no marks")
-    assert main(["bench", "--quick", "--only", "gpu", "--update", str(page)]) == 1
+    assert main(["--quick", "--only", "gpu", "--update", str(page)]) == 1
     assert "has no part between" in capsys.readouterr().err
 
 

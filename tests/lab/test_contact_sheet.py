@@ -1,7 +1,5 @@
 """The contact sheet: panels of all photos, whoever is found on them, in a grid."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,23 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from i2l_lab.tools import contact_sheet
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.prediction.results import PicturePrediction
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "contact_sheet.py"
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sheet() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("contact_sheet", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["contact_sheet"] = module
-    spec.loader.exec_module(module)
-    return module
+    return contact_sheet
 
 
 class StandInPredictor:

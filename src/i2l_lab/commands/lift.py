@@ -1,4 +1,4 @@
-"""`i2l-meshnet lift` and `lift-hand`."""
+"""`i2l-lab lift` and `lift-hand`."""
 
 from typing import Annotated
 

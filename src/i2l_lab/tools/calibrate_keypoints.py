@@ -1,7 +1,7 @@
-"""Learns where RTMPose sees its keypoints on real people: `python scripts/calibrate_keypoints.py`.
+"""Learns where RTMPose sees its keypoints on real people: `python -m i2l_lab.tools.calibrate_keypoints`.
 
 Learnt from the clip of one man of `i2l-meshnet evaluate --data real-multiview`, the one that may guide choices
-(training/keypoint_calibration.py; docs/default-model.md). Writes bodies/data/anny_halpe26.npz, the body's keypoint
+(src/i2l_lab/keypoint_calibration.py; docs/default-model.md). Writes bodies/data/anny_halpe26.npz, the body's keypoint
 regressor, and prints the offsets from the regressor of rendered bodies.
 """
 

@@ -1,4 +1,4 @@
-"""Many fits on one picture, to be looked at after every change: `python scripts/contact_sheet.py [PICTURE...]`.
+"""Many fits on one picture, to be looked at after every change: `python -m i2l_lab.tools.contact_sheet [PICTURE...]`.
 
 Each photo gets a row of panels: the lixel mesh on it, the parametric mesh on it, and both from the side (the first
 person only, the camera to the left; degrees: see `tilt`). Without pictures, the photos are the bundled examples and the
@@ -139,7 +139,7 @@ def tilt(joints: Float[np.ndarray, "j 3"], skeleton: Skeleton) -> float:
     return float(np.degrees(np.arctan2(-away, -down)))
 
 
-def draw_sheet(rows: list[UInt8[np.ndarray, "h _ 3"]], columns: int) -> UInt8[np.ndarray, "h w 3"]:
+def draw_sheet(rows: list[UInt8[np.ndarray, "_ _ 3"]], columns: int) -> UInt8[np.ndarray, "h w 3"]:
     """Rows of panels in a grid, filled with paper."""
     height, width = rows[0].shape[0], max(row.shape[1] for row in rows)
     sheet = np.full((-(-len(rows) // columns) * height, columns * (width + 6) - 6, 3), PAPER, np.uint8)

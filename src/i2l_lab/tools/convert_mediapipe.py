@@ -1,4 +1,6 @@
-"""Converts MediaPipe's hand networks: `python scripts/convert_mediapipe.py landmarks.safetensors palm.safetensors`.
+"""Convert MediaPipe\'s hand networks.
+
+    python -m i2l_lab.tools.convert_mediapipe landmarks.safetensors palm.safetensors
 
 Needs the asset `mediapipe` (fetched by the script) and the package `tflite`, which reads the exported graphs. With
 `ai-edge-litert` installed it also prints the largest difference from MediaPipe's own runtime on random pictures.

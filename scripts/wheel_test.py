@@ -1,0 +1,98 @@
+"""The wheel in an empty environment outside the checkout: `python scripts/wheel_test.py` (`make wheel-test`).
+
+Builds the wheel, installs it with the extras [train] and [lab] as constraints.txt pins their packages, and there, with
+nothing of the checkout on the path: `i2l-meshnet predict` on a photo, one epoch of `train tiny`, two pictures of
+`i2l-lab synthesize`. Needs the network where pip's cache or the cache of assets lacks something.
+
+--reuse takes the packages of an environment instead of installing them: quick, but it does not notice a dependency that
+pyproject.toml fails to name.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = "train,lab"
+CHECK = """import sys, i2l_lab, i2l_meshnet
+for package in (i2l_lab, i2l_meshnet):
+    assert package.__file__.startswith(sys.prefix), f"{package.__file__} is not of the wheel"
+"""
+
+
+def build(folder: Path) -> Path:
+    """The wheel, built from a copy of what git knows, so that nothing else of the checkout gets into it."""
+    copy = folder / "checkout"
+    copy.mkdir()
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    archive = subprocess.run(
+        ["tar", "--create", "--null", "--files-from=-"], cwd=ROOT, check=True, input=names, capture_output=True
+    ).stdout
+    subprocess.run(["tar", "--extract"], cwd=copy, check=True, input=archive)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", folder, copy], check=True)
+    (wheel,) = folder.glob("i2l_meshnet-*.whl")
+    return wheel
+
+
+def make_environment(folder: Path, wheel: Path, reuse: Path | None) -> Path:
+    """An environment with the wheel; gives its folder of programs."""
+    venv.create(folder, with_pip=True)
+    programs = folder / ("Scripts" if sys.platform == "win32" else "bin")
+    python = programs / "python"
+    if reuse is not None:
+        place = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        mine, other = (
+            subprocess.run([name, "-c", place], check=True, capture_output=True, text=True).stdout.strip()
+            for name in (python, reuse / "bin" / "python")
+        )
+        # A path in a .pth file: the other environment's own .pth files, its editable install among them, are not read.
+        (Path(mine) / "reused.pth").write_text(other + "\n")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--no-deps", "--ignore-installed", wheel], check=True)
+    subprocess.run([*install, "--constraint", ROOT / "constraints.txt", f"i2l-meshnet[{EXTRAS}]"], check=True)
+    return programs
+
+
+def use(programs: Path, folder: Path) -> None:
+    """Runs what users run. Raises CalledProcessError or AssertionError."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*command: str | Path) -> None:
+        start = time.perf_counter()
+        subprocess.run([programs / command[0], *command[1:]], cwd=folder, env=environment, check=True)
+        print(f"{time.perf_counter() - start:6.1f} s: {' '.join(map(str, command)).splitlines()[0]}", flush=True)
+
+    run("python", "-c", CHECK)
+    photo = ROOT / "examples" / "standing_phone.jpg"
+    run("i2l-meshnet", "assets", "detector")
+    run("i2l-meshnet", "predict", photo, "--out", "results")
+    made = {path.name for path in (folder / "results").iterdir()}
+    assert {"standing_phone.json", "standing_phone.npz"} <= made, made
+    run("i2l-meshnet", "train", "tiny", "--out", "training", "--end-epoch", "1")
+    assert (folder / "training" / "model_dump").is_dir()
+    run("i2l-lab", "synthesize", "pictures", "--out", "pictures", "--count", "2", "--shard", "2")
+    assert (folder / "pictures" / "train_00000.npz").is_file()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reuse", type=Path, help="environment whose packages to use")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, start = Path(name), time.perf_counter()
+        wheel = build(folder)
+        programs = make_environment(folder / "environment", wheel, options.reuse)
+        print(f"{time.perf_counter() - start:6.1f} s: {wheel.name} is installed", flush=True)
+        work = folder / "work"
+        work.mkdir()
+        use(programs, work)
+
+
+if __name__ == "__main__":
+    main()
