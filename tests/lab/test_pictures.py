@@ -280,7 +280,7 @@ def test_a_folder_of_other_pictures_is_refused(tmp_path: Path):
 
 def test_without_the_package_anny_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "anny", None)
-    with pytest.raises(UserError, match=r"i2l-meshnet\[anny\]"):
+    with pytest.raises(UserError, match=r"i2l-meshnet\[lab\]"):
         BaseMesh(("root",))
 
 
