@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 
 TESTS = Path(__file__).parents[1]
-for folder in (TESTS, TESTS / "training", TESTS / "video", TESTS / "data", TESTS / "exporting"):
+for folder in (*(TESTS / name for name in ("", "training", "video", "data", "exporting")), TESTS.parent / "benchmarks"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
