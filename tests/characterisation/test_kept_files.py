@@ -116,6 +116,9 @@ def _make_clip() -> None:
     finally:
         os.chdir(here)
         signal.signal(signal.SIGINT, before)
+    # Tests enter the place and time of their copy.
+    facts = json.loads((unfinished / "facts.json").read_text())
+    (unfinished / "facts.json").write_text(json.dumps({**facts, "clip": ["walk.mp4", 0, 0]}, sort_keys=True))
     for path in unfinished.iterdir():
         # The lock marks a work folder of this program.
         if path not in (first, unfinished / "facts.json", unfinished / ".i2l-meshnet.lock"):

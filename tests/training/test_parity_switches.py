@@ -37,7 +37,7 @@ def smpl(body_directory: Path) -> Body:
 
 
 def test_middle_fingertip(body_directory: Path, tmp_path: Path) -> None:
-    """`load_network(published_regressor=True)`, which `evaluate --published` uses: vertex 445 in place of 444."""
+    """`load_network(published_regressor=True)`, which `evaluate --published` uses: vertex 445 instead of 444."""
     body, path = load_body("mano", body_directory), tmp_path / "hand.safetensors"
     with slim_networks():
         checkpoint.save(assembly.build(assembly.published_config(body, "resnet18"), body), path)

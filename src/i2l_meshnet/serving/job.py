@@ -105,7 +105,7 @@ def run(options: ServeOptions) -> int:
         )
 
         class Server(uvicorn.Server):
-            """Sends visitors away when it is told to end."""
+            """Refuses new requests once it is stopping."""
 
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
                 workshop.stopping = True
