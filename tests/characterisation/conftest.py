@@ -1,4 +1,5 @@
-"""Behaviour that must survive a rebuild, as numbers and structure. `pytest tests/characterisation --remake` keeps new results.
+"""Behaviour that must survive a rebuild, as numbers and structure. `pytest tests/characterisation --remake` keeps new
+results.
 
 Kept results are in `goldens/`, each with the commit, processor and versions that made it. The slowest tests are marked
 `slow`: `-m "slow or not slow"` runs all, and so must `--remake`.
