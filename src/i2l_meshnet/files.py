@@ -51,7 +51,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading. Raises OSError for anything but a regular file.
 
-    Named pipes and devices can block for ever or never end. Pipes are read only where the user passed an open one:
+    Named pipes and devices can block or never end. Pipes are read only where the user passed an open one:
     /dev/stdin or /dev/fd/N, as a shell's `<(command)` does.
     """
     _require_kind(path, path.stat())  # Before opening too: opening a device can change its state.

@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def remake(pytestconfig: pytest.Config) -> bool:
-    """Whether results are kept anew. The option is only known where this folder is named on the command line."""
+    """Whether to replace the kept results. The option exists only if this folder is named on the command line."""
     return pytestconfig.getoption("--remake", default=False)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import trimesh
 
 SIDE = 32
-"""Pictures are kept as the means of so many cells across and down."""
+"""Images are kept as the means of this many cells in each direction."""
 WORDED = ("units", "versions", "licence")
 """Keys whose texts are for people, or say what wrote the file: only that they are there is kept."""
 _KINDS = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}

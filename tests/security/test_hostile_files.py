@@ -65,7 +65,7 @@ def test_places_that_are_no_files_are_told_in_one_line(reader: Reader, tmp_path:
 
 @each_reader
 def test_pipes_and_devices_are_refused(reader: Reader, tmp_path: Path) -> None:
-    """A pipe that nobody writes would block for ever, and an endless device fill the memory."""
+    """A pipe without a writer would block, and an endless device would fill the memory."""
     folder = tmp_path / FOLDER
     folder.mkdir()
     calls = reader.make(folder)
