@@ -19,7 +19,7 @@ from rich.table import Table
 
 import machine
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.precision import DTYPES, supported_precisions
 from rows import COLUMNS, Row, markdown_table

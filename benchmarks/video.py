@@ -27,8 +27,8 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.data.multiview import HIPS, KEYPOINT_ROWS, MultiviewClip, MultiviewSamples, open_clip
 from i2l_meshnet.evaluation.clips import clip_samples, require_regressor
 from i2l_meshnet.evaluation.multiview import person_errors
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.video.finish import finish
 from i2l_meshnet.video.follow import make_tracker

@@ -26,7 +26,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from i2l_meshnet import assets
-from i2l_meshnet.files import write_picture
+from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.video.source import Clip
 
 ROOT = Path(__file__).resolve().parents[1]

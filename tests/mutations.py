@@ -325,7 +325,7 @@ FAULTS = (
         "files: what a failed writer left stays",
         "        if not renamed:\n            with contextlib.suppress(OSError):",
         "        if renamed:\n            with contextlib.suppress(OSError):",
-        "tests/test_files.py::test_an_error_leaves_the_old_file_and_no_remains",
+        "tests/test_io.py::test_an_error_leaves_the_old_file_and_no_remains",
     ),
     Fault(
         "commands: a user's mistake ends with 0",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import i2l_meshnet
-from i2l_meshnet.files import only_ours
+from i2l_meshnet.folders import only_ours
 
 MODULE = """
 from i2l_meshnet.compiling import compiled

@@ -16,11 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from i2l_meshnet.errors import LONGEST, UserError
-from i2l_meshnet.untrusted import (
+from i2l_meshnet.io import (
     inside,
-    open_picture,
     parse_json,
-    png_is_cut_off,
     read_array,
     read_arrays,
     read_bytes,
@@ -28,6 +26,7 @@ from i2l_meshnet.untrusted import (
     read_torch,
     require_shapes,
 )
+from i2l_meshnet.pictures import open_picture, png_is_cut_off
 
 
 def packed(path: Path, **members: bytes) -> Path:

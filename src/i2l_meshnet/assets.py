@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from i2l_meshnet.errors import FileError, InputError, TakenError
-from i2l_meshnet.files import empty, open_regular, remove, sync, work_folder
+from i2l_meshnet.folders import empty, remove, work_folder
+from i2l_meshnet.io import open_regular, sync
 
 
 @dataclasses.dataclass(frozen=True)

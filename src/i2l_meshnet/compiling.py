@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import njit
 
-from i2l_meshnet.files import only_ours
+from i2l_meshnet.folders import only_ours
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -15,7 +15,7 @@ import pytest
 from httpx2 import Client
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import write_bytes
+from i2l_meshnet.io import write_bytes
 from i2l_meshnet.serving import job
 from i2l_meshnet.serving.job import ServeOptions
 from i2l_meshnet.serving.schema import Answer

@@ -9,8 +9,8 @@ from broken_clips import avi
 from PIL import Image
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.untrusted import MAX_EMPTY_PACKETS
 from i2l_meshnet.video.source import Clip
+from i2l_meshnet.videos import MAX_EMPTY_PACKETS
 
 BROKEN = b"\0\0"
 

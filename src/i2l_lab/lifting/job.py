@@ -18,12 +18,11 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import write_bytes
+from i2l_meshnet.io import read_bytes, write_bytes
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.keypoint import GRID, KeypointPoseNet, keypoint_config
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.rtmpose import load_onnx
-from i2l_meshnet.untrusted import read_bytes
 
 LICENCE = (
     "Lifting parts: Apache-2.0. RTMPose weights: OpenMMLab, Apache-2.0, stated usable commercially by their "

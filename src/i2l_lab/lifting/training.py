@@ -18,6 +18,7 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.io import read_torch
 from i2l_meshnet.models.fitting import answer_errors, relative_depth
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
@@ -25,7 +26,6 @@ from i2l_meshnet.models.output import PoseOutput
 from i2l_meshnet.precision import require_precision, supported_precisions
 from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
 from i2l_meshnet.training.state import write_state
-from i2l_meshnet.untrusted import read_torch
 
 RELIABLE = 0.5
 """Samples of less mean confidence do not count among a network's errors: where it must guess, it errs otherwise."""

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from i2l_lab.synthetic.figure import SEGMENTS, turn_between
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.untrusted import read_bytes
+from i2l_meshnet.io import read_bytes
 
 JOINT_NAMES: dict[str, tuple[str, ...]] = {
     "hips": ("hips", "hip", "pelvis"),

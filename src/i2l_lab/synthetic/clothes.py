@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.compiling import compiled
 from i2l_meshnet.errors import FileError, UserError
-from i2l_meshnet.untrusted import read_json, read_picture
+from i2l_meshnet.io import read_json
+from i2l_meshnet.pictures import read_picture
 
 TEXTURE_SIZE = 256
 

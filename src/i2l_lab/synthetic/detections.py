@@ -17,10 +17,9 @@ from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import transform_points, unclipped_crop, warp_image
-from i2l_meshnet.untrusted import read_arrays
+from i2l_meshnet.io import atomic_path, read_arrays
 
 CROP_SIZE = (256, 192)
 """Height and width of RTMPose's input."""

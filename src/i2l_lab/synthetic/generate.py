@@ -26,8 +26,7 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.files import atomic_path, write_bytes
-from i2l_meshnet.untrusted import read_json
+from i2l_meshnet.io import atomic_path, read_json, write_bytes
 
 Task = TypeVar("Task")
 VERSION = 2

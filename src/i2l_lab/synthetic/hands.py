@@ -24,16 +24,16 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, transform_points, warp_image
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.models.loading import HAND_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, LandmarkNet, Landmarks, crop_around
+from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import project, reduce, sample_textures, shade, vertex_normals
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import read_picture
 
 PICTURE_SIDE = 320
 SKIN_SIZE = 512

@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from i2l_lab.synthetic.detections import DetectionBank, read_bank
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.library import load_body
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.skeletons import HALPE26
 
 

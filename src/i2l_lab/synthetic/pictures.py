@@ -23,9 +23,9 @@ from i2l_lab.synthetic.samples import BodySampler
 from i2l_meshnet.bodies.anny import SHAPE_NAMES
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.raster import Cutout, rasterize
 from i2l_meshnet.rendering.shading import Lighting, project, shade_textured
-from i2l_meshnet.untrusted import read_picture
 
 NOT_PLACES = (
     "2004default analogpattern Autumn ColorfulCups Elephants firstgeneration Flow GreenTraditional Honeywave "

@@ -18,7 +18,7 @@ from i2l_lab.synthetic.procedural import draw_figures
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, printable
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, mirror_rotations
-from i2l_meshnet.untrusted import read_json
+from i2l_meshnet.io import read_json
 
 UPPER_BODY = ("spine", "neck", "head", "clavicle", "shoulder", "upperarm", "lowerarm", "wrist")
 ARMS = ("clavicle", "shoulder", "upperarm", "lowerarm", "wrist")

@@ -20,7 +20,7 @@ from tyro.conf import Positional
 from i2l_meshnet import assets
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.evaluation.overlays import captioned
-from i2l_meshnet.files import write_picture
+from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.prediction.images import find_pictures
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view
 from i2l_meshnet.prediction.predictor import MeshPredictor

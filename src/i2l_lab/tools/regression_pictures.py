@@ -25,7 +25,7 @@ from i2l_lab.synthetic.samples import BodySampler
 from i2l_lab.synthetic.shapes import ShapeSampler
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.library import load_body
-from i2l_meshnet.files import atomic_path, write_bytes
+from i2l_meshnet.io import atomic_path, write_bytes
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import MeshPredictor

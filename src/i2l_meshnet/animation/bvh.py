@@ -14,8 +14,8 @@ from torch import Tensor
 from i2l_meshnet.animation.motion import BLOCK, RigClip, RigMotion
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from i2l_meshnet.io import atomic_path
 
 STILL_FRAME_TIME = 1 / 30
 """Of a file with one frame, which lasts no time of its own; seconds."""

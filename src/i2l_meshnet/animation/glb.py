@@ -15,8 +15,8 @@ from torch import Tensor
 from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.rig import Rig
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.gltf import TRIANGLES, VERTICES, GlbBuffer, generator, one_index, skin, uv_downwards
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.rendering.shading import vertex_normals
 
 CORRECTIVE_TOLERANCE = 5e-4

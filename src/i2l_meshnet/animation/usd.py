@@ -20,9 +20,8 @@ from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.gltf import SKIN_COLOUR
-from i2l_meshnet.untrusted import read_bytes
+from i2l_meshnet.io import read_bytes, write_bytes
 
 USD_ENDINGS = (".usd", ".usdc", ".usda")
 TICKS_A_SECOND = 1000

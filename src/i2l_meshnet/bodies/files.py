@@ -7,15 +7,14 @@ arrays are rebuilt from raw bytes and checked.
 
 import math
 import os
-import pickle
+import pickle  # noqa: TID251 (its reader lets no object but arrays be built)
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import open_regular
-from i2l_meshnet.untrusted import read_arrays
+from i2l_meshnet.io import open_regular, read_arrays
 
 ENVIRONMENT = "I2L_MESHNET_BODIES"
 """Environment variable that names the folder of body files."""

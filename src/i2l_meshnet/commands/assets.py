@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from i2l_meshnet import assets as registry
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import write_safetensors
+from i2l_meshnet.io import write_safetensors
 from i2l_meshnet.models.imagenet import convert_keras_resnet50
 
 

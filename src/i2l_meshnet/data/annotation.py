@@ -16,9 +16,9 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import prepare_boxes
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.io import inside
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import inside
 
 
 @dataclasses.dataclass(frozen=True)

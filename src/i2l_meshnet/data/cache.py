@@ -20,8 +20,7 @@ from safetensors.numpy import save as encode
 
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import open_regular, write_safetensors
-from i2l_meshnet.untrusted import MOST_JSON_BYTES, parse_json, read_bytes
+from i2l_meshnet.io import MOST_JSON_BYTES, open_regular, parse_json, read_bytes, write_safetensors
 
 FOLDER = ".i2l-meshnet"
 VERSION = 2

@@ -16,8 +16,8 @@ from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError, UserError, printable
-from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.rendering.shading import render_meshes
 from i2l_meshnet.skeletons import LEFT, RIGHT
 

@@ -18,9 +18,10 @@ from i2l_meshnet.data.augmentation import Augmentation
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, make_crop, warp_image
+from i2l_meshnet.io import read_bytes
+from i2l_meshnet.pictures import decode_picture, open_picture
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import decode_picture, open_picture, read_bytes
 
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 JPEG_START = b"\xff\xd8\xff"

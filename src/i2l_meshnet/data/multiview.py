@@ -26,12 +26,12 @@ from i2l_meshnet.data.triangulation import (
     triangulate_best_views,
 )
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, invert_affine, make_crop, prepare_box, transform_points, warp_image
+from i2l_meshnet.io import atomic_path, inside, read_arrays, read_bytes, require_shapes
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import decode_frames, inside, open_video, read_arrays, read_bytes, require_shapes
+from i2l_meshnet.videos import decode_frames, open_video
 
 JOINTS = tuple(
     f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in ("L", "R")

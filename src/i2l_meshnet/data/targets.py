@@ -15,9 +15,9 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.io import read_array
 from i2l_meshnet.skeletons import COCO, HUMAN36M, Skeleton
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.untrusted import read_array
 
 CAMERA_LIMIT = 0.025
 PUBLISHED_BINS = 64

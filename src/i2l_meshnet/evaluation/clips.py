@@ -27,10 +27,9 @@ from i2l_meshnet.data.multiview import (
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation.multiview import evaluate_multiview
 from i2l_meshnet.evaluation.report import write_table
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path, read_arrays
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.rtmpose import load_onnx
-from i2l_meshnet.untrusted import read_arrays
 
 NAME = "real-multiview"
 VERSION = 2

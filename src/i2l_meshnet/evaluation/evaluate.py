@@ -41,12 +41,12 @@ from i2l_meshnet.evaluation.scoring import (
     read_released,
 )
 from i2l_meshnet.evaluation.submission import write_submission
-from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.memory import InParts
 from i2l_meshnet.models.output import LixelNetwork
+from i2l_meshnet.pictures import write_picture
 
 NO_REGRESSOR = "the network has no (trained) parameter regressor: evaluate it with --stage lixel"
 

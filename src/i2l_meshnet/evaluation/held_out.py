@@ -22,10 +22,10 @@ from i2l_meshnet.evaluation.clips import require_regressor
 from i2l_meshnet.evaluation.metrics import root_relative
 from i2l_meshnet.evaluation.protocols import MPJPE, MPVPE, PA_MPJPE, PA_MPVPE
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors, write_table
-from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
+from i2l_meshnet.pictures import write_picture
 
 NAME = "synthetic-pictures"
 SPLIT = "val"

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.shading import render_meshes
-from i2l_meshnet.untrusted import read_picture
 
 SIDE = 420
 """Height of a panel, pixels."""

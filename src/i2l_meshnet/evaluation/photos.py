@@ -20,8 +20,8 @@ from i2l_meshnet.data.sources.custom import named_joints
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.evaluation.clips import require_regressor
 from i2l_meshnet.evaluation.report import write_table
-from i2l_meshnet.files import atomic_path
 from i2l_meshnet.geometry.camera import Camera
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.skeletons import HALPE26
 
 NAME = "coco-keypoints"

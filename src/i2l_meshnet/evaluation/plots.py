@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from i2l_meshnet.evaluation.report import Evaluation
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

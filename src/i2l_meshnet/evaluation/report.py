@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from i2l_meshnet.evaluation.protocols import ACCELERATION, MPJPE, PA_MPJPE, Metric
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 
 PUBLISHED = (MPJPE.key, PA_MPJPE.key)
 """The metrics that the published code prints; their lines come first."""

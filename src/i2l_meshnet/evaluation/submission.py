@@ -8,7 +8,7 @@ import orjson
 from jaxtyping import Float
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 
 JSON, ARCHIVE = "pred.json", "pred.zip"
 

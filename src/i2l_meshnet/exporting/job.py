@@ -11,7 +11,7 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.exporting.graph import trace, write_onnx, write_openvino
 from i2l_meshnet.exporting.people import deviation, subjects
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.exported import (
     ARCHIVE_SUFFIX,

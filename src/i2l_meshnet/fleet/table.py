@@ -12,8 +12,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path, open_regular, remove_abandoned
 from i2l_meshnet.fleet.errors import one_line
+from i2l_meshnet.io import atomic_path, open_regular, remove_abandoned
 
 MOST_ROWS = 10_000_000
 """Of a part that is read."""

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from i2l_meshnet import bodies
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import require_regular, write_safetensors
+from i2l_meshnet.io import parse_json, require_regular, write_safetensors
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.unfilled import Unfilled
-from i2l_meshnet.untrusted import parse_json
 
 FORMAT, VERSION = "i2l-meshnet", 1
 _HEADER = "i2l_meshnet"

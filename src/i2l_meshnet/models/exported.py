@@ -28,6 +28,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import LICENSED, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.io import parse_json, read_bytes, require_stored
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
@@ -42,7 +43,6 @@ from i2l_meshnet.models.loading import choose_device, load_network
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.precision import Precision, require_precision, supported_precisions
 from i2l_meshnet.runtimes import import_openvino, onnxruntime, openvino_core
-from i2l_meshnet.untrusted import parse_json, read_bytes, require_stored
 
 Runtime = Literal["torch", "onnx", "openvino"]
 ARCHIVE_SUFFIX = ".openvino"

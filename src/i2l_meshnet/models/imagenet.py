@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.io import inside, read_bytes, read_json, read_torch
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, ResNet, ResNetName
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.unfilled import Unfilled
-from i2l_meshnet.untrusted import inside, read_bytes, read_json, read_torch
 
 HUB = "https://download.pytorch.org/models/"
 HUB_FILES: dict[ResNetName, str] = {
@@ -68,7 +68,7 @@ def download_weights(name: ResNetName) -> dict[str, Tensor]:
     """
     file = HUB_FILES[name]
     try:
-        weights = torch.hub.load_state_dict_from_url(HUB + file, map_location="cpu", check_hash=True, weights_only=True)
+        weights = torch.hub.load_state_dict_from_url(HUB + file, map_location="cpu", check_hash=True, weights_only=True)  # noqa: TID251
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise FileError(
             f"cannot fetch {HUB}{file} ({error}): fetch it on a machine that is online and give its path, "

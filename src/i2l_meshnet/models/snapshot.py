@@ -14,6 +14,7 @@ from torch import Tensor
 from i2l_meshnet import skeletons
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.io import read_torch
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import BODY_DEPTH, HAND_DEPTH, build_published
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, Bottleneck, ResNetName
@@ -21,7 +22,6 @@ from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.lixel_head import UNUSED_KEYS
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.unfilled import Unfilled
-from i2l_meshnet.untrusted import read_torch
 
 PREFIXES = {
     "pose_backbone.": "pose_net.backbone.",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.untrusted import read_json
+from i2l_meshnet.io import read_json
 
 MOST_BYTES = 200_000_000
 """Of a file of boxes."""

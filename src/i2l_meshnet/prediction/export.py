@@ -11,7 +11,6 @@ from jaxtyping import Float, Float32, Int
 
 from i2l_meshnet.compiling import compiled
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.gltf import (
     CAMERA_TO_GLTF,
     SKIN_COLOUR,
@@ -23,6 +22,7 @@ from i2l_meshnet.geometry.gltf import (
     skin,
     uv_downwards,
 )
+from i2l_meshnet.io import write_bytes
 from i2l_meshnet.rendering.shading import vertex_normals
 
 

@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.files import require_regular
-from i2l_meshnet.untrusted import MAX_PIXELS, open_picture
+from i2l_meshnet.io import require_regular
+from i2l_meshnet.pictures import MAX_PIXELS, open_picture
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
 """Endings by which pictures are found in folders; a file that is named outright may have any ending."""
@@ -122,7 +122,7 @@ def _below(path: Path, folder: Path | None) -> bool:
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Reads a picture of one of `untrusted.PICTURE_FORMATS`, and HEIC where pillow-heif is installed.
+    """Reads a picture of one of `PICTURE_FORMATS`, and HEIC where pillow-heif is installed.
 
     The EXIF orientation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and floating-point
     pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read

@@ -17,6 +17,7 @@ from tyro.conf import Positional
 from i2l_meshnet import assets
 from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
 from i2l_meshnet.models.exported import Runtime
+from i2l_meshnet.pictures import MAX_PIXELS
 from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
@@ -27,7 +28,6 @@ from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.prediction.staging import is_finished, record_of
-from i2l_meshnet.untrusted import MAX_PIXELS
 
 WRITERS = 2
 """Threads that draw and write results while the network is at work on other pictures."""

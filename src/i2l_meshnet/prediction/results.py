@@ -19,10 +19,11 @@ from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.bodies.mirrored import mirror_mesh
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.files import encode_picture, write_bytes
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
+from i2l_meshnet.io import write_bytes
+from i2l_meshnet.pictures import encode_picture
 from i2l_meshnet.prediction.export import ENCODERS, Surface, write_surface
 from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view, fit_to_side
 from i2l_meshnet.prediction.staging import record_of, staged

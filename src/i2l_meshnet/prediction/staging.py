@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from i2l_meshnet.errors import FileError, TakenError
-from i2l_meshnet.files import LOCK, empty, remove, sync, work_folder, write_bytes
-from i2l_meshnet.untrusted import read_json
+from i2l_meshnet.folders import LOCK, empty, remove, work_folder
+from i2l_meshnet.io import read_json, sync, write_bytes
 
 _PLAN = ".plan"
 """Names the files that are being moved into place or replaced, so that after a kill they are known for ours."""

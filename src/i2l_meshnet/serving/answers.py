@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from i2l_meshnet.errors import FileError, UserError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.export import write_scene
 from i2l_meshnet.prediction.images import (
     Photo,

@@ -24,7 +24,7 @@ from i2l_meshnet.data.sources.synthetic import synthetic_source
 from i2l_meshnet.data.sources.toy import toy_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import own_folder
+from i2l_meshnet.folders import own_folder
 from i2l_meshnet.models import assembly, checkpoint, imagenet
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet

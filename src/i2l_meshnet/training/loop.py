@@ -26,10 +26,11 @@ from i2l_meshnet.data.dataset import Sample
 from i2l_meshnet.data.mixture import EpochSampler
 from i2l_meshnet.data.targets import Target
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.files import atomic_path, write_picture
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.training.average import WeightAverage
 from i2l_meshnet.training.pictures import prediction_sheet
 from i2l_meshnet.training.progress import Reporter

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path, open_regular
+from i2l_meshnet.io import atomic_path, open_regular
 
 
 @runtime_checkable

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import atomic_path, remove_abandoned
+from i2l_meshnet.io import atomic_path, read_torch, remove_abandoned
 from i2l_meshnet.training.recipe import Recipe
-from i2l_meshnet.untrusted import read_torch
 
 VERSION = 1
 

@@ -15,8 +15,8 @@ from av.packet import Packet
 from jaxtyping import UInt8
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.untrusted import open_video
 from i2l_meshnet.video.source import TICKS
+from i2l_meshnet.videos import open_video
 
 TIME_BASE = Fraction(1, TICKS)
 ENCODERS = ("libx264", "libopenh264", "mpeg4")

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from i2l_meshnet.animation import require_usd
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.hands import SIDES, HandPredictor
 from i2l_meshnet.prediction.images import SUFFIXES, Picture, find_pictures
 from i2l_meshnet.prediction.job import (

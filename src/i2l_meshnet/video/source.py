@@ -13,8 +13,9 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from i2l_meshnet.errors import FileError, UserError
+from i2l_meshnet.pictures import MAX_PIXELS
 from i2l_meshnet.prediction.images import SUFFIXES, TooManyPixelsError
-from i2l_meshnet.untrusted import MAX_PIXELS, decode_frames, open_video
+from i2l_meshnet.videos import decode_frames, open_video
 
 VIDEO_SUFFIXES = tuple(
     f".{ending}" for ending in "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()

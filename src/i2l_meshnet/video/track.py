@@ -13,10 +13,9 @@ from jaxtyping import Bool, Float, Float16, Float32, Int64
 
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path, read_arrays, require_shapes
 from i2l_meshnet.prediction.hands import SIDES
 from i2l_meshnet.prediction.results import Side
-from i2l_meshnet.untrusted import read_arrays, require_shapes
 
 FORMAT = "i2l-meshnet person track 1"
 T = TypeVar("T", "HandTrack", "PersonTrack")

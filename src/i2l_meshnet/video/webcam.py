@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from rich.console import Console
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path
+from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.job import counted, load_predictor, require_writable, say
 from i2l_meshnet.prediction.overlay import fit_to_side
 from i2l_meshnet.video.encode import VideoWriter
@@ -30,7 +30,7 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         """Raises FileError if there is no such camera or it gives no picture."""
-        self._stream = cv2.VideoCapture(number)
+        self._stream = cv2.VideoCapture(number)  # noqa: TID251 (a device number)
         fine, first = self._stream.read()
         if not fine:
             self._stream.release()

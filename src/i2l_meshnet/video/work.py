@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Int64
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import atomic_path, empty, remove, work_folder, write_bytes
+from i2l_meshnet.folders import empty, remove, work_folder
+from i2l_meshnet.io import atomic_path, read_arrays, write_bytes
 from i2l_meshnet.prediction.results import Prediction
-from i2l_meshnet.untrusted import read_arrays
 from i2l_meshnet.video.motion import Motion
 from i2l_meshnet.video.source import TICKS
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.io import read_arrays, read_json, require_shapes
 from i2l_meshnet.prediction.results import MeshKind, Side
-from i2l_meshnet.untrusted import read_arrays, read_json, require_shapes
 from i2l_meshnet.video.track import HandTrack, PersonTrack
 
 _ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import remove, work_folder, write_bytes
+from i2l_meshnet.folders import remove, work_folder
+from i2l_meshnet.io import write_bytes
 
 Content = dict[str, list[dict[str, Any]]]
 """`images` and `annotations` in MS-COCO's structure."""

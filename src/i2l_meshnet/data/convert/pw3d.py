@@ -12,7 +12,7 @@ from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import box_from_points
-from i2l_meshnet.untrusted import open_picture
+from i2l_meshnet.pictures import open_picture
 
 SPLITS = ("train", "validation", "test")
 SHAPES = 10

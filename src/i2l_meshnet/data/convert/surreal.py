@@ -16,10 +16,11 @@ from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
 from i2l_meshnet.data.sources.pw3d import BODIES
 from i2l_meshnet.data.sources.surreal import BONES, JOINTS
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from i2l_meshnet.untrusted import decode_frames, open_video, read_bytes
+from i2l_meshnet.io import read_bytes
+from i2l_meshnet.pictures import write_picture
+from i2l_meshnet.videos import decode_frames, open_video
 
 SPLITS = ("train", "val")
 WIDTH, HEIGHT = 320, 240

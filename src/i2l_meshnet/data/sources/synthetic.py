@@ -14,9 +14,9 @@ from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
 from i2l_meshnet.data.cache import load_table
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.files import write_bytes
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
-from i2l_meshnet.untrusted import decode_picture, read_arrays, require_shapes
+from i2l_meshnet.io import read_arrays, require_shapes, write_bytes
+from i2l_meshnet.pictures import decode_picture
 
 BODY = "anny"
 SPLITS = ("train", "val")

@@ -12,10 +12,10 @@ from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.toy import make_toy
 from i2l_meshnet.data.annotation import Fit, TableBuilder
 from i2l_meshnet.data.sources.base import Source
-from i2l_meshnet.files import write_picture
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.rendering.shading import render_meshes
 
 SIDE, FOCAL = 128, 150.0

@@ -1,7 +1,8 @@
-"""What a picture's file may ask of its decoder, checked before it is decoded.
+"""Read untrusted pictures with limits on memory and time, and write pictures.
 
-A decoder's work grows with more than the pixels: a progressive JPEG may pass over them thousands of times, and Pillow
-spends microseconds of Python on each part of a file, however small. A file of a few megabytes could take minutes.
+A decoder's work does not depend on the pixels alone: a progressive JPEG may pass over them thousands of times, and
+Pillow spends microseconds of Python on each part of a file, however small. A file of a few megabytes could take
+minutes. So files are checked before they are decoded.
 """
 
 import contextlib
@@ -10,19 +11,91 @@ import re
 from io import BytesIO
 from pathlib import Path
 
-from i2l_meshnet.files import open_regular
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.io import open_regular, read_bytes, require_regular, write_bytes
+
+PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
+"""Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
+
+MAX_PIXELS = 200_000_000
+"""Of a picture or of a clip's frame, unless more is asked for."""
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
 
 MAX_SCANS = 100
 """Scans of a JPEG; encoders make about ten."""
+
 MAX_PARTS = 50_000
 """Segments of a JPEG, chunks of a PNG, blocks of a GIF before its first frame."""
+
 MAX_SLOW_BYTES = 5_000_000
 """Of files that Pillow decodes in Python: run-length encoded BMP, plain PPM."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 """Neither FF 00, which is data, nor restart markers, of which there may be one for each block."""
+
 _WITHOUT_LENGTH = {0x01, 0xD8}
+
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+
+
+def write_picture(path: Path, picture: UInt8[np.ndarray, "h w 3"], quality: int = 95) -> None:
+    """Writes an RGB picture in the format of the path's suffix. quality: of a JPEG, to 100.
+
+    Raises FileError for another suffix than .jpg, .jpeg and .png, and where the file cannot be written.
+    """
+    write_bytes(path, encode_picture(picture, path.suffix, quality))
+
+
+def encode_picture(picture: UInt8[np.ndarray, "h w 3"], suffix: str, quality: int = 95) -> bytes:
+    """An RGB picture as the bytes of a file of the format of `suffix`; see `write_picture`."""
+    if suffix not in (".jpg", ".jpeg", ".png"):
+        raise FileError(f"cannot write pictures of the kind {suffix!r}: name a .jpg or .png")
+    options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    # OpenCV's own writer of files does not tell of a full disk.
+    done, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise FileError(f"cannot encode a picture of {picture.shape[1]}x{picture.shape[0]} pixels as {suffix}")
+    return data.tobytes()
+
+
+def open_picture(file: Path | BytesIO) -> Image.Image:
+    """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
+    if isinstance(file, Path):
+        require_regular(file)
+    require_bounded(file)
+    Image.init()  # else Pillow knows only the formats that were asked for before
+    return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+
+
+def png_is_cut_off(data: bytes) -> bool:
+    """Whether a chunk of a PNG claims to reach beyond the data: OpenCV takes the memory for it first, up to 4 GB."""
+    place = len(PNG_START)
+    while data.startswith(PNG_START) and place + 4 <= len(data):
+        place += 12 + int.from_bytes(data[place : place + 4])
+        if place > len(data):
+            return True
+    return False
+
+
+def decode_picture(data: bytes, flags: int) -> np.ndarray | None:
+    """A picture as OpenCV decodes it under its `flags`; None if it is damaged."""
+    if not data or png_is_cut_off(data) or not is_bounded(data):
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def read_picture(path: Path, flags: int) -> np.ndarray | None:
+    """A picture as OpenCV decodes it under its `flags`; None if it cannot be read or is damaged."""
+    try:
+        return decode_picture(read_bytes(path), flags)
+    except (OSError, ValueError):
+        return None
 
 
 def require_bounded(file: Path | BytesIO) -> None:

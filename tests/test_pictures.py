@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2l_meshnet import picture_limits
+from i2l_meshnet import pictures
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.pictures import decode_picture
 from i2l_meshnet.prediction.images import read_photo, require_picture
-from i2l_meshnet.untrusted import decode_picture
 
 
 def encoded(kind: str, size: tuple[int, int] = (64, 64), mode: str = "RGB", **options: object) -> bytes:
@@ -117,4 +117,4 @@ def test_what_follows_a_jpeg_is_not_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"GIF8", b"BM", b"P3"])
 def test_cut_off_files_pass_to_the_decoder(data: bytes) -> None:
-    assert picture_limits.is_bounded(data)
+    assert pictures.is_bounded(data)

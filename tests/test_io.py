@@ -13,23 +13,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from i2l_meshnet import files
+from i2l_meshnet import io, locks
 from i2l_meshnet.errors import FileError, TakenError
-from i2l_meshnet.files import (
-    LOCK,
+from i2l_meshnet.folders import LOCK, empty, own_folder, remove, work_folder
+from i2l_meshnet.io import (
     abandoned,
     atomic_path,
-    empty,
     open_regular,
-    own_folder,
-    remove,
     remove_abandoned,
     require_regular,
-    work_folder,
     write_bytes,
-    write_picture,
     write_safetensors,
 )
+from i2l_meshnet.pictures import write_picture
 
 
 def names(folder: Path) -> list[str]:
@@ -151,7 +147,8 @@ def test_a_link_that_somebody_laid_under_the_temporary_name_is_not_followed(tmp_
 
 
 def test_without_locks_files_are_written_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(io, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     write_bytes(tmp_path / "a.txt", b"new")
     with own_folder(tmp_path / "work"):
         pass

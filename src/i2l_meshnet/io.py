@@ -1,0 +1,399 @@
+"""Read untrusted files with limits on size, and write files completely or not at all.
+
+`reading` turns what a reader raises for a damaged file into one FileError. The readers here raise OSError for a file
+that cannot be opened and ValueError, with one line that says why, for a damaged one.
+
+A file that is being written has a hidden name beside its target and is locked. The lock ends with its process, so the
+next writer of the same target can tell the remains of a killed process from work in progress, and removes them.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import os
+import stat
+import struct
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import numpy as np
+from jaxtyping import AbstractArray, jaxtyped
+
+from i2l_meshnet.errors import FileError, UserError
+from i2l_meshnet.locks import NOFOLLOW, NONBLOCK, fcntl, is_same_file, lock_file
+
+WRITERS = 8
+"""So many processes can write one file at once and be told apart."""
+
+_UNFINISHED = "i2l-meshnet-"
+"""In the names of temporary files, so that no file of the user's has such a name."""
+
+_PASSED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Names of files that were open when this process started."""
+
+MOST_JSON_BYTES = 4 * 10**9
+"""Of a JSON file; what is parsed takes up to some 30 times as much memory."""
+
+MOST_BYTES = 500 * 10**6
+"""Of any other file that is read as a whole."""
+
+FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
+"""An archive may unfold to that many bytes, and beyond them to that many times its own size."""
+
+LONGEST_EMPTY = 10**6
+"""Rows that an array without a single value may have; a loop over more would take for ever."""
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, what: str, fix: str = "", missing: str = "") -> Iterator[None]:
+    """The error boundary of a reader: raise FileError, in one line, for anything that its file makes it raise.
+
+    what: what the file should be, with its article, such as "a 3DPW sequence". fix: what the user can do about a
+    damaged file. missing: the same about a file that does not exist. UserErrors pass unchanged.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise FileError(_sentence(f"{path} does not exist", missing or fix)) from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
+    # Libraries report damaged files by almost any exception.
+    except Exception as error:
+        raise FileError(_sentence(f"{path} is not {what} ({_reason(error)})", fix)) from error
+
+
+def _sentence(fault: str, fix: str) -> str:
+    return f"{fault}: {fix}" if fix else fault
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0] if error.args else 'such entry'!r}"
+    return first_line(error) if isinstance(error, ValueError) else "it is damaged"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, shortened; the name of its type if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading. Raises OSError for anything but a regular file.
+
+    Named pipes and devices can block or never end. Pipes are read only where the user passed an open one:
+    /dev/stdin or /dev/fd/N, as a shell's `<(command)` does.
+    """
+    _require_kind(path, path.stat())  # Before opening too: opening a device can change its state.
+    handle = os.open(path, os.O_RDONLY | NONBLOCK | getattr(os, "O_BINARY", 0))
+    try:
+        _require_kind(path, os.fstat(handle))
+        if NONBLOCK:
+            os.set_blocking(handle, True)
+        return open(handle, "rb")  # noqa: PTH123 (a descriptor; os.fdopen would import io)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def require_regular(path: Path) -> None:
+    """Raises OSError unless `path` is a readable regular file: for libraries that open files by name."""
+    with open_regular(path) as file:
+        _require_kind(path, os.fstat(file.fileno()), pipes=False)
+
+
+def _require_kind(path: Path, status: os.stat_result, pipes: bool = True) -> None:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if pipes and stat.S_ISFIFO(mode) and str(path.absolute()).startswith(_PASSED):
+        return
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` (same suffix); on success it is synced and renamed to `path`.
+
+    On any exception the temporary file is removed and `path` is left as it was; after a kill the next writer of
+    `path` removes it. Of processes that write `path` at once, the last one's file stays. Raises FileError where the
+    file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = _claim(path)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from error
+    renamed = False
+    try:
+        yield temporary
+        if not is_same_file(handle, temporary):
+            raise FileError(
+                f"cannot write {path}: another program replaced its temporary file; use a folder of your own"
+            )
+        sync(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+        renamed = True
+        sync(path.parent)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        # Once renamed, another process may be writing under the temporary name.
+        if not renamed:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all. Raises FileError where that cannot be done."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_safetensors(path: Path, data: bytes) -> None:
+    """Writes what safetensors' `save` has made, its metadata in the order of their names: its own order is random."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(memoryview(data)[8 + length :])
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders, and keeps their names by itself.
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def abandoned(path: Path) -> list[Path]:
+    """The temporary files of `path` whose writers were killed."""
+    return [temporary for temporary in _temporaries(path) if _is_abandoned(temporary)]
+
+
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Removes what killed writers left of the files in `folder` whose names match `pattern`.
+
+    For files that are not written again under the same name, which `atomic_path` would see to.
+    """
+    stem, suffix = Path(pattern).stem, Path(pattern).suffix
+    for temporary in folder.glob(f".{stem}.{_UNFINISHED}[0-{WRITERS - 1}]{suffix}"):
+        if _is_abandoned(temporary):
+            temporary.unlink(missing_ok=True)
+
+
+def _temporaries(path: Path) -> list[Path]:
+    return [path.with_name(f".{path.stem}.{_UNFINISHED}{number}{path.suffix}") for number in range(WRITERS)]
+
+
+def _claim(path: Path) -> tuple[int, Path]:
+    """A temporary file of `path` that nobody writes, open, locked and empty; abandoned ones beyond it are removed."""
+    names = iter(_temporaries(path) if fcntl else [])
+    for temporary in names:
+        with contextlib.suppress(BlockingIOError):
+            handle = _claim_one(temporary)
+            if handle is None:
+                continue
+            for other in names:
+                if _is_abandoned(other):
+                    other.unlink(missing_ok=True)
+            return handle, temporary
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    return handle, Path(name)
+
+
+def _claim_one(temporary: Path) -> int | None:
+    """Opens the file, made if it is missing, and locks it; None if it is not ours or cannot be locked.
+
+    Raises BlockingIOError if another process writes it.
+    """
+    while True:
+        try:
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            handle = _open_own(temporary)
+            if handle is None:
+                if os.path.lexists(temporary):
+                    return None
+                continue
+        try:
+            if not lock_file(handle):
+                temporary.unlink(missing_ok=True)
+                os.close(handle)
+                return None
+            if is_same_file(handle, temporary):
+                os.truncate(handle, 0)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _open_own(temporary: Path) -> int | None:
+    """A regular file of this user, opened; None for anything else, which another user may have put there."""
+    try:
+        handle = os.open(temporary, os.O_RDWR | NOFOLLOW | NONBLOCK)
+    except OSError:
+        return None
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1:
+        return handle
+    os.close(handle)
+    return None
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    handle = _open_own(temporary) if fcntl and temporary.is_file() else None
+    if handle is None:
+        return False
+    try:
+        return lock_file(handle) and is_same_file(handle, temporary)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of a JSON text, NaN and Infinity included as Python writes them."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
+    """The value in a JSON file of at most `most` bytes."""
+    return parse_json(read_bytes(path, most))
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file, or of a pipe that the user passed, of at most `most` bytes."""
+    parts: list[bytes] = []
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # In one piece; more follow from a pipe, and from a file that grows meanwhile.
+        while size <= most and (part := file.read(max(size + 1, 2**20))):
+            parts.append(part)
+            size = max(size, sum(map(len, parts)))
+    if size > most:
+        raise ValueError(f"it has more than {most / 1e6:g} MB, the limit")
+    return b"".join(parts)
+
+
+def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file, all or those named: plain numbers and texts. One that unfolds to giants is refused."""
+    with _one_line():
+        require_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            unfolded = sum(member.file_size for member in archive.infolist())
+        if unfolded > FREE_BYTES + MOST_RATIO * path.stat().st_size:
+            raise ValueError(f"it unfolds to {unfolded / 1e6:.0f} MB, too many for its size")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: _bounded(archive[name]) for name in names or archive.files}
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file."""
+    with _one_line(), open_regular(path) as file:
+        return _bounded(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def read_torch(path: Path, mmap: bool = False) -> Any:
+    """What `torch.save` wrote, if it is made of tensors, numbers, texts and containers alone; nothing in it is run.
+
+    mmap: whether tensors stay in the file until they are used.
+    """
+    import torch  # Late: it takes seconds, and most commands that read files do without.
+
+    with _one_line(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        require_regular(path)
+        with open_regular(path) as file:
+            start = file.read(2)
+        # Anything else PyTorch takes for its oldest format, a tar archive, and makes a folder for it.
+        if start != b"PK" and start[:1] != b"\x80":
+            raise ValueError("it does not begin as PyTorch's files do")
+        is_archive = zipfile.is_zipfile(path)
+        if is_archive:
+            with zipfile.ZipFile(path) as archive:
+                require_stored(archive)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)  # noqa: TID251
+
+
+def require_stored(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError for an archive that would unfold: networks are kept as they are."""
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise ValueError("its content is compressed, as in such files it never is")
+
+
+def inside(name: str) -> str:
+    """`name`, if it is the path of something in a folder. Raises ValueError for one that leads out of it."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name!r} leads out of its folder")
+    return name
+
+
+def require_shapes(read: Any) -> None:
+    """Raises ValueError unless the arrays and tensors of a dataclass, and of those in it, are as they are annotated.
+
+    An axis of one name has one length in all of them.
+    """
+    # In one context, and so in one function: there an axis' name keeps its length.
+    with jaxtyped("context"):
+        for name, value, kinds in _fields(read):
+            if not any(isinstance(value, kind) for kind in kinds):
+                found = f"{value.dtype} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+                raise ValueError(f"{name} is {found}, not {' or '.join(kind.__name__ for kind in kinds)}")
+
+
+def _fields(read: Any) -> Iterator[tuple[str, Any, list[type]]]:
+    """Names, values and types of the fields that are annotated as arrays, nested ones included."""
+    for field in dataclasses.fields(read):
+        value = getattr(read, field.name)
+        kinds = [kind for kind in (get_args(field.type) or (field.type,)) if isinstance(kind, type)]
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value)
+        elif any(issubclass(kind, AbstractArray) for kind in kinds):
+            yield field.name, value, kinds
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns any exception but OSError into a ValueError of one line."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(first_line(error)) from error
+
+
+def _bounded(array: object) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+        raise ValueError("a member of it is no array of plain values")
+    if max(array.shape, default=0) > max(array.nbytes, LONGEST_EMPTY):
+        raise ValueError(f"an array of it is of shape {array.shape}, which is empty but too long")
+    return array

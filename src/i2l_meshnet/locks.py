@@ -1,0 +1,39 @@
+"""Locks on open files. They end with their process, so work in progress can be told from what a killed process left."""
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process leaves there is not found again.
+    fcntl = None
+
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+
+
+def lock_file(handle: int, wait: bool = False) -> bool:
+    """Locks an open file until it is closed, by the end of its process at the latest; False if that cannot be done.
+
+    Raises BlockingIOError if another process has locked it and `wait` is not given.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:  # This file system has no locks.
+        return False
+    return True
+
+
+def is_same_file(handle: int, path: Path) -> bool:
+    """Whether the path still names the open file: another process may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
