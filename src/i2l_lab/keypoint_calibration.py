@@ -6,6 +6,7 @@ offset for each point in the frame of its bone are found together, so that the b
 """
 
 import dataclasses
+import functools
 
 import torch
 from jaxtyping import Float, Int
@@ -145,14 +146,19 @@ def learn_offsets(
     start: poses in the frame of the points. people: whose shape a row has, numbered from 0. pose_precision: of the
     turns of all bones away from the start.
     """
-    rest, _, _ = _fit(body, start, people, points, pose_precision, options, moving=False)
-    after, offsets, shape = _fit(body, start, people, points, pose_precision, options, moving=True)
+    linear = LinearPoints(body, torch.cat([rendered_keypoints(), offset_rows(body).flatten(0, 1)]))
+    adults = ShapeSampler(body, children=0.0).sample(4000, torch.Generator().manual_seed(0))
+    rotations = global_rotations(start.pose, body.parents)
+    fit = functools.partial(_fit, linear, adults, rotations, people, points, pose_precision, options)
+    rest, _, _ = fit(moving=False)
+    after, offsets, shape = fit(moving=True)
     return Calibration(offsets, rest, after, shape)
 
 
 def _fit(
-    body: AnnyBody,
-    start: BodyParams,
+    linear: LinearPoints,
+    adults: Float[Tensor, "a 6"],
+    rotations: Float[Tensor, "n bones 3 3"],
     people: Int[Tensor, "n"],
     points: Float[Tensor, "n 26 3"],
     pose_precision: Float[Tensor, "d d"],
@@ -161,9 +167,6 @@ def _fit(
 ) -> tuple[float, Float[Tensor, "26 3"], Float[Tensor, "p 6"]]:
     """Mean distance (metres), offsets and shapes; the offsets stay zero unless `moving`."""
     count = len(HALPE26)
-    linear = LinearPoints(body, torch.cat([rendered_keypoints(), offset_rows(body).flatten(0, 1)]))
-    rotations = global_rotations(start.pose, body.parents)
-    adults = ShapeSampler(body, children=0.0).sample(4000, torch.Generator().manual_seed(0))
     mean, precision = adults.mean(0), torch.linalg.inv(torch.cov(adults.T) + 1e-4 * torch.eye(adults.shape[1]))
     root = points.nanmean(1, keepdim=True)
     known = points.isfinite().all(-1)

@@ -1,4 +1,4 @@
-"""Every reader against broken and hostile files: 200 of each in CI, 10,000 by `FUZZ_CASES=10000 pytest -m slow -s`."""
+"""Every reader against damaged and hostile files: 30 for each reader, 10,000 with `make fuzz`."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ each_reader = pytest.mark.parametrize("reader", READERS, ids=[reader.name for re
 
 @each_reader
 def test_hostile_files_give_a_result_or_one_line(reader: Reader, tmp_path: Path) -> None:
-    tally = fuzz(reader, tmp_path, 200)
-    assert tally.outcomes.total() >= 200
-    # A cache that is no good is made anew.
-    assert tally.outcomes["FileError"] > 10 or reader.name == "annotation cache"
+    tally = fuzz(reader, tmp_path, 30)
+    assert tally.outcomes.total() >= 30
+    # A damaged cache is replaced.
+    assert tally.outcomes["FileError"] > 3 or reader.name == "annotation cache"
 
 
 @pytest.mark.slow
