@@ -46,7 +46,7 @@ NAMED = (
     *("torch._dynamo.guards.GuardBuilder.get", "torch.utils.cpp_extension.load", "torch.fx.experimental.x.y"),
     *("torch.serialization._get_restore_location", "torch.distributed.rpc.internal._run_function"),
     *("chumpy.utils.timer", "chumpy.ch.Ch.__init__", "copyreg.add_extension", "copyreg.__newobj__", "copy_reg.pickle"),
-    *("collections.OrderedDict.__init__", "_codecs.decode", "codecs.open", "pathlib.Path", "i2l_meshnet.files.sync"),
+    *("collections.OrderedDict.__init__", "_codecs.decode", "codecs.open", "pathlib.Path", "i2l_meshnet.io.sync"),
 )
 """What such files ask for: of Python, NumPy, SciPy, PyTorch, chumpy, and names that begin like allowed ones."""
 

@@ -147,7 +147,7 @@ def test_the_command_goes_on_after_a_planted_folder(tmp_path: Path, capsys: pyte
 
 
 def test_a_lock_is_not_made_through_a_link(tmp_path: Path) -> None:
-    from i2l_meshnet.files import own_folder
+    from i2l_meshnet.folders import own_folder
 
     (tmp_path / "models").mkdir()
     for name in (LOCK, ".lock"):
@@ -158,7 +158,7 @@ def test_a_lock_is_not_made_through_a_link(tmp_path: Path) -> None:
 
 
 def test_files_with_a_likely_name_are_not_taken_for_remains(tmp_path: Path) -> None:
-    from i2l_meshnet.files import write_bytes
+    from i2l_meshnet.io import write_bytes
 
     (tmp_path / ".log.0.txt").write_text("mine")
     write_bytes(tmp_path / "log.txt", b"new")

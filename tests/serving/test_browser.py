@@ -106,7 +106,13 @@ def test_upload_turn_and_download(page, tmp_path: Path) -> None:
     assert page.locator("#results").is_hidden()
 
 
+def without_meshes(page) -> None:
+    """Leave the viewers empty: without a GPU, drawing a mesh takes many seconds."""
+    page.route("**/*.glb", lambda route: None)
+
+
 def test_a_bad_upload_is_told_and_a_good_one_follows(page, tmp_path: Path) -> None:
+    without_meshes(page)
     bad, large, good = (tmp_path / name for name in ("bad.jpg", "large.jpg", "good.png"))
     bad.write_text("no picture")
     large.write_bytes(bytes(2_000_001))
@@ -121,6 +127,7 @@ def test_a_bad_upload_is_told_and_a_good_one_follows(page, tmp_path: Path) -> No
 
 
 def test_by_keyboard_and_with_the_camera(page) -> None:
+    without_meshes(page)
     example = page.get_by_role("button", name="Example: a person standing with a phone")
     for _ in itertools.repeat(None, 20):
         page.keyboard.press("Tab")
