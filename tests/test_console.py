@@ -14,7 +14,8 @@ def test_without_a_terminal_progress_is_a_line_each_minute(
         clock[0] += 25.0
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == ["3", "6", "9"]
-    assert "of 10" in lines[0] and "3 min left" in lines[0]
+    assert "of 10" in lines[0]
+    assert "3 min left" in lines[0]
 
 
 def test_results_and_messages_have_streams_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:

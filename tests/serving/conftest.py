@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.serving.work import Job
+from i2l_meshnet.serving.jobs import Job
 
 
 @pytest.fixture(scope="session")

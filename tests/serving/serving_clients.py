@@ -14,11 +14,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.serving.answers import Work
 from i2l_meshnet.serving.app import create_app
+from i2l_meshnet.serving.jobs import Job, JobQueue
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.patience import ImpatientProtocol
-from i2l_meshnet.serving.work import Job, Workshop
+from i2l_meshnet.serving.runner import JobRunner
 
 HOST = "http://localhost:8000"
 
@@ -46,18 +46,18 @@ def client_of(
 ) -> Iterator[TestClient]:
     """A client of an application. work: the predictor's if None. limits: those that are not the default."""
     bounds = Limits(**limits)  # pyright: ignore[reportArgumentType]
-    workshop = Workshop(work or Work(predictor, bounds), folder, bounds)
-    app = create_app(workshop, bounds, names, token)
+    queue = JobQueue(work or JobRunner(predictor, bounds), folder, bounds)
+    app = create_app(queue, bounds, names, token)
     with TestClient(app, base_url=HOST, raise_server_exceptions=False, follow_redirects=False) as client:
         yield client
 
 
 @contextlib.contextmanager
-def running(workshop: Workshop, limits: Limits) -> Iterator[str]:
+def running(queue: JobQueue, limits: Limits) -> Iterator[str]:
     """The address of a server that really listens."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    app = create_app(workshop, limits)
+    app = create_app(queue, limits)
     server = uvicorn.Server(uvicorn.Config(app, http=ImpatientProtocol, ws="none", log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -14,9 +14,9 @@ from playwright.sync_api import sync_playwright
 from serving_clients import picture, running
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.serving.answers import Work
+from i2l_meshnet.serving.jobs import JobQueue
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import Workshop
+from i2l_meshnet.serving.runner import JobRunner
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; Debian has it as chromium")
@@ -34,7 +34,7 @@ PATIENCE = 120_000  # milliseconds; WebGL without a GPU is slow
 @pytest.fixture(scope="module")
 def address(predictor: MeshPredictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     limits = Limits(max_upload=2.0)
-    with running(Workshop(Work(predictor, limits), tmp_path_factory.mktemp("browser"), limits), limits) as url:
+    with running(JobQueue(JobRunner(predictor, limits), tmp_path_factory.mktemp("browser"), limits), limits) as url:
         yield url
 
 

@@ -15,10 +15,11 @@ import pytest
 from httpx2 import Client
 
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.folders import LOCK
 from i2l_meshnet.io import write_bytes
-from i2l_meshnet.serving import job
-from i2l_meshnet.serving.job import ServeOptions
+from i2l_meshnet.serving import server
 from i2l_meshnet.serving.schema import Answer
+from i2l_meshnet.serving.server import ServeOptions
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
 
@@ -36,7 +37,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
 )
 def test_options_that_do_not_fit_are_one_line(options: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        job.run(ServeOptions(**options))
+        server.run(ServeOptions(**options))
     assert "\n" not in str(caught.value)
 
 
@@ -46,19 +47,19 @@ def test_a_port_in_use_is_one_line() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port}: Address already in use; choose another --port"):
-            job.run(ServeOptions(port=port))
+            server.run(ServeOptions(port=port))
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=re.escape("pip install 'i2l-meshnet[serve]'")):
-        job.run(ServeOptions())
+        server.run(ServeOptions())
 
 
 def test_a_token_of_the_environment_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(job.TOKEN_VARIABLE, "short")
-    with pytest.raises(InputError, match=job.TOKEN_VARIABLE):
-        job.run(ServeOptions(port=0))
+    monkeypatch.setenv(server.TOKEN_VARIABLE, "short")
+    with pytest.raises(InputError, match=server.TOKEN_VARIABLE):
+        server.run(ServeOptions(port=0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -66,7 +67,7 @@ def test_a_polite_kill_and_a_closed_terminal_leave_no_results_behind(number: sig
     places: list[Path] = []
 
     def serve() -> None:
-        with job._terminable(), job._work_folder() as folder:
+        with server._terminable(), server._uploads_folder() as folder:
             places.append(folder)
             (folder / "result").touch()
             signal.raise_signal(number)
@@ -79,13 +80,13 @@ def test_a_polite_kill_and_a_closed_terminal_leave_no_results_behind(number: sig
     finally:
         signal.signal(number, earlier)
     assert ended.value.code == 128 + signal.SIGTERM
-    assert not places[0].parent.exists()
+    assert not places[0].exists()
 
 
 def test_a_server_under_nohup_goes_on_when_the_terminal_closes() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with job._terminable():
+        with server._terminable():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -94,25 +95,25 @@ def test_a_server_under_nohup_goes_on_when_the_terminal_closes() -> None:
 def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
-        "import os, signal; from i2l_meshnet.serving import job\n"
-        "with job._work_folder() as folder:\n"
+        "import os, signal; from i2l_meshnet.serving import server\n"
+        "with server._uploads_folder() as folder:\n"
         "    (folder / 'photo').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False)
     (killed,) = tmp_path.iterdir()
     private = tmp_path / "private"
     private.mkdir()
-    (private / job.LOCK).touch()
-    (tmp_path / f"{job.FOLDER_PREFIX}link").symlink_to(private)
-    with job._work_folder() as living:
+    (private / LOCK).touch()
+    (tmp_path / f"{server.FOLDER_PREFIX}link").symlink_to(private)
+    with server._uploads_folder() as living:
         assert not killed.exists()
-        with job._work_folder():
+        with server._uploads_folder():
             assert living.is_dir()
-        assert (private / job.LOCK).exists()
+        assert (private / LOCK).exists()
 
 
 def test_files_of_visitors_are_for_this_user_only() -> None:
-    with job._work_folder() as folder:
+    with server._uploads_folder() as folder:
         write_bytes(folder / "result", b"")
         assert (folder / "result").stat().st_mode & 0o777 == 0o600
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -127,12 +128,12 @@ def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) ->
     )
     command = [sys.executable, "-c", start, "serve", "--host", "0.0.0.0", "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
     try:
-        assert server.stdout is not None
-        line = server.stdout.readline()
+        assert process.stdout is not None
+        line = process.stdout.readline()
         found = re.search(r":(\d+)/\?token=([\w-]{32})", line)
         assert found is not None, line
         with Client(base_url=f"http://127.0.0.1:{found[1]}", timeout=120) as client:
@@ -151,9 +152,9 @@ def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) ->
         assert len(folders) == 1
         assert folders[0].stat().st_mode & 0o077 == 0
     finally:
-        server.send_signal(signal.SIGINT)
-        _, errors = server.communicate(timeout=60)
-    assert server.returncode == 130
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert errors.splitlines()[-1] == "i2l-meshnet: stopped"
     assert "Traceback" not in errors
     assert list(tmp_path.glob("i2l-meshnet-serve-*")) == []

@@ -21,8 +21,8 @@ from starlette.testclient import TestClient
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.serving import app
+from i2l_meshnet.serving.jobs import Job
 from i2l_meshnet.serving.schema import Answer, JobStatus
-from i2l_meshnet.serving.work import Job
 
 Serve = Callable[..., TestClient]
 

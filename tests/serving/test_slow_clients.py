@@ -14,8 +14,8 @@ from httpx2 import Client
 from serving_clients import form, picture, running
 
 from i2l_meshnet.serving import patience
+from i2l_meshnet.serving.jobs import Job, JobQueue
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import Job, Workshop
 
 HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -29,7 +29,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         time.sleep(0.9)
         job.answer = json.dumps({"done": True}).encode()
 
-    with running(Workshop(work, tmp_path, Limits()), Limits()) as address:
+    with running(JobQueue(work, tmp_path, Limits()), Limits()) as address:
         yield address
 
 
@@ -79,7 +79,7 @@ def large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
         path.write_bytes(bytes(SIZE))
         job.files, job.answer = {"result": path}, b"{}"
 
-    with running(Workshop(work, tmp_path, Limits()), Limits()) as address, Client(base_url=address) as client:
+    with running(JobQueue(work, tmp_path, Limits()), Limits()) as address, Client(base_url=address) as client:
         place = client.post("/jobs", files=form(picture())).headers["location"]
         while client.get(place).json()["state"] != "done":
             time.sleep(0.02)
@@ -113,7 +113,7 @@ def test_visitors_of_a_server_that_ends_are_sent_away(tmp_path: Path) -> None:
             time.sleep(0.05)
             job.report("working", 0.5)
 
-    workshop = Workshop(work, tmp_path, Limits())
-    with running(workshop, Limits()) as address, Client(base_url=address, timeout=60) as client:
-        threading.Thread(target=lambda: (begun.wait(), setattr(workshop, "stopping", True))).start()
+    queue = JobQueue(work, tmp_path, Limits())
+    with running(queue, Limits()) as address, Client(base_url=address, timeout=60) as client:
+        threading.Thread(target=lambda: (begun.wait(), setattr(queue, "stopping", True))).start()
         assert client.post("/predict", files=form(picture())).status_code == 503

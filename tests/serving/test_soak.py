@@ -10,9 +10,9 @@ import pytest
 from serving_clients import running
 
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.serving.answers import Work
+from i2l_meshnet.serving.jobs import JobQueue
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import Workshop
+from i2l_meshnet.serving.runner import JobRunner
 
 pytestmark = pytest.mark.slow
 SECONDS = os.environ.get("I2L_MESHNET_SOAK_SECONDS", "180")
@@ -31,7 +31,7 @@ def test_four_clients_with_good_and_bad_pictures() -> None:
 @pytest.mark.skipif(FUZZER is None, reason="schemathesis is not installed; SCHEMATHESIS names it elsewhere")
 def test_the_openapi_description_is_fuzzed_without_a_500(predictor: MeshPredictor, tmp_path: Path) -> None:
     limits = Limits(keep_seconds=5.0, max_upload=1.0)
-    with running(Workshop(Work(predictor, limits), tmp_path, limits), limits) as address:
+    with running(JobQueue(JobRunner(predictor, limits), tmp_path, limits), limits) as address:
         command = [FUZZER or "", "run", f"{address}/openapi.json", "--checks", CHECKS, "--max-examples", "200"]
         found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     print(found.stdout[-3000:])

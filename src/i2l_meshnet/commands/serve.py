@@ -4,10 +4,10 @@ from typing import Annotated
 
 import tyro
 
-from i2l_meshnet.serving import job
-from i2l_meshnet.serving.job import ServeOptions
+from i2l_meshnet.serving import server
+from i2l_meshnet.serving.server import ServeOptions
 
 
 def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> int:
     """Open a page on this machine that turns photos into 3D meshes, and an HTTP endpoint beside it."""
-    return job.run(options)
+    return server.run(options)

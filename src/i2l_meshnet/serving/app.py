@@ -1,4 +1,4 @@
-"""The HTTP side: a page, predictions, jobs with progress, result files."""
+"""The HTTP application: a page, predictions, jobs with progress, result files."""
 
 import asyncio
 import contextlib
@@ -25,17 +25,17 @@ from starlette.types import ASGIApp
 
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.prediction.intrinsics import Intrinsics
-from i2l_meshnet.serving.answers import Wish, require_readable, write_zip
 from i2l_meshnet.serving.guard import Guard
+from i2l_meshnet.serving.jobs import NO_SPACE, Job, JobQueue, Refusal, State, stopping
 from i2l_meshnet.serving.limits import Limits
+from i2l_meshnet.serving.runner import PredictRequest, require_readable, write_zip
 from i2l_meshnet.serving.schema import About, Answer, Health, JobStatus, Options, Problem
-from i2l_meshnet.serving.work import NO_SPACE, Job, Refusal, State, Workshop, stopping
 
 STATIC = Path(str(files("i2l_meshnet.serving") / "static"))
 SWEEP_SECONDS = 1.0
 _FORM_BYTES = 10_000
 """What a form adds to its file: boundaries and headers."""
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _CHECK_THREADS = 4
 """Uploads that are checked at once. Other work has threads of its own, so a slow check holds up nobody else."""
 
@@ -74,25 +74,25 @@ _GONE = _problems(HTTPStatus.NOT_FOUND)
 
 
 def create_app(
-    workshop: Workshop,
+    queue: JobQueue,
     limits: Limits,
     names: Collection[str] = (),
     token: str | None = None,
     secure: bool = False,
 ) -> ASGIApp:
-    """The guarded application. names, token, secure: as `Guard` takes them. It closes the workshop when it ends."""
+    """The guarded application. names, token, secure: as `Guard` takes them. It closes the queue when it ends."""
 
     checks = ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="upload-check")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(workshop))
+        sweeping = asyncio.create_task(_sweep(queue))
         try:
             yield
         finally:
             sweeping.cancel()
             checks.shutdown(wait=False, cancel_futures=True)
-            await asyncio.to_thread(workshop.close)
+            await asyncio.to_thread(queue.close)
 
     app = FastAPI(
         title="I2L-MeshNet",
@@ -112,7 +112,7 @@ def create_app(
     @app.get("/health", responses=_problems())
     async def health() -> Health:
         """Whether the server is alive."""
-        return Health(status="ok", waiting=workshop.waiting())
+        return Health(status="ok", waiting=queue.waiting())
 
     @app.get("/about", responses=_problems())
     async def about() -> About:
@@ -134,17 +134,17 @@ def create_app(
     )
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Finds the people of a photo. `Accept: application/zip` gives all files at once, and nothing is kept."""
-        job = await _admitted(request, options, workshop, limits, checks, clips=False)
+        job = await _accept_upload(request, options, queue, limits, checks, clips=False)
         try:
-            while not (job.ended or job.dropped or workshop.stopping or await request.is_disconnected()):
-                await asyncio.sleep(_LOOK_SECONDS)
+            while not (job.ended or job.dropped or queue.stopping or await request.is_disconnected()):
+                await asyncio.sleep(_POLL_SECONDS)
         finally:
             if job.ended is None:
-                workshop.drop(job)
+                queue.drop(job)
         if job.state is not State.DONE:
             raise job.refusal or stopping()
         if "application/zip" in request.headers.get("accept", ""):
-            return await _zip(job, BackgroundTask(workshop.drop, job))
+            return await _zip(job, BackgroundTask(queue.drop, job))
         return Response(job.answer, media_type="application/json")
 
     @app.post(
@@ -156,24 +156,24 @@ def create_app(
     )
     async def begin(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Takes a photo or a clip and answers at once; ask for the job's state until it is done."""
-        job = await _admitted(request, options, workshop, limits, checks, clips=True)
-        return JSONResponse(_status(job, workshop), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
+        job = await _accept_upload(request, options, queue, limits, checks, clips=True)
+        return JSONResponse(_status(job, queue), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
 
     @app.get("/jobs/{identity}", response_model=JobStatus, responses=_GONE)
     async def state(identity: str) -> Response:
         """Where a job stands, and its answer when it is done."""
-        job = _found(workshop, identity)
-        return JSONResponse(_status(job, workshop))
+        job = _found(queue, identity)
+        return JSONResponse(_status(job, queue))
 
     @app.delete("/jobs/{identity}", status_code=HTTPStatus.NO_CONTENT, responses=_GONE)
     async def forget(identity: str) -> None:
         """Cancels a job, or deletes its results."""
-        workshop.drop(_found(workshop, identity))
+        queue.drop(_found(queue, identity))
 
     @app.get("/jobs/{identity}/results.zip", response_class=FileResponse, responses=_GONE)
     async def everything(identity: str) -> Response:
         """All files of a job that is done."""
-        job = _found(workshop, identity)
+        job = _found(queue, identity)
         if job.state is not State.DONE:
             raise Refusal(HTTPStatus.NOT_FOUND, "this job has no results yet")
         return await _zip(job)
@@ -181,7 +181,7 @@ def create_app(
     @app.get("/jobs/{identity}/files/{name}", response_class=FileResponse, responses=_GONE)
     async def file(identity: str, name: str) -> Response:
         """One file of a job that is done."""
-        path = _found(workshop, identity).files.get(name)
+        path = _found(queue, identity).files.get(name)
         if path is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "this job has no such file")
         return FileResponse(path, filename=name, content_disposition_type="inline")
@@ -189,10 +189,10 @@ def create_app(
     return Guard(app, names, token, secure)
 
 
-async def _sweep(workshop: Workshop) -> None:
+async def _sweep(queue: JobQueue) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        await asyncio.to_thread(workshop.sweep)
+        await asyncio.to_thread(queue.sweep)
 
 
 def _page(path: Path) -> Any:
@@ -202,18 +202,18 @@ def _page(path: Path) -> Any:
     return page
 
 
-def _found(workshop: Workshop, identity: str) -> Job:
-    job = workshop.find(identity)
+def _found(queue: JobQueue, identity: str) -> Job:
+    job = queue.find(identity)
     if job is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "no such job; its results may have been deleted, their time being over")
     return job
 
 
-def _status(job: Job, workshop: Workshop) -> dict[str, Any]:
+def _status(job: Job, queue: JobQueue) -> dict[str, Any]:
     return {
         "id": job.id,
         "state": job.state,
-        "ahead": workshop.position(job),
+        "ahead": queue.position(job),
         "stage": job.stage,
         "share": job.share,
         "problem": {"detail": job.refusal.reason} if job.refusal else None,
@@ -227,38 +227,38 @@ async def _zip(job: Job, after: BackgroundTask | None = None) -> Response:
     return FileResponse(path, media_type="application/zip", filename="results.zip", background=after)
 
 
-async def _admitted(
-    request: Request, options: Options, workshop: Workshop, limits: Limits, checks: ThreadPoolExecutor, *, clips: bool
+async def _accept_upload(
+    request: Request, options: Options, queue: JobQueue, limits: Limits, checks: ThreadPoolExecutor, *, clips: bool
 ) -> Job:
     """A job in the queue whose upload was received and checked, both within `max_seconds`. Raises Refusal."""
-    wish = _wish(options, clips)
+    asked = _predict_request(options, clips)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a multipart/form-data form with the file field 'photo'")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limits.upload_bytes + _FORM_BYTES:
         raise _too_large(limits)
-    job = workshop.enter(wish)
+    job = queue.enter(asked)
     try:
         job.folder.mkdir(mode=0o700)
         async with asyncio.timeout(limits.max_seconds):
             await _receive(request, job, limits)
             await asyncio.get_running_loop().run_in_executor(checks, require_readable, job, limits)
     except BaseException as error:
-        workshop.drop(job)
-        refusal = stopping() if workshop.stopping else _upload_refusal(error)
+        queue.drop(job)
+        refusal = stopping() if queue.stopping else _upload_refusal(error)
         if refusal is None:
             raise
         raise refusal from error
-    workshop.start(job)
+    queue.start(job)
     return job
 
 
-def _wish(options: Options, clips: bool) -> Wish:
+def _predict_request(options: Options, clips: bool) -> PredictRequest:
     if options.focal is not None and options.fov is not None:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "give either focal or fov, not both")
     camera = Intrinsics(focal=options.focal, field_of_view=options.fov)
-    return Wish(camera, options.score, tuple(dict.fromkeys(options.formats)), clips)
+    return PredictRequest(camera, options.score, tuple(dict.fromkeys(options.formats)), clips)
 
 
 async def _receive(request: Request, job: Job, limits: Limits) -> None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
 from i2l_meshnet.prediction.results import MeshFormat
-from i2l_meshnet.serving.work import State
+from i2l_meshnet.serving.jobs import State
 
 
 class Problem(BaseModel):

@@ -5,34 +5,27 @@ import importlib.util
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
-import stat
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Literal
 
 from i2l_meshnet import assets
+from i2l_meshnet.console import message
 from i2l_meshnet.errors import InputError, UserError
+from i2l_meshnet.folders import remove, work_folder
+from i2l_meshnet.locks import fcntl
 from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor
 from i2l_meshnet.request_checks import is_loopback
-from i2l_meshnet.serving.answers import Work
+from i2l_meshnet.serving.jobs import JobQueue
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import Workshop
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: there, leftovers of killed servers stay.
-    fcntl = None
+from i2l_meshnet.serving.runner import JobRunner
 
 FOLDER_PREFIX = "i2l-meshnet-serve-"
-LOCK = "lock"
 TOKEN_VARIABLE = "I2L_MESHNET_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 _CONNECTIONS = 200
@@ -85,13 +78,13 @@ def run(options: ServeOptions) -> int:
     token = options.token or _token_of_environment()
     if token is None and not is_loopback(options.host):
         token = secrets.token_urlsafe(24)
-    with closing(_listening(options.host, options.port)) as listener, _terminable(), _work_folder() as folder:
+    with closing(_listening(options.host, options.port)) as listener, _terminable(), _uploads_folder() as folder:
         secure = options.certificate is not None
         predictor = _load(options)
-        workshop = Workshop(Work(predictor, options), folder, options)
+        queue = JobQueue(JobRunner(predictor, options), folder, options)
         names = (options.host, socket.gethostname(), *options.allow_host)
         config = uvicorn.Config(
-            create_app(workshop, options, names, token, secure),
+            create_app(queue, options, names, token, secure),
             http=ImpatientProtocol,
             ws="none",
             log_level="warning",
@@ -108,7 +101,7 @@ def run(options: ServeOptions) -> int:
             """Refuses new requests once it is stopping."""
 
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-                workshop.stopping = True
+                queue.stopping = True
                 super().handle_exit(sig, frame)
 
         try:
@@ -125,7 +118,7 @@ def run(options: ServeOptions) -> int:
 def _load(options: ServeOptions) -> MeshPredictor:
     detect = assets.find("detector") is not None
     if not detect:
-        print(f"warning: {NO_DETECTOR}", file=sys.stderr)
+        message(f"warning: {NO_DETECTOR}")
     return MeshPredictor.load(options.weights, options.device, options.body_dir, detect)
 
 
@@ -181,60 +174,26 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _work_folder() -> Iterator[Path]:
+def _uploads_folder() -> Iterator[Path]:
     """A folder for uploads and results that only this user can read; it is removed when the server stops.
 
     Folders of this user's servers that were killed are removed first.
     """
-    try:
-        temporary = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise UserError(f"no folder for temporary files: {error.strerror}; name one by TMPDIR") from error
+    parent = Path(tempfile.gettempdir())
+    if fcntl is not None:  # Without locks, a running server's folder would pass for a killed one's.
+        for leftover in parent.glob(f"{FOLDER_PREFIX}*"):
+            with suppress(UserError), work_folder(leftover):  # TakenError: another server uses it.
+                remove(leftover)
+    folder = parent / f"{FOLDER_PREFIX}{secrets.token_hex(8)}"
     umask = os.umask(0o077)
     try:
-        with temporary as path, _locked(Path(path)):
-            _remove_leftovers(Path(path).parent)
-            folder = Path(path) / "jobs"
-            folder.mkdir()
-            yield folder
+        with work_folder(folder):
+            try:
+                yield folder
+            finally:
+                remove(folder)
     finally:
         os.umask(umask)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a locked file in a folder. The lock ends with the process, however that ends."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        (folder / "new").rename(folder / LOCK)  # never there without its lock
-        yield
-    finally:
-        os.close(handle)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Removes the folders of this user's servers whose lock nobody holds."""
-    if fcntl is None:
-        return
-    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            continue
-        try:
-            handle = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # another server is at work in it
-            continue
-        finally:
-            os.close(handle)
 
 
 def _address(host: str, listener: socket.socket, token: str | None, secure: bool) -> str:

@@ -39,7 +39,7 @@ class State(StrEnum):
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """One upload on its way to results. Only `Workshop` and its work change it.
+    """One upload on its way to results. Only `JobQueue` and its work change it.
 
     folder: the upload before, the results after. upload: where it is put; its own name is never kept. request: what
     was asked for. stage: what is being done, for people to read. share: of the work that is done, 0 to 1. files: of
@@ -73,7 +73,7 @@ class Job:
         self.stage, self.share = stage, share
 
 
-class Workshop:
+class JobQueue:
     """Runs jobs one after the other in one thread, because the predictor is not re-entrant."""
 
     def __init__(self, work: Callable[[Job], None], folder: Path, limits: Limits) -> None:

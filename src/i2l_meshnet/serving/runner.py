@@ -26,8 +26,8 @@ from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.overlay import COLORS
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
+from i2l_meshnet.serving.jobs import NO_SPACE, Job, Refusal
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.serving.work import NO_SPACE, Job, Refusal
 from i2l_meshnet.video.job import ClipJob, ClipOptions
 from i2l_meshnet.video.source import Clip
 
@@ -43,7 +43,7 @@ _NAME = "result"
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class PredictRequest:
     """What a request asks for: the camera as in `Intrinsics`, the least score of a person, mesh formats.
 
     clips: whether it may be a clip too.
@@ -104,7 +104,7 @@ def _too_long(limits: Limits) -> Refusal:
     )
 
 
-class Work:
+class JobRunner:
     """Does jobs: reads the upload, finds people, runs the network, draws and writes."""
 
     def __init__(self, predictor: MeshPredictor, limits: Limits) -> None:
@@ -113,12 +113,12 @@ class Work:
 
     def __call__(self, job: Job) -> None:
         """Leaves the results in the job's folder, and no upload. Raises Refusal."""
-        wish: Wish = job.request
+        request: PredictRequest = job.request
         if self._predictor.detector is not None:
-            self._predictor.detector.threshold = wish.score
+            self._predictor.detector.threshold = request.score
         facts: dict[str, Any] = {"id": job.id, "keep_seconds": self._limits.keep_seconds}
         try:
-            more = self._clip(job, wish) if job.upload.suffix in _CLIPS.values() else self._photo(job, wish)
+            more = self._clip(job, request) if job.upload.suffix in _CLIPS.values() else self._photo(job, request)
         except UserError as error:
             raise _refusal(error, job) from error
         job.upload.unlink(missing_ok=True)
@@ -127,18 +127,18 @@ class Work:
         job.files = {path.name: path for path in sorted(job.folder.iterdir())}
         job.answer = json.dumps(facts | more | _linked(record, f"/jobs/{job.id}/files/")).encode()
 
-    def _photo(self, job: Job, wish: Wish) -> dict[str, Any]:
+    def _photo(self, job: Job, request: PredictRequest) -> dict[str, Any]:
         """What the answer holds beyond the record: names of further files, how many people were left out."""
         job.report("reading the picture", 0.05)
         photo = self._read(job)
         job.report("looking for people", 0.15)
-        subject, left_out = self._subject(photo, wish)
+        subject, left_out = self._subject(photo, request)
         count = len(subject.people)
         job.report(f"fitting {count} {'person' if count == 1 else 'people'}", 0.4)
         prediction = self._predictor.predict([subject])[0]
         job.report("drawing and writing the meshes", 0.6)
         try:
-            prediction.save(job.folder, SaveOptions(formats=wish.formats, max_side=SHOWN_SIDE), _NAME)
+            prediction.save(job.folder, SaveOptions(formats=request.formats, max_side=SHOWN_SIDE), _NAME)
             return {"left_out": left_out, "files": _write_scenes(prediction, job.folder)}
         except FileError as error:
             raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server could not write the results") from error
@@ -149,13 +149,13 @@ class Work:
         finally:
             job.upload.unlink(missing_ok=True)
 
-    def _subject(self, photo: Photo, wish: Wish) -> tuple[Subject, int]:
+    def _subject(self, photo: Photo, request: PredictRequest) -> tuple[Subject, int]:
         """Who is answered, and how many more were found."""
-        subject = self._predictor.prepare(photo, name=_NAME, intrinsics=wish.camera)
+        subject = self._predictor.prepare(photo, name=_NAME, intrinsics=request.camera)
         chosen = subject.people[: self._limits.max_people]
         return dataclasses.replace(subject, people=chosen), len(subject.people) - len(chosen)
 
-    def _clip(self, job: Job, wish: Wish) -> dict[str, Any]:
+    def _clip(self, job: Job, request: PredictRequest) -> dict[str, Any]:
         job.deadline = time.monotonic() + self._limits.max_clip_work
         clip = Clip(job.upload, self._limits.max_pixels)
         most = self._limits.max_clip_length * clip.rate + 1
@@ -169,8 +169,8 @@ class Work:
         options = ClipOptions(
             (_NAME,),
             formats=("glb", "bvh"),
-            focal=wish.camera.focal,
-            fov=wish.camera.field_of_view,
+            focal=request.camera.focal,
+            fov=request.camera.field_of_view,
             max_side=CLIP_SIDE,
         )
         ClipJob(clip, job.folder / _NAME, self._predictor, options, None, Console(file=StringIO()), report).run()
