@@ -17,8 +17,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
+from i2l_meshnet.console import message, progress
 from i2l_meshnet.errors import FileError, InputError, TakenError
 from i2l_meshnet.folders import empty, remove, work_folder
 from i2l_meshnet.io import open_regular, sync
@@ -262,7 +261,7 @@ def ensure(name: str) -> Path:
             try:
                 stack.enter_context(work_folder(scratch))
             except TakenError:
-                print(f"waiting for another process that fetches {name!r}", file=sys.stderr)
+                message(f"waiting for another process that fetches {name!r}")
                 stack.enter_context(work_folder(scratch, wait=True))
             stack.callback(remove, scratch)
             if not folder.exists():
@@ -342,16 +341,14 @@ def _download(package: Package, folder: Path) -> Path:
     command = _CLIENTS[package.registry](package, folder)
     if shutil.which(command[0]) is None:
         raise FileError(f"{_label(package)} is fetched with {command[0]!r}, which is not installed; install it first")
-    columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns) as progress, tempfile.TemporaryFile() as log:
-        task = progress.add_task(_label(package), total=package.megabytes * 1_000_000)
+    with progress(f"fetching {_label(package)}, MB", package.megabytes) as bar, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         while True:
             try:
                 process.wait(0.2)
                 break
             except subprocess.TimeoutExpired:
-                progress.update(task, completed=_bytes_below(folder))
+                bar.update(_bytes_below(folder) // 1_000_000)
             except BaseException:
                 process.kill()
                 raise
@@ -362,7 +359,7 @@ def _download(package: Package, folder: Path) -> Path:
             raise FileError(
                 f"could not fetch {_label(package)}: {lines[-1].strip()}; check the connection and try again"
             )
-        progress.update(task, total=archive.stat().st_size, completed=archive.stat().st_size)
+        bar.update(package.megabytes)
     digest = _sha256(archive)
     if digest != package.sha256:
         raise FileError(f"{_label(package)} has SHA-256 {digest}, not the recorded {package.sha256}; it was not used")
