@@ -27,7 +27,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.exported import ExportedNetwork
@@ -199,7 +199,7 @@ def _in_space(network: LixelNetwork, image: Float[Tensor, "b 3 h w"]) -> Float[T
     people = len(vertices)
     box = torch.tensor([0.0, 0.0, 500.0 * width / height, 500.0]).expand(people, 4)
     camera = Camera(torch.full((people, 2), 1000.0), torch.full((people, 2), 250.0))
-    crop = make_crop(box, 500.0, (height, width))
+    crop = Crop.around(box, (height, width), margin=1.0)
     return network.grid.to_camera(vertices, crop, camera, torch.full((people,), 5.0))
 
 

@@ -28,7 +28,7 @@ from i2l_meshnet.evaluation.scoring import (
     Truth,
     joint_rows,
 )
-from i2l_meshnet.geometry.crop import invert_affine, make_crop
+from i2l_meshnet.geometry.crop import Crop, invert_affine
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import HUMAN36M
 from published import align_plainly
@@ -76,7 +76,7 @@ def make_predictions(count: int, per_joint: int, seed: int = 0) -> Predictions:
     sample = Sample(
         torch.zeros(count, 3, 1, 1, dtype=torch.uint8),
         torch.ones(count, 3),
-        make_crop(annotations.box, 1000.0),
+        Crop.around(annotations.box, (256, 256), margin=1.0),
         annotations,
     )
     lixel = torch.from_numpy(random.random((count, VERTICES, 3), np.float32) * 40 + 12)

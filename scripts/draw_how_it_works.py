@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from i2l_meshnet import MeshPredictor, assets
-from i2l_meshnet.geometry.crop import make_crop, prepare_box, warp_image
+from i2l_meshnet.geometry.crop import Crop, warp_image
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.models import keypoint
 from i2l_meshnet.prediction.images import read_photo
@@ -67,9 +67,7 @@ def joint_heatmaps(photo_path: Path) -> tuple[np.ndarray, list[np.ndarray], np.n
     photo = read_photo(photo_path)
     box = predictor(photo_path)[0].box
     size = predictor.network.grid.crop_size
-    ready = prepare_box(box, photo.width, photo.height, size)
-    assert ready is not None
-    crop = warp_image(photo.pixels, make_crop(ready, float(photo.width), size).affine, size)
+    crop = warp_image(photo.pixels, Crop.around(box, size, clip_to=(photo.width, photo.height)).affine, size)
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     seen: list[torch.Tensor] = []
 

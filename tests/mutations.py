@@ -88,8 +88,8 @@ FAULTS = (
     ),
     Fault(
         "data: multi-view crops by another rule",
-        "prepared = [prepare_box(row, 1 << 20, 1 << 20, crop_size) for row in flat]",
-        "prepared = [prepare_box(row, 1 << 20, 1 << 20, crop_size, 1.1) for row in flat]",
+        "return Crop.around(box, crop_size, clip_to=(math.inf, math.inf))",
+        "return Crop.around(box, crop_size, margin=1.1, clip_to=(math.inf, math.inf))",
         "tests/data/test_multiview.py::test_people_are_found_and_placed",
     ),
     # Two and more of each package.
@@ -131,9 +131,9 @@ FAULTS = (
     ),
     Fault(
         "geometry: boxes are not brought to the crop's aspect",
-        "torch.where(w > aspect * h, w / aspect, h)",
-        "torch.where(w > aspect * h, w, h)",
-        "tests/geometry/test_crop_camera_lixel.py::test_prepared_boxes_have_the_crops_aspect",
+        "torch.maximum(height, width / aspect)",
+        "height",
+        "tests/geometry/test_geometry_golden.py::test_boxes_are_prepared_as_published",
     ),
     Fault(
         "bodies: rotations are applied in the other order",

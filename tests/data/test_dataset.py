@@ -16,7 +16,7 @@ from i2l_meshnet.data.dataset import PersonDataset, Sample, collate, cut_crop
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.data.targets import Target, TargetBuilder
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.geometry.crop import make_crop, prepare_box
+from i2l_meshnet.geometry.crop import Crop, published_boxes
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.tensors import TensorDataclass
 
@@ -85,7 +85,7 @@ def test_reduced_decoding_gives_the_crop_of_the_whole_picture(factor: int, tmp_p
     size = (side + 52, side + 37)
     box = torch.tensor([20.3, 11.8, side, side], dtype=torch.float64)
     change = Augmentation(1.0, math.radians(17), mirrored=True)
-    crop = make_crop(box, float(size[0]), (256, 256), change.scale, change.rotation, change.mirrored)
+    crop = Crop.around(box, (256, 256), margin=1.0, rotation=change.rotation, mirrored=change.mirrored)
     reduced, whole = (cut_crop(path, crop.affine, size, full_decode=full) for full in (False, True))
     inside = whole.min(0) > 0
     error = np.abs(reduced.astype(int) - whole)[:, inside]
@@ -106,7 +106,7 @@ def test_on_photographs_reduced_decoding_is_nearer_to_the_area_mean(name: str) -
     side = min(height, width) // 256 * 256
     assert side >= 512
     box = torch.tensor([0, 0, side, side], dtype=torch.float64)
-    affine = make_crop(box, float(width)).affine
+    affine = Crop.around(box, (256, 256), margin=1.0).affine
     reduced, whole = (cut_crop(path, affine, (width, height), full_decode=full) for full in (False, True))
     ideal = cv2.resize(picture[:side, :side, ::-1], (256, 256), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
 
@@ -121,7 +121,7 @@ def test_on_photographs_reduced_decoding_is_nearer_to_the_area_mean(name: str) -
 
 
 def test_pictures_that_are_gone_damaged_or_of_another_size(tmp_path: Path) -> None:
-    affine = make_crop(torch.tensor([0, 0, 50, 50], dtype=torch.float64), 100.0).affine
+    affine = Crop.around(torch.tensor([0, 0, 50, 50], dtype=torch.float64), (256, 256)).affine
     with pytest.raises(FileError, match=r"picture .*a\.jpg is not there"):
         cut_crop(tmp_path / "a.jpg", affine, (100, 100))
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xffnothing")
@@ -216,6 +216,5 @@ def test_boxes_are_prepared_once(source: Source) -> None:
     """RootNet's boxes are taken as they are; the others are widened to the crop's aspect."""
     box = source.table.arrays["box"]
     np.testing.assert_allclose(box[:, 2], box[:, 3])
-    widened = prepare_box(torch.tensor([208.857, 147.868, 73.268, 226.938], dtype=torch.float64), 480, 500)
-    assert widened is not None
-    np.testing.assert_array_equal(box[0], widened)
+    given = torch.tensor([208.857, 147.868, 73.268, 226.938], dtype=torch.float64)
+    np.testing.assert_array_equal(box[0], published_boxes(given, torch.tensor([480, 500]))[0])

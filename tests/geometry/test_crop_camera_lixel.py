@@ -11,7 +11,7 @@ from torch import Tensor
 
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, box_from_points, invert_affine, make_crop, prepare_box, warp_image
+from i2l_meshnet.geometry.crop import Crop, box_from_points, invert_affine, warp_image
 from i2l_meshnet.geometry.lixel import LixelGrid, gaussian, soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 
@@ -36,7 +36,7 @@ def test_crop_and_image_coordinates_are_inverse(
     x: float, y: float, size: float, scale: float, rotation: float, mirrored: bool
 ) -> None:
     box = torch.tensor([x, y, size, size], dtype=torch.float64)
-    crop = make_crop(box, 640.0, scale=scale, rotation=rotation, mirrored=mirrored)
+    crop = Crop.around(box, (256, 256), margin=scale, rotation=rotation, mirrored=mirrored)
     points = normal(7, 2) * 100
     torch.testing.assert_close(crop.to_image(crop.to_crop(points)), points, atol=1e-8, rtol=0)
     image_center = (box[:2] + box[2:] / 2)[None]
@@ -46,10 +46,10 @@ def test_crop_and_image_coordinates_are_inverse(
 def test_a_mirrored_crop_shows_the_mirror_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     box = torch.tensor([10.0, 12, 30, 30], dtype=torch.float64)
-    mirrored = make_crop(box, 80.0, (32, 32), rotation=0.3, mirrored=True)
+    mirrored = Crop.around(box, (32, 32), margin=1.0, rotation=0.3, mirrored=True)
     # The published code flips the picture, then crops about the flipped centre; the flip is part of our affine.
     flipped_box = torch.tensor([80 - 1 - 25.0 - 15, 12, 30, 30], dtype=torch.float64)
-    plain = make_crop(flipped_box, 80.0, (32, 32), rotation=0.3)
+    plain = Crop.around(flipped_box, (32, 32), margin=1.0, rotation=0.3)
     points = normal(5, 2) * 20
     flipped = torch.stack([79 - points[:, 0], points[:, 1]], -1)
     torch.testing.assert_close(mirrored.to_crop(points), plain.to_crop(flipped), atol=1e-9, rtol=0)
@@ -62,10 +62,10 @@ def test_crops_of_a_batch_equal_single_crops() -> None:
     boxes = torch.tensor([[10.0, 20, 50, 50], [-5, 0, 80, 90]]).double()
     scale, rotation = torch.tensor([1.0, 1.2]).double(), torch.tensor([0.0, 0.5]).double()
     mirrored = torch.tensor([True, False])
-    batch = make_crop(boxes, 100.0, scale=scale, rotation=rotation, mirrored=mirrored)
+    batch = Crop.around(boxes, (256, 192), margin=scale, rotation=rotation, mirrored=mirrored)
     for i in range(2):
-        single = make_crop(
-            boxes[i], 100.0, scale=float(scale[i]), rotation=float(rotation[i]), mirrored=bool(mirrored[i])
+        single = Crop.around(
+            boxes[i], (256, 192), margin=float(scale[i]), rotation=float(rotation[i]), mirrored=bool(mirrored[i])
         )
         torch.testing.assert_close(batch.affine[i], single.affine)
         assert bool(single.mirrored) == bool(mirrored[i])
@@ -74,20 +74,29 @@ def test_crops_of_a_batch_equal_single_crops() -> None:
 def test_the_crop_is_filled_from_the_box() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     image[20:60, 30:70] = 200
-    crop = make_crop(torch.tensor([30.0, 20, 40, 40]), 100.0, (64, 64))
+    crop = Crop.around(torch.tensor([30.0, 20, 40, 40]), (64, 64), margin=1.0)
     patch = warp_image(image, crop.affine, (64, 64))
     assert patch[4:-4, 4:-4].min() == 200
-    wide = make_crop(torch.tensor([-1000.0, -1000, 40, 40]), 100.0, (64, 64))
+    wide = Crop.around(torch.tensor([-1000.0, -1000, 40, 40]), (64, 64))
     assert warp_image(image, wide.affine, (64, 64)).max() == 0
 
 
-def test_prepared_boxes_have_the_crops_aspect() -> None:
-    box = prepare_box(torch.tensor([100.0, 50, 80, 200]), 640, 480, crop_size=(256, 192))
-    assert box is not None
-    assert float(box[2] / box[3]) == pytest.approx(192 / 256)
-    assert float(box[3]) == pytest.approx(199 * 1.25)
-    assert prepare_box(torch.tensor([700.0, 50, 80, 200]), 640, 480) is None
-    assert prepare_box(torch.tensor([10.0, 50, 0, 200]), 640, 480) is None
+@pytest.mark.parametrize(("clip_to", "height"), [(None, 200), ((640, 480), 199), ((640, 150), 79 / 0.75)])
+def test_crops_have_the_aspect_of_their_size(clip_to: tuple[int, int] | None, height: float) -> None:
+    crop = Crop.around(torch.tensor([100.0, 50, 80, 200]), (256, 192), clip_to=clip_to)
+    zoom = 256 / (1.25 * height)
+    torch.testing.assert_close(crop.affine[:, :2], zoom * torch.eye(2))
+
+
+@pytest.mark.parametrize("box", [[700.0, 50, 80, 200], [10.0, 50, 0, 200]])
+def test_a_crop_needs_a_box_with_an_area_in_the_image(box: list[float]) -> None:
+    with pytest.raises(ValueError, match="no area"):
+        Crop.around(torch.tensor(box), (256, 256), clip_to=(640, 480))
+
+
+def test_a_crop_needs_a_box_with_an_area() -> None:
+    with pytest.raises(ValueError, match="no area"):
+        Crop.around(torch.tensor([[10.0, 50, 10, 10], [10, 50, 0, 200]]), (256, 256))
 
 
 def test_a_box_needs_a_point() -> None:
@@ -124,7 +133,7 @@ def test_a_field_of_view_spans_the_longer_side() -> None:
 )
 def test_lixels_and_camera_points_are_inverse(grid: LixelGrid) -> None:
     box = torch.tensor([200.0, 100, 150, 200]).double()
-    crop = make_crop(box, 640.0, grid.crop_size, rotation=0.4, mirrored=True)
+    crop = Crop.around(box, grid.crop_size, margin=1.0, rotation=0.4, mirrored=True)
     depth = torch.tensor(5.0).double()
     points = 0.1 * normal(11, 3) + torch.stack([torch.zeros(()).double(), torch.zeros(()).double(), depth])
     lixels = grid.from_camera(points, crop, CAMERA, depth)
@@ -142,7 +151,7 @@ def test_the_grids_ends_are_the_crops_borders() -> None:
 
 def test_a_batch_of_grids_decodes_sample_by_sample() -> None:
     grid = LixelGrid()
-    crops = make_crop(torch.tensor([[0.0, 0, 50, 50], [9, 9, 90, 90]]).double(), 100.0)
+    crops = Crop.around(torch.tensor([[0.0, 0, 50, 50], [9, 9, 90, 90]]).double(), (256, 256))
     cameras = Camera(torch.tensor([[500.0, 500], [900, 800]]).double(), torch.tensor([[50.0, 50], [40, 60]]).double())
     lixels, depth = 32 + 5 * normal(2, 6, 3), torch.tensor([3.0, 6]).double()
     together = grid.to_camera(lixels, crops, cameras, depth)
@@ -183,7 +192,7 @@ def test_alignment_of_a_point_set_without_extent_gives_the_targets_centre() -> N
 @pytest.mark.parametrize("depth_axis", ["camera", "crop"])
 def test_the_decoder_does_what_its_steps_do_one_after_the_other(depth_axis: Literal["camera", "crop"]) -> None:
     grid = LixelGrid((32, 64, 48), (256, 192), 2.4, margin=0.125, depth_axis=depth_axis)
-    crop = make_crop(torch.tensor([200.0, 100, 150, 200]).double(), 640.0, grid.crop_size, rotation=0.4)
+    crop = Crop.around(torch.tensor([200.0, 100, 150, 200]).double(), grid.crop_size, rotation=0.4)
     lixels, root_depth = 24 + 9 * normal(11, 3), torch.tensor(5.0).double()
     pixels, along = grid.decode(lixels)
     axis = grid.view_rotation(crop, CAMERA)[:, 2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 
 GRID = LixelGrid(crop_size=(256, 192), depth_extent=2.4, margin=0.5, depth_axis="crop")
@@ -25,19 +25,19 @@ def cameras(n: int) -> Camera:
 
 
 def test_there_and_back(points: torch.Tensor):
-    crop, depth = make_crop(BOXES, 0.0, GRID.crop_size), points[:, 0, 2]
+    crop, depth = Crop.around(BOXES, GRID.crop_size, margin=1.0), points[:, 0, 2]
     lixels = GRID.from_camera(points, crop, cameras(3), depth)
     torch.testing.assert_close(GRID.to_camera(lixels, crop, cameras(3), depth), points)
 
 
 def test_points_stay_on_their_pixels(points: torch.Tensor):
-    crop = make_crop(BOXES, 0.0, GRID.crop_size)
+    crop = Crop.around(BOXES, GRID.crop_size, margin=1.0)
     lixels = GRID.from_camera(points, crop, cameras(3), points[:, 0, 2])
     torch.testing.assert_close(crop.to_image(GRID.decode(lixels)[0]), cameras(3).project(points))
 
 
 def test_rotation_takes_the_axis_to_the_crop():
-    crop = make_crop(BOXES, 0.0, GRID.crop_size)
+    crop = Crop.around(BOXES, GRID.crop_size, margin=1.0)
     turn = GRID.view_rotation(crop, cameras(3))
     torch.testing.assert_close(turn @ turn.mT, torch.eye(3).double().expand(3, 3, 3))
     torch.testing.assert_close(torch.linalg.det(turn), torch.ones(3).double())
@@ -47,7 +47,7 @@ def test_rotation_takes_the_axis_to_the_crop():
 
 def test_a_crop_on_the_axis_is_as_with_the_camera_s_depth(points: torch.Tensor):
     box = torch.tensor([[500.0 - 96, 400.0 - 128, 192, 256]]).double()
-    crop, depth = make_crop(box, 0.0, GRID.crop_size), points[:1, 0, 2]
+    crop, depth = Crop.around(box, GRID.crop_size, margin=1.0), points[:1, 0, 2]
     plain = dataclasses.replace(GRID, depth_axis="camera")
     torch.testing.assert_close(
         GRID.from_camera(points[:1], crop, cameras(1), depth), plain.from_camera(points[:1], crop, cameras(1), depth)
@@ -56,7 +56,7 @@ def test_a_crop_on_the_axis_is_as_with_the_camera_s_depth(points: torch.Tensor):
 
 def test_what_the_network_sees_does_not_depend_on_the_place_in_the_picture(points: torch.Tensor):
     """A body turned about the camera's centre together with its crop's direction keeps its depths."""
-    crop = make_crop(BOXES, 0.0, GRID.crop_size)
+    crop = Crop.around(BOXES, GRID.crop_size, margin=1.0)
     turn = GRID.view_rotation(crop, cameras(3))
     moved = points @ turn.mT
     depth = (moved[:, 0] * turn[..., 2]).sum(-1) * turn[:, 2, 2]

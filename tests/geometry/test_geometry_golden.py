@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2l_meshnet.geometry.alignment import rigid_motion, similarity_align
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import box_from_points, invert_affine, make_crop, prepare_box
+from i2l_meshnet.geometry.crop import Crop, box_from_points, invert_affine, published_boxes
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import COCO, HUMAN36M, MUCO, SMPL, Skeleton
 
@@ -25,13 +25,9 @@ def test_boxes_are_prepared_as_published(golden: dict[str, Tensor]) -> None:
     # float64 arithmetic in both.
     rejected = golden["process_bbox_none"]
     assert 0 < rejected.sum() < len(rejected)
-    for box, expected, none in zip(golden["process_bbox_in"], golden["process_bbox_out"], rejected, strict=True):
-        got = prepare_box(box, width=640, height=392)
-        if none:
-            assert got is None, f"{box.tolist()} should be rejected"
-        else:
-            assert got is not None, f"{box.tolist()} should be kept"
-            torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
+    got, valid = published_boxes(golden["process_bbox_in"], torch.tensor([640, 392]))
+    assert torch.equal(valid, rejected == 0)
+    torch.testing.assert_close(got[valid], golden["process_bbox_out"][valid], atol=1e-9, rtol=0)
 
 
 def test_boxes_of_joints_are_the_published_ones(golden: dict[str, Tensor]) -> None:
@@ -47,7 +43,8 @@ def test_crop_affines_are_the_published_ones(golden: dict[str, Tensor]) -> None:
     for row, forward, inverse in zip(golden["trans_args"], golden["trans_fwd"], golden["trans_inv"], strict=True):
         x, y, w, h, crop_width, crop_height, scale, degrees = row.tolist()
         box = torch.tensor([x - w / 2, y - h / 2, w, h], dtype=torch.float64)
-        crop = make_crop(box, 640.0, (int(crop_height), int(crop_width)), scale=scale, rotation=math.radians(degrees))
+        size = (int(crop_height), int(crop_width))
+        crop = Crop.around(box, size, margin=scale, rotation=math.radians(degrees), stretch=True)
         # The published affine comes from float32 points through OpenCV's solver.
         torch.testing.assert_close(crop.affine, forward.double(), atol=2e-3, rtol=2e-6)
         torch.testing.assert_close(invert_affine(crop.affine), inverse.double(), atol=2e-3, rtol=2e-6)
@@ -99,6 +96,6 @@ def test_a_crop_turns_points_as_the_published_rotation(golden: dict[str, Tensor]
     for angle, expected in zip(
         torch.linspace(-3, 3, 7, dtype=torch.float64), golden["rotate_2d"].double(), strict=True
     ):
-        crop = make_crop(torch.tensor([-1.0, -1, 2, 2]).double(), 100.0, (2, 2), rotation=float(angle))
+        crop = Crop.around(torch.tensor([-1.0, -1, 2, 2]).double(), (2, 2), margin=1.0, rotation=float(angle))
         point = torch.tensor([[3.0, 4.0]]).double() + 1
         torch.testing.assert_close(crop.to_image(point)[0], expected, atol=1e-6, rtol=0)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from i2l_lab.synthetic.detections import (
+    CROP_SIZE,
     DetectionBank,
     DetectOptions,
     RtmPose,
     detect_bank,
     detect_shard,
-    detector_crop,
     read_bank,
 )
 from i2l_lab.synthetic.generate import write_pictures
@@ -24,7 +24,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import transform_points
+from i2l_meshnet.geometry.crop import Crop, transform_points
 from i2l_meshnet.skeletons import HALPE26
 
 
@@ -72,7 +72,7 @@ def folder(sampler: BodySampler, anny: Body, tmp_path: Path) -> Path:
 
 def test_the_crop_holds_the_box_with_its_margin():
     boxes = torch.tensor([[10.0, 20.0, 60.0, 160.0], [0.0, 0.0, 300.0, 90.0]])
-    affine = detector_crop(boxes)
+    affine = Crop.around(boxes, CROP_SIZE).affine
     middle = transform_points(affine, (boxes[:, :2] + boxes[:, 2:] / 2)[:, None])
     torch.testing.assert_close(middle[:, 0], torch.tensor([[96.0, 128.0]] * 2))
     corners = torch.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)

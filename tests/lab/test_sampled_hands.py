@@ -11,7 +11,7 @@ from i2l_lab.synthetic.hands import HandSampler, in_crop
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyParams
-from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.models.mediapipe import crop_around
 
 
@@ -78,7 +78,7 @@ def test_a_turned_crop_s_camera_sees_what_the_crop_shows(body: AnnyBody, sampler
     flat = hand.camera.project(hand.mesh.joints)
     middle = flat.mean(0)
     box = torch.cat([middle - 90, torch.tensor([180.0, 180.0])])
-    crop = make_crop(box, 0.0, (224, 224), rotation=0.6)
+    crop = Crop.around(box, (224, 224), margin=1.0, rotation=0.6)
     seen = in_crop(body, hand, crop)
     torch.testing.assert_close(seen.camera.project(seen.mesh.joints), crop.to_crop(flat), atol=0.02, rtol=0)
     again = dataclasses.replace(seen, mesh=body(seen.params))

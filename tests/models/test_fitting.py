@@ -12,7 +12,7 @@ from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.linear_points import LinearPoints
 from i2l_meshnet.bodies.skinning import global_rotations, local_rotations
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models import fitting
 from i2l_meshnet.models.assembly import build
@@ -52,9 +52,7 @@ class People:
         assert body.keypoint_regressor is not None
         pixels = self.camera.project(body.keypoint_regressor @ mesh.vertices)
         low, high = pixels.amin(1), pixels.amax(1)
-        width = (high - low)[:, 1] * 1.2
-        sides = torch.stack([width * 0.75, width], -1)
-        self.crop = make_crop(torch.cat([(low + high - sides) / 2, sides], -1), 0.0, GRID.crop_size)
+        self.crop = Crop.around(torch.cat([low, high - low], -1), GRID.crop_size, margin=1.2)
         self.turn = GRID.view_rotation(self.crop, self.camera)
         self.joints = mesh.joints
         root = mesh.joints[:, body.skeleton.root_index, 2]

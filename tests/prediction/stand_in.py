@@ -9,7 +9,7 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop, prepare_box
+from i2l_meshnet.geometry.crop import Crop, published_boxes
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.output import LixelOutput
@@ -50,9 +50,7 @@ class TruthNetwork:
         for scene in scenes:
             height, width = scene.pixels.shape[:2]
             for person in scene.people:
-                box = prepare_box(torch.tensor(person.box), width, height, grid.crop_size)
-                assert box is not None
-                crop = make_crop(box, float(width), grid.crop_size)
+                crop = Crop.around(torch.tensor(person.box), grid.crop_size, clip_to=(width, height))
                 root = person.mesh.joints[body.skeleton.root_index, 2]
                 vertices = grid.from_camera(person.mesh.vertices, crop, scene.camera, root)
                 joints = grid.from_camera(person.mesh.joints, crop, scene.camera, root)
@@ -100,8 +98,7 @@ def make_scene(
         limit = torch.tensor([size[1] - 1.0, size[0] - 1.0])
         high = torch.minimum(high, limit)
         box = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-        ready = prepare_box(torch.tensor(box), size[1], size[0])
-        assert ready is not None
+        ready, _ = published_boxes(torch.tensor(box), torch.tensor([size[1], size[0]]))
         x, y = (ready[:2] + ready[2:] / 2).round().int().tolist()
         reach = max(4, round(box[3] / 20))
         pixels[y - reach : y + reach + 1, x - reach : x + reach + 1] = 10 * (number + 1)

@@ -9,7 +9,7 @@ from stand_in import Scene, TruthNetwork
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.crop import make_crop, prepare_box
+from i2l_meshnet.geometry.crop import Crop, published_boxes
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.prediction.boxes import PersonBox
@@ -117,10 +117,9 @@ def test_a_body_cut_by_the_border_is_placed_by_what_is_seen(
 ) -> None:
     truth, pixels = scenes[0].people[0], scenes[0].pixels
     predictor = MeshPredictor(network, anny)
-    ready = prepare_box(torch.tensor(truth.box), 900, 700, network.grid.crop_size)
-    assert ready is not None
+    ready, _ = published_boxes(torch.tensor(truth.box), torch.tensor([900, 700]), network.grid.crop_size)
     x, y, w, h = ready.tolist()
-    crop = make_crop(ready, 900.0, network.grid.crop_size)
+    crop = Crop.around(ready, network.grid.crop_size, margin=1.0)
     edge = int(truth.box[1] + truth.box[3] * 0.6)
     vertices = network.rows.vertices.clone()
     below = crop.to_image(network.grid.decode(vertices[0])[0])[:, 1] > edge
@@ -140,10 +139,9 @@ def test_a_body_cut_by_the_border_is_placed_by_what_is_seen(
 def test_a_body_almost_outside_is_placed_by_all_of_it(network: TruthNetwork, anny: Body, scenes: list[Scene]) -> None:
     """The little that the picture shows may be wrong: under a tenth of the surface does not decide."""
     truth, pixels = scenes[0].people[0], scenes[0].pixels
-    ready = prepare_box(torch.tensor(truth.box), 900, 700, network.grid.crop_size)
-    assert ready is not None
+    ready, _ = published_boxes(torch.tensor(truth.box), torch.tensor([900, 700]), network.grid.crop_size)
     x, y, w, h = ready.tolist()
-    crop = make_crop(ready, 900.0, network.grid.crop_size)
+    crop = Crop.around(ready, network.grid.crop_size, margin=1.0)
     edge = int(truth.box[1] + truth.box[3] * 0.08)
     vertices = network.rows.vertices.clone()
     inside = crop.to_image(network.grid.decode(vertices[0])[0])[:, 1] <= edge

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop, prepare_box
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.prediction.detect import PersonDetector
@@ -29,9 +29,7 @@ class StandingNetwork:
         pose[0] = FACING
         params = BodyParams(pose, rest.shape, torch.tensor([0.0, 0.0, 2.4]))
         mesh = body(params)
-        box = prepare_box(torch.tensor([60.0, 10.0, 180.0, 380.0]), 300, 400, self.grid.crop_size)
-        assert box is not None
-        crop = make_crop(box, 300.0, self.grid.crop_size)
+        crop = Crop.around(torch.tensor([60.0, 10.0, 180.0, 380.0]), self.grid.crop_size, clip_to=(300, 400))
         root = mesh.joints[body.skeleton.root_index, 2]
         vertices = self.grid.from_camera(mesh.vertices, crop, camera, root)
         joints = self.grid.from_camera(mesh.joints, crop, camera, root)

@@ -10,7 +10,7 @@ import torch
 from i2l_meshnet.bodies import BodyParams, load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.prediction.results import PicturePrediction, Prediction, SaveOptions
 from i2l_meshnet.video.track import PersonTrack
@@ -48,7 +48,7 @@ def photo(toy: Body, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 box=box,
                 score=0.9,
                 camera=CAMERA,
-                crop=make_crop(box, 320.0, (256, 192)),
+                crop=Crop.around(box, (256, 192), margin=1.0),
                 lixels=mesh.vertices * 3,
                 joints_image=CAMERA.project(mesh.joints),
                 lixel_mesh=toy(moving(toy, 1, seed + 5)[0]),

@@ -16,7 +16,7 @@ from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
 from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, unclipped_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.tensors import TensorDataclass
@@ -125,7 +125,7 @@ class LiftingSampler:
 
     def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
         people = self.people.sample(n, generator)
-        crop = unclipped_crop(people.box, self.grid.crop_size)
+        crop = Crop.around(people.box, self.grid.crop_size)
         points = self._individual(people.mesh.vertices, generator)
         true = people.camera.project(points)
         low, size = people.frame[:, None, :2], people.frame[:, None, 2:]

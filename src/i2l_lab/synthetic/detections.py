@@ -18,7 +18,7 @@ from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import transform_points, unclipped_crop, warp_image
+from i2l_meshnet.geometry.crop import Crop, transform_points, warp_image
 from i2l_meshnet.io import atomic_path, read_arrays
 
 CROP_SIZE = (256, 192)
@@ -78,11 +78,6 @@ class RtmPose:
         return np.stack([x.argmax(-1) / 2, y.argmax(-1) / 2, confidence], -1).astype(np.float32)
 
 
-def detector_crop(box: Float[Tensor, "n 4"], margin: float = 1.25) -> Float[Tensor, "n 2 3"]:
-    """Affine maps from the picture to RTMPose's crop: the box widened to 3:4 and by `margin` about its centre."""
-    return unclipped_crop(box, CROP_SIZE, margin).affine
-
-
 def detect_bank(options: DetectOptions) -> list[Path]:
     """Runs the detector on all pictures that the bank lacks; returns the paths of the bank's shards.
 
@@ -134,7 +129,7 @@ def read_shards(folder: Path, held_out: bool, what: str, remedy: str) -> dict[st
 def detect_shard(shard: Path, out: Path, body: Body, detector: RtmPose, batch: int = 16) -> None:
     """Writes the bank's shard of a shard of pictures (keys: see docs/synthetic.md)."""
     pictures = read_pictures(shard)
-    affine = detector_crop(torch.from_numpy(pictures.box))
+    affine = Crop.around(torch.from_numpy(pictures.box), CROP_SIZE).affine
     crops = np.stack([warp_image(pictures.image(i), affine[i], CROP_SIZE) for i in range(len(pictures))])
     keypoints = np.concatenate([detector(crops[i : i + batch]) for i in range(0, len(crops), batch)])
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import prepare_boxes
+from i2l_meshnet.geometry.crop import published_boxes
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.io import inside
 from i2l_meshnet.skeletons import Skeleton
@@ -358,7 +358,7 @@ class TableBuilder:
         flat = np.any(arrays["box"][:, 2:] <= 0, axis=1)
         self._refuse(np.asarray(flat & prepared), "the box has no area: mend or remove this annotation")
         boxes, sizes = (torch.from_numpy(arrays[name]) for name in ("box", "image_size"))
-        widened, inside = prepare_boxes(boxes, sizes, self._crop_size)
+        widened, inside = published_boxes(boxes, sizes, self._crop_size)
         keep = prepared | inside.numpy()
         self.leave_out("box of no area inside the picture", int((~keep).sum()))
         if not keep.any():

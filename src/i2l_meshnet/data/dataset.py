@@ -17,7 +17,7 @@ from i2l_meshnet.data.annotation import Annotation, FittedBody
 from i2l_meshnet.data.augmentation import Augmentation
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.geometry.crop import Crop, make_crop, warp_image
+from i2l_meshnet.geometry.crop import Crop, warp_image
 from i2l_meshnet.io import read_bytes
 from i2l_meshnet.pictures import decode_picture, open_picture
 from i2l_meshnet.skeletons import Skeleton
@@ -162,13 +162,13 @@ class PersonDataset(Dataset[Sample]):
         indices = [index for _, index in places]
         changes = [self.augmentation(epoch, index) for epoch, index in places]
         annotation = self._adapted(self._source.table.annotations(indices))
-        crop = make_crop(
+        crop = Crop.around(
             annotation.box,
-            annotation.image_size[:, 0].double(),
             self._crop_size,
-            torch.tensor([change.scale for change in changes], dtype=torch.float64),
-            torch.tensor([change.rotation for change in changes], dtype=torch.float64),
-            torch.tensor([change.mirrored for change in changes]),
+            margin=torch.tensor([change.scale for change in changes], dtype=torch.float64),
+            rotation=torch.tensor([change.rotation for change in changes], dtype=torch.float64),
+            mirrored=torch.tensor([change.mirrored for change in changes]),
+            stretch=True,
         )
         images = np.empty((len(positions), 3, *self._crop_size), np.uint8)
         sizes = annotation.image_size.int().tolist()

@@ -1,4 +1,4 @@
-"""Person crops: boxes, the affine map between image and crop, and the warp itself (SPEC: crops)."""
+"""Crops of people: boxes, the affine map between image and crop, and the warp."""
 
 import dataclasses
 
@@ -22,6 +22,49 @@ class Crop(TensorDataclass):
     affine: Float[Tensor, "*b 2 3"]
     rotation: Float[Tensor, "*b"]
     mirrored: Bool[Tensor, "*b"]
+
+    @staticmethod
+    def around(
+        box: Float[Tensor, "*b 4"],
+        size: tuple[int, int],
+        *,
+        margin: Float[Tensor, "*b"] | float = 1.25,
+        rotation: Float[Tensor, "*b"] | float = 0.0,
+        mirrored: Bool[Tensor, "*b"] | bool = False,
+        clip_to: tuple[float | int, float | int] | None = None,
+        stretch: bool = False,
+    ) -> "Crop":
+        """The crop of (height, width) `size` around a box (x, y, width, height; pixels).
+
+        The box is widened to the crop's aspect and by `margin`. Its centre goes to the crop's centre; the ends of its
+        half-height and half-width axes go to the middles of the crop's bottom and right side.
+
+        rotation: of the box about its centre, radians; in the mirror image if `mirrored`. mirrored: flip the crop.
+        clip_to: (width, height) of the image, to clip the box by the published rule first (`published_boxes`).
+        stretch: without `clip_to`, keep the box's own aspect and stretch its content to the crop, as the published code
+        does. Raises ValueError for a box that has no area, or none inside the image.
+        """
+        if clip_to is None:
+            valid = (box[..., 2:] > 0).all(-1)
+            box = enlarged_boxes(box, margin, None if stretch else size)
+        else:
+            box, valid = published_boxes(box, torch.tensor(clip_to, device=box.device), size, margin)
+        if not bool(valid.all()):
+            raise ValueError("a box has no area inside the image")
+
+        def spread(value: Tensor | float | bool, dtype: torch.dtype) -> Tensor:
+            return torch.as_tensor(value, dtype=dtype, device=box.device).expand(box.shape[:-1])
+
+        rotation, mirror = spread(rotation, box.dtype), spread(mirrored, torch.bool)
+        target = box.new_tensor([size[1], size[0]])
+        cos, sin = rotation.cos(), rotation.sin()
+        turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+        linear = (target / box[..., 2:])[..., None] * turn
+        sign = torch.where(mirror, -1.0, 1.0).to(box.dtype)
+        linear = torch.stack([linear[..., 0] * sign[..., None], linear[..., 1]], -1)
+        center = box[..., :2] + box[..., 2:] / 2
+        shift = target / 2 - (linear @ center[..., None])[..., 0]
+        return Crop(torch.cat([linear, shift[..., None]], -1), rotation, mirror)
 
     def to_crop(self, points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
         """Image pixels to crop pixels."""
@@ -62,81 +105,40 @@ def box_from_points(points: Float[Tensor, "n 2"], valid: Bool[Tensor, "n"], marg
     return torch.cat([center - size / 2, size])
 
 
-def prepare_box(
-    box: Float[Tensor, "4"], width: int, height: int, crop_size: tuple[int, int] = (256, 256), margin: float = 1.25
-) -> Float[Tensor, "4"] | None:
-    """Clips a box (x, y, width, height; pixels) to the image, widens it to the crop's aspect and by `margin`.
-
-    Returns None for a box without area inside the image. A box cut at the left or top border keeps its
-    full width or height, as in the published code.
-    """
-    size = torch.tensor([[width, height]], device=box.device)
-    prepared, valid = prepare_boxes(box[None], size, crop_size, margin)
-    return prepared[0] if bool(valid[0]) else None
-
-
-def prepare_boxes(
-    boxes: Float[Tensor, "n 4"],
-    image_sizes: Shaped[Tensor, "n 2"],
+def published_boxes(
+    boxes: Float[Tensor, "*b 4"],
+    image_sizes: Shaped[Tensor, "*#b 2"],
     crop_size: tuple[int, int] = (256, 256),
-    margin: float = 1.25,
-) -> tuple[Float[Tensor, "n 4"], Bool[Tensor, "n"]]:
-    """`prepare_box` for many boxes in images of (width, height) `image_sizes`; the mask tells those with area."""
+    margin: Float[Tensor, "*b"] | float = 1.25,
+) -> tuple[Float[Tensor, "*b 4"], Bool[Tensor, "*b"]]:
+    """The published rule for boxes (x, y, width, height) in images of (width, height) `image_sizes`; all in pixels.
+
+    A box reaches from its corner to corner + size - 1. It is clipped to the image, widened to the aspect of a crop of
+    (height, width) `crop_size` and enlarged by `margin`. A box that starts left of or above the image is moved into it
+    and keeps its width or height, as in the published code. Returns the boxes, and which have an area in the image.
+    """
     position, size = boxes.double().split(2, -1)
     start = position.clamp_min(0)
     end = torch.minimum(image_sizes.double() - 1, start + (size - 1).clamp_min(0))
     valid = (size.prod(-1) > 0) & (end >= start).all(-1)
-    inside = end - start
-    w, h = inside.unbind(-1)
-    aspect = crop_size[1] / crop_size[0]
-    widened = torch.stack([torch.where(w < aspect * h, h * aspect, w), torch.where(w > aspect * h, w / aspect, h)], -1)
-    widened = widened * margin
-    return torch.cat([start + inside / 2 - widened / 2, widened], -1).to(boxes.dtype), valid
+    clipped = torch.cat([start, end - start], -1)
+    return enlarged_boxes(clipped, margin, crop_size).to(boxes.dtype), valid
 
 
-def make_crop(
-    box: Float[Tensor, "*b 4"],
-    image_width: Float[Tensor, "*b"] | float,
-    crop_size: tuple[int, int] = (256, 256),
-    scale: Float[Tensor, "*b"] | float = 1.0,
-    rotation: Float[Tensor, "*b"] | float = 0.0,
-    mirrored: Bool[Tensor, "*b"] | bool = False,
-) -> Crop:
-    """The crop of a box (x, y, width, height; pixels) enlarged by `scale` and turned by `rotation` radians.
+def enlarged_boxes(
+    boxes: Float[Tensor, "*b 4"], margin: Float[Tensor, "*b"] | float, crop_size: tuple[int, int] | None = None
+) -> Float[Tensor, "*b 4"]:
+    """Boxes (x, y, width, height) with sides x `margin` about their centres.
 
-    The box centre goes to the crop's centre, the ends of its half-height and half-width axes to the
-    middle of the crop's bottom and right side. `crop_size` is (height, width). A mirrored crop is cut
-    from the mirror image, where column x is column image_width - 1 - x.
+    crop_size: (height, width); if given, boxes are first widened to its aspect.
     """
-    batch = box.shape[:-1]
-
-    def spread(value: Tensor | float | bool, dtype: torch.dtype) -> Tensor:
-        return torch.as_tensor(value, dtype=dtype, device=box.device).expand(batch)
-
-    scale, rotation = spread(scale, box.dtype), spread(rotation, box.dtype)
-    width, mirror = spread(image_width, box.dtype), spread(mirrored, torch.bool)
-    center = box[..., :2] + box[..., 2:] / 2
-    sign = torch.where(mirror, -1.0, 1.0).to(box.dtype)
-    offset = torch.where(mirror, width - 1, torch.zeros_like(width))
-    center = torch.stack([sign * center[..., 0] + offset, center[..., 1]], -1)
-    target = torch.tensor([crop_size[1], crop_size[0]], dtype=box.dtype, device=box.device)
-    zoom = target / (box[..., 2:] * scale[..., None])
-    cos, sin = rotation.cos(), rotation.sin()
-    turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
-    linear = zoom[..., :, None] * turn
-    shift = target / 2 - (linear @ center[..., None])[..., 0]
-    flip_shift = shift + linear[..., :, 0] * offset[..., None]
-    linear = torch.stack([linear[..., 0] * sign[..., None], linear[..., 1]], -1)
-    return Crop(torch.cat([linear, flip_shift[..., None]], -1), rotation, mirror)
-
-
-def unclipped_crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int], margin: float = 1.25) -> Crop:
-    """The crop of a box that no picture's edge clips: brought to the crop's aspect, widened by `margin`."""
-    aspect = crop_size[1] / crop_size[0]
-    height = torch.maximum(box[..., 3], box[..., 2] / aspect) * margin
-    size = torch.stack([height * aspect, height], -1)
-    center = box[..., :2] + box[..., 2:] / 2
-    return make_crop(torch.cat([center - size / 2, size], -1), 0.0, crop_size)
+    width, height = boxes[..., 2:].unbind(-1)
+    if crop_size is not None:
+        aspect = crop_size[1] / crop_size[0]
+        width, height = torch.maximum(width, height * aspect), torch.maximum(height, width / aspect)
+    scale = torch.as_tensor(margin, dtype=boxes.dtype, device=boxes.device)
+    sides = torch.stack([width, height], -1) * scale[..., None]
+    return torch.cat([boxes[..., :2] + boxes[..., 2:] / 2 - sides / 2, sides], -1)
 
 
 def warp_image(

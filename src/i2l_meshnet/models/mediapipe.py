@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from i2l_meshnet.geometry.crop import Crop, make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.tensors import TensorDataclass
 
 LANDMARKS = 21
@@ -183,7 +183,7 @@ ROI_SCALE, ROI_SHIFT = 2.0, 0.1
 def crop_around(points: Float[Tensor, "*b 21 2"]) -> Crop:
     """The crop that shows a hand as `LandmarkNet` wants it: fingers up. Points: pixels of the picture."""
     box, rotation = region_around(points)
-    return make_crop(box, 0.0, LANDMARK_CROP, rotation=rotation)
+    return Crop.around(box, LANDMARK_CROP, margin=1.0, rotation=rotation)
 
 
 def region_around(points: Float[Tensor, "*b 21 2"]) -> tuple[Float[Tensor, "*b 4"], Float[Tensor, "*b"]]:

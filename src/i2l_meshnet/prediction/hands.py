@@ -15,7 +15,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, box_from_points, make_crop, warp_image
+from i2l_meshnet.geometry.crop import Crop, box_from_points, warp_image
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.exported import Runtime, load_ready
 from i2l_meshnet.models.loading import HAND_WEIGHTS, PALM_WEIGHTS, load_network, shipped_weights
@@ -96,11 +96,11 @@ class HandFinder:
         x, y, w, h = box or (0.0, 0.0, float(width), float(height))
         crops = self._palms(pixels, (x, y, w, h))
         if crops is None:
-            side_length = max(w, h)
             turns = torch.arange(NO_PALM_TURNS) * (2 * math.pi / NO_PALM_TURNS)
-            sizes = torch.tensor(NO_PALM_SIDES) * side_length
-            turn, size = (part.flatten() for part in torch.meshgrid(turns, sizes, indexing="ij"))
-            crops = _squares(torch.tensor([x + w / 2, y + h / 2]).expand(len(size), 2), size, turn)
+            sides = torch.tensor(NO_PALM_SIDES)
+            turn, size = (part.flatten() for part in torch.meshgrid(turns, sides, indexing="ij"))
+            boxes = torch.tensor([x, y, w, h]).expand(len(size), 4)
+            crops = Crop.around(boxes, LANDMARK_CROP, margin=size, rotation=turn)
             found = self._look(pixels, crops, False)
             best = found.presence.argmax()
             crops = crops[best : best + 1]
@@ -171,10 +171,7 @@ class HandFinder:
     @torch.inference_mode()
     def _palms(self, pixels: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> Crop | None:
         """Crops of the hands whose palms are found, None if there are none."""
-        x, y, w, h = box
-        side = torch.tensor(max(w, h))
-        middle = torch.tensor([x + w / 2, y + h / 2])
-        crop = make_crop(torch.cat([middle - side / 2, side.expand(2)]), 0.0, PALM_CROP)
+        crop = Crop.around(torch.tensor(box), PALM_CROP, margin=1.0)
         scores, places = self.palm(_as_input(warp_image(pixels, crop.affine, PALM_CROP)[None]).to(self.device))
         rows = [row for row in scores[0].argsort(descending=True)[:64].tolist() if scores[0, row] >= PALM_SCORE]
         kept: list[int] = []
@@ -190,7 +187,7 @@ class HandFinder:
         points = crop.to_image(place[:, 2:].flatten(0, 1)).unflatten(0, (len(kept), -1))
         towards = points[:, 2] - points[:, 0]
         turn = torch.atan2(towards[:, 0], -towards[:, 1])
-        size = place[:, 1].amax(-1) / zoom
+        size = (place[:, 1].amax(-1) / zoom).clamp_min(1.0)
         ahead = torch.stack([turn.sin(), -turn.cos()], -1) * (PALM_SHIFT * size)[:, None]
         return _squares(centre + ahead, PALM_SIDE * size, turn)
 
@@ -402,7 +399,7 @@ def _same(points: Float[Tensor, "21 2"], other: Float[Tensor, "21 2"]) -> bool:
 def _squares(centre: Float[Tensor, "n 2"], side: Float[Tensor, "n"], turn: Float[Tensor, "n"]) -> Crop:
     """Crops for the landmark network."""
     box = torch.cat([centre - side[:, None] / 2, side[:, None].expand(-1, 2)], 1)
-    return make_crop(box, 0.0, LANDMARK_CROP, rotation=turn)
+    return Crop.around(box, LANDMARK_CROP, margin=1.0, rotation=turn)
 
 
 def _as_input(pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

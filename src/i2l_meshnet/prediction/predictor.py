@@ -17,7 +17,7 @@ from i2l_meshnet.bodies.base import Body, BodyMesh
 from i2l_meshnet.bodies.mirrored import MirroredBody
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, make_crop, prepare_box, warp_image
+from i2l_meshnet.geometry.crop import Crop, warp_image
 from i2l_meshnet.models.exported import Runtime, load_ready
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.loading import default_weights
@@ -289,11 +289,14 @@ class MeshPredictor:
         box = torch.tensor(person.box)
         if person.mirrored:
             box = torch.cat([(width - 1 - box[0] - box[2])[None], box[1:]])
-        ready = _with_aspect(box, size) if person.prepared else prepare_box(box, width, height, size)
-        if ready is None or not bool((ready[2:] > 0).all()):
+        try:
+            if person.prepared:
+                crop = Crop.around(box, size, margin=1.0, rotation=person.rotation)
+            else:
+                crop = Crop.around(box, size, rotation=person.rotation, clip_to=(width, height))
+        except ValueError as error:
             shown = ", ".join(f"{value:g}" for value in person.box)
-            raise InputError(f"box ({shown}) has no area inside the picture ({width}x{height})")
-        crop = make_crop(ready, float(width), size, rotation=person.rotation)
+            raise InputError(f"box ({shown}) has no area inside the picture ({width}x{height})") from error
         cut = crop.mirror(width) if person.mirrored else crop
         return crop, warp_image(image, cut.affine, size)
 
@@ -396,14 +399,6 @@ def as_photo(picture: Picture) -> Photo:
 
 def _file_name(picture: Picture) -> str | None:
     return Path(picture).name if isinstance(picture, Path | str) else None
-
-
-def _with_aspect(box: Float[Tensor, "4"], size: tuple[int, int]) -> Float[Tensor, "4"]:
-    """A box that is ready, widened about its centre only if it has not the crop's aspect."""
-    aspect = size[1] / size[0]
-    wide = torch.maximum(box[2], box[3] * aspect)
-    sides = torch.stack([wide, wide / aspect])
-    return torch.cat([box[:2] + (box[2:] - sides) / 2, sides])
 
 
 def _vertex_areas(vertices: Float[Tensor, "v 3"], faces: Tensor) -> Float[Tensor, "v"]:
