@@ -38,10 +38,11 @@ from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.reference import plain_copy
 from i2l_meshnet.precision import DTYPES, Precision, supported_precisions
-from i2l_meshnet.prediction import job
+from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.images import read_photo
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.options import InputOptions, NetworkOptions, PeopleOptions, PredictOptions
+from i2l_meshnet.prediction.results import SaveOptions
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import project, render_meshes
 from i2l_meshnet.runtimes import import_openvino
@@ -415,9 +416,13 @@ def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
 
         def predict(pictures: bool) -> None:
             with tempfile.TemporaryDirectory(dir=folder) as out, contextlib.redirect_stdout(io.StringIO()):
-                formats = PredictOptions.formats if pictures else ()
-                options = PredictOptions((str(copies),), Path(out), formats=formats, pictures=pictures, detect=detect)
-                job.run(dataclasses.replace(options, device=bench.device.type))
+                output = SaveOptions() if pictures else SaveOptions(formats=(), pictures=False)
+                network, people = (
+                    NetworkOptions(device="cuda" if bench.device.type == "cuda" else "cpu"),
+                    PeopleOptions(detect=detect),
+                )
+                options = PredictOptions(InputOptions((str(copies),)), Path(out), network, people, output=output)
+                predict_files.run(options)
 
         ways = {
             "all files": lambda: predict(True),

@@ -26,7 +26,14 @@ class FileError(UserError):
 
 
 class InputError(UserError):
-    """An option or value is out of range or does not fit the rest."""
+    """An option or value is out of range or does not fit the rest.
+
+    argument: the Python name of the option, which commands print as its flag.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class TakenError(FileError):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from predict_options import predict_options
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
@@ -13,7 +14,6 @@ import pyarrow as pa
 from i2l_meshnet.errors import UserError
 from i2l_meshnet.fleet.ray_engine import ray_tables
 from i2l_meshnet.fleet.rows import RowMaker
-from i2l_meshnet.prediction.job import PredictOptions
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -56,7 +56,7 @@ def workers() -> list[int]:
 
 
 def test_rows_are_those_of_one_process_also_when_a_worker_is_killed(photos: list[str]) -> None:
-    options = PredictOptions(("unused.jpg",), device="cpu", detect=False, batch_size=2, workers=2)
+    options = predict_options("unused.jpg", device="cpu", detect=False, batch_size=2, workers=2)
     expected = pa.concat_tables(RowMaker(options, detect=False).tables(photos))
     tables, killed = [], []
     for table in ray_tables(photos, options, detect=False):
@@ -75,7 +75,7 @@ def test_rows_are_those_of_one_process_also_when_a_worker_is_killed(photos: list
 
 
 def test_a_network_that_cannot_be_loaded_is_one_line(photos: list[str]) -> None:
-    options = PredictOptions(("unused.jpg",), weights=Path("missing.safetensors"), device="cpu", workers=1)
+    options = predict_options("unused.jpg", weights=Path("missing.safetensors"), device="cpu", workers=1)
     with pytest.raises(UserError, match=r"missing\.safetensors") as caught:
         list(ray_tables(photos, options, detect=False))
     assert "\n" not in str(caught.value)

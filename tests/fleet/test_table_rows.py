@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from predict_options import predict_options
 
 from i2l_meshnet import cli
 from i2l_meshnet.errors import FileError, InputError
@@ -18,7 +19,7 @@ from i2l_meshnet.fleet import job
 from i2l_meshnet.fleet.pictures import find_addresses, read_address
 from i2l_meshnet.fleet.rows import SCHEMA, RowMaker
 from i2l_meshnet.fleet.table import TableFolder
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.options import PredictOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -38,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(*inputs: object, **changes: object) -> PredictOptions:
     given: dict = {"device": "cpu", "detect": False, "batch_size": 2, **changes}
-    return PredictOptions(tuple(str(text) for text in inputs) or ("unused.jpg",), **given)
+    return predict_options(*[str(text) for text in inputs or ["unused.jpg"]], **given)
 
 
 @pytest.fixture(scope="module")

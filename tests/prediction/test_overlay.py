@@ -4,7 +4,7 @@ import pytest
 from stand_in import Scene
 
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.prediction.export import Surface
+from i2l_meshnet.prediction.mesh_files import Surface
 from i2l_meshnet.prediction.overlay import (
     COLORS,
     LEFT_COLOR,

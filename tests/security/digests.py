@@ -13,11 +13,12 @@ import cv2
 import torch
 
 TESTS = Path(__file__).parents[1]
-sys.path += [str(TESTS / "training")]
+sys.path += [str(TESTS), str(TESTS / "training")]
 
+from predict_options import predict_options  # noqa: E402
 from tiny_training import slim_networks, tiny_options  # noqa: E402
 
-from i2l_meshnet.prediction.job import PredictOptions, run  # noqa: E402
+from i2l_meshnet.prediction.predict_files import run  # noqa: E402
 from i2l_meshnet.training import job as training  # noqa: E402
 
 
@@ -31,7 +32,9 @@ def main(folder: Path, workers: int) -> None:
     boxes.parent.mkdir(parents=True, exist_ok=True)
     boxes.write_text(json.dumps({name: [facts[name]["box"]] for name in names}))
     inputs = tuple(str(pictures / name) for name in names)
-    assert run(PredictOptions(inputs, folder / "predicted", device="cpu", boxes=boxes, formats=("glb", "obj"))) == 0
+    formats = ("glb", "obj")
+    options = predict_options(*inputs, out=folder / "predicted", device="cpu", boxes=boxes, formats=formats)
+    assert run(options) == 0
     with slim_networks():
         recipe = {"pictures": 6, "end_epoch": 1, "ema": 0.9, "validation": "Toy"}
         assert training.run(tiny_options(folder / "trained", recipe, workers=workers)) == 0

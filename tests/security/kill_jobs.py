@@ -33,6 +33,7 @@ import filmed  # noqa: E402
 import test_convert  # noqa: E402
 import test_exported_networks  # noqa: E402
 import tiny_training  # noqa: E402
+from predict_options import clip_options, predict_options  # noqa: E402
 
 from i2l_lab.synthetic import generate  # noqa: E402
 from i2l_lab.synthetic.generate import PictureOptions, generate_pictures  # noqa: E402
@@ -58,7 +59,6 @@ from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
 from i2l_meshnet.training import job as training_job  # noqa: E402
 from i2l_meshnet.video import job as clip_job  # noqa: E402
-from i2l_meshnet.video.job import ClipOptions  # noqa: E402
 from i2l_meshnet.viewing import rig  # noqa: E402
 from i2l_meshnet.viewing.rig import RigOptions  # noqa: E402
 
@@ -282,12 +282,12 @@ def _take_photos(folder: Path) -> None:
 
 def _predict(folder: Path) -> int:
     formats = ("obj", "ply", "glb", "rigged-glb")
-    options = ClipOptions((str(folder / "photos"),), folder / "out", recursive=True, batch_size=2, formats=formats)
-    return clip_job.run(options)
+    options = clip_options(str(folder / "photos"), out=folder / "out", recursive=True, batch_size=2, formats=formats)
+    return clip_job.run(*options)
 
 
 def _tabulate(folder: Path) -> int:
-    options = ClipOptions((str(folder / "photos"),), recursive=True, batch_size=1, parquet=str(folder / "people"))
+    options = predict_options(str(folder / "photos"), recursive=True, batch_size=1, parquet=str(folder / "people"))
     return fleet_job.run(options)
 
 
@@ -298,13 +298,13 @@ def _film(folder: Path) -> None:
 
 def _predict_clip(folder: Path) -> int:
     formats = ("glb", "bvh")
-    return clip_job.run(ClipOptions((str(folder / "clips"),), folder / "out", formats=formats, smooth="offline"))
+    return clip_job.run(*clip_options(str(folder / "clips"), out=folder / "out", formats=formats, smooth="offline"))
 
 
 def _save_person(folder: Path) -> None:
     _take_photos(folder)
-    options = ClipOptions((str(folder / "photos"),), folder / "saved", formats=(), pictures=False)
-    assert clip_job.run(options) == 0
+    options = clip_options(str(folder / "photos"), out=folder / "saved", formats=(), pictures=False)
+    assert clip_job.run(*options) == 0
 
 
 def _rig(folder: Path) -> int:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from predict_options import predict_options
 from tiny_training import slim_networks, tiny_options
 
 from i2l_meshnet.models import checkpoint
-from i2l_meshnet.prediction import job as prediction
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.training import job
 
 
@@ -32,8 +32,10 @@ def test_tiny_trains_goes_on_measures_predicts_and_exports(tmp_path: Path) -> No
 
     picture = tmp_path / "data" / "Toy" / "toy-0-0000.png"
     out = tmp_path / "results"
-    options = PredictOptions((str(picture),), out, weights=weights, detect=False, device="cpu", formats=("obj", "glb"))
-    assert prediction.run(options) == 0
+    options = predict_options(
+        str(picture), out=out, weights=weights, detect=False, device="cpu", formats=("obj", "glb")
+    )
+    assert predict_files.run(options) == 0
     record = json.loads((out / "toy-0-0000.json").read_text())
     assert record
     written = {path.suffix for path in out.iterdir()}

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from filmed import CAMERA, SIZE, Stage, Walker, frame_pixels, steady, write_clip
 from PIL import Image
+from predict_options import clip_options
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.prediction import job as pictures_job
+from i2l_meshnet.prediction import predict_files
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.video import follow
 from i2l_meshnet.video import job as clip_job
@@ -31,7 +33,7 @@ def stage(toy: Body, monkeypatch: pytest.MonkeyPatch) -> Stage:
     gap = Walker(lambda t: (1.0, 0, 6), seen=lambda t: not 0.4 < t < 0.7)
     stage = Stage(toy, [Walker(lambda t: (-1.2 + 0.5 * t, 0, 6)), gap], noise=0.02)
     monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: stage)
-    monkeypatch.setattr(pictures_job.assets, "find", lambda name: Path("detector"))
+    monkeypatch.setattr(predict_files.assets, "find", lambda name: Path("detector"))
     monkeypatch.setattr(clip_job, "STRETCH", 8)
     return stage
 
@@ -42,14 +44,14 @@ def clip(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "walk.mp4", times, sound="aac")
 
 
-def options(clip: Path, out: str = "out", **changes: Any) -> ClipOptions:
+def options(clip: Path, out: str = "out", **changes: Any) -> tuple[PredictOptions, ClipOptions]:
     given: dict[str, Any] = {
         "intrinsics": (*CAMERA.focal.tolist(), *CAMERA.center.tolist()),
         "formats": ("glb", "bvh"),
         "detect_every": 6,
         "out": clip.parent / out,
     }
-    return ClipOptions((str(clip),), **{**given, **changes})
+    return clip_options(str(clip), **{**given, **changes})
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -61,7 +63,7 @@ def tracks(folder: Path) -> list[PersonTrack]:
 
 
 def test_a_clip_gives_videos_tracks_and_animation(stage: Stage, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(options(clip, save_vertices=True)) == 0
+    assert run(*options(clip, save_vertices=True)) == 0
     out = clip.parent / "out"
     names = {"walk_overlay.mp4", "walk_side_by_side.mp4", "walk.json"}
     names |= {f"walk_person_0{number}.{ending}" for number in (0, 1) for ending in ("npz", "glb", "bvh")}
@@ -115,13 +117,13 @@ def interrupted(after: int, step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_a_killed_run_goes_on_and_gives_the_same(stage: Stage, clip: Path) -> None:
-    run(options(clip, "whole", smooth="offline"))
+    run(*options(clip, "whole", smooth="offline"))
     stage.looks.clear()
     for owner, name, after in ((Tracker, "step", 19), (Artist, "draw", 12)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, interrupted(after, getattr(owner, name)))
             with pytest.raises(KeyboardInterrupt):
-                run(options(clip, "cut", smooth="offline"))
+                run(*options(clip, "cut", smooth="offline"))
         assert [path.name for path in (clip.parent / "cut").iterdir()] == ["walk.unfinished"]
     # Frames 0 to 15 were kept by the first run, all others by the second, which was stopped while it drew.
     assert len(stage.looks) == 19 + FRAMES - 16
@@ -129,7 +131,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(stage: Stage, clip: Path) -> No
         drawn: list[int] = []
         draw = Artist.draw
         patch.setattr(Artist, "draw", lambda self, pixels, number: drawn.append(number) or draw(self, pixels, number))
-        run(options(clip, "cut", smooth="offline"))
+        run(*options(clip, "cut", smooth="offline"))
     assert drawn == list(range(8, FRAMES))
     whole, cut = results(clip.parent / "whole"), results(clip.parent / "cut")
     assert whole.keys() == cut.keys()
@@ -145,16 +147,16 @@ def test_other_options_begin_anew(stage: Stage, clip: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "step", interrupted(19, Tracker.step))
         with pytest.raises(KeyboardInterrupt):
-            run(options(clip))
+            run(*options(clip))
     stage.looks.clear()
-    run(options(clip, smooth="off"))
+    run(*options(clip, smooth="off"))
     assert len(stage.looks) == FRAMES
 
 
 def test_smoothing_steadies_and_off_leaves_alone(stage: Stage, clip: Path) -> None:
     jitter = {}
     for smooth in ("off", "one-euro", "offline"):
-        run(options(clip, smooth, smooth=smooth, pictures=False, formats=()))
+        run(*options(clip, smooth, smooth=smooth, pictures=False, formats=()))
         joints = tracks(clip.parent / smooth)[0].joints
         jitter[smooth] = float(np.linalg.norm(np.diff(joints, 2, axis=0), axis=-1).mean())
         assert not list((clip.parent / smooth).glob("*.mp4"))
@@ -164,14 +166,14 @@ def test_smoothing_steadies_and_off_leaves_alone(stage: Stage, clip: Path) -> No
 
 def test_results_that_are_there_are_kept(stage: Stage, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = {"pictures": False, "formats": ()}
-    run(options(clip, **quick))
+    run(*options(clip, **quick))
     stage.looks.clear()
-    assert run(options(clip, **quick)) == 0
+    assert run(*options(clip, **quick)) == 0
     assert "--overwrite replaces it" in capsys.readouterr().err
     assert not stage.looks
     stray = clip.parent / "out" / "walk_person_07.npz"
     stray.write_text("not ours")
-    run(options(clip, overwrite=True, **quick))
+    run(*options(clip, overwrite=True, **quick))
     assert len(stage.looks) == FRAMES
     assert stray.exists()
 
@@ -186,8 +188,9 @@ def test_pictures_and_clips_together(stage: Stage, clip: Path, monkeypatch: pyte
         return 0
 
     monkeypatch.setattr(clip_job, "predict_pictures", predict_pictures)
-    given = options(clip, pictures=False, formats=())
-    assert run(dataclasses.replace(given, inputs=(str(clip.parent),))) == 1
+    given, clips = options(clip, pictures=False, formats=())
+    folder = dataclasses.replace(given.input, inputs=(str(clip.parent),))
+    assert run(dataclasses.replace(given, input=folder), clips) == 1
     assert asked == ["walk.png as walk_png"]
     assert (clip.parent / "out" / "walk_mp4.json").exists()
     assert not list((clip.parent / "out").glob("broken*"))
@@ -195,7 +198,7 @@ def test_pictures_and_clips_together(stage: Stage, clip: Path, monkeypatch: pyte
 
 def test_nobody_in_a_clip_is_said(stage: Stage, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage.walkers = [Walker(lambda t: (0, 0, 6), seen=lambda t: False)]
-    assert run(options(clip)) == 0
+    assert run(*options(clip)) == 0
     assert "0 people" in capsys.readouterr().out
     assert {path.name for path in (clip.parent / "out").iterdir()} == {
         *("walk_overlay.mp4", "walk_side_by_side.mp4", "walk.json"),
@@ -209,7 +212,7 @@ def test_a_network_without_parameters_gives_tracks_without(stage: Stage, clip: P
         return dataclasses.replace(look(*arguments), params=None, parametric_mesh=None, confidence=None)
 
     monkeypatch.setattr(stage, "_look", bare)
-    run(options(clip, pictures=False))
+    run(*options(clip, pictures=False))
     track = tracks(clip.parent / "out")[0]
     assert track.params is None
     assert np.isnan(track.confidence).all()
@@ -217,13 +220,11 @@ def test_a_network_without_parameters_gives_tracks_without(stage: Stage, clip: P
 
 
 def test_wrong_options_and_damaged_tracks_are_told(clip: Path, tmp_path: Path) -> None:
-    for wrong in ({"detect_every": 0}, {"webcam": 0}, {"webcam": -1}):
+    for wrong in ({"detect_every": 0}, {"webcam": -1}):
         with pytest.raises(InputError):
             options(clip, **wrong)
     with pytest.raises(InputError, match="for pictures"):
-        run(options(clip, hand="any"))
-    with pytest.raises(InputError, match="for files"):
-        ClipOptions((), webcam=0, hands=True)
+        run(*options(clip, hand="any"))
     assert not (clip.parent / "out").exists()
     (tmp_path / "text.npz").write_text("text")
     np.savez(tmp_path / "other.npz", a=1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from filmed import CAMERA, Stage, Walker, steady, write_clip
+from predict_options import clip_options
 
 from i2l_lab.synthetic.bvh import read_bvh
 from i2l_meshnet.bodies import load_body
@@ -16,8 +17,9 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
-from i2l_meshnet.prediction import job as pictures_job
+from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.hands import WRISTS, FoundHand, HandPredictor
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction, Side
 from i2l_meshnet.video import job as clip_job
@@ -104,8 +106,8 @@ def stage(anny: AnnyBody, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(Stage, "params", lambda self, walker, time: stand(self, walker, time).turned(upright))
     stage.hands = Hands()  # type: ignore[assignment]
     monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: stage)
-    monkeypatch.setattr(pictures_job.HandPredictor, "load", lambda *arguments, **more: None)
-    monkeypatch.setattr(pictures_job.assets, "find", lambda name: Path("detector"))
+    monkeypatch.setattr(predict_files.HandPredictor, "load", lambda *arguments, **more: None)
+    monkeypatch.setattr(predict_files.assets, "find", lambda name: Path("detector"))
     monkeypatch.setattr(clip_job, "STRETCH", 8)
     return stage
 
@@ -115,13 +117,13 @@ def clip(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "walk.mp4", steady(FRAMES))
 
 
-def options(clip: Path, out: str = "out", **changes: Any) -> ClipOptions:
+def options(clip: Path, out: str = "out", **changes: Any) -> tuple[PredictOptions, ClipOptions]:
     given: dict[str, Any] = {"intrinsics": (*CAMERA.focal.tolist(), *CAMERA.center.tolist()), "out": clip.parent / out}
-    return ClipOptions((str(clip),), hands=True, **{"formats": ("bvh",), **given, **changes})
+    return clip_options(str(clip), hands=True, **{"formats": ("bvh",), **given, **changes})
 
 
 def test_hands_are_drawn_and_written_with_their_person(stage: Stage, clip: Path, capsys: Any) -> None:
-    assert run(options(clip)) == 0
+    assert run(*options(clip)) == 0
     assert "1 person, " in (told := capsys.readouterr().out)
     assert "2 hands" in told
     out = clip.parent / "out"
@@ -155,7 +157,7 @@ def test_hands_are_drawn_and_written_with_their_person(stage: Stage, clip: Path,
 
 
 def test_hands_survive_a_kill(stage: Stage, clip: Path) -> None:
-    assert run(options(clip, "whole", pictures=False)) == 0
+    assert run(*options(clip, "whole", pictures=False)) == 0
     step, calls = Tracker.step, iter(range(1000))
 
     def interrupted(*arguments: Any) -> Any:
@@ -166,8 +168,8 @@ def test_hands_survive_a_kill(stage: Stage, clip: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(options(clip, "cut", pictures=False))
-    assert run(options(clip, "cut", pictures=False)) == 0
+            run(*options(clip, "cut", pictures=False))
+    assert run(*options(clip, "cut", pictures=False)) == 0
     whole, cut = (PersonTrack.load(clip.parent / out / "walk_person_00.npz") for out in ("whole", "cut"))
     for side in ("left", "right"):
         for name in ("present", "bridged", "joints", "pose", "translation", "shape", "confidence"):
@@ -176,7 +178,7 @@ def test_hands_survive_a_kill(stage: Stage, clip: Path) -> None:
 
 
 def test_a_known_hand_is_not_searched_for(stage: Stage, clip: Path) -> None:
-    run(options(clip, pictures=False, formats=()))
+    run(*options(clip, pictures=False, formats=()))
     assert isinstance(stage.hands, Hands)
     finder: Any = stage.hands.finder
     assert finder.searches == list(range(0, FRAMES, SEARCH_EVERY))

@@ -5,10 +5,12 @@ import cv2
 import numpy as np
 import pytest
 from filmed import CAMERA, SIZE, Stage, Walker, frame_pixels
+from predict_options import clip_options
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.prediction import job as pictures_job
+from i2l_meshnet.prediction import predict_files
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.video import webcam
 from i2l_meshnet.video.job import ClipOptions
@@ -31,9 +33,9 @@ class Device:
         self.released = True
 
 
-def options(tmp_path: Path) -> ClipOptions:
+def options(tmp_path: Path, **more: Any) -> tuple[PredictOptions, ClipOptions]:
     intrinsics = (*CAMERA.focal.tolist(), *CAMERA.center.tolist())
-    return ClipOptions((), out=tmp_path, webcam=0, intrinsics=intrinsics)
+    return clip_options(out=tmp_path, webcam=0, intrinsics=intrinsics, **more)
 
 
 def test_what_the_camera_sees_is_drawn_and_kept(
@@ -42,9 +44,9 @@ def test_what_the_camera_sees_is_drawn_and_kept(
     device, stage = Device(7), Stage(toy, [Walker(lambda t: (0, 0, 6))])
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: device)
     monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: stage)
-    monkeypatch.setattr(pictures_job.assets, "find", lambda name: Path("detector"))
+    monkeypatch.setattr(predict_files.assets, "find", lambda name: Path("detector"))
     monkeypatch.setattr(webcam, "has_window", lambda: False)
-    assert webcam.run(options(tmp_path)) == 0
+    assert webcam.run(*options(tmp_path)) == 0
     shown = capsys.readouterr()
     assert "6 frames" in shown.out
     assert "i2l-meshnet serve" in shown.err
@@ -60,7 +62,9 @@ def test_what_the_camera_sees_is_drawn_and_kept(
 def test_a_camera_that_gives_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: Device(0))
     with pytest.raises(FileError, match="camera 0 gives no picture"):
-        webcam.run(options(tmp_path))
+        webcam.run(*options(tmp_path))
     with pytest.raises(InputError):
-        ClipOptions(("a.mp4",), webcam=0)
+        webcam.run(*clip_options("a.mp4", webcam=0))
+    with pytest.raises(InputError):
+        webcam.run(*options(tmp_path, hands=True))
     assert not list(tmp_path.iterdir())

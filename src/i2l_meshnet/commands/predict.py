@@ -6,18 +6,22 @@ from typing import Annotated
 import tyro
 
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.video import job as clips
 from i2l_meshnet.video.job import ClipOptions
 
 
-def predict(options: Annotated[ClipOptions, tyro.conf.arg(name="")]) -> int:
+def predict(
+    options: Annotated[tyro.conf.OmitArgPrefixes[PredictOptions], tyro.conf.arg(name="")],
+    clip: tyro.conf.OmitArgPrefixes[ClipOptions],
+) -> int:
     """Turn photos and videos of people into 3D meshes: overlays, mesh files, parameters, animation."""
-    if options.webcam is not None:
+    if clip.webcam is not None:
         from i2l_meshnet.video import webcam
 
-        return webcam.run(options)
-    if options.parquet is None:
-        return clips.run(options)
+        return webcam.run(options, clip)
+    if options.table.parquet is None:
+        return clips.run(options, clip)
     if importlib.util.find_spec("pyarrow") is None:
         raise InputError("--parquet needs Arrow: pip install 'i2l-meshnet[parquet]'")
     # Imported late: it is an extra, and takes a second.

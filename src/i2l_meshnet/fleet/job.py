@@ -15,27 +15,28 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.fleet.pictures import find_addresses
 from i2l_meshnet.fleet.rows import RowMaker
 from i2l_meshnet.fleet.table import TableFolder
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import NO_DETECTOR
 
 
 def run(options: PredictOptions) -> int:
-    """Writes the rows of all pictures into the folder `options.parquet`; returns 0, or 1 if a picture failed.
+    """Writes the rows of all pictures into the folder `options.table.parquet`; returns 0, or 1 if a picture failed.
 
-    Pictures that have rows there already are skipped, unless `options.overwrite`: so the same command goes on where
-    a run was broken off. Raises UserError for what concerns all pictures.
+    Pictures that have rows there already are skipped, unless `options.output.overwrite`: so the same command goes on
+    where a run was broken off. Raises UserError for what concerns all pictures.
     """
-    if options.hand is not None:
+    if options.people.hand is not None:
         raise InputError("a table has rows for people: leave out --hand (--hands adds their hands), or --parquet")
     start = time.perf_counter()
-    addresses = find_addresses(options.inputs, options.recursive)
-    with TableFolder(options.parquet or "") as table:
-        if options.overwrite:
+    addresses = find_addresses(options.input.inputs, options.input.recursive)
+    with TableFolder(options.table.parquet or "") as table:
+        if options.output.overwrite:
             table.clear()
         there = table.columns()
-        if there and options.hands != ("left_hand" in there):
+        hands = options.people.hands
+        if there and hands != ("left_hand" in there):
             raise InputError(
-                f"the table in {options.parquet} was made {'without' if options.hands else 'with'} --hands, and its "
+                f"the table in {options.table.parquet} was made {'without' if hands else 'with'} --hands, and its "
                 "columns differ: name another folder, or begin anew with --overwrite"
             )
         known = table.pictures()
@@ -61,18 +62,18 @@ def run(options: PredictOptions) -> int:
         "skipped, in the table already": len(addresses) - len(wanted),
     }
     told += "".join(f"; {what}: {count}" for what, count in counts.items() if count)
-    print(f"{told}; table in {options.parquet}")
+    print(f"{told}; table in {options.table.parquet}")
     return 1 if failed else 0
 
 
 def _tables(addresses: Sequence[str], options: PredictOptions) -> Iterator[pa.Table]:
     if not addresses:
         return
-    detect = options.detect and options.boxes is None
+    detect = options.people.detect and options.people.boxes is None
     if detect and assets.find("detector") is None:
         print(f"warning: {NO_DETECTOR}", file=sys.stderr)
         detect = False
-    if options.engine == "local":
+    if options.table.engine == "local":
         yield from RowMaker(options, detect).tables(addresses)
         return
     if importlib.util.find_spec("ray") is None:
@@ -80,6 +81,7 @@ def _tables(addresses: Sequence[str], options: PredictOptions) -> Iterator[pa.Ta
     # Imported late: it is an extra, and takes seconds.
     from i2l_meshnet.fleet.ray_engine import ray_tables
 
-    if options.device == "auto":
-        options = dataclasses.replace(options, device="cuda" if options.gpus_per_worker else "cpu")
+    if options.network.device == "auto":
+        network = dataclasses.replace(options.network, device="cuda" if options.table.gpus_per_worker else "cpu")
+        options = dataclasses.replace(options, network=network)
     yield from ray_tables(addresses, options, detect)

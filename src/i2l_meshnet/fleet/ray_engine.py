@@ -13,7 +13,7 @@ import ray.exceptions  # pyright: ignore[reportMissingImports] (an extra)
 
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.fleet.rows import RowMaker
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.options import PredictOptions
 
 MOST_BLOCKS = 4096
 """Ray keeps books of every block; a long list of pictures gets larger ones."""
@@ -37,14 +37,14 @@ def ray_tables(addresses: Sequence[str], options: PredictOptions, detect: bool) 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_consecutive_actor_init_deaths = START_DEATHS
-        blocks = min(math.ceil(len(addresses) / options.batch_size), MOST_BLOCKS)
+        blocks = min(math.ceil(len(addresses) / options.network.batch_size), MOST_BLOCKS)
         pictures = ray.data.from_items([{"picture": address} for address in addresses], override_num_blocks=blocks)
-        gpus = options.gpus_per_worker
+        gpus = options.table.gpus_per_worker
         rows = pictures.map_batches(
             RowMaker,
             fn_constructor_args=(options, detect, 1),
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=options.workers or _room(gpus)),
+            compute=ray.data.ActorPoolStrategy(size=options.table.workers or _room(gpus)),
             num_cpus=1,
             num_gpus=gpus or None,
         )

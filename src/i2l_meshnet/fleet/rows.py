@@ -14,9 +14,10 @@ from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import SIDES, HandPredictor
-from i2l_meshnet.prediction.job import PredictOptions
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
-from i2l_meshnet.prediction.results import FORMAT_VERSION, UNITS, PicturePrediction, body_facts
+from i2l_meshnet.prediction.result_files import FORMAT_VERSION, UNITS, body_facts
+from i2l_meshnet.prediction.results import PicturePrediction
 
 _NUMBERS = pa.list_(pa.float32())
 _POINTS = pa.list_(_NUMBERS)
@@ -71,25 +72,26 @@ class RowMaker:
         """detect: whether people are looked for, the detector being fetched if it is missing. threads: of the
         detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
         self.options = options
-        self.boxes = None if options.boxes is None else BoxFile(options.boxes, options.max_people)
+        network, people = options.network, options.people
+        self.boxes = None if people.boxes is None else BoxFile(people.boxes, people.max_people)
         hands = None
-        if options.hands:
+        if people.hands:
             hands = HandPredictor.load(
-                options.hand_weights, options.device, options.body_dir, batch_size=options.batch_size
+                people.hand_weights, network.device, network.body_dir, batch_size=network.batch_size
             )
         self.predictor = MeshPredictor.load(
-            options.weights,
-            options.device,
-            options.body_dir,
+            network.weights,
+            network.device,
+            network.body_dir,
             detect=False,
-            batch_size=options.batch_size,
+            batch_size=network.batch_size,
             hands=hands,
-            precision=options.precision,
-            runtime=options.runtime,
+            precision=network.precision,
+            runtime=network.runtime,
         )
         if detect:
-            self.predictor.detector = PersonDetector(assets.ensure("detector"), options.score, threads)
-            self.predictor.detector.most = options.max_people
+            self.predictor.detector = PersonDetector(assets.ensure("detector"), people.score, threads)
+            self.predictor.detector.most = people.max_people
         facts = {
             "format_version": FORMAT_VERSION,
             "network": self.predictor.network_facts,
@@ -104,8 +106,8 @@ class RowMaker:
 
     def tables(self, addresses: Iterable[str]) -> Iterator[pa.Table]:
         """Rows of the pictures, in order, a table for each batch of the network."""
-        for batch in batches(read_ahead(addresses, self._load), self.options.batch_size):
-            answered = answers(batch, self.predictor, self.options.root_depth)
+        for batch in batches(read_ahead(addresses, self._load), self.options.network.batch_size):
+            answered = answers(batch, self.predictor, self.options.people.root_depth)
             rows = [row for address, answer in answered for row in _rows(address, answer)]
             yield pa.Table.from_pylist(rows, self.schema)
 
@@ -119,7 +121,7 @@ class RowMaker:
             given = self.boxes.of(Path(address))
             if given is None:
                 raise InputError(f"{self.boxes.path} has no boxes for {address}")
-        photo = read_address(address, self.options.max_pixels)
+        photo = read_address(address, self.options.input.max_pixels)
         return self.predictor.prepare(photo, address, None, given, self.options.camera)
 
 

@@ -1,8 +1,10 @@
-"""Which camera a picture was taken with, as far as anyone tells."""
+"""The intrinsic parameters of an image's camera: given, from EXIF, or a default."""
 
 import dataclasses
+from typing import Annotated
 
 import torch
+from tyro.conf import arg
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
@@ -13,28 +15,28 @@ DEFAULT_FIELD_OF_VIEW = 55.0
 
 @dataclasses.dataclass(frozen=True)
 class Intrinsics:
-    """What is known about the camera, each None where it is not.
-
-    focal: focal length, pixels. matrix: (fx, fy, cx, cy), pixels. field_of_view: degrees along the longer side.
-    """
+    """What is known about the camera; at most one of the fields, None where it is unknown."""
 
     focal: float | None = None
-    matrix: tuple[float, float, float, float] | None = None
-    field_of_view: float | None = None
+    """Focal length in pixels; the principal point is the image centre. Default: EXIF, then a 55° field of view."""
+    matrix: Annotated[tuple[float, float, float, float] | None, arg(name="intrinsics")] = None
+    """Camera matrix as fx fy cx cy, pixels."""
+    field_of_view: Annotated[float | None, arg(name="fov")] = None
+    """Field of view along the longer side of the image, degrees."""
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.focal, self.matrix, self.field_of_view)) > 1:
-            raise InputError("give only one of --focal, --intrinsics and --fov")
+            raise InputError("give only one of focal length, intrinsics and field of view")
         lengths = [self.focal] if self.matrix is None else list(self.matrix[:2])
         if any(length is not None and not 0 < length < float("inf") for length in lengths):
             raise InputError("focal lengths are pixels greater than 0")
         if self.field_of_view is not None and not 0 < self.field_of_view < 180:
-            raise InputError(f"--fov is an angle between 0 and 180 degrees, not {self.field_of_view:g}")
+            raise InputError(f"a field of view is an angle between 0 and 180 degrees, not {self.field_of_view:g}")
 
     def camera(self, width: int, height: int, exif_focal: float | None = None) -> tuple[Camera, str]:
-        """The camera of a picture and where it comes from: "given", "exif" or "default".
+        """The camera of an image and where it comes from: "given", "exif" or "default".
 
-        The principal point is the picture's centre, ((width - 1) / 2, (height - 1) / 2), unless `matrix` gives it.
+        The principal point is the image's centre, ((width - 1) / 2, (height - 1) / 2), unless `matrix` gives it.
         """
         if self.matrix is not None:
             values = torch.tensor(self.matrix)

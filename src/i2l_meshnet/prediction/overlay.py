@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from i2l_meshnet.compiling import compiled
-from i2l_meshnet.prediction.export import Surface
+from i2l_meshnet.prediction.mesh_files import Surface
 from i2l_meshnet.rendering.lit import draw_lit
 from i2l_meshnet.skeletons import LEFT, RIGHT, Skeleton
 

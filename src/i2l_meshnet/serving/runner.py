@@ -14,7 +14,6 @@ from rich.console import Console
 
 from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.io import atomic_path
-from i2l_meshnet.prediction.export import write_scene
 from i2l_meshnet.prediction.images import (
     Photo,
     TooManyPixelsError,
@@ -23,6 +22,8 @@ from i2l_meshnet.prediction.images import (
     require_picture,
 )
 from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.mesh_files import write_scene
+from i2l_meshnet.prediction.options import InputOptions, PredictOptions
 from i2l_meshnet.prediction.overlay import COLORS
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
@@ -166,14 +167,10 @@ class JobRunner:
             half = 0.5 * done / max(total or most, done)
             job.report(f"{doing}: frame {done} of {total or 'unknown'}", half + (0.45 if doing == "drawing" else 0))
 
-        options = ClipOptions(
-            (_NAME,),
-            formats=("glb", "bvh"),
-            focal=request.camera.focal,
-            fov=request.camera.field_of_view,
-            max_side=CLIP_SIDE,
-        )
-        ClipJob(clip, job.folder / _NAME, self._predictor, options, None, Console(file=StringIO()), report).run()
+        output = SaveOptions(("glb", "bvh"), max_side=CLIP_SIDE)
+        options = PredictOptions(InputOptions((_NAME,)), camera=request.camera, output=output)
+        console = Console(file=StringIO())
+        ClipJob(clip, job.folder / _NAME, self._predictor, options, ClipOptions(), None, console, report).run()
         return {"files": {}}
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.prediction.export import Surface
+from i2l_meshnet.prediction.mesh_files import Surface
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view, fit_to_side
 from i2l_meshnet.prediction.results import MeshKind, Side, beyond_wrist
 from i2l_meshnet.video.follow import SAMPLES

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,22 +15,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from i2l_meshnet.animation import require_usd
 from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.console import counted
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.hands import SIDES, HandPredictor
 from i2l_meshnet.prediction.images import SUFFIXES, Picture, find_pictures
-from i2l_meshnet.prediction.job import (
-    PredictOptions,
+from i2l_meshnet.prediction.options import PredictOptions
+from i2l_meshnet.prediction.predict_files import (
     boxes_for,
-    counted,
     load_predictor,
     predict_pictures,
     require_writable,
     result_names,
-    say,
 )
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.prediction.results import MeshFormat, SaveOptions, Side, versions, write_record
+from i2l_meshnet.prediction.result_files import versions, write_record
+from i2l_meshnet.prediction.results import Side
 from i2l_meshnet.prediction.staging import discard, is_finished, record_of, staged
 from i2l_meshnet.video.animate import WRITERS, write_animation
 from i2l_meshnet.video.drawing import Artist, view_bounds
@@ -53,49 +53,38 @@ Hands = dict[Side, tuple[Body, list[Person]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipOptions(PredictOptions):
-    """Turn photos and videos of people into 3D meshes."""
+class ClipOptions:
+    """Clips and cameras: how people are followed."""
 
-    formats: tuple[MeshFormat | Literal["bvh", "usd"], ...] = ("obj", "ply", "glb")  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Mesh formats; rigged-glb has skeleton and skin weights; of a clip, glb and usd are an animated body, bvh its
-    skeleton."""
     webcam: int | None = None
-    """Number of a camera to look through in place of files, 0 for the first; Ctrl-C ends it."""
+    """Number of a camera to read instead of files, 0 for the first; Ctrl-C stops it."""
     detect_every: int = DETECT_EVERY
-    """Clips: frames from one run of the detector to the next; between them, people are where their meshes were."""
+    """Frames from one run of the detector to the next; in between, each person is searched where the mesh was."""
     max_clip_length: float = MAX_LENGTH
-    """Clips: refuse longer ones, seconds."""
+    """Refuse longer clips, seconds."""
     smooth: SmoothKind = "one-euro"
-    """Clips: how motion is made steady; offline looks ahead as well as back, and is the steadier for it."""
+    """How motion is smoothed; offline also uses later frames and is smoother."""
     save_vertices: bool = False
-    """Clips: put the network's own mesh of every frame into the .npz files (7 KB a frame and person)."""
+    """Also write the network's own mesh of every frame into the .npz files (7 KB per frame and person)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.detect_every < 1:
             raise InputError(f"--detect-every is a number of frames, at least 1, not {self.detect_every}")
         if not self.max_clip_length > 0:
             raise InputError(f"--max-clip-length is a number of seconds, not {self.max_clip_length:g}")
-        if self.webcam is not None and (self.inputs or self.webcam < 0):
-            raise InputError("--webcam takes the number of a camera, 0 or more, in place of files")
-        if self.webcam is not None and (self.hands or self.hand is not None):
-            raise InputError("--hands and --hand are for files; leave them out for cameras")
-        if "usd" in self.formats:
-            require_usd()
-
-    @property
-    def saving(self) -> SaveOptions:
-        """What the options say about the files to write for a picture."""
-        formats: list[MeshFormat] = [name for name in self.formats if name not in ("bvh", "usd")]
-        return SaveOptions(tuple(formats), self.meshes, self.pictures, self.show, self.max_side, self.overwrite)
+        if self.webcam is not None and self.webcam < 0:
+            raise InputError("--webcam is the number of a camera, 0 or more")
 
 
-def run(options: ClipOptions) -> int:
+def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     """Does the job for pictures and clips, and returns the exit code: 0, or 1 if one could not be read or written.
 
     Raises UserError for what concerns all of them.
     """
-    found = find_pictures(options.inputs, options.recursive, options.out, (*SUFFIXES, *VIDEO_SUFFIXES))
+    if "usd" in options.output.formats:
+        require_usd()
+    inputs = options.input
+    found = find_pictures(inputs.inputs, inputs.recursive, options.out, (*SUFFIXES, *VIDEO_SUFFIXES))
     names = result_names(found)
     clips = {index for index, picture in enumerate(found) if is_clip(picture.path)}
     pictures = [index for index in range(len(found)) if index not in clips]
@@ -104,28 +93,32 @@ def run(options: ClipOptions) -> int:
         code = predict_pictures(options, [found[index] for index in pictures], [names[index] for index in pictures])
     if clips:
         chosen = sorted(clips)
-        code |= _predict_clips(options, [found[index] for index in chosen], [names[index] for index in chosen])
+        chosen_names = [names[index] for index in chosen]
+        code |= _predict_clips(options, clip_options, [found[index] for index in chosen], chosen_names)
     return code
 
 
-def _predict_clips(options: ClipOptions, clips: Sequence[Picture], names: Sequence[Path]) -> int:
+def _predict_clips(
+    options: PredictOptions, clip_options: ClipOptions, clips: Sequence[Picture], names: Sequence[Path]
+) -> int:
     console, code = Console(stderr=True, highlight=False), 0
-    if options.hand is not None:
+    if options.people.hand is not None:
         raise InputError("--hand is for pictures; leave it out for clips, or look at people and their --hands")
     require_writable(options.out)
-    boxes = None if options.boxes is None else boxes_for(options.boxes, clips, options.max_people)
+    people = options.people
+    boxes = None if people.boxes is None else boxes_for(people.boxes, clips, people.max_people)
     predictor = None
     for clip, name in zip(clips, names, strict=True):
         base = options.out / name
-        if is_finished(base) and not options.overwrite:
+        if is_finished(base) and not options.output.overwrite:
             discard(work_of(base))
             say(console, f"skipped {clip.path}: {record_of(base)} is there already; --overwrite replaces it")
             continue
         try:
-            source = Clip(clip.path, options.max_pixels, options.max_clip_length)
-            predictor = predictor or load_predictor(options, boxes, console)
+            source = Clip(clip.path, options.input.max_pixels, clip_options.max_clip_length)
+            predictor = predictor or load_predictor(options, boxes)
             given = None if boxes is None else boxes.of(clip.path, clip.place)
-            summary = ClipJob(source, base, predictor, options, given, console).run()
+            summary = ClipJob(source, base, predictor, options, clip_options, given, console).run()
         except UserError as error:
             code = 1
             shown = str(error) if str(clip.path) in str(error) else f"{clip.path}: {error}"
@@ -147,7 +140,8 @@ class ClipJob:
         clip: Clip,
         base: Path,
         predictor: MeshPredictor,
-        options: ClipOptions,
+        options: PredictOptions,
+        clip_options: ClipOptions,
         boxes: Sequence[Any] | None,
         console: Console,
         report: Callable[[str, int, int | None], None] = lambda doing, done, total: None,
@@ -158,7 +152,8 @@ class ClipJob:
         raises ends the job.
         """
         self.report = report
-        self.clip, self.base, self.predictor, self.options, self.console = clip, base, predictor, options, console
+        self.clip, self.base, self.predictor, self.console = clip, base, predictor, console
+        self.options, self.clip_options = options, clip_options
         self.camera, self.camera_source = options.camera.camera(clip.width, clip.height)
         self.boxes = boxes
         self.work = WorkFolder(work_of(base), self._facts())
@@ -170,16 +165,16 @@ class ClipJob:
             detections = self._follow(progress)
             ticks = np.concatenate([ticks for _, ticks in self.work.spans()])
             people, hands = self._finished(ticks)
-            if self.options.pictures:
+            if self.options.output.pictures:
                 self._draw(people, hands, progress)
-            with staged(self.base, self.options.overwrite) as written:
+            with staged(self.base, self.options.output.overwrite) as written:
                 found = self._write(written, people, hands, ticks, detections)
             self.work.remove()
         return self._summary(found, len(ticks), detections)
 
     def _finished(self, ticks: Int64[np.ndarray, "f"]) -> tuple[list[Person], Hands]:
         """Everybody, and for each side the spells in which hands were followed, steady and with one shape each."""
-        least, body, smooth = min(LEAST_SEEN, len(ticks)), self.predictor.body, self.options.smooth
+        least, body, smooth = min(LEAST_SEEN, len(ticks)), self.predictor.body, self.clip_options.smooth
         people = gather(self.work, "people", least)
         for person in people:
             finish(person, body, ticks, smooth)
@@ -195,8 +190,10 @@ class ClipJob:
     def _facts(self) -> dict[str, Any]:
         """All that the kept work depends on."""
         status = self.clip.path.stat()
-        kept_anyway = ("inputs", "out", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam")
-        options = {name: value for name, value in vars(self.options).items() if name not in kept_anyway}
+        kept_anyway = ("inputs", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam")
+        every = self.options
+        groups = (every.input, every.network, every.people, every.camera, every.output, every.table, self.clip_options)
+        options = {name: value for group in groups for name, value in vars(group).items() if name not in kept_anyway}
         return {
             "clip": [str(self.clip.path.resolve()), status.st_size, status.st_mtime_ns],
             "options": options,
@@ -219,7 +216,12 @@ class ClipJob:
         """Looks at all frames that are not kept yet; returns how often the detector has run."""
         size = (self.clip.width, self.clip.height)
         tracker = make_tracker(
-            self.predictor, self.camera, size, self.boxes, self.options.detect_every, root_depth=self.options.root_depth
+            self.predictor,
+            self.camera,
+            size,
+            self.boxes,
+            self.clip_options.detect_every,
+            root_depth=self.options.people.root_depth,
         )
         hands = make_hand_follower(self.predictor)
         spans = self.work.spans()
@@ -270,8 +272,8 @@ class ClipJob:
             hands,
             self.predictor.body,
             self.camera,
-            self.options.show,
-            self.options.max_side,
+            self.options.output.shown,
+            self.options.output.max_side,
             view_bounds([person.columns["joints"][:, self.predictor.body.skeleton.root_index] for person in people]),
         )
         spans = self.work.spans()
@@ -318,7 +320,7 @@ class ClipJob:
         self, base: Path, people: Sequence[Person], hands: Hands, ticks: Int64[np.ndarray, "f"], detections: int
     ) -> list[dict[str, Any]]:
         """Writes the results, with names that begin with that of `base`; returns what is recorded of the people."""
-        videos = {name: f"_{name}.mp4" for name in VIDEOS} if self.options.pictures else {}
+        videos = {name: f"_{name}.mp4" for name in VIDEOS} if self.options.output.pictures else {}
         for name, ending in videos.items():
             pieces = [
                 (self.work.file(name, index, ".mp4"), int(first[0]))
@@ -327,13 +329,13 @@ class ClipJob:
             sound = self.clip.path if self.clip.has_audio else None
             with atomic_path(_beside(base, ending)) as temporary:
                 join(pieces, temporary, sound, self.clip.start)
-        formats = [name for name in WRITERS if name in self.options.formats]
+        formats = [name for name in WRITERS if name in self.options.output.formats]
         found = []
         for number, person in enumerate(people):
             # One at a time: a person's arrays may be long.
             theirs: Hands = {side: (hand, of_person(spells, person)) for side, (hand, spells) in hands.items()}
             body = self.predictor.body
-            track = to_track(person, body, self.camera, ticks, self.options.save_vertices, theirs)
+            track = to_track(person, body, self.camera, ticks, self.clip_options.save_vertices, theirs)
             endings = {"arrays": {"npz": f"_person_{number:02d}.npz"}}
             if track.params:
                 endings["animation"] = {name: f"_person_{number:02d}.{name}" for name in formats}
@@ -370,8 +372,8 @@ class ClipJob:
                 "source": self.camera_source,
             },
             "detector_runs": detections,
-            "detect_every": self.options.detect_every,
-            "smooth": self.options.smooth,
+            "detect_every": self.clip_options.detect_every,
+            "smooth": self.clip_options.smooth,
             "network": self.predictor.network_facts,
             "body": {"name": body.name, "licence": body.licence},
             "versions": versions(),
@@ -393,6 +395,11 @@ class ClipJob:
         if not people:
             parts.append("no person found")
         return "; ".join([*parts, f"results in {self.base.parent}"])
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _beside(base: Path, ending: str) -> Path:

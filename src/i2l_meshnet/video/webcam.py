@@ -10,13 +10,15 @@ import numpy as np
 from jaxtyping import UInt8
 from rich.console import Console
 
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.console import counted
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import atomic_path
-from i2l_meshnet.prediction.job import counted, load_predictor, require_writable, say
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.overlay import fit_to_side
+from i2l_meshnet.prediction.predict_files import load_predictor, require_writable
 from i2l_meshnet.video.encode import VideoWriter
 from i2l_meshnet.video.follow import follow, make_tracker
-from i2l_meshnet.video.job import ClipOptions
+from i2l_meshnet.video.job import ClipOptions, say
 from i2l_meshnet.video.source import TICKS, Frame
 
 WINDOW = "i2l-meshnet"
@@ -53,15 +55,20 @@ class Camera:
             self._stream.release()
 
 
-def run(options: ClipOptions) -> int:
+def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     """Draws people until Ctrl-C, Escape in the window or the camera's end; writes the drawings as a video."""
+    if options.input.inputs:
+        raise InputError("--webcam reads a camera instead of files; leave out the files")
+    if options.people.hands or options.people.hand is not None:
+        raise InputError("--hands and --hand are for files; leave them out for cameras")
     console = Console(stderr=True, highlight=False)
     require_writable(options.out)
-    source = Camera(options.webcam or 0)
-    predictor = load_predictor(options, None, console)
+    source = Camera(clip_options.webcam or 0)
+    predictor = load_predictor(options, None)
     intrinsics, _ = options.camera.camera(source.width, source.height)
     size = (source.width, source.height)
-    tracker = make_tracker(predictor, intrinsics, size, None, options.detect_every, root_depth=options.root_depth)
+    depth = options.people.root_depth
+    tracker = make_tracker(predictor, intrinsics, size, None, clip_options.detect_every, root_depth=depth)
     path = options.out / f"webcam_{datetime.now():%Y%m%d_%H%M%S}_overlay.mp4"
     window = has_window()
     if not window:
@@ -70,8 +77,8 @@ def run(options: ClipOptions) -> int:
     begun = said = time.monotonic()
     with atomic_path(path) as temporary:
         try:
-            for frame in follow(tracker, source.frames(), "off" if options.smooth == "off" else "one-euro"):
-                drawn, _ = fit_to_side(frame.overlay(options.show), options.max_side)
+            for frame in follow(tracker, source.frames(), "off" if clip_options.smooth == "off" else "one-euro"):
+                drawn, _ = fit_to_side(frame.overlay(options.output.shown), options.output.max_side)
                 writer = writer or VideoWriter(temporary, drawn.shape[1], drawn.shape[0], RATE)
                 writer.write(drawn, round(frame.time * TICKS))
                 count += 1
@@ -85,7 +92,7 @@ def run(options: ClipOptions) -> int:
         except KeyboardInterrupt:
             say(console, "ending")
         if writer is None:
-            raise FileError(f"camera {options.webcam} gave no picture that could be drawn")
+            raise FileError(f"camera {clip_options.webcam} gave no picture that could be drawn")
         writer.close()
     rate = count / max(time.monotonic() - begun, 1e-9)
     Console(highlight=False).print(

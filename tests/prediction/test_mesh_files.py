@@ -7,7 +7,7 @@ import trimesh
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
-from i2l_meshnet.prediction.export import Surface, write_scene, write_surface
+from i2l_meshnet.prediction.mesh_files import Surface, write_scene, write_surface
 
 
 @pytest.fixture(scope="module")

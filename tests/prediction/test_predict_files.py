@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from predict_options import predict_options
 from stand_in import Scene, TruthNetwork
 
 import i2l_meshnet
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.prediction import job
+from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.images import Picture, find_pictures
-from i2l_meshnet.prediction.job import PredictOptions, result_names, run
+from i2l_meshnet.prediction.options import PredictOptions
+from i2l_meshnet.prediction.predict_files import result_names, run
 from i2l_meshnet.prediction.predictor import MeshPredictor
 
 
@@ -24,7 +26,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, network: TruthNetwork, anny: Body)
     """Jobs run the network that knows the truth, and no detector is there."""
     predictor = MeshPredictor(network, anny)
     monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: predictor)
-    monkeypatch.setattr(job.assets, "find", lambda name: None)
+    monkeypatch.setattr(predict_files.assets, "find", lambda name: None)
     return predictor
 
 
@@ -42,7 +44,7 @@ def photos(scenes: list[Scene], tmp_path: Path) -> Path:
 def options(photos: Path, *inputs: Path | str, **changes: Any) -> PredictOptions:
     given: dict[str, Any] = {"formats": ("ply",), "pictures": False, "boxes": photos.parent / "boxes.json"}
     texts = tuple(str(text) for text in inputs) or (str(photos),)
-    return PredictOptions(texts, out=photos.parent / "out", **{**given, **changes})
+    return predict_options(*texts, **{"out": photos.parent / "out", **given, **changes})
 
 
 def test_a_folder(photos: Path, scenes: list[Scene], capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +156,7 @@ def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) 
     for kind, changes in cases:
         arguments: dict[str, Any] = {"inputs": (str(photos),), "out": tmp_path / "out", **changes}
         with pytest.raises(kind) as caught:
-            run(PredictOptions(**arguments))
+            run(predict_options(*arguments.pop("inputs"), **arguments))
         assert "\n" not in str(caught.value)
     for wrong in (
         {"root_depth": 0.0},
@@ -164,7 +166,7 @@ def test_what_concerns_all_pictures_stops_the_job(photos: Path, tmp_path: Path) 
         {"precision": "bf16", "hand": "any"},
     ):
         with pytest.raises(InputError):
-            PredictOptions(**{"inputs": (str(photos),), **wrong})
+            predict_options(str(photos), **wrong)
 
 
 def names(folder: Path, *inputs: str) -> list[str]:

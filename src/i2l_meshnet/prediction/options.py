@@ -1,0 +1,138 @@
+"""The options of the `predict` command, in the groups that its --help shows."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.models.exported import Runtime
+from i2l_meshnet.pictures import MAX_PIXELS
+from i2l_meshnet.precision import Precision
+from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
+from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.results import SaveOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class InputOptions:
+    """Which files are read."""
+
+    inputs: Positional[tuple[str, ...]] = ()
+    """Images, folders of images, or quoted patterns such as "photos/*.jpg"."""
+    recursive: bool = False
+    """Search the subfolders of folders too."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse images with more pixels than this."""
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise InputError("--max-pixels is at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """The network, and what computes it."""
+
+    weights: Path | None = None
+    """Checkpoint of another network, or a file written by `export`. Default: the network in the package."""
+    runtime: Runtime | None = None
+    """PyTorch, or ONNX Runtime or OpenVINO for files written by `export`. Default: chosen by the file."""
+    body_dir: Path | None = None
+    """Folder of the licensed SMPL or MANO files, for networks that predict them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; auto uses a CUDA device if there is one."""
+    precision: Precision = "fp32"
+    """fp16, bf16: most convolutions in half precision, on devices that support it. Adds about 1 mm of error with fp16,
+    a few mm with bf16. Not available for the default network."""
+    batch_size: int = 16
+    """Maximum people per pass of the network."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError("--batch-size is at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class PeopleOptions:
+    """Who is found in an image."""
+
+    boxes: Path | None = None
+    """JSON file with boxes of people (x, y, width, height; pixels) that replaces the detector; see docs/predict.md."""
+    detect: bool = True
+    """Find people with the detector; --no-detect treats each whole image as one person."""
+    score: float = DEFAULT_THRESHOLD
+    """Minimum score of a detected person, 0 to 1."""
+    max_people: int = 100
+    """Maximum people per image. The detections with the highest scores are kept."""
+    root_depth: float | None = None
+    """Distance of each person's root joint along the optical axis, metres. Default: solved from the mesh."""
+    hands: bool = False
+    """Also predict people's hands, each with its own mesh; see docs/hands.md."""
+    hand: Literal["left", "right", "any"] | None = None
+    """The images show hands only: left, right, or any."""
+    hand_weights: Path | None = None
+    """Checkpoint of another hand network, such as a published one for MANO; for --hands and --hand."""
+
+    def __post_init__(self) -> None:
+        if self.root_depth is not None and not 0 < self.root_depth < float("inf"):
+            raise InputError(f"--root-depth is a distance greater than 0 metres, not {self.root_depth:g}")
+        if not 0 < self.score <= 1:
+            raise InputError(f"--score is greater than 0 and at most 1, not {self.score:g}")
+        if self.max_people < 1:
+            raise InputError("--max-people is at least 1")
+        if self.hands and self.hand is not None:
+            raise InputError("--hands looks for people and their hands, --hand for hands alone; give one of them")
+        if self.hand_weights is not None and not self.hands and self.hand is None:
+            raise InputError("--hand-weights is for --hands or --hand; give one of them")
+
+    @property
+    def subject(self) -> str:
+        """What images are searched for: "person" or "hand"."""
+        return "person" if self.hand is None else "hand"
+
+
+@dataclasses.dataclass(frozen=True)
+class TableOptions:
+    """One table instead of result files."""
+
+    parquet: str | None = None
+    """Write a table with one row per person into this folder (a path or an address such as s3://bucket/people) instead
+    of result files. Inputs may then be addresses too. See docs/fleet.md."""
+    engine: Literal["local", "ray"] = "local"
+    """Where to run: in this process, or on the workers of a Ray cluster."""
+    workers: int = 0
+    """Ray workers, each with its own network; 0: as many as the cluster has CPUs, or GPUs."""
+    gpus_per_worker: float = 0.0
+    """GPUs of a Ray worker; 0.5 lets two workers share one."""
+
+    def __post_init__(self) -> None:
+        if self.engine == "ray" and self.parquet is None:
+            raise InputError("--engine ray writes a table; name its folder with --parquet")
+        if self.workers < 0 or not 0 <= self.gpus_per_worker < float("inf"):
+            raise InputError("--workers and --gpus-per-worker are 0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """Turn photos of people into 3D meshes."""
+
+    input: InputOptions
+    """The files to read."""
+    out: Path = Path("results")
+    """Folder for the results; created if it does not exist."""
+    network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
+    """The network, and what computes it."""
+    people: PeopleOptions = dataclasses.field(default_factory=PeopleOptions)
+    """Who is found in an image."""
+    camera: Intrinsics = dataclasses.field(default_factory=Intrinsics)
+    """The camera of all images. Default: EXIF, then a 55° field of view."""
+    output: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+    """The files that are written."""
+    table: TableOptions = dataclasses.field(default_factory=TableOptions)
+    """One table instead of result files."""
+
+    def __post_init__(self) -> None:
+        if self.network.precision != "fp32" and (self.people.hand is not None or self.table.engine == "ray"):
+            raise InputError("--precision is for whole people in one process: leave out --hand and --engine ray")
