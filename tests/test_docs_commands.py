@@ -19,7 +19,7 @@ HISTORY = "CHANGELOG.md"
 """Names commands as they were then."""
 PAGES = [
     *(page for page in ROOT.glob("*.md") if page.name != HISTORY),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     ROOT / "benchmarks" / "README.md",
 ]
 STAND_FOR = {"NAME": "PW3D", "RECIPE": "tiny"}
