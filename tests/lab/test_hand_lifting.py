@@ -12,6 +12,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import transform_points
 from i2l_meshnet.models import assembly, checkpoint
+from i2l_meshnet.models.config import LiftingSizes
 from i2l_meshnet.models.hand import GRID, hand_config
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, Landmarks, crop_around
 
@@ -86,8 +87,8 @@ def test_a_small_network_learns_and_is_kept(
 
     monkeypatch.setattr(lifting, "surface_basis", quick_basis)
     torch.manual_seed(0)
-    sizes = {"joint_hidden": 8, "joint_channels": 2, "mesh_rank": 16, "mesh_hidden": 8, "mesh_channels": 2}
-    network = assembly.build(hand_config(body, width=48, blocks=1, **sizes), body)
+    sizes = LiftingSizes(48, 1, joint_hidden=8, joint_channels=2, mesh_rank=16, mesh_hidden=8, mesh_channels=2)
+    network = assembly.build(hand_config(body, sizes), body)
     start_heads(network, sampler)
     options = LiftingOptions(steps=12, batch=24, detected=0.5, learning_rate=5e-3, warmup=2, workers=0)
     trainer = LiftingTrainer(network, body, sampler, options)

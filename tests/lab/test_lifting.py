@@ -22,6 +22,7 @@ from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.models.assembly import build
+from i2l_meshnet.models.config import LiftingSizes
 from i2l_meshnet.models.keypoint import GRID, keypoint_config
 
 OPTIONS = LiftingOptions(steps=4, batch=32, warmup=2, workers=0)
@@ -67,8 +68,10 @@ def one_basis() -> Iterator[None]:
 
 def trainer(body: AnnyBody, sampler: LiftingSampler, options: LiftingOptions = OPTIONS) -> LiftingTrainer:
     torch.manual_seed(0)
-    sizes = {"joint_hidden": 16, "joint_channels": 4, "mesh_rank": 48, "mesh_hidden": 16, "mesh_channels": 4}
-    network = build(keypoint_config(body, width=32, blocks=1, **sizes), body)
+    sizes = LiftingSizes(
+        32, 1, joint_hidden=16, joint_channels=4, mesh_rank=48, mesh_hidden=16, mesh_channels=4, fit=True
+    )
+    network = build(keypoint_config(body, sizes), body)
     start_heads(network, sampler)
     return LiftingTrainer(network, body, sampler, options)
 

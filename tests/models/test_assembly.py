@@ -9,7 +9,7 @@ from i2l_meshnet.bodies import BodyParams, load_body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.backbone import RESNET_NAMES, ResNet, ResNetName, ResNetStages
-from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.config import LiftingSizes, NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.reference import plain_copy
 
@@ -127,5 +127,7 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_descriptions_survive_json() -> None:
-    config = NetworkConfig.for_body(BODY, "published", "resnet18", small().grid, width=3, name="x")
-    assert NetworkConfig.from_json(config.to_json()) == config
+    grid = small().grid
+    for sizes in (None, LiftingSizes(3, 1, 2, 2, 4, 2, 2), LiftingSizes(3, 1, 2, 2, 4, 2, 2, fit=True)):
+        config = NetworkConfig.for_body(BODY, "keypoint", "resnet18", grid, sizes)
+        assert NetworkConfig.from_json(config.to_json()) == config

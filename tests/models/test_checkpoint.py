@@ -98,13 +98,13 @@ def test_wrong_files_are_told_in_one_line(path: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, foreign)
     key = "mesh_branch.head.deconv.3.weight"
     wrong = {
-        tmp_path / "missing.safetensors": "no checkpoint at",
-        tmp_path: "not an I2L-MeshNet checkpoint",
+        tmp_path / "missing.safetensors": "does not exist",
+        tmp_path: "cannot read",
         text: "i2l-meshnet convert",
         foreign: "not an I2L-MeshNet checkpoint",
         edited(path, tmp_path / "newer.safetensors", {"version": "2"}): "update it",
-        edited(path, tmp_path / "damaged.safetensors", {"i2l_meshnet": "{"}): "damaged",
-        edited(path, tmp_path / "other.safetensors", {"i2l_meshnet": '{"network": {"grid": {}}}'}): "damaged",
+        edited(path, tmp_path / "damaged.safetensors", {"i2l_meshnet": "{"}): "not an I2L",
+        edited(path, tmp_path / "other.safetensors", {"i2l_meshnet": '{"network": {"grid": {}}}'}): "not an I2L",
         edited(path, tmp_path / "lacks.safetensors", **{key: None}): f"lacks the tensor '{key}'",
         edited(path, tmp_path / "more.safetensors", extra=torch.zeros(1)): "unknown tensor 'extra'",
         edited(path, tmp_path / "shape.safetensors", **{key: torch.zeros(2)}): r"is \(2,\)",

@@ -16,6 +16,7 @@ from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models import fitting
 from i2l_meshnet.models.assembly import build
+from i2l_meshnet.models.config import LiftingSizes
 from i2l_meshnet.models.fitting import ParameterFit, answer_errors, camera_params, deviation, relative_depth
 from i2l_meshnet.models.keypoint import GRID, keypoint_config
 from i2l_meshnet.models.output import LixelOutput
@@ -178,9 +179,8 @@ def test_confident_keypoints_count_more():
 
 
 def test_networks_without_a_fit_keep_their_parameters(body: AnnyBody, people: People):
-    sizes = {"joint_hidden": 16, "joint_channels": 4, "mesh_rank": 24, "mesh_hidden": 16, "mesh_channels": 4}
-    config = keypoint_config(body, width=32, blocks=1, **sizes)
-    network = build(dataclasses.replace(config, options={**config.options, "fit": False}), body)
+    sizes = LiftingSizes(32, 1, joint_hidden=16, joint_channels=4, mesh_rank=24, mesh_hidden=16, mesh_channels=4)
+    network = build(keypoint_config(body, sizes), body)
     assert network.parameter_fit is None
     assert people.output.params is not None
     found = camera_params(network, people.output, people.crop, people.camera)

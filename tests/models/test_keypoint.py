@@ -1,5 +1,7 @@
 """The default network's lifting parts: what they see, what they cannot see, and their rotations."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import build
+from i2l_meshnet.models.config import LiftingSizes
 from i2l_meshnet.models.keypoint import (
     LEAST_CONFIDENCE,
     SIGMA,
@@ -27,9 +30,8 @@ def body() -> Body:
 @pytest.fixture(scope="module")
 def network(body: Body) -> MeshNet:
     torch.manual_seed(0)
-    sizes = {"joint_hidden": 16, "joint_channels": 4, "mesh_rank": 24, "mesh_hidden": 16, "mesh_channels": 4}
-    config = keypoint_config(body, width=32, blocks=1, **sizes)
-    return build(config, body).eval()
+    sizes = LiftingSizes(32, 1, joint_hidden=16, joint_channels=4, mesh_rank=24, mesh_hidden=16, mesh_channels=4)
+    return build(keypoint_config(body, dataclasses.replace(sizes, fit=True)), body).eval()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Predictors made from files, as users make them: real networks with random weights."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.models import assembly, checkpoint
-from i2l_meshnet.models.keypoint import keypoint_config
+from i2l_meshnet.models.keypoint import SIZES, keypoint_config
 from i2l_meshnet.models.loading import load_network
 from i2l_meshnet.models.snapshot import PREFIXES
 from i2l_meshnet.prediction import predictor as module
@@ -23,9 +24,10 @@ BOXES = [[50.0, 20.0, 60.0, 150.0], [180.0, 10.0, 70.0, 180.0]]
 @pytest.fixture(scope="module")
 def weights(anny: Body, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    config = keypoint_config(
-        anny, width=32, blocks=1, joint_hidden=16, joint_channels=4, mesh_hidden=16, mesh_channels=4
+    sizes = dataclasses.replace(
+        SIZES, width=32, blocks=1, joint_hidden=16, joint_channels=4, mesh_hidden=16, mesh_channels=4
     )
+    config = keypoint_config(anny, sizes)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     checkpoint.save(assembly.build(config, anny), path, licence="ours", source="a test")
     return path

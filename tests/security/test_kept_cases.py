@@ -16,7 +16,7 @@ from i2l_meshnet.bodies import load_body
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models import checkpoint
-from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.config import LiftingSizes, NetworkConfig
 from i2l_meshnet.video.source import Clip, TooLongError, is_clip
 
 Make = Callable[[Path], Calls]
@@ -115,8 +115,9 @@ def test_what_was_mended_stays_so(tmp_path: Path, make: Make, name: str, change:
 
 def test_a_description_that_asks_for_a_giant_is_refused_before_it_is_made(tmp_path: Path) -> None:
     body, path = load_body("toy"), tmp_path / "net.safetensors"
-    for grid, options in ((LixelGrid((4000, 4000, 4000)), {}), (LixelGrid(), {"width": 10**9}), (LixelGrid(), {})):
-        config = NetworkConfig.for_body(body, "published", "resnet18", grid, **options)
+    wide = LiftingSizes(10**9, 1, 1, 1, 1, 1, 1)
+    for grid, sizes in ((LixelGrid((4000, 4000, 4000)), None), (LixelGrid(), wide), (LixelGrid(), None)):
+        config = NetworkConfig.for_body(body, "published", "resnet18", grid, sizes)
         checkpoint.write({"a": torch.ones(1)}, checkpoint.Metadata(config, "", ""), path)
         with pytest.raises(FileError, match=r"net\.safetensors"):
             checkpoint.load(path)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from i2l_meshnet import bodies
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import parse_json, require_regular, write_safetensors
+from i2l_meshnet.io import parse_json, reading, require_regular, write_safetensors
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -100,13 +100,9 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
     """
     metadata, state = _open(path)
     body = body or bodies.load_body(metadata.network.body)
-    try:
-        # First without memory: a description may ask for any size, its tensors tell whether they are so large.
-        with torch.device("meta"), Unfilled():
-            expected = assembly.build(metadata.network, body).state_dict()
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
-        reason = str(error).split("\n")[0]
-        raise FileError(f"{path}: the description in its header is of no network ({reason}): fetch it again") from error
+    # First without memory: a description may ask for any size; the tensors show whether they are that large.
+    with reading(path, "a checkpoint of a network", "fetch it again"), torch.device("meta"), Unfilled():
+        expected = assembly.build(metadata.network, body).state_dict()
     check_state(expected, state, path)
     with Unfilled():
         network = assembly.build(metadata.network, body)
@@ -138,27 +134,23 @@ def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], path: Pat
             )
 
 
+def require_state(value: Any) -> dict[str, Tensor]:
+    """`value`, if it is a state dict. Raises ValueError otherwise."""
+    if isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()):
+        return value
+    raise ValueError("it has no dict of tensors")
+
+
 def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
-    try:
+    fix = "give a checkpoint of ours; a published snapshot is converted by `i2l-meshnet convert`"
+    with reading(path, "an I2L-MeshNet checkpoint", fix):
         require_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except FileNotFoundError as error:
-        raise FileError(f"no checkpoint at {path}") from error
-    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, MemoryError) as error:
-        raise FileError(
-            f"{path} is not an I2L-MeshNet checkpoint (no readable safetensors file); "
-            "a published snapshot is converted by `i2l-meshnet convert`"
-        ) from error
-    if header.get("format") != FORMAT:
-        raise FileError(f"{path} is a safetensors file, but not an I2L-MeshNet checkpoint: give one written by us")
-    if header.get("version") != str(VERSION):
-        raise FileError(
-            f"{path} is of checkpoint version {header.get('version')}, this software reads {VERSION}: update it"
-        )
-    try:
-        metadata = Metadata.from_json(parse_json(header[_HEADER]))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise FileError(f"{path}: the description in its header is damaged: fetch or convert it again") from error
-    return metadata, state
+        if header.get("format") != FORMAT:
+            raise ValueError("its header is of another format")
+        version = header.get("version")
+        if version != str(VERSION):
+            raise FileError(f"{path} is of checkpoint version {version}, this software reads {VERSION}: update it")
+        return Metadata.from_json(parse_json(header[_HEADER])), state

@@ -7,9 +7,31 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
 
-Option = int | float | str | bool
 MOST_VERTICES, LARGEST = 1_000_000, 4096
-"""Of a network that is read: its vertices, bones and shape values; any other size."""
+"""Limits for a description that is read: of its vertices, bones and shape values; of any other size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LiftingSizes:
+    """Sizes of a network that lifts keypoints (kind "keypoint" or "hand").
+
+    width: of the features. blocks: residual blocks of the trunk. joint_hidden, joint_channels: of the joint head's
+    free part. mesh_rank: length of the mesh head's rows. mesh_hidden, mesh_channels: of its free part. fit: whether
+    parameters are fitted to the keypoints (`fitting.ParameterFit`).
+    """
+
+    width: int
+    blocks: int
+    joint_hidden: int
+    joint_channels: int
+    mesh_rank: int
+    mesh_hidden: int
+    mesh_channels: int
+    fit: bool = False
+
+    def to_json(self) -> dict[str, int]:
+        """Plain JSON values; `fit` only if it is set."""
+        return {name: value for name, value in vars(self).items() if value is not False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +40,8 @@ class NetworkConfig:
 
     kind: the assembly ("published", "keypoint", "hand"). backbone: its image network. body: name of the body whose mesh
     it predicts. joints: joint names, in output order. vertices, bones, shape_values: counts. grid: what the
-    lixels span. regresses_parameters: whether there is a parameter regressor. options: sizes that only this kind
-    of assembly knows.
+    lixels span. regresses_parameters: whether there is a parameter regressor. sizes: of a network that lifts
+    keypoints, else None.
     """
 
     kind: str
@@ -31,10 +53,12 @@ class NetworkConfig:
     shape_values: int
     grid: LixelGrid = dataclasses.field(default_factory=LixelGrid)
     regresses_parameters: bool = True
-    options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    sizes: LiftingSizes | None = None
 
     @classmethod
-    def for_body(cls, body: Body, kind: str, backbone: str, grid: LixelGrid, **options: Option) -> "NetworkConfig":
+    def for_body(
+        cls, body: Body, kind: str, backbone: str, grid: LixelGrid, sizes: LiftingSizes | None = None
+    ) -> "NetworkConfig":
         """The description of a network for `body`."""
         return cls(
             kind=kind,
@@ -45,7 +69,7 @@ class NetworkConfig:
             bones=len(body.bones),
             shape_values=len(body.shape_names),
             grid=grid,
-            options=options,
+            sizes=sizes,
         )
 
     def check_body(self, body: Body) -> None:
@@ -60,21 +84,25 @@ class NetworkConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """Plain JSON values; `sizes` are called "options" there."""
+        values = dataclasses.asdict(self)
+        del values["sizes"]
+        return values | {"options": {} if self.sizes is None else self.sizes.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "NetworkConfig":
         """The inverse of `to_json`. Raises LookupError, TypeError or ValueError for values that describe no network."""
-        grid = dict(values["grid"])
+        values = dict(values)
+        grid, options = dict(values.pop("grid")), values.pop("options")
         grid = LixelGrid(**{**grid, "shape": tuple(grid["shape"]), "crop_size": tuple(grid["crop_size"])})
-        config = cls(**{**values, "joints": tuple(values["joints"]), "grid": grid})
-        sizes = [config.vertices, config.bones, config.shape_values]
-        chosen = [value for value in config.options.values() if not isinstance(value, str)]
-        texts = [config.kind, config.backbone, config.body, grid.depth_axis, *config.joints, *config.options]
-        for most, numbers in ((MOST_VERTICES, sizes), (LARGEST, (*chosen, *grid.shape, *grid.crop_size))):
-            if not all(isinstance(number, int | float) and 0 <= number <= most for number in numbers):
+        sizes = LiftingSizes(**options) if options else None
+        config = cls(**{**values, "joints": tuple(values["joints"])}, grid=grid, sizes=sizes)
+        counts = [config.vertices, config.bones, config.shape_values]
+        others = [*grid.shape, *grid.crop_size, *(sizes.to_json().values() if sizes else ())]
+        for most, numbers in ((MOST_VERTICES, counts), (LARGEST, others)):
+            if not all(isinstance(number, int) and 0 <= number <= most for number in numbers):
                 raise ValueError(f"a size of it is no number up to {most}")
+        texts = [config.kind, config.backbone, config.body, grid.depth_axis, *config.joints]
         if not all(isinstance(text, str) for text in texts) or len(grid.shape) != 3 or len(grid.crop_size) != 2:
             raise ValueError("a value of it is of the wrong kind")
         return config

@@ -10,14 +10,24 @@ from torch import Tensor, nn
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.config import NetworkConfig
-from i2l_meshnet.models.keypoint import GlobalRotationRegressor, JoinJoints, ResidualBlock, VectorLixelHead
+from i2l_meshnet.models.config import LiftingSizes, NetworkConfig
+from i2l_meshnet.models.keypoint import (
+    GlobalRotationRegressor,
+    JoinJoints,
+    ResidualBlock,
+    VectorLixelHead,
+    lifting_heads,
+    lifting_sizes,
+)
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, LANDMARKS, LandmarkNet, Landmarks
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
 
 GRID = LixelGrid(crop_size=LANDMARK_CROP, depth_extent=0.48, margin=0.1, depth_axis="crop")
 """A hand fills about half of its crop; a large one reaches 0.2 m from the wrist."""
+SIZES = LiftingSizes(
+    width=448, blocks=3, joint_hidden=64, joint_channels=4, mesh_rank=64, mesh_hidden=128, mesh_channels=8
+)
 WORLD_UNIT = 0.1
 """Metres that count as much as half a crop."""
 CHANNELS = 7
@@ -63,45 +73,20 @@ class HandPoseNet(nn.Module):
         return PoseOutput(self.head(feature), feature, keypoints[..., :3])
 
 
-def hand_config(
-    body: Body,
-    width: int = 448,
-    blocks: int = 3,
-    joint_hidden: int = 64,
-    joint_channels: int = 4,
-    mesh_rank: int = 64,
-    mesh_hidden: int = 128,
-    mesh_channels: int = 8,
-) -> NetworkConfig:
+def hand_config(body: Body, sizes: LiftingSizes = SIZES) -> NetworkConfig:
     """Description of the hand network for `body`."""
-    return NetworkConfig.for_body(
-        body,
-        "hand",
-        "mediapipe-hand-full",
-        GRID,
-        width=width,
-        blocks=blocks,
-        joint_hidden=joint_hidden,
-        joint_channels=joint_channels,
-        mesh_rank=mesh_rank,
-        mesh_hidden=mesh_hidden,
-        mesh_channels=mesh_channels,
-    )
+    return NetworkConfig.for_body(body, "hand", "mediapipe-hand-full", GRID, sizes)
 
 
 def build_hand(config: NetworkConfig, body: Body) -> MeshNet:
     """The hand network as `config` describes it; the landmark network's weights are random until loaded."""
-    sizes = {name: int(value) for name, value in config.options.items()}
-    width, bins, joints = sizes["width"], config.grid.shape, len(config.joints)
-    joint_head = VectorLixelHead(width, joints, joints, sizes["joint_hidden"], sizes["joint_channels"], bins)
-    mesh_head = VectorLixelHead(
-        width, config.vertices, sizes["mesh_rank"], sizes["mesh_hidden"], sizes["mesh_channels"], bins
-    )
+    sizes, joints, bins = lifting_sizes(config), len(config.joints), config.grid.shape
+    joint_head, mesh_head = lifting_heads(config)
     return MeshNet(
-        HandPoseNet(LandmarkNet(), HandTrunk(width, sizes["blocks"]), joint_head),
-        JoinJoints(width, joints, bins),
+        HandPoseNet(LandmarkNet(), HandTrunk(sizes.width, sizes.blocks), joint_head),
+        JoinJoints(sizes.width, joints, bins),
         mesh_head,
-        GlobalRotationRegressor(width, joints, body.parents, config.shape_values, bins),
+        GlobalRotationRegressor(sizes.width, joints, body.parents, config.shape_values, bins),
         body.joint_regressor,
         config.grid,
         config,

@@ -6,12 +6,11 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import inside, read_bytes, read_json, read_torch
+from i2l_meshnet.io import inside, read_bytes, read_json, read_torch, reading
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, ResNet, ResNetName
 from i2l_meshnet.models.meshnet import MeshNet
@@ -46,19 +45,9 @@ def load_weights(name: ResNetName, path: Path) -> dict[str, Tensor]:
 
     The classifier is left out. Raises FileError for a file that is missing, unreadable or of another ResNet.
     """
-    if not path.is_file():
-        raise FileError(f"no ImageNet weights at {path}")
-    try:
+    with reading(path, f"a state dict of {name}", "give torchvision's .pth or a .safetensors file"):
         weights = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
-    except (SafetensorError, ValueError, OSError, MemoryError) as error:
-        raise FileError(
-            f"{path} holds no plain tensors: give torchvision's .pth of {name} or a .safetensors"
-        ) from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
-    ):
-        raise FileError(f"{path} is no state dict: give torchvision's .pth of {name} or a .safetensors")
-    return _without_classifier(name, weights, path)
+        return _without_classifier(name, checkpoint.require_state(weights), path)
 
 
 def download_weights(name: ResNetName) -> dict[str, Tensor]:
@@ -143,7 +132,7 @@ def _find_model(folder: Path) -> Path:
 
 def _read_keras(model: Path) -> dict[str, np.ndarray]:
     """Arrays of a TensorFlow.js model by name: little-endian float32, one after another through the shards."""
-    try:
+    with reading(model, "a TensorFlow.js model", "fetch the asset resnet50 again"):
         (group,) = read_json(model)["weightsManifest"]
         data = b"".join(read_bytes(model.parent / inside(shard)) for shard in group["paths"])
         layers, offset = {}, 0
@@ -151,12 +140,6 @@ def _read_keras(model: Path) -> dict[str, np.ndarray]:
             count = int(np.prod(entry["shape"]))
             layers[entry["name"]] = np.frombuffer(data, "<f4", count, offset).reshape(entry["shape"])
             offset += 4 * count
-    except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
-        raise FileError(
-            f"{model} is not a readable TensorFlow.js model ({error}): fetch the asset resnet50 anew"
-        ) from error
-    if offset != len(data):
-        raise FileError(
-            f"{model}: its shards hold {len(data)} bytes, {offset} were expected: fetch the asset resnet50 anew"
-        )
+        if offset != len(data):
+            raise ValueError(f"its shards hold {len(data)} bytes, not {offset}")
     return layers

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.skinning import local_rotations
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid, soft_argmax
 from i2l_meshnet.geometry.rotations import sixd_to_matrix
-from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.config import LiftingSizes, NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.lixel_head import linear_soft_argmax
 from i2l_meshnet.models.meshnet import MeshNet
@@ -27,6 +28,16 @@ from i2l_meshnet.skeletons import HALPE26
 
 GRID = LixelGrid(crop_size=CROP_SIZE, depth_extent=2.4, margin=0.5, depth_axis="crop")
 """Reaches half a crop beyond each side, so that a body that is cut off still lies on it."""
+SIZES = LiftingSizes(
+    width=768,
+    blocks=3,
+    joint_hidden=128,
+    joint_channels=8,
+    mesh_rank=96,
+    mesh_hidden=256,
+    mesh_channels=16,
+    fit=True,
+)
 SIGMA = 2.5
 """Width in bins of the Gaussian heatmaps that the heads start from; the published network's Gaussians have it too."""
 FEW = 64
@@ -197,55 +208,45 @@ class GlobalRotationRegressor(nn.Module):
         return rotations, self.shape(hidden).float().sigmoid()
 
 
-def keypoint_config(
-    body: Body,
-    width: int = 768,
-    blocks: int = 3,
-    joint_hidden: int = 128,
-    joint_channels: int = 8,
-    mesh_rank: int = 96,
-    mesh_hidden: int = 256,
-    mesh_channels: int = 16,
-) -> NetworkConfig:
+def keypoint_config(body: Body, sizes: LiftingSizes = SIZES) -> NetworkConfig:
     """Description of the default network for `body`."""
-    return NetworkConfig.for_body(
-        body,
-        "keypoint",
-        "rtmpose-s",
-        GRID,
-        width=width,
-        blocks=blocks,
-        joint_hidden=joint_hidden,
-        joint_channels=joint_channels,
-        mesh_rank=mesh_rank,
-        mesh_hidden=mesh_hidden,
-        mesh_channels=mesh_channels,
-        fit=True,
-    )
+    return NetworkConfig.for_body(body, "keypoint", "rtmpose-s", GRID, sizes)
 
 
 def build_keypoint(config: NetworkConfig, body: Body) -> MeshNet:
     """The default network as `config` describes it; RTMPose's weights are random until loaded."""
-    sizes = {name: int(value) for name, value in config.options.items()}
-    width, bins, joints = sizes["width"], config.grid.shape, len(config.joints)
-    trunk = KeypointTrunk(width, sizes["blocks"], config.grid.crop_size)
-    joint_head = VectorLixelHead(width, joints, joints, sizes["joint_hidden"], sizes["joint_channels"], bins)
-    mesh_head = VectorLixelHead(
-        width, config.vertices, sizes["mesh_rank"], sizes["mesh_hidden"], sizes["mesh_channels"], bins
-    )
+    sizes, joints, bins = lifting_sizes(config), len(config.joints), config.grid.shape
+    trunk = KeypointTrunk(sizes.width, sizes.blocks, config.grid.crop_size)
+    joint_head, mesh_head = lifting_heads(config)
     regressor = None
     if config.regresses_parameters:
-        regressor = GlobalRotationRegressor(width, joints, body.parents, config.shape_values, bins)
+        regressor = GlobalRotationRegressor(sizes.width, joints, body.parents, config.shape_values, bins)
     return MeshNet(
         KeypointPoseNet(RTMPose(), trunk, joint_head),
-        JoinJoints(width, joints, bins),
+        JoinJoints(sizes.width, joints, bins),
         mesh_head,
         regressor,
         body.joint_regressor,
         config.grid,
         config,
-        ParameterFit(body) if config.options.get("fit") and isinstance(body, AnnyBody) else None,
+        ParameterFit(body) if sizes.fit and isinstance(body, AnnyBody) else None,
     )
+
+
+def lifting_heads(config: NetworkConfig) -> tuple[VectorLixelHead, VectorLixelHead]:
+    """The heads for joints and vertices of a network that lifts keypoints."""
+    sizes, joints, bins = lifting_sizes(config), len(config.joints), config.grid.shape
+    return (
+        VectorLixelHead(sizes.width, joints, joints, sizes.joint_hidden, sizes.joint_channels, bins),
+        VectorLixelHead(sizes.width, config.vertices, sizes.mesh_rank, sizes.mesh_hidden, sizes.mesh_channels, bins),
+    )
+
+
+def lifting_sizes(config: NetworkConfig) -> LiftingSizes:
+    """The sizes in a description. Raises InputError if it has none."""
+    if config.sizes is None:
+        raise InputError(f"the description of a {config.kind} network lacks its sizes")
+    return config.sizes
 
 
 def mirror_keypoints(keypoints: Float[Tensor, "*b 26 3"], width: int) -> Float[Tensor, "*b 26 3"]:

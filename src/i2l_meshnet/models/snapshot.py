@@ -14,13 +14,12 @@ from torch import Tensor
 from i2l_meshnet import skeletons
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.io import read_torch
+from i2l_meshnet.io import read_torch, reading
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import BODY_DEPTH, HAND_DEPTH, build_published
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, Bottleneck, ResNetName
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.lixel_head import UNUSED_KEYS
-from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.unfilled import Unfilled
 
 PREFIXES = {
@@ -90,21 +89,6 @@ def read_snapshot(path: Path) -> Snapshot:
     return Snapshot(config, state, epoch, dropped)
 
 
-def load_snapshot(network: MeshNet, path: Path) -> Snapshot:
-    """Copies a snapshot's weights into a published network of the same kind.
-
-    Raises FileError where `read_snapshot` does, or where the snapshot is of another body or backbone.
-    """
-    snapshot = read_snapshot(path)
-    if network.config is not None:
-        for what in ("body", "backbone"):
-            ours, theirs = getattr(network.config, what), getattr(snapshot.config, what)
-            if ours != theirs:
-                raise FileError(f"{path} is of {what} {theirs!r}, the network of {ours!r}: build it with {theirs!r}")
-    checkpoint.load_state(network, snapshot.state, path)
-    return snapshot
-
-
 def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
     """Writes a snapshot as a checkpoint of ours, floats in 16 bits if `half`. Needs no body model.
 
@@ -120,19 +104,9 @@ def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
 
 def _unpickle(path: Path) -> tuple[int, dict[str, Tensor]]:
     """Epoch and network of a snapshot, keys without `module.`; the optimizer is not even read where it need not."""
-    if not path.is_file():
-        raise FileError(f"no snapshot at {path}")
-    wrong = f"{path} is not a published snapshot (a dict of epoch, network and optimizer)"
-    try:
+    with reading(path, "a published snapshot", "give a snapshot_N.pth.tar"):
         content = read_torch(path, mmap=True)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{wrong}: it cannot be unpickled as plain tensors; give a snapshot_N.pth.tar") from error
-    network = content.get("network") if isinstance(content, dict) else None
-    if not isinstance(network, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in network.items()
-    ):
-        raise FileError(f"{wrong}; give a snapshot_N.pth.tar")
-    epoch = content.get("epoch")
+        network, epoch = checkpoint.require_state(content["network"]), content.get("epoch")
     tensors = {key.removeprefix(_DATA_PARALLEL): value for key, value in network.items()}
     return epoch if isinstance(epoch, int) else -1, tensors
 
