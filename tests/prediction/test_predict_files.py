@@ -15,7 +15,7 @@ import i2l_meshnet
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.prediction import predict_files
-from i2l_meshnet.prediction.images import Picture, find_pictures
+from i2l_meshnet.prediction.images import PictureFile, find_pictures
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predict_files import result_names, run
 from i2l_meshnet.prediction.predictor import MeshPredictor
@@ -189,7 +189,7 @@ def test_names_never_clash(tmp_path: Path) -> None:
 
 
 def test_names_end_even_where_nothing_tells_pictures_apart() -> None:
-    same = [Picture(Path("/a/x.jpg"), Path("x.jpg"))] * 2
+    same = [PictureFile(Path("/a/x.jpg"), Path("x.jpg"))] * 2
     assert len(set(result_names(same))) == 2
 
 

@@ -13,8 +13,10 @@ from i2l_meshnet.geometry.crop import Crop, published_boxes
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.prediction.boxes import PersonBox
+from i2l_meshnet.prediction.images import as_photo
 from i2l_meshnet.prediction.intrinsics import DEFAULT_FIELD_OF_VIEW, Intrinsics
-from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, MeshPredictor, as_photo
+from i2l_meshnet.prediction.placing import CONFIDENCE_GATE
+from i2l_meshnet.prediction.predictor import MeshPredictor
 
 INTRINSICS = Intrinsics(matrix=(860.0, 860.0, 449.5, 349.5))
 
@@ -221,7 +223,7 @@ def test_devices() -> None:
     assert choose_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
         assert choose_device("auto").type == "cpu"
-        with pytest.raises(InputError, match="--device cpu"):
+        with pytest.raises(InputError, match="choose cpu"):
             choose_device("cuda")
     with pytest.raises(InputError):
         choose_device("tpu")

@@ -18,7 +18,7 @@ from i2l_meshnet.data.sources import ADAPTERS, open_source
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import published_config
-from i2l_meshnet.prediction.images import Picture
+from i2l_meshnet.prediction.images import PictureFile
 from i2l_meshnet.training.job import _newest_lixel_snapshot
 from i2l_meshnet.video import job as clip_job
 
@@ -123,7 +123,7 @@ def test_a_picture_that_vanishes_or_is_damaged_costs_no_other_its_results(
     (place / "photos" / "photo_0.png").write_bytes(b"no picture")
     find = clip_job.find_pictures
 
-    def find_and_lose(*arguments: Any) -> list[Picture]:
+    def find_and_lose(*arguments: Any) -> list[PictureFile]:
         found = find(*arguments)
         (place / "photos" / "photo_2.png").unlink()
         return found

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load as decode
 from safetensors.torch import save as encode
 from torch import Tensor
@@ -28,7 +27,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import LICENSED, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.io import parse_json, read_bytes, require_stored
+from i2l_meshnet.io import first_line, parse_json, read_bytes, reading, require_stored
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
@@ -39,7 +38,7 @@ from i2l_meshnet.models.graph_limits import (
     share_memory,
 )
 from i2l_meshnet.models.inference import for_inference
-from i2l_meshnet.models.loading import choose_device, load_network
+from i2l_meshnet.models.loading import DEFAULT_WEIGHTS, choose_device, load_network, shipped_weights
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.precision import Precision, require_precision, supported_precisions
 from i2l_meshnet.runtimes import import_openvino, onnxruntime, openvino_core
@@ -93,15 +92,13 @@ class Description:
     @classmethod
     def from_json(cls, text: str | None, path: Path) -> "Description":
         """The inverse. Raises FileError, naming `path`, for text that describes no export that we can read."""
-        if not text:
-            raise FileError(
-                f"{path} holds no description of an I2L-MeshNet: give a file that `i2l-meshnet export` wrote"
-            )
-        try:
+        with reading(path, "a network that `i2l-meshnet export` wrote", "export it again"):
+            if not text:
+                raise ValueError("it has no description")
             content = parse_json(text)
             version, software = content["version"], content["software"]
             if content["format"] != FORMAT:
-                raise ValueError(content["format"])
+                raise ValueError("its description is of another format")
             if version != VERSION:
                 raise FileError(
                     f"{path} is of export version {version} (i2l-meshnet {software}), this software reads {VERSION}: "
@@ -114,10 +111,8 @@ class Description:
             metadata = Metadata.from_json(content)
             missing = {"joints", "vertices", "mesh_joints"} - {*outputs}
             if missing or not {*outputs} <= {*sizes(metadata.network)} or ("pose" in outputs) != ("shape" in outputs):
-                raise ValueError(outputs)
+                raise ValueError("its description names other outputs")
             return cls(metadata, outputs, software, fit)
-        except (AttributeError, LookupError, TypeError, ArithmeticError, ValueError, SafetensorError) as error:
-            raise FileError(f"{path}: the description in it is damaged: export the network again") from error
 
 
 class ExportedNetwork:
@@ -157,7 +152,7 @@ class ExportedNetwork:
             if is_out_of_memory(error):
                 raise MemoryError from error
             raise InputError(
-                f"the exported network cannot answer {len(image)} crops: {_first_line(error)}: export it again"
+                f"the exported network cannot answer {len(image)} crops: {first_line(error)}: export it again"
             ) from error
         values = self._values(found, len(image))
         params = None
@@ -205,10 +200,14 @@ def constants(config: NetworkConfig, body: Body) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyNetwork:
-    """A network to predict with, on `device`, the body that it predicts, and what its file says about itself."""
+    """A network to predict with, on `device`, and the body that it predicts.
+
+    weights: name of its file, "default" for one in the package. metadata: what the file says about itself.
+    """
 
     network: LixelNetwork
     body: Body
+    weights: str
     metadata: Metadata
     runtime: Runtime
     precision: Precision
@@ -219,6 +218,7 @@ class ReadyNetwork:
     def facts(self) -> dict[str, Any]:
         """What is recorded with every result."""
         return {
+            "weights": self.weights,
             "kind": self.metadata.network.kind,
             "backbone": self.metadata.network.backbone,
             "body": self.metadata.network.body,
@@ -231,39 +231,48 @@ class ReadyNetwork:
 
 
 def load_ready(
-    path: Path,
-    body_directory: Path | None = None,
+    weights: Path | str | None = None,
+    body_directory: Path | str | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "fp32",
     device: str = "auto",
+    shipped: str = DEFAULT_WEIGHTS,
 ) -> ReadyNetwork:
     """The network of a checkpoint, a published snapshot or an exported file, ready for use.
 
-    body_directory: where the licensed files of SMPL and MANO are. runtime: what computes it; the file's usual one if
-    None. precision, device: of PyTorch as for `for_inference` and `choose_device`; OpenVINO takes precisions too, and
-    exported networks run on the CPU. Raises UserError for whatever cannot be loaded.
+    weights: the file; default: `shipped`, a file in the package. body_directory: where the licensed files of SMPL and
+    MANO are. runtime: what computes it; default: the file's usual one. precision, device: for PyTorch as in
+    `for_inference` and `choose_device`; OpenVINO supports precisions too, and exported networks run on the CPU. Raises
+    UserError for anything that cannot be loaded.
     """
     chosen = choose_device(device)
+    path = shipped_weights(shipped) if weights is None else Path(weights)
+    name = "default" if weights is None else path.name
+    directory = None if body_directory is None else Path(body_directory)
     if path.suffix.lower() == ".pt2":
         raise InputError(f"{path}: .pt2 networks are no longer supported: export the network to .onnx or .openvino")
     readers = READERS.get(path.suffix.lower())
     if readers is None:
         if runtime not in (None, "torch"):
             raise InputError(
-                f"--runtime {runtime} takes a file that `i2l-meshnet export --format {runtime}` wrote: "
-                f"give it with --weights, in place of {path.name}"
+                f"{path.name} is for PyTorch: export it with `i2l-meshnet export --format {runtime}`, or leave the "
+                "runtime out",
+                argument="runtime",
             )
         require_precision(precision, chosen)  # before the weights are read
-        network, body, metadata = load_network(path, body_directory)
+        network, body, metadata = load_network(path, directory)
         ready = for_inference(network, precision, chosen)
-        return ReadyNetwork(ready, body, metadata, "torch", precision, network.parameter_regressor is not None, chosen)
+        regresses = network.parameter_regressor is not None
+        return ReadyNetwork(ready, body, name, metadata, "torch", precision, regresses, chosen)
     runtime = runtime or readers[0]
     if runtime not in readers:
-        raise InputError(f"{path.name} is for --runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}")
+        message = f"{path.name} is for the runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}"
+        raise InputError(message, argument="runtime")
     if device == "cuda":
-        raise InputError(f"{path.name} is an exported network, which runs on the CPU: leave out --device cuda")
-    exported, body, metadata = load_exported(path, body_directory, runtime, precision)
-    return ReadyNetwork(exported, body, metadata, runtime, precision, exported.predicts_parameters, torch.device("cpu"))
+        raise InputError(f"{path.name} is an exported network, which runs on the CPU", argument="device")
+    exported, body, metadata = load_exported(path, directory, runtime, precision)
+    parameters, cpu = exported.predicts_parameters, torch.device("cpu")
+    return ReadyNetwork(exported, body, name, metadata, runtime, precision, parameters, cpu)
 
 
 def load_exported(
@@ -281,7 +290,8 @@ def open_exported(path: Path, runtime: Runtime, precision: Precision = "fp32") -
         raise FileError(f"no exported network at {path}")
     if precision != "fp32" and runtime != "openvino":
         raise InputError(
-            f"--precision {precision} of an exported network is OpenVINO's: choose --runtime openvino, or leave it out"
+            f"only OpenVINO computes exported networks in {precision}: choose the runtime openvino",
+            argument="precision",
         )
     if runtime == "openvino":
         return _open_openvino(path, precision)
@@ -289,10 +299,8 @@ def open_exported(path: Path, runtime: Runtime, precision: Precision = "fp32") -
 
 
 def _open_onnx(path: Path) -> tuple[Description, Runner]:
-    try:
+    with reading(path, "an ONNX file that ONNX Runtime can read", "export it again"):
         _, session = _onnx_session(path)
-    except Exception as error:  # onnxruntime's errors share no narrower base class
-        raise FileError(f"{path} is no ONNX file that onnxruntime reads: {_first_line(error)}") from error
     description = Description.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
@@ -327,7 +335,7 @@ def openvino_precisions() -> tuple[Precision, ...]:
 def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runner]:
     openvino, core = import_openvino(), openvino_core()
     if precision not in openvino_precisions():
-        raise InputError(f"this processor does not compute in {precision} with OpenVINO: choose another --precision")
+        raise InputError(f"this processor does not compute in {precision} with OpenVINO", argument="precision")
     hints = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -369,10 +377,6 @@ def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
     if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
         raise ValueError("its graph is no XML of OpenVINO's")
     return graph, weights
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _last_line(error: Exception) -> str:

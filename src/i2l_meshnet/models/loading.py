@@ -36,17 +36,21 @@ def shipped_weights(name: str) -> Path:
     """A file that ships with the package. Raises InputError if this installation lacks it."""
     path = Path(str(resources.files("i2l_meshnet.models") / "data" / name))
     if not path.is_file():
-        raise InputError(f"this installation has no {name}; reinstall i2l-meshnet, or give --weights")
+        raise InputError(
+            f"this installation has no {name}; reinstall i2l-meshnet, or name another file", argument="weights"
+        )
     return path
 
 
 def choose_device(name: str) -> torch.device:
     """ "auto" (a CUDA device where there is one), "cpu" or "cuda". Raises InputError where there is none."""
     if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda")
+        raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda", argument="device")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise InputError("no CUDA device can be used here; choose --device cpu, or install a CUDA build of PyTorch")
+        raise InputError(
+            "no CUDA device can be used here; choose cpu, or install a CUDA build of PyTorch", argument="device"
+        )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

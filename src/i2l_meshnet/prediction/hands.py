@@ -228,22 +228,18 @@ class HandPredictor(MeshPredictor):
     ) -> "HandPredictor":
         """A predictor with the hand network that ships with the package, or with another one, such as MANO's.
 
-        Arguments as for `MeshPredictor.load`. Raises UserError for whatever cannot be loaded.
+        Arguments as for `MeshPredictor.load`. Raises UserError for anything that cannot be loaded.
         """
-        shipped = shipped_weights(HAND_WEIGHTS)
-        path = shipped if weights is None else Path(weights)
-        directory = None if body_directory is None else Path(body_directory)
-        ready = load_ready(path, directory, runtime, device=device)
-        # Hands are found by MediaPipe's networks, whoever makes the meshes.
-        own = ready.network if path == shipped else load_network(shipped)[0]
+        ready = load_ready(weights, body_directory, runtime, device=device, shipped=HAND_WEIGHTS)
+        # MediaPipe's networks find the hands, whichever network predicts the meshes.
+        own = ready.network if weights is None else load_network(shipped_weights(HAND_WEIGHTS))[0]
         assert isinstance(own, MeshNet)
         landmarks = own.pose_net.get_submodule("estimator")
         assert isinstance(landmarks, LandmarkNet)
         palm = PalmNet()
         palm.load_state_dict({key: value.float() for key, value in load_file(shipped_weights(PALM_WEIGHTS)).items()})
-        facts = {"weights": "default" if weights is None else path.name, **ready.facts}
         finder = HandFinder(landmarks, palm, ready.device)
-        return cls(ready.network, ready.body, finder, side, ready.device, batch_size, facts)
+        return cls(ready.network, ready.body, finder, side, ready.device, batch_size, ready.facts)
 
     def prepare(
         self,

@@ -26,6 +26,9 @@ DIAGONAL_35MM = math.hypot(36.0, 24.0)
 MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """EXIF FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
 
+Picture = Path | str | np.ndarray | Image.Image
+"""What a predictor takes: a file, an RGB array uint8 (h, w, 3), or a Pillow image."""
+
 _pillow_limit = threading.Lock()
 
 
@@ -54,8 +57,8 @@ class Photo:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture to read: its file, and its place below the folder that was asked for (its name if it was named)."""
+class PictureFile:
+    """An image to read: its file, and its path below the input folder (its name if it was named itself)."""
 
     path: Path
     place: Path
@@ -66,7 +69,7 @@ def find_pictures(
     recursive: bool = False,
     exclude: Path | None = None,
     suffixes: Sequence[str] = SUFFIXES,
-) -> list[Picture]:
+) -> list[PictureFile]:
     """The pictures that files, folders and glob patterns stand for, each file once, folders in sorted order.
 
     Pictures below the folder `exclude` (where results go) are left out of folders and patterns, unless it is the
@@ -75,10 +78,10 @@ def find_pictures(
     """
     if not inputs:
         raise InputError("nothing to do: name at least one picture, folder or pattern")
-    found: dict[Path, Picture] = {}
+    found: dict[Path, PictureFile] = {}
 
     def add(path: Path, place: Path) -> None:
-        found.setdefault(path.resolve(), Picture(path, place))
+        found.setdefault(path.resolve(), PictureFile(path, place))
 
     for text in inputs:
         path = Path(text).expanduser()
@@ -135,6 +138,22 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     if min(pixels.shape[:2]) < 2:
         raise FileError(f"cannot use {path}: {width}x{height} pixels are too few to see a person")
     return Photo(pixels, focal)
+
+
+def as_photo(picture: Picture) -> Photo:
+    """A file, an RGB or grey array of bytes, or a Pillow image as a `Photo`. Raises UserError."""
+    if isinstance(picture, Path | str):
+        return read_photo(Path(picture))
+    if isinstance(picture, Image.Image):
+        return Photo(to_rgb(picture))
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+        raise InputError(
+            f"a picture array is uint8 RGB of shape (height, width, 3), not {picture.dtype} {picture.shape}"
+        )
+    if min(picture.shape[:2]) < 2:
+        raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels are too few to see a person")
+    pixels = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
+    return Photo(np.ascontiguousarray(pixels))
 
 
 def require_picture(path: Path, max_pixels: int = MAX_PIXELS) -> str:

@@ -16,9 +16,10 @@ from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.hands import HandPredictor
-from i2l_meshnet.prediction.images import Picture, find_pictures, read_photo
+from i2l_meshnet.prediction.images import PictureFile, find_pictures, read_photo
 from i2l_meshnet.prediction.options import PredictOptions
-from i2l_meshnet.prediction.predictor import CONFIDENCE_GATE, NO_DETECTOR, MeshPredictor, Subject
+from i2l_meshnet.prediction.placing import CONFIDENCE_GATE
+from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor, Subject
 from i2l_meshnet.prediction.results import PicturePrediction
 from i2l_meshnet.prediction.staging import is_finished, record_of
 
@@ -30,7 +31,7 @@ WRITERS = 2
 class _Task:
     """An image and the name of its results, relative to the output folder."""
 
-    picture: Picture
+    picture: PictureFile
     name: Path
 
 
@@ -82,7 +83,7 @@ def run(options: PredictOptions) -> int:
     return predict_pictures(options, pictures, result_names(pictures))
 
 
-def predict_pictures(options: PredictOptions, pictures: Sequence[Picture], names: Sequence[Path]) -> int:
+def predict_pictures(options: PredictOptions, pictures: Sequence[PictureFile], names: Sequence[Path]) -> int:
     """As `run`, for images that have been found. names: of their results, relative to the output folder."""
     tally = _Tally(options)
     boxes = None
@@ -140,7 +141,7 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None) -> MeshPredic
     return predictor
 
 
-def boxes_for(path: Path, pictures: Sequence[Picture], most: int) -> BoxFile:
+def boxes_for(path: Path, pictures: Sequence[PictureFile], most: int) -> BoxFile:
     """The file's boxes, at most `most` per image.
 
     Raises InputError if it has boxes for none of the images or too many for one, FileError if it is no box file.
@@ -216,7 +217,7 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
-def result_names(pictures: Sequence[Picture]) -> list[Path]:
+def result_names(pictures: Sequence[PictureFile]) -> list[Path]:
     """A unique name for each image's results, relative to the output folder, without suffix.
 
     The name is the image's own, in the same subfolder as in the input folder. Images that would share a name get
@@ -239,7 +240,7 @@ def result_names(pictures: Sequence[Picture]) -> list[Path]:
         level = [step + shared_name for step, shared_name in zip(level, clash, strict=True)]
 
 
-def _name_at(picture: Picture, level: int) -> Path:
+def _name_at(picture: PictureFile, level: int) -> Path:
     stem, ending = picture.place.stem, picture.place.suffix[1:].lower()
     if level == 0:
         return picture.place.with_name(stem)

@@ -19,7 +19,7 @@ from i2l_meshnet.console import counted
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.hands import SIDES, HandPredictor
-from i2l_meshnet.prediction.images import SUFFIXES, Picture, find_pictures
+from i2l_meshnet.prediction.images import SUFFIXES, PictureFile, find_pictures
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predict_files import (
     boxes_for,
@@ -99,7 +99,7 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
 
 
 def _predict_clips(
-    options: PredictOptions, clip_options: ClipOptions, clips: Sequence[Picture], names: Sequence[Path]
+    options: PredictOptions, clip_options: ClipOptions, clips: Sequence[PictureFile], names: Sequence[Path]
 ) -> int:
     console, code = Console(stderr=True, highlight=False), 0
     if options.people.hand is not None:
