@@ -41,7 +41,7 @@ class KnownBody(Body):
 
     def __init__(self, vertices: Tensor, like: Body) -> None:
         super().__init__()
-        self.name, self.skeleton = like.name, like.skeleton
+        self.name, self.kind, self.skeleton = like.name, like.kind, like.skeleton
         self.register_buffer("joint_regressor", like.joint_regressor)
         self.register_buffer("faces", like.faces)
         self.vertices = vertices

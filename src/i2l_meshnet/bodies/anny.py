@@ -124,7 +124,9 @@ class AnnyBody(HasFullMesh):
         data = _stored("anny_hand.npz")
         # The rig's root and wrist bones coincide: one of them is enough.
         bones = [str(bone) for bone in data["bone_names"] if bone != "wrist.R"]
-        return cls("anny-hand", MANO, data, bones)
+        hand = cls("anny-hand", MANO, data, bones)
+        hand.kind = "right hand"
+        return hand
 
     def _constant(self, name: str, value: np.ndarray | None) -> None:
         tensor = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,8 @@ from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.geometry.rotations import mirror_rotations
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
+
+BodyKind = Literal["body", "left hand", "right hand"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Body(nn.Module):
     """
 
     name: str
+    kind: BodyKind = "body"
     licence: str
     skeleton: Skeleton
     bones: tuple[str, ...]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
+from i2l_meshnet.bodies.base import Body, BodyKind, BodyMesh, BodyParams
 from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.bodies.skinning import KinematicTree, blend
@@ -74,19 +74,18 @@ class LinearBody(Body):
         joint_vertices: tuple[int, ...] = (),
         joint_order: tuple[int, ...] | None = None,
         regressor_vertices: tuple[int, ...] | None = None,
-        one_sided: bool = False,
+        kind: BodyKind = "body",
         vertex_mirror: np.ndarray | None = None,
     ) -> None:
         """joint_vertices: vertices that are joints, appended to the bones' starts; joint_order: rows of the two
         together in the skeleton's order (as they come if None). regressor_vertices: the vertices that the joint
-        regressor uses instead, where the published network differs from its layer. one_sided: a hand.
-        vertex_mirror: see `Body`.
+        regressor uses instead, where the published network differs from its layer. kind, vertex_mirror: see `Body`.
         """
         super().__init__()
-        self.name, self.licence, self.skeleton, self.bones = name, licence, skeleton, bones
+        self.name, self.kind, self.licence, self.skeleton, self.bones = name, kind, licence, skeleton, bones
         self.parents = tuple(int(parent) for parent in data.parents)
         self.shape_names = tuple(f"shape_{i}" for i in range(data.shape_directions.shape[2]))
-        self.bone_mirror = None if one_sided else mirror_permutation(bones)
+        self.bone_mirror = mirror_permutation(bones) if kind == "body" else None
         self._tree = KinematicTree(self.parents)
         self._joint_vertices = list(joint_vertices)
         self._joint_order = list(joint_order or range(len(skeleton)))
@@ -201,7 +200,7 @@ def load_mano(path: Path, left: bool = False, flat: bool = False, published_regr
         joint_vertices=MANO_TIPS,
         joint_order=MANO_ORDER,
         regressor_vertices=MANO_PUBLISHED_TIPS if published_regressor else None,
-        one_sided=True,
+        kind="left hand" if left else "right hand",
     )
 
 

@@ -19,6 +19,7 @@ class MirroredBody(Body):
     def __init__(self, original: Body, name: str) -> None:
         super().__init__()
         self.original, self.name = original, name
+        self.kind = "left hand" if original.kind == "right hand" else "right hand"
         self.licence, self.skeleton, self.bones = original.licence, original.skeleton, original.bones
         self.parents, self.shape_names = original.parents, original.shape_names
         self.bone_mirror, self.vertex_mirror = None, None

@@ -126,7 +126,7 @@ def _predictor(
     precision: Precision = "fp32",
 ) -> MeshPredictor:
     """What `predict` uses on the CPU; without the detector, whole pictures are looked at."""
-    if body.skeleton.root == "Wrist":
+    if body.kind != "body":
         return HandPredictor.load(weights, "cpu", body_directory, runtime=runtime)
     loaded = MeshPredictor.load(weights, "cpu", body_directory, detect=False, precision=precision, runtime=runtime)
     found = assets.find("detector")

@@ -36,8 +36,8 @@ def build(config: NetworkConfig, body: Body) -> MeshNet:
 
 
 def published_config(body: Body, backbone: str = "resnet50") -> NetworkConfig:
-    """The published network for a whole body or, told by its wrist root, a hand."""
-    depth = HAND_DEPTH if body.skeleton.root == "Wrist" else BODY_DEPTH
+    """The published network for a whole body or a hand."""
+    depth = BODY_DEPTH if body.kind == "body" else HAND_DEPTH
     return NetworkConfig.for_body(body, "published", backbone, LixelGrid(depth_extent=depth))
 
 

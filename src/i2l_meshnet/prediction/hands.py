@@ -211,7 +211,7 @@ class HandPredictor(MeshPredictor):
     ) -> None:
         """side: which hands pictures show; None: the finder tells."""
         super().__init__(network, body, None, device, batch_size, network_facts)
-        if body.skeleton.root != "Wrist":
+        if body.kind == "body":
             raise InputError(f"a network of the body {body.name!r} does not predict hands: give a hand network")
         self.finder = finder
         self.side: Side | None = side

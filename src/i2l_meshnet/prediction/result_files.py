@@ -174,7 +174,7 @@ def to_arrays(picture: PicturePrediction) -> dict[str, np.ndarray]:
     keypoints = [p.keypoints for p in people if p.keypoints is not None]
     if keypoints and len(keypoints) == len(people):
         result["keypoints"] = _stacked(keypoints, *keypoints[0].shape)
-    if picture.body.skeleton.root == "Wrist":
+    if picture.body.kind != "body":
         result["side"] = np.array([p.side for p in people], "<U5")
     hands = [(index, hand) for index, person in enumerate(people) for hand in person.hands.values()]
     if hands:

@@ -113,7 +113,7 @@ class Prediction:
     @property
     def side(self) -> Side | None:
         """Which hand this is; None for a whole body."""
-        if self.body.skeleton.root != "Wrist":
+        if self.body.kind == "body":
             return None
         return "left" if bool(self.crop.mirrored) else "right"
 
