@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from i2l_meshnet.errors import UserError
 from i2l_meshnet.fleet.ray_engine import ray_tables
-from i2l_meshnet.fleet.rows import RowMaker
+from i2l_meshnet.fleet.row_maker import RowMaker
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"

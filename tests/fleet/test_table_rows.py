@@ -15,9 +15,9 @@ from predict_options import predict_options
 
 from i2l_meshnet import cli
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.fleet import job
-from i2l_meshnet.fleet.pictures import find_addresses, read_address
-from i2l_meshnet.fleet.rows import SCHEMA, RowMaker
+from i2l_meshnet.fleet import predict_table
+from i2l_meshnet.fleet.addresses import find_addresses, read_address
+from i2l_meshnet.fleet.row_maker import SCHEMA, RowMaker
 from i2l_meshnet.fleet.table import TableFolder
 from i2l_meshnet.prediction.options import PredictOptions
 
@@ -101,9 +101,9 @@ def test_hands_have_columns_of_their_own(photos: Path, tmp_path: Path) -> None:
 
 def test_a_table_has_the_same_columns_throughout(photos: Path, tmp_path: Path) -> None:
     folder = str(tmp_path / "people")
-    assert job.run(options(photos / "a.jpg", parquet=folder)) == 0
+    assert predict_table.run(options(photos / "a.jpg", parquet=folder)) == 0
     with pytest.raises(InputError, match="was made without --hands"):
-        job.run(options(photos / "b.png", parquet=folder, hands=True))
+        predict_table.run(options(photos / "b.png", parquet=folder, hands=True))
 
 
 def test_a_picture_without_people_has_a_row_without_a_person(photos: Path, maker: RowMaker, monkeypatch) -> None:
@@ -214,7 +214,7 @@ def test_a_part_that_is_none_is_named(tmp_path: Path) -> None:
 def test_the_command_writes_a_table_and_goes_on_where_it_was(
     photos: Path, tmp_path: Path, maker: RowMaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(job, "RowMaker", lambda options, detect: maker)
+    monkeypatch.setattr(predict_table, "RowMaker", lambda options, detect: maker)
     out = str(tmp_path / "people")
     assert cli.main(["predict", str(photos / "a.jpg"), "--parquet", out, "--no-detect"]) == 0
     assert capsys.readouterr().out.startswith("pictures: 1, people: 1, ")
@@ -232,12 +232,12 @@ def test_the_command_writes_a_table_and_goes_on_where_it_was(
 
 def test_hands_alone_have_no_rows(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rows for people"):
-        job.run(options(photos, hand="any", parquet=str(tmp_path)))
+        predict_table.run(options(photos, hand="any", parquet=str(tmp_path)))
 
 
 def test_ray_is_named_where_it_is_missing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="name its folder with --parquet"):
         options(engine="ray")
-    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(predict_table.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"i2l-meshnet\[ray\]"):
-        job.run(options(photos, engine="ray", parquet=str(tmp_path)))
+        predict_table.run(options(photos, engine="ray", parquet=str(tmp_path)))

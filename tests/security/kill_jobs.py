@@ -52,8 +52,7 @@ from i2l_meshnet.errors import UserError  # noqa: E402
 from i2l_meshnet.exporting import job as export_job  # noqa: E402
 from i2l_meshnet.exporting.job import ExportOptions  # noqa: E402
 from i2l_meshnet.exporting.people import Deviation  # noqa: E402
-from i2l_meshnet.fleet import job as fleet_job  # noqa: E402
-from i2l_meshnet.fleet import rows as fleet_rows  # noqa: E402
+from i2l_meshnet.fleet import predict_table, row_maker  # noqa: E402
 from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
 from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
@@ -120,11 +119,11 @@ def stand_ins() -> Iterator[None]:
     stage = _Onlooker(load_body("toy"), [filmed.Walker(lambda time: (time / 3 - 0.4, -0.95, 4.0))])
     with tiny_training.slim_networks(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(MeshPredictor, "load", lambda *arguments, **options: stage)
-        patch.setattr(fleet_rows.assets, "find", lambda name: None)
-        patch.setattr(fleet_job.assets, "find", lambda name: Path("detector"))
-        patch.setattr(fleet_rows.assets, "ensure", lambda name: Path(name))
-        patch.setattr(fleet_rows, "PersonDetector", lambda *arguments: stage.detector)
-        patch.setattr(fleet_job.TableFolder, "__init__", _small_parts(fleet_job.TableFolder.__init__))
+        patch.setattr(row_maker.assets, "find", lambda name: None)
+        patch.setattr(predict_table.assets, "find", lambda name: Path("detector"))
+        patch.setattr(row_maker.assets, "ensure", lambda name: Path(name))
+        patch.setattr(row_maker, "PersonDetector", lambda *arguments: stage.detector)
+        patch.setattr(predict_table.TableFolder, "__init__", _small_parts(predict_table.TableFolder.__init__))
         patch.setattr(clip_job, "STRETCH", STRETCH)
         patch.setattr(export_job, "load_network", _small_network)
         patch.setattr(export_job, "_predictor", lambda *arguments: stage)
@@ -288,7 +287,7 @@ def _predict(folder: Path) -> int:
 
 def _tabulate(folder: Path) -> int:
     options = predict_options(str(folder / "photos"), recursive=True, batch_size=1, parquet=str(folder / "people"))
-    return fleet_job.run(options)
+    return predict_table.run(options)
 
 
 def _film(folder: Path) -> None:

@@ -25,6 +25,6 @@ def predict(
     if importlib.util.find_spec("pyarrow") is None:
         raise InputError("--parquet needs Arrow: pip install 'i2l-meshnet[parquet]'")
     # Imported late: it is an extra, and takes a second.
-    from i2l_meshnet.fleet import job as fleet
+    from i2l_meshnet.fleet import predict_table
 
-    return fleet.run(options)
+    return predict_table.run(options)

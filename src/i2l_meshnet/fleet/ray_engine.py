@@ -12,7 +12,7 @@ import ray.data  # pyright: ignore[reportMissingImports] (an extra)
 import ray.exceptions  # pyright: ignore[reportMissingImports] (an extra)
 
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.fleet.rows import RowMaker
+from i2l_meshnet.fleet.row_maker import RowMaker
 from i2l_meshnet.prediction.options import PredictOptions
 
 MOST_BLOCKS = 4096

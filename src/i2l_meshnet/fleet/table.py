@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.fleet.errors import one_line
+from i2l_meshnet.fleet.addresses import remote_errors
 from i2l_meshnet.io import atomic_path, open_regular, remove_abandoned
 
 MOST_ROWS = 10_000_000
@@ -32,7 +32,7 @@ class TableFolder:
         """Opens the folder, which need not exist."""
         self.address, self._part_rows = address, part_rows
         self._waiting: list[pa.Table] = []
-        with one_line(f"cannot use {address} as the table's folder"):
+        with remote_errors(f"cannot use {address} as the table's folder"):
             self._system, self._root = url_to_fs(address)
             self._system.makedirs(self._root, exist_ok=True)
             if isinstance(self._system, LocalFileSystem):
@@ -48,7 +48,7 @@ class TableFolder:
 
     def clear(self) -> None:
         """Removes the parts of earlier runs."""
-        with one_line(f"cannot empty the table's folder {self.address}"):
+        with remote_errors(f"cannot empty the table's folder {self.address}"):
             for part in self._parts():
                 self._system.rm_file(part)
 
@@ -56,7 +56,7 @@ class TableFolder:
         """The pictures that have rows already."""
         found: set[str] = set()
         for part in self._parts():
-            with one_line(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
+            with remote_errors(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
                 rows = pq.ParquetFile(file, read_dictionary=["picture"])
                 if rows.metadata.num_rows > MOST_ROWS:
                     raise FileError(f"{part} has {rows.metadata.num_rows} rows, more than any part that we write")
@@ -67,7 +67,7 @@ class TableFolder:
     def columns(self) -> list[str]:
         """Names of the columns; none while there are no rows."""
         for part in self._parts():
-            with one_line(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
+            with remote_errors(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
                 return pq.read_schema(file).names
         return []
 
@@ -89,7 +89,7 @@ class TableFolder:
         else:
             content = io.BytesIO()
             pq.write_table(rows, content)
-            with one_line(f"cannot write {path}"):
+            with remote_errors(f"cannot write {path}"):
                 self._system.pipe_file(path, content.getvalue())
         self._number += 1
         self._waiting.clear()

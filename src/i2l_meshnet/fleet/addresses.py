@@ -1,16 +1,28 @@
 """Pictures named by path or by address (s3://, gs://, https://, …), found and read through fsspec."""
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from i2l_meshnet.errors import FileError
-from i2l_meshnet.fleet.errors import one_line
+from i2l_meshnet.errors import FileError, UserError
+from i2l_meshnet.io import first_line
 from i2l_meshnet.prediction.images import SUFFIXES, Photo, find_pictures, read_photo
+
+
+@contextlib.contextmanager
+def remote_errors(failure: str) -> Iterator[None]:
+    """Raise FileError ("`failure`: reason") for any error of a file system; UserErrors pass unchanged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Every file system's library has its own errors.
+        raise FileError(f"{failure}: {first_line(error)}") from error
 
 
 def find_addresses(inputs: Sequence[str], recursive: bool = False) -> list[str]:
@@ -34,7 +46,7 @@ def read_address(address: str, max_pixels: int) -> Photo:
         return read_photo(Path(address), max_pixels)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"picture{_suffix(address)}"
-        with one_line(f"cannot fetch {address}"):
+        with remote_errors(f"cannot fetch {address}"):
             system, path = url_to_fs(address)
             if isinstance(system, LocalFileSystem):
                 return read_photo(Path(path), max_pixels)
@@ -49,7 +61,7 @@ def _remote(text: str, recursive: bool) -> list[str]:
     pattern = "*" in text or "[" in text
     if not pattern and _suffix(text) in SUFFIXES:
         return [text]
-    with one_line(f"cannot look for pictures in {text}"):
+    with remote_errors(f"cannot look for pictures in {text}"):
         system, path = url_to_fs(text)
         if isinstance(system, LocalFileSystem):
             return [str(picture.path) for picture in find_pictures([path], recursive)]

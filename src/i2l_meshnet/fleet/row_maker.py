@@ -1,5 +1,6 @@
 """From pictures to table rows, one a person: what every engine runs, on one machine or on many."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,13 +10,14 @@ import pyarrow as pa
 
 from i2l_meshnet import assets
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.fleet.pictures import read_address
+from i2l_meshnet.fleet.addresses import read_address
 from i2l_meshnet.prediction.batches import answers, batches, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import SIDES, HandPredictor
 from i2l_meshnet.prediction.options import PredictOptions
-from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
+from i2l_meshnet.prediction.predict_files import load_predictor
+from i2l_meshnet.prediction.predictor import Subject
 from i2l_meshnet.prediction.result_files import FORMAT_VERSION, UNITS, body_facts
 from i2l_meshnet.prediction.results import PicturePrediction
 
@@ -71,24 +73,11 @@ class RowMaker:
     def __init__(self, options: PredictOptions, detect: bool, threads: int | None = None) -> None:
         """detect: whether people are looked for, the detector being fetched if it is missing. threads: of the
         detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
-        self.options = options
-        network, people = options.network, options.people
+        self.options, people = options, options.people
         self.boxes = None if people.boxes is None else BoxFile(people.boxes, people.max_people)
-        hands = None
-        if people.hands:
-            hands = HandPredictor.load(
-                people.hand_weights, network.device, network.body_dir, batch_size=network.batch_size
-            )
-        self.predictor = MeshPredictor.load(
-            network.weights,
-            network.device,
-            network.body_dir,
-            detect=False,
-            batch_size=network.batch_size,
-            hands=hands,
-            precision=network.precision,
-            runtime=network.runtime,
-        )
+        alone = dataclasses.replace(options, people=dataclasses.replace(people, detect=False))
+        self.predictor = load_predictor(alone, self.boxes)
+        hands = self.predictor.hands
         if detect:
             self.predictor.detector = PersonDetector(assets.ensure("detector"), people.score, threads)
             self.predictor.detector.most = people.max_people
@@ -99,7 +88,7 @@ class RowMaker:
             "units": UNITS,
         }
         columns = SCHEMA
-        if hands is not None:
+        if isinstance(hands, HandPredictor):
             facts["hands"] = {f"{side}_hand": body_facts(hands.body_of(side)) for side in SIDES}
             columns = pa.schema([*SCHEMA, *HANDS.items()])
         self.schema = columns.with_metadata({"i2l-meshnet": json.dumps(facts)})

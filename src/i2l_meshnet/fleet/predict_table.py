@@ -1,29 +1,27 @@
-"""`predict --parquet`: pictures in, one table out, by this process or by Ray's workers."""
+"""`predict --parquet`: write one table of all images, in this process or with Ray workers."""
 
 import dataclasses
 import importlib.util
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from i2l_meshnet import assets
+from i2l_meshnet.console import message, output, progress
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.fleet.pictures import find_addresses
-from i2l_meshnet.fleet.rows import RowMaker
+from i2l_meshnet.fleet.addresses import find_addresses
+from i2l_meshnet.fleet.row_maker import RowMaker
 from i2l_meshnet.fleet.table import TableFolder
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import NO_DETECTOR
 
 
 def run(options: PredictOptions) -> int:
-    """Writes the rows of all pictures into the folder `options.table.parquet`; returns 0, or 1 if a picture failed.
+    """Write the rows of all images into the folder `options.table.parquet`; return 0, or 1 if an image failed.
 
-    Pictures that have rows there already are skipped, unless `options.output.overwrite`: so the same command goes on
-    where a run was broken off. Raises UserError for what concerns all pictures.
+    Images that already have rows are skipped unless `options.output.overwrite`, so the same command resumes an
+    interrupted run. Raises UserError for what concerns all images.
     """
     if options.people.hand is not None:
         raise InputError("a table has rows for people: leave out --hand (--hands adds their hands), or --parquet")
@@ -37,32 +35,29 @@ def run(options: PredictOptions) -> int:
         if there and hands != ("left_hand" in there):
             raise InputError(
                 f"the table in {options.table.parquet} was made {'without' if hands else 'with'} --hands, and its "
-                "columns differ: name another folder, or begin anew with --overwrite"
+                "columns differ: name another folder, or replace it with --overwrite"
             )
         known = table.pictures()
         wanted = [address for address in addresses if address not in known]
         people = empty = failed = 0
-        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True, highlight=False)
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("predict", total=len(wanted))
+        with progress("predicting", len(wanted)) as bar:
             for rows in _tables(wanted, options):
                 table.append(rows)
-                progress.update(bar, advance=len(rows["picture"].unique()))
+                bar.advance(len(rows["picture"].unique()))
                 errors = rows["error"].drop_null().to_pylist()
                 for error in errors:
-                    console.print(f"failed: {error}", markup=False, soft_wrap=True)
+                    message(f"failed: {error}")
                 failed += len(errors)
                 people += len(rows["person"].drop_null())
                 empty += rows["person"].null_count - len(errors)
-    told = f"pictures: {len(wanted)}, people: {people}, {time.perf_counter() - start:.1f} s"
+    summary = f"pictures: {len(wanted)}, people: {people}, {time.perf_counter() - start:.1f} s"
     counts = {
         "without a person": empty,
         "failed": failed,
         "skipped, in the table already": len(addresses) - len(wanted),
     }
-    told += "".join(f"; {what}: {count}" for what, count in counts.items() if count)
-    print(f"{told}; table in {options.table.parquet}")
+    summary += "".join(f"; {what}: {count}" for what, count in counts.items() if count)
+    output(f"{summary}; table in {options.table.parquet}")
     return 1 if failed else 0
 
 
@@ -71,7 +66,7 @@ def _tables(addresses: Sequence[str], options: PredictOptions) -> Iterator[pa.Ta
         return
     detect = options.people.detect and options.people.boxes is None
     if detect and assets.find("detector") is None:
-        print(f"warning: {NO_DETECTOR}", file=sys.stderr)
+        message(f"warning: {NO_DETECTOR}")
         detect = False
     if options.table.engine == "local":
         yield from RowMaker(options, detect).tables(addresses)
