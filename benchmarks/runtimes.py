@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.exporting.job import write
+from i2l_meshnet.exporting.export import write
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.exported import ExportedNetwork, Runtime, open_exported, openvino_precisions
 from i2l_meshnet.models.meshnet import MeshNet

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.exporting.people import LARGEST_VIEW, deviation
+from i2l_meshnet.exporting.deviation import LARGEST_VIEW, deviation
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.prediction.images import Photo

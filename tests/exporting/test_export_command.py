@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from i2l_meshnet import cli
-from i2l_meshnet.exporting import job
-from i2l_meshnet.exporting.people import Deviation
+from i2l_meshnet.exporting import export
+from i2l_meshnet.exporting.deviation import Deviation
 
 PHOTO = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
 
@@ -48,10 +48,10 @@ def test_predict_gives_the_same_with_an_exported_file(tmp_path: Path, capsys: py
 def test_nothing_is_left_where_the_deviation_is_above_the_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "write", lambda network, metadata, runtime, path: path.write_text("a network"))
-    monkeypatch.setattr(job, "_predictor", lambda *arguments: None)
-    monkeypatch.setattr(job, "subjects", lambda *arguments: [])
-    monkeypatch.setattr(job, "deviation", lambda *arguments: Deviation(1, 0.6, 0.1, None))
+    monkeypatch.setattr(export, "write", lambda network, metadata, runtime, path: path.write_text("a network"))
+    monkeypatch.setattr(export, "_predictor", lambda *arguments: None)
+    monkeypatch.setattr(export, "subjects", lambda *arguments: [])
+    monkeypatch.setattr(export, "deviation", lambda *arguments: Deviation(1, 0.6, 0.1, None))
     path = tmp_path / "default.onnx"
     path.write_text("what was there")
     assert cli.main(["export", "--out", str(path)]) == 1
@@ -74,7 +74,7 @@ def test_nothing_is_left_where_the_deviation_is_above_the_limit(
         (["--out", "network.onnx", "--int8"], "8-bit networks were removed: export without --int8"),
         (["--out", "network.onnx", "--limit", "0"], "--limit must be greater than 0"),
         (["--out", "network.onnx", "--hand", "--weights", "x.safetensors"], "--hand is the hand network that ships"),
-        (["--out", "network.onnx", "--weights", "no.safetensors"], "no checkpoint at no.safetensors"),
+        (["--out", "network.onnx", "--weights", "no.safetensors"], "no.safetensors does not exist"),
     ],
 )
 def test_what_cannot_be_exported_is_told_in_one_line(

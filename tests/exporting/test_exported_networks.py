@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import runtimes
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.exporting.export import SUFFIXES, Format, write
 from i2l_meshnet.exporting.graph import named_tensors, write_openvino
-from i2l_meshnet.exporting.job import SUFFIXES, Format, write
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.backbone import ResNet, ResNetStages
 from i2l_meshnet.models.checkpoint import Metadata

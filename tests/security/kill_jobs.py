@@ -49,9 +49,9 @@ from i2l_meshnet.data.convert import (  # noqa: E402
 )
 from i2l_meshnet.data.sources import ADAPTERS, open_source  # noqa: E402
 from i2l_meshnet.errors import UserError  # noqa: E402
-from i2l_meshnet.exporting import job as export_job  # noqa: E402
-from i2l_meshnet.exporting.job import ExportOptions  # noqa: E402
-from i2l_meshnet.exporting.people import Deviation  # noqa: E402
+from i2l_meshnet.exporting import export as export_command  # noqa: E402
+from i2l_meshnet.exporting.deviation import Deviation  # noqa: E402
+from i2l_meshnet.exporting.export import ExportOptions  # noqa: E402
 from i2l_meshnet.fleet import predict_table, row_maker  # noqa: E402
 from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
 from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
@@ -125,10 +125,10 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(row_maker, "PersonDetector", lambda *arguments: stage.detector)
         patch.setattr(predict_table.TableFolder, "__init__", _small_parts(predict_table.TableFolder.__init__))
         patch.setattr(clip_job, "STRETCH", STRETCH)
-        patch.setattr(export_job, "load_network", _small_network)
-        patch.setattr(export_job, "_predictor", lambda *arguments: stage)
-        patch.setattr(export_job, "subjects", lambda *arguments: [])
-        patch.setattr(export_job, "deviation", lambda *arguments: Deviation(1, 0.0, 0.0, None))
+        patch.setattr(export_command, "load_network", _small_network)
+        patch.setattr(export_command, "_predictor", lambda *arguments: stage)
+        patch.setattr(export_command, "subjects", lambda *arguments: [])
+        patch.setattr(export_command, "deviation", lambda *arguments: Deviation(1, 0.0, 0.0, None))
         patch.setattr(surreal, "load_body", functools.cache(load_body))
         patch.setattr(generate.assets, "ensure", lambda name: Path(name))
         patch.setattr(generate, "make_picture_maker", lambda *arguments: _Maker())
@@ -313,7 +313,7 @@ def _rig(folder: Path) -> int:
 
 
 def _export(folder: Path) -> int:
-    return export_job.run(ExportOptions(folder / "out" / "network.onnx", weights=folder / "any"))
+    return export_command.run(ExportOptions(folder / "out" / "network.onnx", weights=folder / "any"))
 
 
 JOBS = {

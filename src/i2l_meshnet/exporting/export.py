@@ -8,9 +8,10 @@ from typing import Literal
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.console import output
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.exporting.deviation import deviation, subjects
 from i2l_meshnet.exporting.graph import trace, write_onnx, write_openvino
-from i2l_meshnet.exporting.people import deviation, subjects
 from i2l_meshnet.io import atomic_path
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.exported import (
@@ -69,7 +70,7 @@ class ExportOptions:
 
 
 def run(options: ExportOptions) -> int:
-    """Writes the file and returns the exit code 0.
+    """Write the file and return the exit code 0.
 
     Raises UserError, and leaves what was at `out` as it was, if the network cannot be loaded or converted or if its
     meshes deviate from PyTorch's by more than the limit.
@@ -97,9 +98,9 @@ def run(options: ExportOptions) -> int:
             )
         size = temporary.stat().st_size / 1e6
     people = found["fp32"].people
-    print(f"{options.out}: {runtime}, {size:.1f} MB; checked on {people} people")
+    output(f"{options.out}: {runtime}, {size:.1f} MB; checked on {people} people")
     for precision, result in found.items():
-        print(f"{precision}: {result}")
+        output(f"{precision}: {result}")
     return 0
 
 
