@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from i2l_meshnet.rendering.lit import AMBIENT, LIGHTS, draw_lit
+from i2l_meshnet.rendering.lit import LIGHTING, draw_lit
 from i2l_meshnet.rendering.raster import rasterize
 
 
@@ -32,10 +32,9 @@ def test_it_is_the_mean_of_what_the_rasteriser_sees(size: tuple[int, int], sampl
     turned = (seen.barycentric[..., None] * normals[faces[seen.face]]).sum(2)
     turned /= np.maximum(np.linalg.norm(turned, axis=-1, keepdims=True), 1e-9)
     turned = np.where(turned[..., 2:] > 0, -turned, turned)
-    light = np.full(turned.shape[:2], AMBIENT)
-    for strength, towards in LIGHTS:
-        light += strength * np.maximum(turned @ (np.array(towards) / np.linalg.norm(towards)), 0)
-    light *= (0.72 - 0.42 * turned[..., 2]) * seen.mask
+    cosines = np.maximum(turned @ LIGHTING.directions.T, 0)
+    light = LIGHTING.ambient[0] + cosines @ LIGHTING.colours[:, 0]
+    light = light * (0.72 - 0.42 * turned[..., 2]) * seen.mask
     expected = (light[..., None] * colors[seen.face]).reshape(size[0], samples, size[1], samples, 3).mean((1, 3))
     covered = seen.mask.reshape(size[0], samples, size[1], samples).mean((1, 3))
     assert 0.2 < covered.mean() < 1

@@ -7,17 +7,7 @@ import trimesh
 
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.rendering.raster import rasterize
-from i2l_meshnet.rendering.shading import (
-    Lighting,
-    interpolate,
-    project,
-    reduce,
-    render_meshes,
-    sample_textures,
-    shade,
-    shade_textured,
-    vertex_normals,
-)
+from i2l_meshnet.rendering.shading import Lighting, Textures, project, render_meshes, shade, vertex_normals
 
 SQUARE = np.array([[-1, -1, 2], [1, -1, 2], [1, 1, 2], [-1, 1, 2]], np.float32)
 """Faces the camera with the second winding."""
@@ -44,59 +34,53 @@ def test_a_loose_vertex_has_no_normal():
     assert (vertex_normals(vertices, FACES)[4] == 0).all()
 
 
+def drawn(
+    vertices: np.ndarray, faces: np.ndarray, paint: np.ndarray | Textures, lighting: Lighting, factor: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and coverage of 32 x 32 pixels."""
+    buffers = rasterize(project(vertices, (20.0, 20.0), (15.5, 15.5), factor), faces, (32 * factor, 32 * factor))
+    return shade(buffers, vertices, faces, paint, lighting, factor)
+
+
 @pytest.mark.parametrize("faces", [FACES, FACES[:, ::-1]])
-def test_light_falls_by_lamberts_law_on_either_side(faces: np.ndarray):
-    points = project(SQUARE, (20.0, 20.0), (15.5, 15.5))
-    buffers = rasterize(points, faces, (32, 32))
-    albedo = np.full((32, 32, 3), 0.5, np.float32)
-    picture = shade(buffers, SQUARE, faces, vertex_normals(SQUARE, faces), albedo, one_light((0, -1, -1)))
-    np.testing.assert_allclose(picture[buffers.mask], 0.5 * (0.2 + np.sqrt(0.5)), rtol=1e-5)
-    assert (picture[~buffers.mask] == 0).all()
+@pytest.mark.parametrize(("light", "expected"), [((0, -1, -1), 0.2 + np.sqrt(0.5)), ((0, 0, 1), 0.2)])
+def test_light_falls_by_lamberts_law_on_the_side_that_is_seen(
+    faces: np.ndarray, light: tuple[float, float, float], expected: float
+):
+    picture, coverage = drawn(SQUARE, faces, np.full((4, 3), 0.5), one_light(light))
+    np.testing.assert_allclose(picture[coverage == 1], 0.5 * expected, rtol=1e-5)
+    assert (picture[coverage == 0] == 0).all()
 
 
-def test_a_light_behind_the_surface_does_not_reach_it():
-    points = project(SQUARE, (20.0, 20.0), (15.5, 15.5))
-    buffers = rasterize(points, FACES, (32, 32))
-    albedo = np.ones((32, 32, 3), np.float32)
-    picture = shade(buffers, SQUARE, FACES, vertex_normals(SQUARE, FACES), albedo, one_light((0, 0, 1)))
-    np.testing.assert_allclose(picture[buffers.mask], 0.2)
-
-
-def test_interpolation_is_linear_on_the_surface():
+def test_colours_are_interpolated_on_the_surface():
     tilted = SQUARE + np.array([0, 0, 1]) * SQUARE[:, :1]  # depth grows to the right
-    points = project(tilted, (20.0, 20.0), (15.5, 15.5))
-    buffers = rasterize(points, FACES, (32, 32))
-    places = interpolate(buffers, FACES, tilted)
-    np.testing.assert_allclose(places[..., 2][buffers.mask], buffers.depth[buffers.mask], rtol=1e-5)
-    rows, columns = np.nonzero(buffers.mask)
+    flat = Lighting(np.ones(3, np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32))
+    places, coverage = drawn(tilted, FACES, tilted, flat)
+    rows, columns = np.nonzero(coverage)
     np.testing.assert_allclose(places[rows, columns, 0] / places[rows, columns, 2] * 20 + 15.5, columns, atol=1e-4)
 
 
-def test_a_texture_lies_the_right_way_up():
-    texture = np.arange(4 * 4 * 3, dtype=np.float32).reshape(1, 4, 4, 3)
+def test_a_texture_lies_the_right_way_up_and_repeats():
+    pictures = np.arange(4 * 4 * 3, dtype=np.float32).reshape(1, 4, 4, 3)
     corner_uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)  # v = 1 at the top
     points = np.array([[0, 0, 1], [4, 0, 1], [4, 4, 1], [0, 4, 1]], np.float32) - np.array([0.5, 0.5, 0], np.float32)
     buffers = rasterize(points, FACES, (4, 4))
-    sampled = sample_textures(buffers, texture, corner_uv[FACES], np.zeros(2, np.int32))
-    np.testing.assert_allclose(sampled, texture[0], atol=1e-4)
-    again = sample_textures(buffers, texture, corner_uv[FACES] + np.float32(-3), np.zeros(2, np.int32))
-    np.testing.assert_allclose(again, texture[0], atol=1e-3)
+    flat = Lighting(np.ones(3, np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32))
+    for shift in (0, -3):
+        textures = Textures(pictures, corner_uv[FACES] + np.float32(shift), np.zeros(2, np.int32))
+        sampled, _ = shade(buffers, points, FACES, textures, flat)
+        np.testing.assert_allclose(sampled, pictures[0], atol=1e-3)
 
 
-def test_one_pass_gives_what_sampling_shading_and_reducing_do():
-    rng = np.random.default_rng(0)
+def test_pixels_are_the_means_of_their_samples():
     vertices = np.concatenate([SQUARE, SQUARE * [0.7, 0.4, 1.1] + [0.2, 0.1, 0.3]]).astype(np.float32)
     faces = np.concatenate([FACES, FACES[:, ::-1] + 4])
-    textures = rng.uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
-    uv = rng.uniform(-1, 2, (4, 3, 2)).astype(np.float32)
-    texture = np.array([0, 0, 1, 1], np.int32)
-    lighting = one_light((0.3, -1, -1))
+    colours, lighting = np.random.default_rng(0).uniform(0, 1, (8, 3)), one_light((0.3, -1, -1))
+    picture, coverage = drawn(vertices, faces, colours, lighting, 2)
     buffers = rasterize(project(vertices, (20.0, 20.0), (15.5, 15.5), 2), faces, (64, 64))
-    albedo = sample_textures(buffers, textures, uv, texture)
-    shaded = shade(buffers, vertices, faces, vertex_normals(vertices, faces), albedo, lighting)
-    picture, coverage = shade_textured(buffers, vertices, faces, textures, uv, texture, lighting, 2)
-    np.testing.assert_allclose(picture, reduce(shaded, 2), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(coverage, reduce(buffers.mask.astype(np.float32)[..., None], 2)[..., 0])
+    samples, covered = shade(buffers, vertices, faces, colours, lighting)
+    np.testing.assert_allclose(picture, samples.reshape(32, 2, 32, 2, 3).mean((1, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(coverage, covered.reshape(32, 2, 32, 2).mean((1, 3)))
     assert 0 < coverage.mean() < 1
 
 
@@ -133,8 +117,3 @@ def test_projection_agrees_with_the_camera():
     camera = Camera(torch.tensor([500.0, 480.0]), torch.tensor([320.0, 200.0]))
     expected = camera.project(torch.from_numpy(points).float()).numpy()
     np.testing.assert_allclose(project(points, (500.0, 480.0), (320.0, 200.0))[:, :2], expected, atol=1e-3)
-
-
-def test_reduce_takes_the_mean_of_blocks():
-    picture = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
-    np.testing.assert_allclose(reduce(picture, 2)[..., 0], [[2.5, 4.5], [10.5, 12.5]])

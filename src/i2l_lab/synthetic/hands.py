@@ -32,7 +32,7 @@ from i2l_meshnet.models.loading import HAND_WEIGHTS, load_network, shipped_weigh
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, LandmarkNet, Landmarks, crop_around
 from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.raster import rasterize
-from i2l_meshnet.rendering.shading import project, reduce, sample_textures, shade, vertex_normals
+from i2l_meshnet.rendering.shading import Textures, project, shade
 from i2l_meshnet.tensors import TensorDataclass
 
 PICTURE_SIDE = 320
@@ -156,12 +156,10 @@ class HandPictureMaker:
         focal, center = tuple(hand.camera.focal.tolist()), tuple(hand.camera.center.tolist())
         points = project(vertices, focal, center, 2)
         buffers = rasterize(points, faces, (2 * PICTURE_SIDE, 2 * PICTURE_SIDE))
-        albedo = sample_textures(buffers, np.stack([skin, cloth]), uv, texture)
-        up = np.array([0.0, -1.0, 0.0])
-        shaded = shade(buffers, vertices, faces, vertex_normals(vertices, faces), albedo, random_lights(up, rng))
-        drawn, coverage = reduce(shaded, 2), reduce(buffers.mask.astype(np.float32)[..., None], 2)
+        paint = Textures(np.stack([skin, cloth]), uv, texture)
+        drawn, coverage = shade(buffers, vertices, faces, paint, random_lights(np.array([0.0, -1.0, 0.0]), rng), 2)
         picture = self.backgrounds.patch(rng, PICTURE_SIDE, 0.2, 1.0) * np.float32(rng.uniform(0.5, 1.1))
-        picture = picture * (1 - coverage) + drawn
+        picture = picture * (1 - coverage[..., None]) + drawn
         if rng.random() < 0.25:
             self._hold(picture, hand, rng)
         return picture

@@ -25,7 +25,7 @@ from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.raster import Cutout, rasterize
-from i2l_meshnet.rendering.shading import Lighting, project, shade_textured
+from i2l_meshnet.rendering.shading import Lighting, Textures, project, shade
 
 NOT_PLACES = (
     "2004default analogpattern Autumn ColorfulCups Elephants firstgeneration Flow GreenTraditional Honeywave "
@@ -313,7 +313,7 @@ class PictureMaker:
         fine = 2 * self.size
         points = project(vertices, tuple(focal), tuple(center), 2)
         buffers = rasterize(points, faces, (fine, fine), bias, cutout)
-        drawn, coverage = shade_textured(buffers, vertices, faces, textures, uv, texture, lighting, 2)
+        drawn, coverage = shade(buffers, vertices, faces, Textures(textures, uv, texture), lighting, 2)
         picture = self.backgrounds.patch(rng, self.size, 0.35, 1.0) * np.float32(rng.uniform(0.6, 1.1))
         if rng.random() < self.mix.shadow:
             flat = [_on_ground(body.astype(np.float64), up, lighting.directions[0]) for body in cast.vertices]

@@ -8,10 +8,10 @@ from jaxtyping import Float32, Int
 
 from i2l_meshnet.compiling import compiled
 from i2l_meshnet.rendering.raster import edge_functions
+from i2l_meshnet.rendering.shading import Lighting, light_on
 
-AMBIENT = 0.34
-LIGHTS = ((0.45, (-0.5, -0.75, -0.6)), (0.2, (0.8, -0.1, -0.5)), (0.12, (0.0, 0.0, -1.0)))
-"""Strength and direction towards each light, in the frame of the view."""
+LIGHTING = Lighting.white(0.34, {(-0.5, -0.75, -0.6): 0.45, (0.8, -0.1, -0.5): 0.2, (0.0, 0.0, -1.0): 0.12})
+"""In the frame of the view."""
 NEAR = 0.01
 _BAND = 48
 """Rows of samples in a band."""
@@ -33,19 +33,18 @@ def draw_lit(
     optical axis. size: of the picture, (height, width) in pixels. What covers a sample, and which triangle is seen, is
     as in `raster.rasterize`. It is darker where the surface turns away; an open mesh's inside is lit like its outside.
     """
-    strengths, towards = (np.array(values, np.float32) for values in zip(*LIGHTS, strict=True))
-    directions = towards / np.linalg.norm(towards, axis=1, keepdims=True)
     color, alpha = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
     corners = faces.astype(np.int32)
     # Nearest first, so that what is hidden is known to be so at once.
     order = np.argsort(points[corners, 2].min(1), kind="stable").astype(np.int32)
-    _draw(points, corners, order, normals, colors, samples, strengths, directions, color, alpha)
+    lighting = (LIGHTING.ambient, LIGHTING.directions, LIGHTING.colours)
+    _draw(points, corners, order, normals, colors, samples, lighting, color, alpha)
     return color, alpha
 
 
 @compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
-def _draw(points, faces, order, normals, colors, samples, strengths, directions, color, alpha):
+def _draw(points, faces, order, normals, colors, samples, lighting, color, alpha):
     height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
     rows = max(1, _BAND // samples) * samples
     nearest, face = np.empty((rows, width), np.float32), np.empty((rows, width), np.int32)
@@ -57,7 +56,7 @@ def _draw(points, faces, order, normals, colors, samples, strengths, directions,
         for f in order:
             if tops[f] < end and bottoms[f] >= start:
                 _cover(points, faces, f, max(tops[f], start), min(bottoms[f] + 1, end), start, nearest, face)
-        _shade(points, faces, face[: end - start], start, normals, colors, samples, strengths, directions, color, alpha)
+        _shade(points, faces, face[: end - start], start, normals, colors, samples, lighting, color, alpha)
 
 
 @compiled
@@ -140,8 +139,9 @@ def _hidden(nearest, depth):
 
 @compiled
 @no_type_check
-def _shade(points, faces, face, start, normals, colors, samples, strengths, directions, color, alpha):
+def _shade(points, faces, face, start, normals, colors, samples, lighting, color, alpha):
     """Adds what the samples of a band that begins at row `start` show to their pixels."""
+    ambient, directions, lights = lighting
     share = np.float32(1.0 / (samples * samples))
     last = -1
     for row in range(face.shape[0]):
@@ -161,7 +161,6 @@ def _shade(points, faces, face, start, normals, colors, samples, strengths, dire
                 nx0, ny0, nz0 = normals[a, 0], normals[a, 1], normals[a, 2]
                 nx1, ny1, nz1 = normals[b, 0], normals[b, 1], normals[b, 2]
                 nx2, ny2, nz2 = normals[c, 0], normals[c, 1], normals[c, 2]
-                red, green, blue = colors[f, 0], colors[f, 1], colors[f, 2]
             e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, column, start + row)
             w0, w1, w2 = e0 * i0, e1 * i1, e2 * i2
             total = w0 + w1 + w2
@@ -173,14 +172,10 @@ def _shade(points, faces, face, start, normals, colors, samples, strengths, dire
             if nz > 0:
                 scale = -scale
             nx, ny, nz = nx * scale, ny * scale, nz * scale
-            light = np.float32(AMBIENT)
-            for i in range(len(strengths)):
-                cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
-                light += strengths[i] * max(cosine, np.float32(0))
-            light *= share * (np.float32(0.72) - np.float32(0.42) * nz)
+            light = light_on(nx, ny, nz, ambient, directions, lights)
+            facing = share * (np.float32(0.72) - np.float32(0.42) * nz)
             while column >= end:  # Quicker than a division.
                 x, end = x + 1, end + samples
             alpha[y, x] += share
-            color[y, x, 0] += red * light
-            color[y, x, 1] += green * light
-            color[y, x, 2] += blue * light
+            for k in range(3):
+                color[y, x, k] += colors[f, k] * (light[k] * facing)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import no_type_check
 
 import cv2
@@ -25,12 +26,30 @@ class Lighting:
     colours: Float32[np.ndarray, "l 3"]
 
     @staticmethod
-    def studio() -> "Lighting":
-        """A key light from above left behind the camera, a fill light from the right: for overlays."""
-        directions = np.array([[-0.5, -0.6, -0.8], [0.8, -0.1, -0.6]], np.float32)
+    def white(ambient: float, lights: Mapping[tuple[float, float, float], float]) -> "Lighting":
+        """White lights. lights: direction towards each light, of any length → its strength."""
+        directions = np.array([*lights], np.float32)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        colours = np.array([[0.62] * 3, [0.25] * 3], np.float32)
-        return Lighting(np.full(3, 0.32, np.float32), directions, colours)
+        colours = np.repeat(np.array([*lights.values()], np.float32)[:, None], 3, 1)
+        return Lighting(np.full(3, ambient, np.float32), directions, colours)
+
+    @staticmethod
+    def studio() -> "Lighting":
+        """A key light from above left behind the camera, a fill light from the right."""
+        return Lighting.white(0.32, {(-0.5, -0.6, -0.8): 0.62, (0.8, -0.1, -0.6): 0.25})
+
+
+@dataclasses.dataclass(frozen=True)
+class Textures:
+    """Textures of a mesh.
+
+    pictures: all of one size, row 0 at the top (v = 1), repeated outside [0, 1]. uv: texture coordinates of each
+    triangle's corners. index: which picture a triangle has.
+    """
+
+    pictures: Float32[np.ndarray, "t th tw 3"]
+    uv: Float32[np.ndarray, "f 3 2"]
+    index: Int32[np.ndarray, "f"]
 
 
 def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float32[np.ndarray, "v 3"]:
@@ -38,91 +57,34 @@ def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f
     return _normals(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32))
 
 
-def interpolate(
-    buffers: RasterBuffers, faces: Int[np.ndarray, "f 3"], values: Float[np.ndarray, "v c"]
-) -> Float32[np.ndarray, "h w c"]:
-    """Values at the vertices (colours, positions), interpolated over the visible surface; 0 where nothing is."""
-    result = np.zeros((*buffers.face.shape, values.shape[1]), np.float32)
-    mask = buffers.mask
-    corners = values[faces[buffers.face[mask]]]
-    result[mask] = (corners * buffers.barycentric[mask][..., None]).sum(1)
-    return result
-
-
-def sample_textures(
-    buffers: RasterBuffers,
-    textures: Float32[np.ndarray, "t th tw 3"],
-    uv: Float32[np.ndarray, "f 3 2"],
-    texture: Int32[np.ndarray, "f"],
-) -> Float32[np.ndarray, "h w 3"]:
-    """Colours of textures over the visible surface, bilinear; 0 where nothing is.
-
-    textures: all of one size, row 0 at the top (v = 1), repeated outside [0, 1]. uv: texture coordinates of each
-    triangle's corners. texture: which texture a triangle wears.
-    """
-    result = np.zeros((*buffers.face.shape, 3), np.float32)
-    _sample(buffers.face, buffers.barycentric, np.ascontiguousarray(textures), uv, texture, result)
-    return result
-
-
 def shade(
     buffers: RasterBuffers,
     vertices: Float[np.ndarray, "v 3"],
     faces: Int[np.ndarray, "f 3"],
-    normals: Float32[np.ndarray, "v 3"],
-    albedo: Float32[np.ndarray, "h w 3"],
+    paint: Float[np.ndarray, "v 3"] | Textures,
     lighting: Lighting,
-) -> Float32[np.ndarray, "h w 3"]:
-    """Colour of each pixel: albedo times the light that falls on it, not clipped; 0 where nothing is.
+    factor: int = 1,
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Colour (paint times light, not clipped) and coverage of each pixel, `factor` times smaller than the buffers.
 
-    vertices: in the camera's frame, metres, as they were projected for `rasterize`. normals: see `vertex_normals`.
-    albedo: from `interpolate` or `sample_textures`, or one colour broadcast. Triangles seen from behind (the
-    inside of a sleeve) are lit as their back.
-    """
-    result = np.zeros((*buffers.face.shape, 3), np.float32)
-    _shade(
-        buffers.face,
-        buffers.barycentric,
-        np.ascontiguousarray(vertices, np.float32),
-        np.ascontiguousarray(faces, np.int32),
-        normals,
-        albedo,
-        lighting.ambient,
-        lighting.directions,
-        lighting.colours,
-        result,
-    )
-    return result
-
-
-def shade_textured(
-    buffers: RasterBuffers,
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    textures: Float32[np.ndarray, "t th tw 3"],
-    uv: Float32[np.ndarray, "f 3 2"],
-    texture: Int32[np.ndarray, "f"],
-    lighting: Lighting,
-    factor: int,
-) -> tuple[Float32[np.ndarray, "h2 w2 3"], Float32[np.ndarray, "h2 w2"]]:
-    """Textured meshes, lit, and their coverage, `factor` times smaller than the buffers: one pass, nothing kept.
-
-    What `sample_textures`, `shade` and `reduce` give one after the other.
+    vertices: in the camera's frame, metres, as they were projected for `rasterize`. paint: colours of the vertices,
+    interpolated over the surface, or textures. Triangles seen from behind (the inside of a sleeve) are lit as their
+    back. A pixel is the mean of `factor` x `factor` samples, which are 0 where nothing is.
     """
     size = (buffers.face.shape[0] // factor, buffers.face.shape[1] // factor)
     picture, coverage = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
-    _shade_textured(
-        buffers.face,
-        buffers.barycentric,
-        np.ascontiguousarray(vertices, np.float32),
+    colours = np.zeros((1, 3), np.float32)
+    if not isinstance(paint, Textures):
+        colours = np.ascontiguousarray(paint)
+        none = np.full(len(faces), -1, np.int32)
+        paint = Textures(np.zeros((1, 1, 1, 3), np.float32), np.zeros((len(faces), 3, 2), np.float32), none)
+    _shade(
+        (buffers.face, buffers.barycentric, np.ascontiguousarray(vertices, np.float32)),
         np.ascontiguousarray(faces, np.int32),
         vertex_normals(vertices, faces),
-        np.ascontiguousarray(textures),
-        uv,
-        texture,
-        lighting.ambient,
-        lighting.directions,
-        lighting.colours,
+        colours,
+        (np.ascontiguousarray(paint.pictures), paint.uv, paint.index),
+        (lighting.ambient, lighting.directions, lighting.colours),
         factor,
         picture,
         coverage,
@@ -149,11 +111,13 @@ def render_meshes(
     height, width = size
     points = project(vertices, focal, center, supersample)
     buffers = rasterize(points, faces, (height * supersample, width * supersample))
-    normals = vertex_normals(vertices, faces)
-    albedo = interpolate(buffers, faces, colours)
-    picture = shade(buffers, vertices, faces, normals, albedo, lighting or Lighting.studio())
-    coverage = buffers.mask.astype(np.float32)[..., None]
-    return reduce(np.minimum(picture, 1), supersample), reduce(coverage, supersample)[..., 0]
+    picture, coverage = shade(buffers, vertices, faces, colours, lighting or Lighting.studio())
+    return _means(np.minimum(picture, 1), size), _means(coverage, size)
+
+
+def _means(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The means of the blocks of samples that become one pixel each."""
+    return cv2.resize(values, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def project(
@@ -172,12 +136,6 @@ def project(
     xy = vertices[:, :2] / depth * np.asarray(focal) + np.asarray(center)
     xy = (xy + 0.5) * supersample - 0.5
     return np.concatenate([xy, z], 1).astype(np.float32)
-
-
-def reduce(picture: Float32[np.ndarray, "h w c"], factor: int) -> Float32[np.ndarray, "h2 w2 c"]:
-    """The mean of each block of `factor` × `factor` pixels; both sides are multiples of it."""
-    height, width = picture.shape[0] // factor, picture.shape[1] // factor
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
 
 
 @compiled
@@ -227,8 +185,22 @@ def _texture_colour(textures, t, uv, f, w0, w1, w2):
 
 @compiled
 @no_type_check
-def _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours):
-    """Red, green, blue of the light that falls on a point of triangle f."""
+def light_on(nx, ny, nz, ambient, directions, colours):
+    """Red, green, blue of the light that falls on a surface of unit normal (nx, ny, nz)."""
+    red, green, blue = ambient[0], ambient[1], ambient[2]
+    for i in range(directions.shape[0]):
+        cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
+        if cosine > 0:
+            red += cosine * colours[i, 0]
+            green += cosine * colours[i, 1]
+            blue += cosine * colours[i, 2]
+    return red, green, blue
+
+
+@compiled
+@no_type_check
+def _normal(vertices, faces, normals, f, w0, w1, w2):
+    """The unit normal at a point of triangle f, on the side that the camera sees."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
     ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
@@ -242,71 +214,33 @@ def _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours
     vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
     seen = ax * (uy * vz - uz * vy) + ay * (uz * vx - ux * vz) + az * (ux * vy - uy * vx)
     if seen > 0.0:
-        nx, ny, nz = -nx, -ny, -nz
-    red, green, blue = ambient[0], ambient[1], ambient[2]
-    for i in range(directions.shape[0]):
-        cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
-        if cosine > 0.0:
-            red += cosine * colours[i, 0]
-            green += cosine * colours[i, 1]
-            blue += cosine * colours[i, 2]
-    return red, green, blue
+        return -nx, -ny, -nz
+    return nx, ny, nz
 
 
 @compiled
 @no_type_check
-def _sample(face, barycentric, textures, uv, texture, result):
-    for y in range(face.shape[0]):
-        for x in range(face.shape[1]):
-            f = face[y, x]
-            if f >= 0:
-                w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
-                colour = _texture_colour(textures, texture[f], uv, f, w0, w1, w2)
-                for k in range(3):
-                    result[y, x, k] = colour[k]
-
-
-@compiled
-@no_type_check
-def _shade(face, barycentric, vertices, faces, normals, albedo, ambient, directions, colours, result):
-    for y in range(face.shape[0]):
-        for x in range(face.shape[1]):
-            f = face[y, x]
-            if f >= 0:
-                w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
-                light = _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours)
-                for k in range(3):
-                    result[y, x, k] = albedo[y, x, k] * light[k]
-
-
-@compiled
-@no_type_check
-def _shade_textured(
-    face,
-    barycentric,
-    vertices,
-    faces,
-    normals,
-    textures,
-    uv,
-    texture,
-    ambient,
-    directions,
-    colours,
-    factor,
-    picture,
-    coverage,
-):
+def _shade(seen, faces, normals, colours, paint, lighting, factor, picture, coverage):
+    face, barycentric, vertices = seen
+    textures, uv, texture = paint
+    ambient, directions, lights = lighting
     share = 1.0 / (factor * factor)
     for y in range(coverage.shape[0] * factor):
         for x in range(coverage.shape[1] * factor):
             f = face[y, x]
-            if f >= 0:
-                w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
-                red, green, blue = _texture_colour(textures, texture[f], uv, f, w0, w1, w2)
-                light = _light(vertices, faces, normals, f, w0, w1, w2, ambient, directions, colours)
-                row, column = y // factor, x // factor
-                picture[row, column, 0] += share * red * light[0]
-                picture[row, column, 1] += share * green * light[1]
-                picture[row, column, 2] += share * blue * light[2]
-                coverage[row, column] += share
+            if f < 0:
+                continue
+            w0, w1, w2 = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
+            nx, ny, nz = _normal(vertices, faces, normals, f, w0, w1, w2)
+            light = light_on(nx, ny, nz, ambient, directions, lights)
+            row, column = y // factor, x // factor
+            coverage[row, column] += share
+            if texture[f] >= 0:
+                colour = _texture_colour(textures, texture[f], uv, f, w0, w1, w2)
+                for k in range(3):
+                    picture[row, column, k] += share * colour[k] * light[k]
+            else:
+                a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+                for k in range(3):
+                    colour_k = np.float32(w0 * colours[a, k] + w1 * colours[b, k] + w2 * colours[c, k])
+                    picture[row, column, k] += share * colour_k * light[k]

@@ -8,7 +8,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.base import BodyMesh
 from i2l_meshnet.data.dataset import Sample
 from i2l_meshnet.rendering.raster import rasterize
-from i2l_meshnet.rendering.shading import Lighting, interpolate, shade, vertex_normals
+from i2l_meshnet.rendering.shading import Lighting, shade
 
 COLOUR = np.array([0.55, 0.75, 1.0], np.float32)
 
@@ -33,8 +33,6 @@ def _drawn(
     faces: np.ndarray,
 ) -> UInt8[np.ndarray, "h w 3"]:
     buffers = rasterize(np.ascontiguousarray(points), faces, crop.shape[:2])
-    normals = vertex_normals(vertices, faces)
-    albedo = interpolate(buffers, faces, np.broadcast_to(COLOUR, vertices.shape))
-    picture = shade(buffers, vertices, faces, normals, albedo, Lighting.studio())
+    picture, _ = shade(buffers, vertices, faces, np.broadcast_to(COLOUR, vertices.shape), Lighting.studio())
     covered = buffers.mask[..., None]
     return np.where(covered, (255 * picture).clip(0, 255), crop).astype(np.uint8)
