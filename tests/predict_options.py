@@ -5,17 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from i2l_meshnet.prediction.intrinsics import Intrinsics
-from i2l_meshnet.prediction.options import InputOptions, NetworkOptions, PeopleOptions, PredictOptions, TableOptions
+from i2l_meshnet.prediction.options import (
+    FLAGS,
+    InputOptions,
+    NetworkOptions,
+    PeopleOptions,
+    PredictOptions,
+    TableOptions,
+)
 from i2l_meshnet.prediction.results import SaveOptions
 from i2l_meshnet.video.job import ClipOptions
-
-FLAGS = {"intrinsics": "matrix", "fov": "field_of_view", "show": "shown"}
-"""Flags whose field has another name."""
 
 
 def predict_options(*inputs: str, out: Path = Path("results"), **flags: Any) -> PredictOptions:
     """Options for pictures."""
-    values = {FLAGS.get(name, name): value for name, value in flags.items()}
+    fields = {flag: field for field, flag in FLAGS.items()}
+    values = {fields.get(name, name): value for name, value in flags.items()}
 
     def group(kind: type[Any], **given: Any) -> Any:
         names = {field.name for field in dataclasses.fields(kind)} & values.keys()

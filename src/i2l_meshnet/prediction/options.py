@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -13,6 +13,9 @@ from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.detect import DEFAULT_THRESHOLD
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.results import SaveOptions
+
+FLAGS = {"matrix": "intrinsics", "field_of_view": "fov", "shown": "show"}
+"""Fields whose flags have another name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,3 +139,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.network.precision != "fp32" and (self.people.hand is not None or self.table.engine == "ray"):
             raise InputError("--precision is for whole people in one process: leave out --hand and --engine ray")
+
+    def by_flag(self) -> dict[str, Any]:
+        """The options of all groups, by the names of their flags."""
+        groups = (self.input, self.network, self.people, self.camera, self.output, self.table)
+        return {FLAGS.get(name, name): value for group in groups for name, value in vars(group).items()}

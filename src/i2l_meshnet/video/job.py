@@ -191,9 +191,8 @@ class ClipJob:
         """All that the kept work depends on."""
         status = self.clip.path.stat()
         kept_anyway = ("inputs", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam")
-        every = self.options
-        groups = (every.input, every.network, every.people, every.camera, every.output, every.table, self.clip_options)
-        options = {name: value for group in groups for name, value in vars(group).items() if name not in kept_anyway}
+        every = {**self.options.by_flag(), **vars(self.clip_options)}
+        options = {name: value for name, value in every.items() if name not in kept_anyway}
         return {
             "clip": [str(self.clip.path.resolve()), status.st_size, status.st_mtime_ns],
             "options": options,
