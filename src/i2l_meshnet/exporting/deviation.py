@@ -1,4 +1,4 @@
-"""Pictures to check exported networks with: who is in them, how far two networks' meshes of them differ, crops."""
+"""How far the meshes of two networks differ, on images of people: the check of exported networks."""
 
 import dataclasses
 import math
@@ -17,16 +17,17 @@ from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import Prediction
 
 MOST_PICTURES = 32
-"""Of a folder with more, every so manieth is looked at."""
+"""Of a folder with more images, an evenly spread selection is used."""
 LARGEST_VIEW = 3.0
-"""No mesh is compared farther away than where its crop shows so many depth extents of the grid: 6 m of a body's."""
+"""Meshes are compared no farther away than where the crop shows this many depth extents of the grid (a body's: 6 m)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Deviation:
-    """How far vertices lie from those of another network, millimetres, over so many people.
+    """Distances between the vertices of two networks, millimetres.
 
-    mesh: the network's own. parametric: the body model's, against its root joint; None where there is none.
+    mesh: maximum over the lixel meshes. mean: mean over the lixel meshes. parametric: maximum over the parametric
+    meshes relative to their root joint; None without parametric meshes.
     """
 
     people: int
@@ -35,33 +36,33 @@ class Deviation:
     parametric: float | None
 
     def __str__(self) -> str:
-        parts = [f"the mesh differs from PyTorch's by at most {self.mesh:.3g} mm ({self.mean:.3g} in the mean)"]
+        parts = [f"the mesh differs from PyTorch's by at most {self.mesh:.3g} mm ({self.mean:.3g} on average)"]
         if self.parametric is not None:
-            parts.append(f"the body model's by at most {self.parametric:.3g} mm")
+            parts.append(f"the parametric mesh by at most {self.parametric:.3g} mm")
         return ", ".join(parts)
 
 
 def subjects(predictor: MeshPredictor, folder: Path | None) -> list[Subject]:
-    """The pictures of a folder, or those that ship with the package, in which there is somebody.
+    """The people in the images of a folder, or of the package; images without people are left out.
 
-    Raises InputError where nobody is found, UserError for pictures that cannot be read.
+    Raises InputError if nobody is found, UserError for images that cannot be read.
     """
-    # The page of `serve` shows these; they are files of the package, so that every installation has them.
+    # The example images of the `serve` page: every installation has them.
     source = folder or Path(str(resources.files("i2l_meshnet") / "serving/static/examples"))
     pictures = find_pictures((str(source),), False, None, SUFFIXES)
     pictures = pictures[:: math.ceil(len(pictures) / MOST_PICTURES)]
     found = [predictor.prepare(read_photo(picture.path), picture.path.name) for picture in pictures]
     found = [subject for subject in found if subject.people]
     if not found:
-        raise InputError(f"there is nobody to be seen in the pictures of {source}: give others with --pictures")
+        raise InputError(f"nobody was found in the images of {source}: name other images with --pictures")
     return found
 
 
 def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[Subject]) -> Deviation:
-    """How far the meshes of one predictor lie from those of another with the same body.
+    """How far the meshes of two predictors of the same body differ.
 
-    The lixel meshes are compared at the depth at which the first predictor sees the root (`_depth`): the depth itself
-    is solved from the mesh after the network.
+    Lixel meshes are compared at the root depth of the first predictor (`_depth`), because the depth is solved from the
+    mesh after the network.
     """
     pairs = [
         (a, b)
@@ -82,9 +83,9 @@ def deviation(expected: MeshPredictor, found: MeshPredictor, pictures: Sequence[
 
 
 def _depth(person: Prediction, grid: LixelGrid) -> Float[Tensor, ""]:
-    """Where a person's root is seen, metres, but no farther than `LARGEST_VIEW` allows.
+    """The root depth of a person, metres, limited by `LARGEST_VIEW`.
 
-    A network that nobody trained puts people kilometres away, where its rounding would be metres.
+    An untrained network places people kilometres away, where rounding would be metres.
     """
     scale = person.crop.affine[:, :2].det().abs().sqrt()
     pixels = grid.crop_size[0] / scale
@@ -93,6 +94,6 @@ def _depth(person: Prediction, grid: LixelGrid) -> Float[Tensor, ""]:
 
 
 def _rooted(person: Prediction) -> Float[Tensor, "v 3"]:
-    """Vertices of the body model's mesh against its root joint."""
+    """Vertices of the parametric mesh relative to its root joint."""
     assert person.parametric_mesh is not None
     return person.parametric_mesh.vertices - person.parametric_mesh.joints[person.body.skeleton.root_index]

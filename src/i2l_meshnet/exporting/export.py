@@ -1,4 +1,4 @@
-"""The `export` command: a network as one file for another runtime, compared with PyTorch before it is there."""
+"""The `export` command: writes a network as one file for another runtime, after comparing it with PyTorch."""
 
 import dataclasses
 import tempfile
@@ -41,11 +41,11 @@ class ExportOptions:
     format: Format | None = None
     """For ONNX Runtime (and everything that reads ONNX) or for OpenVINO. Default: from the suffix of --out."""
     weights: Path | None = None
-    """Checkpoint or snapshot of the network; the one that ships with the package if not given."""
+    """Checkpoint or snapshot of the network. Default: the network in the package."""
     hand: bool = False
-    """The hand network that ships, in place of the body's."""
+    """Export the hand network in the package instead of the body network."""
     body_dir: Path | None = None
-    """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
+    """Folder of the licensed SMPL or MANO files, for networks that predict them."""
     pictures: Path | None = None
     """Folder of images to check the file with. Default: three images that ship with the package."""
     limit: float = 0.5
@@ -56,9 +56,11 @@ class ExportOptions:
             raise InputError(f"{self.out}: .pt2 export was removed: export to .onnx or .openvino")
         if self.runtime is None or self.out.suffix.lower() != SUFFIXES[self.runtime]:
             endings = ", ".join(f"{suffix} for {name}" for name, suffix in SUFFIXES.items())
-            raise InputError(f"{self.out} has not the ending of its format: name it {endings}")
+            raise InputError(f"{self.out} does not end like its format: name it {endings}")
         if self.hand and self.weights is not None:
-            raise InputError("--hand is the hand network that ships, --weights another one; give one of them")
+            raise InputError(
+                "--hand exports the hand network in the package, --weights another network; give one of them"
+            )
         if not self.limit > 0:
             raise InputError("--limit must be greater than 0")
 
@@ -126,7 +128,7 @@ def _predictor(
     runtime: Runtime | None = None,
     precision: Precision = "fp32",
 ) -> MeshPredictor:
-    """What `predict` uses on the CPU; without the detector, whole pictures are looked at."""
+    """The predictor that `predict` uses, on the CPU. Without the detector, each whole image is one person."""
     if body.kind != "body":
         return HandPredictor.load(weights, "cpu", body_directory, runtime=runtime)
     loaded = MeshPredictor.load(weights, "cpu", body_directory, detect=False, precision=precision, runtime=runtime)

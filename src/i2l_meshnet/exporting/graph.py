@@ -1,4 +1,4 @@
-"""A network as a graph of tensors that takes batches of any size, in the formats of other runtimes."""
+"""Write a network as a graph of tensors, with any batch size, in the formats of other runtimes."""
 
 import contextlib
 import importlib.util
@@ -30,7 +30,7 @@ from i2l_meshnet.runtimes import import_openvino, openvino_core
 
 
 class TensorNetwork(nn.Module):
-    """A network that returns the tensors of its `LixelOutput` one by one."""
+    """A network that returns the tensors of its `LixelOutput` as a tuple."""
 
     def __init__(self, network: MeshNet) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class TensorNetwork(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], joint_regressor: Float[Tensor, "j v"] | None = None
     ) -> tuple[Tensor, ...]:
-        """joint_regressor: in place of the network's own."""
+        """joint_regressor: replaces the network's own."""
         if joint_regressor is None:
             return tuple(named_tensors(self.network(image)).values())
         output = torch.func.functional_call(self.network, {JOINT_REGRESSOR: joint_regressor}, (image,))
@@ -47,7 +47,7 @@ class TensorNetwork(nn.Module):
 
 
 def named_tensors(output: LixelOutput) -> dict[str, Tensor]:
-    """The tensors of an output that are there, by the names that they have in exported files."""
+    """The tensors of an output that are not None, by their names in exported files."""
     found = {"joints": output.joints, "vertices": output.vertices, "mesh_joints": output.mesh_joints}
     if output.params is not None:
         found |= {"pose": output.params.pose, "shape": output.params.shape}
@@ -56,25 +56,25 @@ def named_tensors(output: LixelOutput) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def trace(network: MeshNet) -> tuple[ExportedProgram, tuple[str, ...]]:
-    """The network's graph, BatchNorm folded, and the names of its outputs.
+    """The network's graph, with BatchNorm folded into convolutions, and the names of its outputs.
 
-    It takes crops and, of a network of a licensed body, that body's joint regressor, which is not in the graph.
+    The inputs are crops and, for networks of a licensed body, the joint regressor, which is then not in the graph.
     """
     assert network.config is not None
     ready = for_inference(network).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    # Two: what is traced with one is taken to be always one.
+    # A batch of two: a batch of one would fix the batch size to one.
     image = torch.rand(2, 3, *network.grid.crop_size, generator=torch.Generator().manual_seed(0))
     names = tuple(named_tensors(ready(image)))
     inputs, shapes = (image,), ({0: Dim("batch")},)
     if network.config.body in LICENSED:
-        # Nor among the example inputs, which a program keeps.
+        # A program keeps its example inputs, so they must not contain it either.
         ready.joint_regressor = torch.zeros_like(ready.joint_regressor)
         inputs, shapes = (image, ready.joint_regressor.clone()), (*shapes, None)
     return torch.export.export(TensorNetwork(ready).eval(), inputs, dynamic_shapes=shapes), names
 
 
 def write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:
-    """Writes an ONNX file with its weights in it. Raises InputError where the converter is not installed."""
+    """Write an ONNX file with its weights. Raise InputError if the converter is not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise InputError("writing ONNX, and OpenVINO from it, needs a converter: pip install 'i2l-meshnet[onnx]'")
     inputs = [IMAGE, JOINT_REGRESSOR][: len(program.graph_signature.user_inputs)]
@@ -88,21 +88,21 @@ def write_onnx(program: ExportedProgram, description: Description, path: Path) -
 
 
 def write_openvino(onnx: Path, path: Path) -> None:
-    """Converts one of our ONNX files. Raises InputError where OpenVINO is not installed."""
+    """Convert one of our ONNX files. Raise InputError if OpenVINO is not installed."""
     openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         graph, weights = (Path(folder) / name for name in IR_NAMES)
-        # Not openvino.convert_model, which reports its use to its makers.
+        # openvino.convert_model would send telemetry.
         openvino.save_model(openvino_core().read_model(onnx), graph, compress_to_fp16=False)
         with zipfile.ZipFile(path, "w") as archive:
             for member in (graph, weights):
-                # Without the time, so that the same network has the same bytes.
+                # Without a time, so that the same network gives the same bytes.
                 archive.writestr(zipfile.ZipInfo(member.name), member.read_bytes())
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps to themselves the exporters' notes on packages that we do not use and on their own future."""
+    """Silence the exporters' warnings about packages that we do not use and future versions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

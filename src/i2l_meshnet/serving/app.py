@@ -34,10 +34,10 @@ from i2l_meshnet.serving.schema import About, Answer, Health, JobStatus, Options
 STATIC = Path(str(files("i2l_meshnet.serving") / "static"))
 SWEEP_SECONDS = 1.0
 _FORM_BYTES = 10_000
-"""What a form adds to its file: boundaries and headers."""
+"""Maximum size of a form without its file: boundaries and headers."""
 _POLL_SECONDS = 0.05
 _CHECK_THREADS = 4
-"""Uploads that are checked at once. Other work has threads of its own, so a slow check holds up nobody else."""
+"""Uploads that are checked at the same time, in threads of their own: a slow check delays no other work."""
 
 _UPLOAD = {
     "requestBody": {
@@ -133,7 +133,7 @@ def create_app(
         openapi_extra=_UPLOAD,
     )
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
-        """Finds the people of a photo. `Accept: application/zip` gives all files at once, and nothing is kept."""
+        """Predict the people of a photo. `Accept: application/zip` returns all files, and nothing is kept."""
         job = await _accept_upload(request, options, queue, limits, checks, clips=False)
         try:
             while not (job.ended or job.dropped or queue.stopping or await request.is_disconnected()):
@@ -155,19 +155,19 @@ def create_app(
         openapi_extra=_UPLOAD,
     )
     async def begin(request: Request, options: Annotated[Options, Query()]) -> Response:
-        """Takes a photo or a clip and answers at once; ask for the job's state until it is done."""
+        """Accept a photo or a clip and return at once. Poll the job's state until it is done."""
         job = await _accept_upload(request, options, queue, limits, checks, clips=True)
         return JSONResponse(_status(job, queue), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
 
     @app.get("/jobs/{identity}", response_model=JobStatus, responses=_GONE)
     async def state(identity: str) -> Response:
-        """Where a job stands, and its answer when it is done."""
+        """The state of a job, and its answer when it is done."""
         job = _found(queue, identity)
         return JSONResponse(_status(job, queue))
 
     @app.delete("/jobs/{identity}", status_code=HTTPStatus.NO_CONTENT, responses=_GONE)
     async def forget(identity: str) -> None:
-        """Cancels a job, or deletes its results."""
+        """Cancel a job, or delete its results."""
         queue.drop(_found(queue, identity))
 
     @app.get("/jobs/{identity}/results.zip", response_class=FileResponse, responses=_GONE)
@@ -205,7 +205,7 @@ def _page(path: Path) -> Any:
 def _found(queue: JobQueue, identity: str) -> Job:
     job = queue.find(identity)
     if job is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, "no such job; its results may have been deleted, their time being over")
+        raise Refusal(HTTPStatus.NOT_FOUND, "no such job; its results may have been deleted")
     return job
 
 
@@ -230,7 +230,7 @@ async def _zip(job: Job, after: BackgroundTask | None = None) -> Response:
 async def _accept_upload(
     request: Request, options: Options, queue: JobQueue, limits: Limits, checks: ThreadPoolExecutor, *, clips: bool
 ) -> Job:
-    """A job in the queue whose upload was received and checked, both within `max_seconds`. Raises Refusal."""
+    """Receive and check an upload within `max_seconds`, and queue it as a job. Raise Refusal."""
     asked = _predict_request(options, clips)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -262,7 +262,7 @@ def _predict_request(options: Options, clips: bool) -> PredictRequest:
 
 
 async def _receive(request: Request, job: Job, limits: Limits) -> None:
-    """Writes the form's file to `job.upload`; no more than the limit is ever read."""
+    """Write the form's file to `job.upload`. Never read more than the limit."""
 
     async def limited() -> AsyncGenerator[bytes, None]:
         total = 0
@@ -297,14 +297,14 @@ def _private(path: str, flags: int) -> int:
 
 
 def _upload_refusal(error: BaseException) -> Refusal | None:
-    """What went wrong with an upload; None for a fault of ours, and for what is a refusal already."""
+    """The error response for an exception; None for bugs, and for exceptions that are a Refusal already."""
     match error:
         case TimeoutError():
             return Refusal(HTTPStatus.REQUEST_TIMEOUT, "the upload took longer than this server allows")
         case MultiPartException():
             return Refusal(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error.message}")
         case ClientDisconnect():
-            return Refusal(HTTPStatus.BAD_REQUEST, "the upload broke off")
+            return Refusal(HTTPStatus.BAD_REQUEST, "the upload was interrupted")
         case OSError() if error.errno in NO_SPACE:
             return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for uploads")
     return None

@@ -1,4 +1,4 @@
-"""What every request passes first: is it meant for this server, sent from its own page, and allowed?"""
+"""Checks of every request: is it meant for this server, sent by its own page, and allowed?"""
 
 import secrets
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from i2l_meshnet.request_checks import is_known_host, is_same_origin, is_token
 
 COOKIE = "i2l_meshnet_token"
 OPEN_PATHS = ("/health", "/static/page.css")
-"""Told to everybody: that the server is alive, and what the form that asks for the token looks like."""
+"""Paths without a token: whether the server is alive, and the style of the form that asks for the token."""
 
 SECURITY_HEADERS = {
     # Nothing but this server's own files runs, and nothing can be sent elsewhere. The 3D viewer styles its own shadow
@@ -36,9 +36,9 @@ _TOKEN_FORM = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>I2L-MeshNet</title><link rel="stylesheet" href="/static/page.css">
 <main class="token"><h1>I2L-MeshNet</h1>
-<form><label for="token">This server asks for its token. It was printed where the server was started.</label>
+<form><label for="token">Enter the access token. It was printed where the server was started.</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-<button>Go on</button></form></main></html>
+<button>Continue</button></form></main></html>
 """
 
 
@@ -46,14 +46,14 @@ class Guard:
     """Checks the Host header, the origin of changes and the token, and sets the security headers of every answer."""
 
     def __init__(self, app: ASGIApp, names: Collection[str], token: str | None, secure: bool = False) -> None:
-        """names: by which the server may be called, beside localhost. token: None for none. secure: over HTTPS."""
+        """names: allowed host names besides localhost. token: the access token, or None. secure: served over HTTPS."""
         self._app, self._token, self._secure = app, token, secure
         self._session = secrets.token_urlsafe(24)
-        """Value of the cookie. Browsers send it to all ports of the host, so it is not the token and ends with us."""
+        """Value of the cookie: not the token, because browsers send cookies to all ports of a host. Until exit."""
         self._names = {name.lower().rstrip(".") for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or answers it itself."""
+        """Forward a request to the application, or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -70,11 +70,11 @@ class Guard:
         await (answer or self._app)(scope, receive, send_guarded)
 
     def _refused(self, scope: Scope) -> Response | None:
-        """The answer to a request that goes no further."""
+        """The response to a request that is refused; None if it is allowed."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not is_known_host(hosts[0], self._names):
-            return _problem(HTTPStatus.MISDIRECTED_REQUEST, "this server is not called that; see --allow-host")
+            return _problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name; see --allow-host")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_same_origin(
             hosts[0], headers.get("origin"), headers.get("sec-fetch-site")
         ):
@@ -83,12 +83,12 @@ class Guard:
             return None
         if scope["path"] == "/" and scope["method"] == "GET":
             return self._enter(scope)
-        refused = _problem(HTTPStatus.UNAUTHORIZED, "this server asks for its token: Authorization: Bearer TOKEN")
+        refused = _problem(HTTPStatus.UNAUTHORIZED, "a token is required: Authorization: Bearer TOKEN")
         refused.headers["WWW-Authenticate"] = "Bearer"
         return refused
 
     def _enter(self, scope: Scope) -> Response:
-        """The page asked for with the token in its address: it moves to a cookie. Without it: a form."""
+        """The response to the start page: with the token in the URL, a redirect that sets the cookie; else a form."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if not self._is_token(given):
             return HTMLResponse(_TOKEN_FORM, HTTPStatus.UNAUTHORIZED)

@@ -1,4 +1,4 @@
-"""One worker thread, the jobs that wait for it, and the results that are kept for a while."""
+"""A queue of jobs for one worker thread, and their results."""
 
 import dataclasses
 import errno
@@ -21,7 +21,7 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class Refusal(Exception):
-    """A request that is not answered: an HTTP status, one line for the user, and when to try again (seconds)."""
+    """An error response: an HTTP status, one line for the user, and when to try again (seconds)."""
 
     def __init__(self, status: HTTPStatus, reason: str, retry_after: int | None = None) -> None:
         super().__init__(reason)
@@ -29,7 +29,7 @@ class Refusal(Exception):
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -39,11 +39,11 @@ class State(StrEnum):
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """One upload on its way to results. Only `JobQueue` and its work change it.
+    """An upload and its results. Only `JobQueue` and its work change it.
 
-    folder: the upload before, the results after. upload: where it is put; its own name is never kept. request: what
-    was asked for. stage: what is being done, for people to read. share: of the work that is done, 0 to 1. files: of
-    the results, by name. answer: JSON. size: of the files, bytes. ended, deadline: on the monotonic clock.
+    folder: of the upload, later of the results. upload: path of the upload; its original name is not kept. request:
+    what was asked for. stage: the current step, for users. share: of the work that is done, 0 to 1. files: result
+    files by name. answer: JSON. size: of the files, bytes. ended, deadline: times of the monotonic clock.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Job:
         self.upload = self.folder / "upload"
 
     def report(self, stage: str, share: float) -> None:
-        """Tells what is done next. Raises Refusal if nobody waits for it any more or it takes too long."""
+        """Record the next step. Raise Refusal if the job was cancelled or takes too long."""
         if self.dropped:
             raise Refusal(HTTPStatus.GONE, "the job was cancelled")
         if time.monotonic() > self.deadline:
@@ -74,10 +74,10 @@ class Job:
 
 
 class JobQueue:
-    """Runs jobs one after the other in one thread, because the predictor is not re-entrant."""
+    """Runs jobs one after the other in one thread, because the predictor is not thread-safe."""
 
     def __init__(self, work: Callable[[Job], None], folder: Path, limits: Limits) -> None:
-        """work: does a job, sets its `files` and `answer`, raises Refusal. folder: where jobs keep their files."""
+        """work: runs a job, sets its `files` and `answer`, raises Refusal. folder: for the files of all jobs."""
         self._work, self._folder, self._limits = work, folder, limits
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="predictor")
         self._lock = threading.Lock()
@@ -85,12 +85,12 @@ class JobQueue:
         self._discarded: list[Job] = []
         self._closed = False
         self.stopping = False
-        """Whether the server is about to end: visitors who wait are sent away, so that nobody holds it up."""
+        """Whether the server is stopping: waiting clients then get an error, so that they do not delay it."""
 
     def enter(self, request: Any) -> Job:
-        """A new job, which holds a place in the queue until it ends or is dropped; its folder is not made yet.
+        """A new job. It counts as waiting until it ends or is dropped. Its folder is not created yet.
 
-        Raises Refusal (503) if there is no room.
+        Raises Refusal (503) if the queue is full.
         """
         with self._lock:
             if self._closed:
@@ -104,23 +104,23 @@ class JobQueue:
         return job
 
     def start(self, job: Job) -> None:
-        """Puts a job whose upload is there into the queue. Raises Refusal (503) if that is closed."""
+        """Queue a job whose upload is complete. Raise Refusal (503) if the queue is closed."""
         with self._lock:
             if self._closed:
                 raise stopping()
             self._pool.submit(self._run, job)
 
     def find(self, identity: str) -> Job | None:
-        """The job of this id, if it is still kept."""
+        """The job with this id, or None."""
         return self._jobs.get(identity)
 
     def waiting(self) -> int:
-        """How many jobs wait or run."""
+        """Number of jobs that wait or run."""
         with self._lock:
             return self._unfinished()
 
     def position(self, job: Job) -> int:
-        """How many jobs come before this one."""
+        """Number of jobs before this one."""
         with self._lock:
             ahead = 0
             for other in self._jobs.values():
@@ -130,14 +130,14 @@ class JobQueue:
             return ahead if job.state is State.WAITING else 0
 
     def drop(self, job: Job) -> None:
-        """Forgets a job; its files go with the next `sweep`, work on it stops at its next step."""
+        """Remove a job. Its work stops at the next step; a later `sweep` deletes its files."""
         with self._lock:
             self._discard(job)
 
     def sweep(self) -> None:
-        """Deletes what was dropped before the last sweep, and forgets results whose time is over.
+        """Delete the files of dropped jobs, and drop results that are too old or too many.
 
-        Files go one sweep later than their job, so that an answer which is just being sent is sent whole.
+        Files are deleted one sweep after their job is dropped, so that a response in progress is sent completely.
         """
         with self._lock:
             # A job that is being worked on still writes to its folder.
@@ -155,7 +155,7 @@ class JobQueue:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Stops after the step that is being done, and drops all jobs."""
+        """Stop after the current step, and drop all jobs."""
         with self._lock:
             self._closed = True
             for job in list(self._jobs.values()):
@@ -181,15 +181,15 @@ class JobQueue:
             self._work(job)
             job.size = sum(path.stat().st_size for path in job.files.values())
         except Refusal as error:
-            # A copy: the error itself keeps alive all that its traceback knows, pictures among it.
+            # A copy: the traceback of the error itself would keep images in memory.
             refusal = Refusal(error.status, error.reason, error.retry_after)
         except MemoryError:
             refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "not enough memory for this picture")
         except OSError as error:
             refusal = _disk_refusal(error)
-        except Exception:  # a fault of ours must not end the thread that everybody waits for
+        except Exception:  # A bug must not end the only worker thread.
             traceback.print_exc()
-            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
+            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the server's log")
         if refusal is not None:
             shutil.rmtree(job.folder, ignore_errors=True)
         with self._lock:
@@ -201,9 +201,9 @@ def _disk_refusal(error: OSError) -> Refusal:
     if error.errno in NO_SPACE:
         return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for results")
     traceback.print_exc()
-    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the server's log")
 
 
 def stopping() -> Refusal:
-    """The answer to visitors of a server that ends."""
+    """The error response of a server that is stopping."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")

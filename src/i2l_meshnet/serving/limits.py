@@ -1,4 +1,4 @@
-"""What a server takes on, and for how long it keeps results."""
+"""The limits of a server."""
 
 import dataclasses
 import math
@@ -8,28 +8,28 @@ from i2l_meshnet.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Bounds of what strangers may ask for."""
+    """Limits on what clients may ask for, and on the results that are kept."""
 
     max_upload: float = 100.0
-    """Largest upload, MB."""
+    """Maximum size of an upload, MB."""
     max_pixels: int = 50_000_000
-    """Refuse pictures of more pixels than this."""
+    """Refuse images with more pixels than this."""
     max_people: int = 20
-    """Most people in one picture; of more, those with the best scores are answered."""
+    """Maximum people per image. The people with the highest scores are kept."""
     max_seconds: float = 120.0
-    """How long an upload may take, and how long the work on a photo, seconds."""
+    """Time limit for an upload, and for the work on a photo, seconds."""
     max_clip_length: float = 20.0
-    """Longest clip, seconds."""
+    """Maximum length of a clip, seconds."""
     max_clip_work: float = 900.0
-    """How long the work on a clip may take, seconds; others wait meanwhile."""
+    """Time limit for the work on a clip, seconds. Other users wait meanwhile."""
     max_waiting: int = 16
-    """Most uploads that wait or are being worked on at once; more are turned away until there is room."""
+    """Maximum uploads that wait or are processed. Further uploads are refused."""
     keep_seconds: float = 600.0
-    """Results are deleted this long after they are ready."""
+    """Delete results after this time, seconds."""
     max_kept: int = 50
-    """Most results kept at once; the oldest are deleted earlier."""
+    """Maximum results to keep. The oldest are deleted first."""
     max_kept_size: float = 2000.0
-    """Most megabytes of results kept at once; the oldest are deleted earlier."""
+    """Maximum size of all results, MB. The oldest are deleted first."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(Limits):
@@ -39,5 +39,5 @@ class Limits:
 
     @property
     def upload_bytes(self) -> int:
-        """Largest upload, bytes."""
+        """Maximum size of an upload, bytes."""
         return int(self.max_upload * 1e6)

@@ -1,51 +1,51 @@
-"""Connections that do not come to the point are closed: a few slow clients must not hold all places."""
+"""Close slow connections: a few slow clients must not use all connections."""
 
 import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 20.0
-"""How long a request's first line and headers may take."""
+"""Time limit for the first line and headers of a request."""
 STALL_SECONDS = 60.0
-"""How long a client may leave an answer unread before it reads some more of it."""
+"""Time limit for a client to read more of a response."""
 
 
 class ImpatientProtocol(H11Protocol):
-    """uvicorn's protocol, which by itself waits for ever for a request to be whole.
+    """uvicorn's protocol with time limits: uvicorn itself waits forever for the rest of a request.
 
-    How long the rest of a request and the work on it may take, the application decides.
+    The application limits the time for the body of a request and for the work on it.
     """
 
     _end: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (as uvicorn's)
-        """A client is there: its time begins."""
+        """A client connected: start its time limit."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Something came: either a request is whole now, or its time goes on."""
+        """Data arrived: the request is complete now, or its time limit continues."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """An answer was sent: the time of the next request begins."""
+        """A response was sent: start the time limit of the next request."""
         super().on_response_complete()
         self._watch()
 
     def pause_writing(self) -> None:
-        """The client does not read: its time begins."""
+        """The client does not read: start its time limit."""
         super().pause_writing()
         self._stall = self.loop.call_later(STALL_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads on."""
+        """The client reads again."""
         super().resume_writing()
         self._keep_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client disconnected."""
         self._stop()
         self._keep_reading()
         super().connection_lost(exc)

@@ -1,4 +1,4 @@
-"""From an upload to result files and a JSON answer: what the worker thread does."""
+"""The work on a job: from an upload to result files and a JSON answer."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ SHOWN_SIDE = 1600
 CLIP_SIDE = 960
 """Longer side of drawn videos, pixels."""
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of what is taken, of those that can be read."""
+"""Pillow's names of the image formats that the server accepts."""
 
 _PHOTO_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _NAME = "result"
@@ -45,10 +45,7 @@ _NAME = "result"
 
 @dataclasses.dataclass(frozen=True)
 class PredictRequest:
-    """What a request asks for: the camera as in `Intrinsics`, the least score of a person, mesh formats.
-
-    clips: whether it may be a clip too.
-    """
+    """The options of a request: camera, minimum score of a person, mesh formats. clips: whether clips are accepted."""
 
     camera: Intrinsics
     score: float
@@ -57,7 +54,7 @@ class PredictRequest:
 
 
 def require_readable(job: Job, limits: Limits) -> None:
-    """Looks at the beginning of an upload, before it waits its turn, and gives it an ending. Raises Refusal."""
+    """Check the header of an upload before it is queued, and set its file extension. Raise Refusal."""
     with job.upload.open("rb") as file:
         ending = _ending(file.read(12))
     job.upload = job.upload.rename(job.upload.with_suffix(ending))
@@ -69,13 +66,13 @@ def require_readable(job: Job, limits: Limits) -> None:
     except FileError as error:
         raise _refusal(error, job) from error
     if name not in FORMATS:
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{name} pictures are not taken; send a JPEG, PNG or WebP")
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{name} images are not accepted; send a JPEG, PNG or WebP")
 
 
 _CLIPS = {b"\x1aE\xdf\xa3": ".mkv", b"RIFF....AVI ": ".avi", b"....ftyp": ".mp4", b"....moov": ".mov"}
-"""How clips begin (a dot stands for any byte), and an ending for each.
+"""First bytes of clips (a dot is any byte) → file extension.
 
-FFmpeg must not guess by itself: it knows playlists too, which make it open other files and addresses.
+FFmpeg must not detect the format itself: it also reads playlists, which can name other files and addresses.
 """
 
 
@@ -106,14 +103,14 @@ def _too_long(limits: Limits) -> Refusal:
 
 
 class JobRunner:
-    """Does jobs: reads the upload, finds people, runs the network, draws and writes."""
+    """Runs jobs: reads the upload, predicts people, draws and writes results."""
 
     def __init__(self, predictor: MeshPredictor, limits: Limits) -> None:
-        """predictor: for this object alone, which sets its detector's threshold for each job."""
+        """predictor: must not be shared, because each job sets the threshold of its detector."""
         self._predictor, self._limits = predictor, limits
 
     def __call__(self, job: Job) -> None:
-        """Leaves the results in the job's folder, and no upload. Raises Refusal."""
+        """Write the results into the job's folder and delete the upload. Raise Refusal."""
         request: PredictRequest = job.request
         if self._predictor.detector is not None:
             self._predictor.detector.threshold = request.score
@@ -129,7 +126,7 @@ class JobRunner:
         job.answer = json.dumps(facts | more | _linked(record, f"/jobs/{job.id}/files/")).encode()
 
     def _photo(self, job: Job, request: PredictRequest) -> dict[str, Any]:
-        """What the answer holds beyond the record: names of further files, how many people were left out."""
+        """What the answer adds to the record: names of more files, and the number of people left out."""
         job.report("reading the picture", 0.05)
         photo = self._read(job)
         job.report("looking for people", 0.15)
@@ -151,7 +148,7 @@ class JobRunner:
             job.upload.unlink(missing_ok=True)
 
     def _subject(self, photo: Photo, request: PredictRequest) -> tuple[Subject, int]:
-        """Who is answered, and how many more were found."""
+        """The people to predict, and the number of people left out."""
         subject = self._predictor.prepare(photo, name=_NAME, intrinsics=request.camera)
         chosen = subject.people[: self._limits.max_people]
         return dataclasses.replace(subject, people=chosen), len(subject.people) - len(chosen)
@@ -175,7 +172,7 @@ class JobRunner:
 
 
 def _write_scenes(prediction: PicturePrediction, folder: Path) -> dict[str, str]:
-    """One .glb of everybody for each kind of mesh, in the overlay's colours; their names."""
+    """Write one .glb of all people for each kind of mesh, in the overlay's colours. Return the names."""
     names: dict[str, str] = {}
     kinds: tuple[MeshKind, ...] = ("lixel", "param")
     for kind in kinds:
@@ -189,7 +186,7 @@ def _write_scenes(prediction: PicturePrediction, folder: Path) -> dict[str, str]
 
 
 def _linked(record: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """A record of docs/outputs.md with addresses in place of the names of files."""
+    """The record of docs/outputs.md with URLs in place of file names."""
     people = [
         person
         | {
@@ -204,7 +201,7 @@ def _linked(record: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def write_zip(files: Sequence[Path], path: Path) -> None:
-    """Packs files into a .zip, unless it is there already. Raises FileError."""
+    """Pack files into a .zip unless it exists. Raise FileError."""
     if path.exists():
         return
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as pack:
@@ -213,7 +210,7 @@ def write_zip(files: Sequence[Path], path: Path) -> None:
 
 
 def _refusal(error: UserError, job: Job) -> Refusal:
-    """What is wrong with an upload, without its path; 507 where the server's disk is full."""
+    """The error response for an upload, without its path; 507 if the server's disk is full."""
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
         return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for results")
     status = HTTPStatus.UNPROCESSABLE_ENTITY

@@ -1,4 +1,4 @@
-"""What the server says over HTTP, for its OpenAPI description."""
+"""Types of requests and responses, for the OpenAPI description."""
 
 from typing import Annotated, Any
 
@@ -10,24 +10,24 @@ from i2l_meshnet.serving.jobs import State
 
 
 class Problem(BaseModel):
-    """Why a request was not answered."""
+    """Why a request failed."""
 
-    detail: str = Field(description="one line: what, and what to do")
+    detail: str = Field(description="one line: what is wrong, and what to do")
 
 
 class Options(BaseModel):
-    """The query of a prediction."""
+    """The query parameters of a prediction."""
 
     model_config = ConfigDict(extra="forbid")
 
     focal: Annotated[float | None, Field(ge=1, le=1e6, allow_inf_nan=False)] = Field(
-        None, description="focal length, pixels; else the photo's EXIF data, else a field of view of 55 degrees"
+        None, description="focal length, pixels. Default: EXIF, then a field of view of 55 degrees"
     )
     fov: Annotated[float | None, Field(ge=1, le=170, allow_inf_nan=False)] = Field(
-        None, description="angle that the photo's longer side spans, degrees; not together with focal"
+        None, description="field of view along the longer side, degrees. Cannot be combined with focal"
     )
     score: Annotated[float, Field(ge=0.05, le=1)] = Field(
-        DEFAULT_THRESHOLD, description="least score of a detected person"
+        DEFAULT_THRESHOLD, description="minimum score of a detected person"
     )
     formats: list[MeshFormat] = Field(
         ["glb"], max_length=8, description="formats of the mesh files; repeat the parameter for several"
@@ -40,14 +40,14 @@ class Person(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     box: list[float] = Field(description="x, y, width, height, pixels")
-    score: float = Field(description="of the box")
-    confidence: float | None = Field(description="mean of the keypoint confidences")
-    reliable: bool = Field(description="false: do not trust the mesh")
+    score: float = Field(description="score of the box")
+    confidence: float | None = Field(description="mean keypoint confidence")
+    reliable: bool = Field(description="false: do not use the mesh")
     root_depth: float = Field(description="distance of the root joint, metres")
     reprojection_error: dict[str, float] | None = Field(description="median and mean, pixels")
     joints_image: list[list[float]] = Field(description="2D joints, pixels")
-    lixel_joints: list[list[float]] = Field(description="joints of the network's mesh, metres")
-    files: dict[str, dict[str, str]] = Field(description="addresses of mesh files, by mesh and format")
+    lixel_joints: list[list[float]] = Field(description="joints of the lixel mesh, metres")
+    files: dict[str, dict[str, str]] = Field(description="URLs of mesh files, by mesh and format")
 
 
 class Answer(BaseModel):
@@ -56,12 +56,12 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     id: str = Field(description="of the job that keeps the files")
-    keep_seconds: float = Field(description="how long the files are kept")
-    left_out: int = Field(description="people that were found but are more than the server's limit")
+    keep_seconds: float = Field(description="seconds until the files are deleted")
+    left_out: int = Field(description="number of detected people beyond the server's limit")
     picture: dict[str, Any] = Field(description="width and height, pixels")
-    intrinsics: dict[str, Any] = Field(description="focal length, principal point, and where they come from")
+    intrinsics: dict[str, Any] = Field(description="focal length, principal point, and their source")
     people: list[Person]
-    files: dict[str, str] = Field(description="addresses of drawn pictures, scenes, arrays and this record")
+    files: dict[str, str] = Field(description="URLs of drawn images, scenes, arrays and this record")
 
 
 class ClipPerson(BaseModel):
@@ -72,8 +72,8 @@ class ClipPerson(BaseModel):
     number: int
     first_frame: int
     last_frame: int
-    confidence: float | None = Field(description="mean of the keypoint confidences")
-    files: dict[str, dict[str, str]] = Field(description="addresses of arrays and animation")
+    confidence: float | None = Field(description="mean keypoint confidence")
+    files: dict[str, dict[str, str]] = Field(description="URLs of arrays and animation")
 
 
 class ClipAnswer(BaseModel):
@@ -82,29 +82,29 @@ class ClipAnswer(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     id: str = Field(description="of the job that keeps the files")
-    keep_seconds: float = Field(description="how long the files are kept")
-    clip: dict[str, Any] = Field(description="size, frames, frames a second, seconds")
+    keep_seconds: float = Field(description="seconds until the files are deleted")
+    clip: dict[str, Any] = Field(description="size, frames, frame rate, seconds")
     people: list[ClipPerson]
-    files: dict[str, str] = Field(description="addresses of videos and of this record")
+    files: dict[str, str] = Field(description="URLs of videos and of this record")
 
 
 class JobStatus(BaseModel):
-    """Where a job stands."""
+    """The state of a job."""
 
     id: str
     state: State
-    ahead: int = Field(description="jobs that come before this one")
-    stage: str = Field(description="what is being done")
-    share: float = Field(description="of the work that is done, 0 to 1")
+    ahead: int = Field(description="number of jobs before this one")
+    stage: str = Field(description="the current step")
+    share: float = Field(description="share of the work that is done, 0 to 1")
     problem: Problem | None = Field(None, description="why the job failed")
-    answer: Answer | ClipAnswer | None = Field(None, description="when the job is done")
+    answer: Answer | ClipAnswer | None = Field(None, description="once the job is done")
 
 
 class Health(BaseModel):
-    """That the server is alive."""
+    """Whether the server is alive."""
 
     status: str
-    waiting: int = Field(description="jobs that wait or run")
+    waiting: int = Field(description="number of jobs that wait or run")
 
 
 class About(BaseModel):

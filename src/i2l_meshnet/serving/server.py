@@ -1,4 +1,4 @@
-"""The `serve` command: a page and an HTTP endpoint on this machine."""
+"""The `serve` command: starts a web page and an HTTP endpoint on this machine."""
 
 import dataclasses
 import importlib.util
@@ -30,37 +30,37 @@ TOKEN_VARIABLE = "I2L_MESHNET_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 _CONNECTIONS = 200
 _PATIENCE = 5
-"""Seconds that answers have to be sent when the server is stopped."""
+"""Seconds that the server waits for unfinished responses when it stops."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeOptions(Limits):
-    """A web page and an HTTP endpoint that turn photos into meshes; nothing leaves this machine."""
+    """A web page and an HTTP endpoint that turn photos into meshes. Nothing leaves this machine."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Other than this machine's own (0.0.0.0, say), a token is asked for."""
+    """Address to listen on. An address that other machines can reach, such as 0.0.0.0, requires a token."""
     port: int = 8000
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 picks a free one."""
     token: str | None = None
-    """What visitors must know, at least 16 letters, digits, - or _; made up and printed where one is needed and neither
-    this nor the variable I2L_MESHNET_TOKEN (which other users of the machine cannot see) gives it."""
+    """Access token: at least 16 letters, digits, - or _. Default: the variable I2L_MESHNET_TOKEN, which other users of
+    this machine cannot see; otherwise one is generated and printed if --host requires it."""
     allow_host: tuple[str, ...] = ()
-    """Further names by which visitors call this server, such as mesh.example.org."""
+    """Additional host names of this server, such as mesh.example.org."""
     certificate: Path | None = None
-    """PEM file of a TLS certificate (with --key), for https; cameras of other devices need it."""
+    """PEM file of a TLS certificate (with --key), for https. Browsers on other devices need https to use a camera."""
     key: Path | None = None
-    """PEM file of the certificate's key."""
+    """PEM file of the certificate's private key."""
     weights: Path | None = None
-    """Checkpoint of another network; the one that ships with the package if not given."""
+    """Checkpoint of another network. Default: the network in the package."""
     body_dir: Path | None = None
-    """Folder of the licensed SMPL or MANO files, for a network that predicts them."""
+    """Folder of the licensed SMPL or MANO files, for networks that predict them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA device where there is one."""
+    """Where the network runs; auto uses a CUDA device if there is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.port < 65536:
-            raise InputError(f"--port lies between 0 and 65535, not {self.port}")
+            raise InputError(f"--port is between 0 and 65535, not {self.port}")
         if self.token is not None and not _TOKEN.fullmatch(self.token):
             raise InputError("--token is at least 16 letters, digits, - or _")
         if (self.certificate is None) != (self.key is None):
@@ -68,7 +68,7 @@ class ServeOptions(Limits):
 
 
 def run(options: ServeOptions) -> int:
-    """Serves until Ctrl-C. Raises UserError if it cannot begin."""
+    """Serve until Ctrl-C. Raise UserError if the server cannot start."""
     _require_extra()
     import uvicorn  # an extra, as is what the application imports
 
@@ -135,7 +135,7 @@ def _token_of_environment() -> str | None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port in use is told before anything is loaded."""
+    """A bound socket, so that a port in use is reported before anything is loaded."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -153,7 +153,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, `kill` and a closed terminal unwind what is open, as Ctrl-C does, so that no results are left behind."""
+    """Inside, `kill` and a closed terminal unwind like Ctrl-C, so that no results are left behind."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
