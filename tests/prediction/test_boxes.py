@@ -76,8 +76,9 @@ def test_more_people_than_allowed_are_told(tmp_path: Path) -> None:
     path = written(tmp_path, {"a.jpg": [[1, 2, 3, 4]] * 3, "b.jpg": [[1, 2, 3, 4]] * 2})
     boxes = BoxFile(path, most=2)
     assert len(boxes.of(Path("b.jpg")) or ()) == 2
-    with pytest.raises(InputError, match=r"3 boxes for a\.jpg.*--max-people"):
+    with pytest.raises(InputError) as caught:
         boxes.of(Path("a.jpg"))
+    assert caught.value.argument == "max_people"
 
 
 @pytest.mark.parametrize("number", [10**400, float("nan"), float("inf"), 1e300, True, None, "1", [1]])

@@ -198,12 +198,15 @@ ENTITIES = b'<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;"><!
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda graph: graph[:5000], "is no network that OpenVINO reads"),
+        (lambda graph: graph[:5000], "is not a network that OpenVINO can read"),
         (lambda graph: b"solver_parameter", "its graph is no XML"),
         (lambda graph: graph.replace(b"<net", ENTITIES + b"<net", 1), "its graph is no XML"),
-        (lambda graph: graph.replace(b'size="', b'size="9'), "is no network that OpenVINO reads"),
-        (lambda graph: graph.replace(b'offset="0"', b'offset="99999999999"'), "is no network that OpenVINO reads"),
-        (lambda graph: graph.replace(b'type="MatMul"', b'type="Own" version="evil"', 1), "is no network"),
+        (lambda graph: graph.replace(b'size="', b'size="9'), "is not a network that OpenVINO can read"),
+        (
+            lambda graph: graph.replace(b'offset="0"', b'offset="99999999999"'),
+            "is not a network that OpenVINO can read",
+        ),
+        (lambda graph: graph.replace(b'type="MatMul"', b'type="Own" version="evil"', 1), "is not a network"),
     ],
 )
 def test_broken_graphs_of_openvino_are_refused(
@@ -219,7 +222,7 @@ def test_archives_that_unfold_and_weights_that_are_too_few_are_refused(folder: P
     (tmp_path / "net.xml").write_bytes((folder / "model.xml").read_bytes())
     for weights in (b"", (folder / "model.bin").read_bytes()[:-8]):
         (tmp_path / "net.bin").write_bytes(weights)
-        with pytest.raises(FileError, match="is no network that OpenVINO reads"):
+        with pytest.raises(FileError, match="is not a network that OpenVINO can read"):
             load_ready(tmp_path / "net.xml")
     (tmp_path / "net.bin").unlink()
     with pytest.raises(FileError, match=r"net\.bin"):

@@ -26,7 +26,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import LICENSED, load_body
-from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import first_line, parse_json, read_bytes, reading, require_stored
 from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.config import NetworkConfig
@@ -341,7 +341,7 @@ def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runne
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    try:
+    with reading(path, "a network that OpenVINO can read", "export it again"):
         graph, weights = _openvino_parts(path)
         model = core.read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)) if weights else None)
         place = ["framework", KEY]  # where OpenVINO keeps what an ONNX file says
@@ -349,10 +349,6 @@ def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runne
         description = Description.from_json(text, path)
         require_bounded_openvino(model, {IMAGE: [1, 3, *description.metadata.network.grid.crop_size]})
         compiled = core.compile_model(model, "CPU", hints)
-    except UserError:
-        raise
-    except Exception as error:  # onnxruntime's errors and OpenVINO's share no narrower base class
-        raise FileError(f"{path} is no network that OpenVINO reads: {_last_line(error)}") from error
 
     def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         return [*compiled(dict(inputs)).values()]
@@ -372,13 +368,10 @@ def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
             require_stored(archive)
             graph, weights = (archive.read(name) for name in IR_NAMES)
     else:
-        graph, weights = read_bytes(path, MOST_NETWORK_BYTES), read_bytes(path.with_suffix(".bin"), MOST_NETWORK_BYTES)
+        graph, binary = read_bytes(path, MOST_NETWORK_BYTES), path.with_suffix(".bin")
+        with reading(binary, "the weights of an OpenVINO network", missing="it must be beside the .xml file"):
+            weights = read_bytes(binary, MOST_NETWORK_BYTES)
     # OpenVINO reads other formats too; and its own has no entities, which could multiply or name files.
     if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
         raise ValueError("its graph is no XML of OpenVINO's")
     return graph, weights
-
-
-def _last_line(error: Exception) -> str:
-    """OpenVINO first tells where in its sources an error arose."""
-    return str(error).strip().split("\n")[-1] or type(error).__name__

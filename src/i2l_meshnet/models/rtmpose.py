@@ -4,14 +4,18 @@ CSPNeXt-s, a gated attention unit over the keypoints and SimCC heads: two 1D hea
 pixel a bin. BatchNorm is folded into the convolutions, as in the exported file that the weights come from.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.io import reading
 
 CROP_SIZE = (256, 192)
 KEYPOINTS = 26
@@ -199,50 +203,42 @@ def decode_simcc(x: Float[Tensor, "*b k w"], y: Float[Tensor, "*b k h"]) -> Floa
 def load_onnx(path: Path) -> RTMPose:
     """RTMPose with the weights of OpenMMLab's exported file (`rtmpose-s_simcc-body7_..._256x192`).
 
-    Needs the `onnx` package (extra `train`). Raises FileError where the file is another network.
+    Needs the `onnx` package (extra `train`). Raises FileError if the file is another network.
     """
     try:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
         raise InputError("reading RTMPose's ONNX file needs `pip install i2l-meshnet[train]`") from error
-    try:
-        graph = onnx.load(path).graph
-    except Exception as error:  # onnx raises protobuf's own errors
-        raise FileError(f"{path} is no readable ONNX file: {error}") from error
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-
-    def tensor(name: str) -> Tensor:
-        if name not in values:
-            raise FileError(f"{path} has no tensor {name!r}: not RTMPose-s with 26 keypoints")
-        return torch.from_numpy(values[name].copy()).float()
-
-    # Folding BatchNorm renamed the convolutions and matrices to numbers: they are told by their order.
     model = RTMPose()
-    state: dict[str, Tensor] = {}
-    layers = [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
-    nodes = [node for node in graph.node if node.op_type == "Conv"]
-    matrices = [n for n in graph.node if n.op_type == "MatMul" and n.input[1] in values]
-    linears = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if len(nodes) != len(layers) or len(matrices) != len(linears):
-        raise FileError(f"{path} holds {len(nodes)} convolutions, not {len(layers)}: not RTMPose-s with 26 keypoints")
-    for name, node in zip(layers, nodes, strict=True):
-        state[f"{name}.weight"], state[f"{name}.bias"] = tensor(node.input[1]), tensor(node.input[2])
-    for name, node in zip(linears, matrices, strict=True):
-        state[f"{name}.weight"] = tensor(node.input[1]).T.contiguous()
-    shift = next(n for n in graph.node if n.op_type == "Add" and "head.gau.beta" in n.input)
-    gain = next(n for n in graph.node if n.op_type == "Mul" and n.output[0] in shift.input)
-    gain_name = next(name for name in gain.input if name in values)
-    state["head.norm.gain"] = tensor("head.mlp.0.g").reshape(1)
-    state["head.attention.norm.gain"] = tensor("head.gau.ln.g").reshape(1)
-    state["head.attention.key_shift"] = tensor("head.gau.beta").reshape(2, -1)
-    state["head.attention.key_gain"] = tensor(gain_name).reshape(2, -1)
-    state["head.attention.residual_gain"] = tensor("head.gau.res_scale.scale").reshape(-1)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise FileError(f"{path} is not RTMPose-s with 26 keypoints: {str(error).splitlines()[-1].strip()}") from error
+    with reading(path, "RTMPose-s with 26 keypoints", "fetch the asset rtmpose again"):
+        graph = onnx.load(path).graph
+        arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        values = {name: torch.from_numpy(np.array(array)).float() for name, array in arrays.items()}
+        model.load_state_dict(_state(model, graph.node, values))
     return model.eval()
+
+
+def _state(model: RTMPose, nodes: Sequence[Any], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of RTMPose from the nodes of its ONNX graph and their constants. Raises almost anything for others."""
+    parts = [*model.named_modules()]
+    convolutions = [name for name, part in parts if isinstance(part, nn.Conv2d)]
+    linears = [name for name, part in parts if isinstance(part, nn.Linear)]
+    # Folding BatchNorm renamed convolutions and matrices to numbers: their order identifies them.
+    state: dict[str, Tensor] = {}
+    for name, node in zip(convolutions, [n for n in nodes if n.op_type == "Conv"], strict=True):
+        state[f"{name}.weight"], state[f"{name}.bias"] = values[node.input[1]], values[node.input[2]]
+    matrices = [n for n in nodes if n.op_type == "MatMul" and n.input[1] in values]
+    for name, node in zip(linears, matrices, strict=True):
+        state[f"{name}.weight"] = values[node.input[1]].T.contiguous()
+    shift = next(n for n in nodes if n.op_type == "Add" and "head.gau.beta" in n.input)
+    gain = next(n for n in nodes if n.op_type == "Mul" and n.output[0] in shift.input)
+    state["head.norm.gain"] = values["head.mlp.0.g"].reshape(1)
+    state["head.attention.norm.gain"] = values["head.gau.ln.g"].reshape(1)
+    state["head.attention.key_shift"] = values["head.gau.beta"].reshape(2, -1)
+    state["head.attention.key_gain"] = values[next(name for name in gain.input if name in values)].reshape(2, -1)
+    state["head.attention.residual_gain"] = values["head.gau.res_scale.scale"].reshape(-1)
+    return state

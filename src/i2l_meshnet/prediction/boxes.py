@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.io import read_json
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.io import read_json, reading
 
 MOST_BYTES = 200_000_000
 """Of a file of boxes."""
@@ -46,29 +46,20 @@ class BoxFile:
     """
 
     def __init__(self, path: Path, most: int | None = None) -> None:
-        """Reads the file. most: people of a picture. Raises FileError in one line for whatever is none of the forms."""
+        """Reads the file. most: maximum people per image. Raises FileError for a file of another form."""
         self.path, self._most = path, most
-        try:
-            content = read_json(path, MOST_BYTES)
-        except OSError as error:
-            raise FileError(f"cannot read boxes {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise FileError(f"cannot read boxes {path}: not JSON ({error})") from error
         self._only: list[PersonBox] | None = None
         self._by_name: dict[str, list[PersonBox]] = {}
         self._by_id: dict[str, list[PersonBox]] = {}
-        if isinstance(content, dict):
-            for name, boxes in content.items():
-                if not isinstance(boxes, list):
-                    raise self._unreadable(f"{name!r} has no list of boxes")
-                self._by_name[name] = [self._box(box) for box in boxes]
-        elif isinstance(content, list) and content and isinstance(content[0], dict):
-            for entry in content:
-                self._add_rootnet(entry)
-        elif isinstance(content, list):
-            self._only = [self._box(box) for box in content]
-        else:
-            raise self._unreadable("it is a single value")
+        with reading(path, "a file of boxes", f"expected {_FORMATS}"):
+            content = read_json(path, MOST_BYTES)
+            if isinstance(content, dict):
+                self._by_name = {name: _boxes(boxes) for name, boxes in content.items()}
+            elif content and isinstance(content, list) and isinstance(content[0], dict):
+                for entry in content:
+                    self._add_rootnet(entry)
+            else:
+                self._only = _boxes(content)
 
     @property
     def for_one_picture(self) -> bool:
@@ -83,7 +74,7 @@ class BoxFile:
         """
         found = self._found(picture, place)
         if found is not None and self._most is not None and len(found) > self._most:
-            raise InputError(f"{self.path} has {len(found)} boxes for {picture}: allow so many with --max-people")
+            raise InputError(f"{self.path} has {len(found)} boxes for {picture}, more than allowed", "max_people")
         return found
 
     def _found(self, picture: Path, place: Path | None) -> list[PersonBox] | None:
@@ -98,39 +89,40 @@ class BoxFile:
         return self._by_id.get(identity)
 
     def _add_rootnet(self, entry: Any) -> None:
-        if not isinstance(entry, dict) or "bbox" not in entry:
-            raise self._unreadable("an entry has no 'bbox'")
-        box = self._box(entry["bbox"])
         depth = None
         if "root_cam" in entry:
-            (depth,) = self._numbers(entry["root_cam"], 3, "root_cam")[2:]
+            (depth,) = _numbers(entry["root_cam"], 3, "root_cam")[2:]
             depth = depth / 1000 if depth >= MILLIMETRES_FROM else depth
             if depth <= 0:
-                raise self._unreadable(f"the depth {depth:g} of a root_cam is not in front of the camera")
+                raise ValueError(f"the depth {depth:g} of a root_cam is not in front of the camera")
         score = entry.get("score", 1.0)
         score = float(score) if isinstance(score, int | float) and abs(score) < LARGEST else 1.0
-        person = PersonBox(box.box, score, depth, prepared=True)
+        person = PersonBox(_box(entry["bbox"]).box, score, depth, prepared=True)
         for key, known in (("file_name", self._by_name), ("image_id", self._by_id)):
             if isinstance(entry.get(key), int | str):
                 known.setdefault(str(entry[key]), []).append(person)
                 return
-        raise self._unreadable("an entry has neither 'file_name' nor 'image_id'")
+        raise ValueError("an entry has neither 'file_name' nor 'image_id'")
 
-    def _box(self, value: Any) -> PersonBox:
-        x, y, width, height = self._numbers(value, 4, "a box (x, y, width, height)")
-        if width <= 0 or height <= 0:
-            raise self._unreadable(f"box {value} has no area; boxes are x, y, width, height")
-        return PersonBox((x, y, width, height))
 
-    def _numbers(self, value: Any, count: int, what: str) -> list[float]:
-        right = isinstance(value, list) and len(value) == count
-        if not right or not all(type(number) in (int, float) and abs(number) < LARGEST for number in value):
-            found = f"{len(value)} values" if isinstance(value, list) and not right else "something else"
-            raise self._unreadable(f"{what} is {count} numbers less than {LARGEST:g}, not {found}")
-        return [float(number) for number in value]
+def _boxes(value: Any) -> list[PersonBox]:
+    if not isinstance(value, list):
+        raise ValueError(f"a list of boxes is missing; there is a {type(value).__name__}")
+    return [_box(box) for box in value]
 
-    def _unreadable(self, reason: str) -> FileError:
-        return FileError(f"cannot read boxes {self.path}: {reason}; expected {_FORMATS}")
+
+def _box(value: Any) -> PersonBox:
+    x, y, width, height = _numbers(value, 4, "a box (x, y, width, height)")
+    if width <= 0 or height <= 0:
+        raise ValueError(f"box {value} has no area; boxes are x, y, width, height")
+    return PersonBox((x, y, width, height))
+
+
+def _numbers(value: Any, count: int, what: str) -> list[float]:
+    right = isinstance(value, list) and len(value) == count
+    if not right or not all(type(number) in (int, float) and abs(number) < LARGEST for number in value):
+        raise ValueError(f"{what} is {count} numbers less than {LARGEST:g}")
+    return [float(number) for number in value]
 
 
 def as_box(box: Sequence[float] | PersonBox) -> PersonBox:
@@ -149,5 +141,5 @@ def require_inside(person: PersonBox, width: int, height: int, picture: str) -> 
     if not (w > 0 and h > 0 and x < width - 1 and y < height - 1 and x + w > 1 and y + h > 1):
         shown = ", ".join(f"{value:g}" for value in person.box)
         raise InputError(
-            f"box ({shown}) lies outside {picture} ({width}x{height}); boxes are x, y, width, height in pixels"
+            f"box ({shown}) is outside {picture} ({width}x{height}); boxes are x, y, width, height in pixels"
         )

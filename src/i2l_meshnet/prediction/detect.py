@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.io import reading
 from i2l_meshnet.prediction.boxes import PersonBox
 from i2l_meshnet.runtimes import onnxruntime
 
@@ -33,12 +33,10 @@ class PersonDetector:
         options.log_severity_level = 3
         # Threads that wait by spinning would take the processor from the network and the drawing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
+        with reading(path, "a person detector that ONNX Runtime can read", "fetch the asset detector again"):
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             entry = self._session.get_inputs()[0]
             self._size = (int(entry.shape[2]), int(entry.shape[3]))
-        except Exception as error:  # onnxruntime's errors share no narrower base class
-            raise FileError(f"cannot load the person detector {path}: {str(error).splitlines()[0]}") from error
         self._input = entry.name
         self.threshold = threshold
         self.most: int | None = None

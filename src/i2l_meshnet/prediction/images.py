@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from i2l_meshnet.errors import FileError, InputError, UserError
-from i2l_meshnet.io import require_regular
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.io import reading, require_regular
 from i2l_meshnet.pictures import MAX_PIXELS, open_picture
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
@@ -164,30 +164,26 @@ def require_picture(path: Path, max_pixels: int = MAX_PIXELS) -> str:
 
 @contextlib.contextmanager
 def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """An opened picture of at most `max_pixels`; whatever goes wrong with it becomes one line that names it."""
-    try:
+    """An opened image of at most `max_pixels`; see `reading` for errors."""
+    with reading(path, "an image", "copy or download it again"):
         require_regular(path)
         if path.stat().st_size == 0:
-            raise FileError(f"cannot read {path}: the file is empty; copy or download it again")
-        with _opened(path) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise TooManyPixelsError(
-                    f"cannot read {path}: {width}x{height} is more than {max_pixels / 1e6:g} million pixels; "
-                    "make it smaller, or allow more with --max-pixels"
-                )
-            yield image
-    except UnidentifiedImageError as error:
-        raise UnknownFormatError(
-            f"cannot read {path}: it is not a picture in a format that can be read here"
-        ) from error
-    except UserError:
-        raise
-    except MemoryError as error:
-        raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
-    except Exception as error:  # Pillow's decoders report broken data as almost anything.
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
-        raise FileError(f"cannot read {path}: {reason}; copy or download it again") from error
+            raise ValueError("the file is empty")
+        try:
+            with _opened(path) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise TooManyPixelsError(
+                        f"cannot read {path}: {width}x{height} is more than {max_pixels / 1e6:g} million pixels; "
+                        "make it smaller, or allow more pixels (max_pixels)"
+                    )
+                yield image
+        except UnidentifiedImageError as error:
+            raise UnknownFormatError(
+                f"cannot read {path}: it is not a picture in a format that can be read here"
+            ) from error
+        except MemoryError as error:
+            raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
 
 
 @contextlib.contextmanager
