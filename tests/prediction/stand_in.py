@@ -19,7 +19,7 @@ FACING = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
 @dataclasses.dataclass(frozen=True)
-class Person:
+class KnownPerson:
     """What the network will be asked for: truth in the camera frame, and where it is seen."""
 
     params: BodyParams
@@ -33,7 +33,7 @@ class Scene:
 
     pixels: np.ndarray
     camera: Camera
-    people: tuple[Person, ...]
+    people: tuple[KnownPerson, ...]
 
     @property
     def boxes(self) -> list[tuple[float, float, float, float]]:
@@ -102,5 +102,5 @@ def make_scene(
         x, y = (ready[:2] + ready[2:] / 2).round().int().tolist()
         reach = max(4, round(box[3] / 20))
         pixels[y - reach : y + reach + 1, x - reach : x + reach + 1] = 10 * (number + 1)
-        found.append(Person(params, mesh, box))
+        found.append(KnownPerson(params, mesh, box))
     return Scene(pixels, camera, tuple(found))
