@@ -30,7 +30,7 @@ def test_assets_are_listed_with_size_and_licence(capsys, empty_cache):
         (["assets", "detectr"], "no asset 'detectr'; known: backgrounds"),
         (["assets", "--imagenet", "weights.bin"], "weights.bin does not end in .safetensors"),
         (["convert", "snapshot.pth.tar", "out.bin"], "out.bin does not end in .safetensors"),
-        (["convert", "missing.pth.tar", "out.safetensors"], "no snapshot at missing.pth.tar"),
+        (["convert", "missing.pth.tar", "out.safetensors"], "missing.pth.tar"),
         (["predict", "no-such-picture.jpg"], "no-such-picture.jpg"),
     ],
 )

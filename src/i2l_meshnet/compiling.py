@@ -1,4 +1,4 @@
-"""Functions that numba compiles, with a cache of the machine code where that is possible and safe."""
+"""Compile functions with numba, with a cache of the machine code where that is possible and safe."""
 
 import functools
 import sys

@@ -1,19 +1,19 @@
-"""Errors that are the user's to mend: one clear line, never a traceback."""
+"""Errors that the user can fix: one clear line, never a traceback."""
 
 LONGEST = 6000
-"""Characters of a message; Linux' paths have up to 4095."""
+"""Maximum length of a message. Paths on Linux have up to 4095 characters."""
 
 
 def printable(text: str) -> str:
-    """A text of strangers in one line: characters that do not print (line breaks, terminal codes) are spelled out."""
+    """Escape unprintable characters (line breaks, terminal codes) so untrusted text stays on one line."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class UserError(Exception):
-    """Something given to us is wrong. The message says what, where, and what to do about it, in one line.
+    """Something that the user gave is wrong. The message says what, where, and what to do, in one line.
 
-    What files and their names bring into it is held to that: characters that do not print (line breaks, a terminal's
-    control codes) are spelled out, and the middle of a very long message is left out.
+    Unprintable characters, which may come from files and their names, are escaped. The middle of a very long message
+    is left out.
     """
 
     def __init__(self, message: str) -> None:
@@ -37,4 +37,4 @@ class InputError(UserError):
 
 
 class TakenError(FileError):
-    """Another process is at work there, or what is to be written is there already."""
+    """Another process uses the file or folder, or the file to write exists already."""

@@ -1,4 +1,4 @@
-"""What is installed here, and where it comes from: what a report of a fault needs."""
+"""What is installed and where it comes from: the facts that a bug report needs."""
 
 import importlib.util
 import os
@@ -28,11 +28,11 @@ _EXTRAS = {
     "train": "lightning_fabric",
     "view": "viser",
 }
-"""Extra → a module that only it brings."""
+"""Extra → a module that only this extra installs."""
 
 
 def report(body_directory: Path | None = None) -> Iterator[str]:
-    """Lines on versions, devices, the shipped networks, bodies and fetched assets.
+    """Lines about versions, devices, networks in the package, bodies and downloaded assets.
 
     body_directory: where the licensed files of SMPL and MANO are.
     """

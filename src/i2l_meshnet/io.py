@@ -29,25 +29,25 @@ from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.locks import NOFOLLOW, NONBLOCK, fcntl, is_same_file, lock_file
 
 WRITERS = 8
-"""So many processes can write one file at once and be told apart."""
+"""Number of processes that can write the same file at the same time."""
 
 _UNFINISHED = "i2l-meshnet-"
-"""In the names of temporary files, so that no file of the user's has such a name."""
+"""Part of the names of temporary files, so that they cannot be the user's."""
 
 _PASSED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
-"""Names of files that were open when this process started."""
+"""Paths of files that were open when this process started."""
 
 MOST_JSON_BYTES = 4 * 10**9
-"""Of a JSON file; what is parsed takes up to some 30 times as much memory."""
+"""Maximum size of a JSON file. Parsed, it needs up to about 30 times as much memory."""
 
 MOST_BYTES = 500 * 10**6
-"""Of any other file that is read as a whole."""
+"""Maximum size of other files that are read completely."""
 
 FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
-"""An archive may unfold to that many bytes, and beyond them to that many times its own size."""
+"""Maximum size of a decompressed archive: FREE_BYTES, or MOST_RATIO times its file size beyond that."""
 
 LONGEST_EMPTY = 10**6
-"""Rows that an array without a single value may have; a loop over more would take for ever."""
+"""Maximum length of an array without values: a loop over more would take forever."""
 
 
 @contextlib.contextmanager
@@ -122,11 +122,11 @@ def _require_kind(path: Path, status: os.stat_result, pipes: bool = True) -> Non
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` (same suffix); on success it is synced and renamed to `path`.
+    """Yield a temporary path beside `path` (same suffix). On success it is synced and renamed to `path`.
 
-    On any exception the temporary file is removed and `path` is left as it was; after a kill the next writer of
-    `path` removes it. Of processes that write `path` at once, the last one's file stays. Raises FileError where the
-    file cannot be written.
+    After an exception the temporary file is removed and `path` is unchanged. After a kill, the next writer of `path`
+    removes it. If several processes write `path` at the same time, the last one wins. Raises FileError if the file
+    cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,13 +158,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all. Raises FileError where that cannot be done."""
+    """Write a file completely or not at all. Raise FileError if it cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_safetensors(path: Path, data: bytes) -> None:
-    """Writes what safetensors' `save` has made, its metadata in the order of their names: its own order is random."""
+    """Write the bytes from safetensors' `save` with the metadata sorted by name: safetensors' own order is random."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = dict(sorted(header.pop("__metadata__", {}).items()))
@@ -176,8 +176,8 @@ def write_safetensors(path: Path, data: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows cannot open folders, and keeps their names by itself.
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders.
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -187,14 +187,14 @@ def sync(path: Path) -> None:
 
 
 def abandoned(path: Path) -> list[Path]:
-    """The temporary files of `path` whose writers were killed."""
+    """Temporary files of `path` whose writers were killed."""
     return [temporary for temporary in _temporaries(path) if _is_abandoned(temporary)]
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:
-    """Removes what killed writers left of the files in `folder` whose names match `pattern`.
+    """Remove temporary files of killed writers, for files in `folder` whose names match `pattern`.
 
-    For files that are not written again under the same name, which `atomic_path` would see to.
+    Only needed for files that are not written again under the same name: `atomic_path` removes the others.
     """
     stem, suffix = Path(pattern).stem, Path(pattern).suffix
     for temporary in folder.glob(f".{stem}.{_UNFINISHED}[0-{WRITERS - 1}]{suffix}"):
@@ -207,7 +207,7 @@ def _temporaries(path: Path) -> list[Path]:
 
 
 def _claim(path: Path) -> tuple[int, Path]:
-    """A temporary file of `path` that nobody writes, open, locked and empty; abandoned ones beyond it are removed."""
+    """Open, lock and empty a temporary file of `path` that nobody else writes. Remove other abandoned ones."""
     names = iter(_temporaries(path) if fcntl else [])
     for temporary in names:
         with contextlib.suppress(BlockingIOError):
@@ -223,7 +223,7 @@ def _claim(path: Path) -> tuple[int, Path]:
 
 
 def _claim_one(temporary: Path) -> int | None:
-    """Opens the file, made if it is missing, and locks it; None if it is not ours or cannot be locked.
+    """Open the file, created if it is missing, and lock it. None if it is not ours or cannot be locked.
 
     Raises BlockingIOError if another process writes it.
     """
@@ -251,7 +251,7 @@ def _claim_one(temporary: Path) -> int | None:
 
 
 def _open_own(temporary: Path) -> int | None:
-    """A regular file of this user, opened; None for anything else, which another user may have put there."""
+    """Open a regular file of this user; None for anything else, which another user may have put there."""
     try:
         handle = os.open(temporary, os.O_RDWR | NOFOLLOW | NONBLOCK)
     except OSError:
@@ -276,7 +276,7 @@ def _is_abandoned(temporary: Path) -> bool:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """The value of a JSON text, NaN and Infinity included as Python writes them."""
+    """Parse a JSON text, which may have NaN and Infinity as Python writes them."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -293,7 +293,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     parts: list[bytes] = []
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # In one piece; more follow from a pipe, and from a file that grows meanwhile.
+        # In one piece; more pieces come from pipes and from files that grow meanwhile.
         while size <= most and (part := file.read(max(size + 1, 2**20))):
             parts.append(part)
             size = max(size, sum(map(len, parts)))
@@ -303,13 +303,13 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file, all or those named: plain numbers and texts. One that unfolds to giants is refused."""
+    """Arrays of an .npz file (numbers, texts), all or named ones. Refuse those that decompress to excessive sizes."""
     with _one_line():
         require_regular(path)
         with zipfile.ZipFile(path) as archive:
             unfolded = sum(member.file_size for member in archive.infolist())
         if unfolded > FREE_BYTES + MOST_RATIO * path.stat().st_size:
-            raise ValueError(f"it unfolds to {unfolded / 1e6:.0f} MB, too many for its size")
+            raise ValueError(f"it decompresses to {unfolded / 1e6:.0f} MB, too much for its size")
         with np.load(path, allow_pickle=False) as archive:
             return {name: _bounded(archive[name]) for name in names or archive.files}
 
@@ -321,7 +321,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_torch(path: Path, mmap: bool = False) -> Any:
-    """What `torch.save` wrote, if it is made of tensors, numbers, texts and containers alone; nothing in it is run.
+    """Read a file of `torch.save` with tensors, numbers, texts and containers only. Nothing in it is run.
 
     mmap: whether tensors stay in the file until they are used.
     """
@@ -332,9 +332,9 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
         require_regular(path)
         with open_regular(path) as file:
             start = file.read(2)
-        # Anything else PyTorch takes for its oldest format, a tar archive, and makes a folder for it.
+        # PyTorch would read anything else as a tar archive, its oldest format, and create a folder for it.
         if start != b"PK" and start[:1] != b"\x80":
-            raise ValueError("it does not begin as PyTorch's files do")
+            raise ValueError("it does not start like a file of PyTorch")
         is_archive = zipfile.is_zipfile(path)
         if is_archive:
             with zipfile.ZipFile(path) as archive:
@@ -343,13 +343,13 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
 
 
 def require_stored(archive: zipfile.ZipFile) -> None:
-    """Raises ValueError for an archive that would unfold: networks are kept as they are."""
+    """Raise ValueError for a compressed archive: networks are stored uncompressed."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-        raise ValueError("its content is compressed, as in such files it never is")
+        raise ValueError("its content is compressed, which such files never are")
 
 
 def inside(name: str) -> str:
-    """`name`, if it is the path of something in a folder. Raises ValueError for one that leads out of it."""
+    """Return `name` if it is a path inside a folder. Raise ValueError if it leads out of the folder."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(f"{name!r} leads out of its folder")
@@ -357,11 +357,11 @@ def inside(name: str) -> str:
 
 
 def require_shapes(read: Any) -> None:
-    """Raises ValueError unless the arrays and tensors of a dataclass, and of those in it, are as they are annotated.
+    """Raise ValueError unless the arrays and tensors of a dataclass, nested ones included, match their annotations.
 
-    An axis of one name has one length in all of them.
+    Axes with the same name must have the same length.
     """
-    # In one context, and so in one function: there an axis' name keeps its length.
+    # One context for all fields, so that an axis name keeps its length.
     with jaxtyped("context"):
         for name, value, kinds in _fields(read):
             if not any(isinstance(value, kind) for kind in kinds):
@@ -382,7 +382,7 @@ def _fields(read: Any) -> Iterator[tuple[str, Any, list[type]]]:
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """Turns any exception but OSError into a ValueError of one line."""
+    """Turn any exception except OSError into a ValueError with one line."""
     try:
         yield
     except OSError:
@@ -393,7 +393,7 @@ def _one_line() -> Iterator[None]:
 
 def _bounded(array: object) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-        raise ValueError("a member of it is no array of plain values")
+        raise ValueError("it has a member that is not an array of plain values")
     if max(array.shape, default=0) > max(array.nbytes, LONGEST_EMPTY):
-        raise ValueError(f"an array of it is of shape {array.shape}, which is empty but too long")
+        raise ValueError(f"it has an empty array of shape {array.shape}, which is too long")
     return array

@@ -20,24 +20,24 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.io import open_regular, read_bytes, require_regular, write_bytes
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
-"""Pillow's names of what is read; it knows more, some of which (EPS) start other programs or name other files."""
+"""Pillow's names of the formats that are read. Others (EPS) may start programs or name other files."""
 
 MAX_PIXELS = 200_000_000
-"""Of a picture or of a clip's frame, unless more is asked for."""
+"""Default limit for an image or a frame of a clip."""
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 MAX_SCANS = 100
-"""Scans of a JPEG; encoders make about ten."""
+"""Maximum scans of a JPEG. Encoders make about ten."""
 
 MAX_PARTS = 50_000
-"""Segments of a JPEG, chunks of a PNG, blocks of a GIF before its first frame."""
+"""Maximum segments of a JPEG, chunks of a PNG, blocks of a GIF before its first frame."""
 
 MAX_SLOW_BYTES = 5_000_000
-"""Of files that Pillow decodes in Python: run-length encoded BMP, plain PPM."""
+"""Maximum size of files that Pillow decodes in Python: run-length encoded BMP, plain PPM."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""Neither FF 00, which is data, nor restart markers, of which there may be one for each block."""
+"""Markers except FF 00, which is data, and restart markers, which may follow every block."""
 
 _WITHOUT_LENGTH = {0x01, 0xD8}
 
@@ -45,19 +45,19 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 def write_picture(path: Path, picture: UInt8[np.ndarray, "h w 3"], quality: int = 95) -> None:
-    """Writes an RGB picture in the format of the path's suffix. quality: of a JPEG, to 100.
+    """Write an RGB image in the format of the path's suffix: .jpg, .jpeg or .png. quality: of a JPEG, up to 100.
 
-    Raises FileError for another suffix than .jpg, .jpeg and .png, and where the file cannot be written.
+    Raises FileError for other suffixes, and if the file cannot be written.
     """
     write_bytes(path, encode_picture(picture, path.suffix, quality))
 
 
 def encode_picture(picture: UInt8[np.ndarray, "h w 3"], suffix: str, quality: int = 95) -> bytes:
-    """An RGB picture as the bytes of a file of the format of `suffix`; see `write_picture`."""
+    """Encode an RGB image in the format of `suffix`; see `write_picture`."""
     if suffix not in (".jpg", ".jpeg", ".png"):
-        raise FileError(f"cannot write pictures of the kind {suffix!r}: name a .jpg or .png")
+        raise FileError(f"cannot write images of the format {suffix!r}: name a .jpg or .png")
     options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    # OpenCV's own writer of files does not tell of a full disk.
+    # OpenCV's imwrite does not report a full disk.
     done, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise FileError(f"cannot encode a picture of {picture.shape[1]}x{picture.shape[0]} pixels as {suffix}")
@@ -65,16 +65,16 @@ def encode_picture(picture: UInt8[np.ndarray, "h w 3"], suffix: str, quality: in
 
 
 def open_picture(file: Path | BytesIO) -> Image.Image:
-    """Pillow's picture of a file in one of `PICTURE_FORMATS`, nothing of which is decoded. Raises as Pillow does."""
+    """Open a file in one of `PICTURE_FORMATS` with Pillow, without decoding it. Raises as Pillow does."""
     if isinstance(file, Path):
         require_regular(file)
     require_bounded(file)
-    Image.init()  # else Pillow knows only the formats that were asked for before
+    Image.init()  # Otherwise Pillow knows only the formats that were used before.
     return Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
 
 
 def png_is_cut_off(data: bytes) -> bool:
-    """Whether a chunk of a PNG claims to reach beyond the data: OpenCV takes the memory for it first, up to 4 GB."""
+    """Whether a PNG chunk claims to extend beyond the data. OpenCV would first allocate up to 4 GB for it."""
     place = len(PNG_START)
     while data.startswith(PNG_START) and place + 4 <= len(data):
         place += 12 + int.from_bytes(data[place : place + 4])
@@ -84,14 +84,14 @@ def png_is_cut_off(data: bytes) -> bool:
 
 
 def decode_picture(data: bytes, flags: int) -> np.ndarray | None:
-    """A picture as OpenCV decodes it under its `flags`; None if it is damaged."""
+    """Decode an image with OpenCV and its `flags`; None if it is damaged."""
     if not data or png_is_cut_off(data) or not is_bounded(data):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
 
 def read_picture(path: Path, flags: int) -> np.ndarray | None:
-    """A picture as OpenCV decodes it under its `flags`; None if it cannot be read or is damaged."""
+    """Read and decode an image with OpenCV and its `flags`; None if it cannot be read or is damaged."""
     try:
         return decode_picture(read_bytes(path), flags)
     except (OSError, ValueError):
@@ -99,7 +99,7 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
 
 
 def require_bounded(file: Path | BytesIO) -> None:
-    """Raise ValueError for a picture that would take its decoder much longer than its pixels do."""
+    """Raise ValueError for an image that would take its decoder much longer than its size suggests."""
     if isinstance(file, BytesIO):
         _require_bounded(file.getbuffer())
     elif file.stat().st_size:
@@ -108,7 +108,7 @@ def require_bounded(file: Path | BytesIO) -> None:
 
 
 def is_bounded(data: bytes) -> bool:
-    """Whether the bytes of a picture pass `require_bounded`."""
+    """Whether the bytes of an image pass `require_bounded`."""
     try:
         _require_bounded(data)
     except ValueError:

@@ -12,39 +12,39 @@ from i2l_meshnet.io import open_regular, require_regular
 from i2l_meshnet.pictures import MAX_PIXELS
 
 VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
-"""FFmpeg's names of what is read. It knows playlists too, which make it open other files and addresses."""
+"""FFmpeg's names of the formats that are read. Its playlists are excluded: they can name other files and addresses."""
 
 LONGEST_OPENING = 60.0
-"""Seconds after which a video whose header does not end is given up."""
+"""Time limit for reading a header, seconds."""
 
 MAX_EMPTY_PACKETS = 10_000
-"""Packets of a video in a row that may hold no frame, because they are broken or the decoder waits for more."""
+"""Maximum packets in a row without a frame, because they are damaged or the decoder waits for more."""
 
 
 def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
-    """FFmpeg's container of a file in one of `VIDEO_FORMATS`, from which no other file or address is reached.
+    """Open a file in one of `VIDEO_FORMATS` with FFmpeg, which then opens no other file or address.
 
-    Pictures of more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
+    Frames with more than `max_pixels` are not decoded. Raises FFmpegError, OSError or ValueError.
     """
     require_regular(path)
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
     if path.suffix.lower() == ".gif":
-        # FFmpeg takes the ending's word for it, and looks for a first picture to the end of any file.
+        # FFmpeg trusts the suffix, and would search any file to its end for a first frame.
         with open_regular(path) as file:
             if file.read(4) != b"GIF8":
-                raise ValueError("it is no GIF")
-    # An absolute path, because FFmpeg takes what comes before a colon for a protocol.
+                raise ValueError("it is not a GIF")
+    # An absolute path, because FFmpeg reads the part before a colon as a protocol.
     container = av.open(path.absolute(), options=options, timeout=(LONGEST_OPENING, None))
     for stream in container.streams.video:
-        if stream.codec_context is not None:  # of a codec that FFmpeg does not know
+        if stream.codec_context is not None:  # None for codecs that FFmpeg does not know.
             stream.codec_context.options = {"max_pixels": str(max_pixels)}
     return container
 
 
 def decode_frames(container: InputContainer) -> Iterator[VideoFrame]:
-    """All frames of the first video that can be decoded; a broken packet costs its own, a file that is cut off its end.
+    """Decodable frames of the first video stream. Damaged packets are skipped; a truncated file ends early.
 
-    Raises IndexError where there is no video, ValueError after `MAX_EMPTY_PACKETS` packets in a row without a frame.
+    Raises IndexError if there is no video, ValueError after `MAX_EMPTY_PACKETS` packets in a row without a frame.
     """
     packets = container.demux(container.streams.video[0])
     empty = 0

@@ -58,13 +58,13 @@ def test_zeros_that_a_file_may_hold_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "told"),
     [
-        ({"x": bytes(100_000_000)}, "unfolds to 100 MB"),
+        ({"x": bytes(100_000_000)}, "100 MB"),
         ({"x": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 0), }")}, "too long"),
         ({"x": npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000,), }")}, "too long"),
         ({"x": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }")}, ""),
         ({"x": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }") + b"\x80\x04N."}, "Object arrays"),
         ({"x": npy("{" * 9000)}, ""),
-        ({"x": b"no array"}, "no array of plain values"),
+        ({"x": b"no array"}, "plain values"),
     ],
 )
 def test_archives_that_are_no_plain_arrays_are_refused(tmp_path: Path, members: dict[str, bytes], told: str) -> None:
