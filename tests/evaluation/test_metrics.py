@@ -63,6 +63,9 @@ def test_f_score_of_shifted_grids():
     precision, recall = 0.5, 0.5
     assert math.isclose(f_score(half, line, 0.005), 2 * precision * recall / (precision + recall), rel_tol=1e-6)
     assert f_score(half, line, 0.005) == f_score(line, half, 0.005)
+    # All five points are near some truth, and a quarter of the truth is near some point.
+    assert math.isclose(f_score(moved[:5], line, 0.005), 2 * 1 * 0.25 / 1.25, rel_tol=1e-6)
+    assert f_score(moved[:5], line, 0.005) == f_score(line, moved[:5], 0.005)
 
 
 def test_acceleration_error_sees_no_constant_motion():
