@@ -7,11 +7,13 @@ follows them.
 import copy
 import dataclasses
 import functools
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -35,7 +37,8 @@ from i2l_meshnet.data.mixture import EpochSampler, Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, open_source
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import transform_points
-from i2l_meshnet.models.assembly import build
+from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.assembly import build, published_config
 from i2l_meshnet.models.hand import GRID as HAND_GRID
 from i2l_meshnet.models.hand import hand_config
 from i2l_meshnet.models.keypoint import GRID as KEYPOINT_GRID
@@ -86,6 +89,34 @@ def asset(name: str) -> Path:
     if found is None:
         pytest.skip(f"the asset has not been fetched: run `i2l-meshnet assets {name}`")
     return found
+
+
+def drawn_network(body: str, bodies: Path | None, path: Path, crop: int = 64) -> Path:
+    """A checkpoint of a published network whose weights NumPy draws. Call it in `slim_networks`.
+
+    Steps of Adam turn rounding into differences of many percent. These weights are the same on every processor, and
+    noise of 1e-5 in the picture moves vertices by only 1e-3 of the mesh's size. crop: side, pixels.
+    """
+    model = load_body(body, bodies)
+    config = published_config(model, "resnet18")
+    grid = dataclasses.replace(config.grid, shape=(crop // 4,) * 3, crop_size=(crop, crop))
+    network = build(dataclasses.replace(config, grid=grid), model)
+    # Heatmaps of columns and rows with a peak; shapes of people, who stand upright and bend their joints a little.
+    factors = {"conv_x.0.weight": 30.0, "conv_y.0.weight": 30.0, "fc_shape.0.weight": 0.05, "fc_pose.0.weight": 0.1}
+    upright = torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(config.bones)
+    upright[3] = -1  # y and z of the root point the other way
+    generator = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.ndim > 1:
+                factor = next((factor for ending, factor in factors.items() if name.endswith(ending)), 1.0)
+                most = 1.4 * factor * math.sqrt(3 / weight[0].numel())
+                weight.copy_(torch.from_numpy(generator.uniform(-most, most, weight.shape)))
+            elif name.endswith("bias"):
+                weight.copy_(upright if name.endswith("fc_pose.0.bias") else torch.zeros_like(weight))
+    # A regressor counts as trained only in a snapshot of that stage.
+    checkpoint.save(network, path, {"stage": "param"})
+    return path
 
 
 # Lifting: from here on, what i2l_lab will hold.

@@ -1,7 +1,7 @@
 """`train` and `evaluate --data` on every benchmark: keys and values of what they write.
 
-The networks for SMPL and MANO are trained for a moment on the tiny data sets, at a hundredth of their size. Their
-numbers are those of nearly untrained networks: all that counts is that they stay the same.
+The networks for SMPL and MANO have a hundredth of their size and weights that are drawn. Their meshes are of no use:
+all that counts is that the numbers stay the same.
 """
 
 import json
@@ -16,18 +16,22 @@ import numpy as np
 import pytest
 from golden import Tolerance
 from scenes import example
-from surfaces import asset, meshnet, pretend_assets, slim_networks
+from surfaces import asset, drawn_network, meshnet, pretend_assets, slim_networks
 from written import folder
 
 from i2l_meshnet import load_body
 
+# Millimetres, percents, metres. A processor without AVX2 gives the same to 0.001 mm.
 TOLERANCES = [
-    Tolerance(r"\.jpg/means", 4.0),
-    # Millimetres, percents; a pixel that is rounded elsewhere moves a nearly untrained network's mesh by far less.
-    Tolerance(r"(_mm|_error|mpjpe|mpvpe|metrics|joints_mm|groups|samples\.csv|joints\.csv)", 0.3, 5e-3),
-    Tolerance(r"(pck|auc)", 1.5, 0.02),
-    Tolerance(".*", 0.02, 5e-3),
+    Tolerance(r"\.jpg/means", 2.0),
+    Tolerance(r"pred\.json", 1e-4, 1e-3),
+    Tolerance(".*", 0.02, 2e-4),
 ]
+# After the lixel stage's first step, Adam amplifies rounding; the parameter stage's regressor hardly does.
+LOSSES = {
+    "lixel.csv": [Tolerance("^/0/", 1e-5, 1e-4), Tolerance(".*", 0.1, 0.1)],
+    "param.csv": [Tolerance(".*", 1e-4, 2e-3)],
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,23 +83,14 @@ def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def trained(kind: str, data: Path, bodies: Path, out: Path) -> Path:
-    """The snapshot of a network after both stages; kind: body or hand."""
-    shared: list[object] = ["--data", data, "--out", out, "--body-dir", bodies, "--device", "cpu", "--workers", 0]
-    shared += ["--backbone", "resnet18", "--crop", 64, "--batch", 4, "--no-tensorboard", "--log-every", 1]
-    meshnet("train", f"{kind}-lixel", *shared, "--imagenet", "none", "--end-epoch", 1)
-    meshnet("train", f"{kind}-param", *shared, "--imagenet", "none", "--first-epoch", 1, "--end-epoch", 2)
-    return out / "model_dump" / "snapshot_1.safetensors"
+@pytest.fixture(scope="module")
+def body_weights(body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_network("smpl", body_directory, tmp_path_factory.mktemp("body") / "drawn.safetensors")
 
 
 @pytest.fixture(scope="module")
-def body_weights(data: Path, body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained("body", data, body_directory, tmp_path_factory.mktemp("body"))
-
-
-@pytest.fixture(scope="module")
-def hand_weights(data: Path, body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained("hand", data, body_directory, tmp_path_factory.mktemp("hand"))
+def hand_weights(body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_network("mano", body_directory, tmp_path_factory.mktemp("hand") / "drawn.safetensors")
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -110,15 +105,25 @@ def results(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", [pytest.param("body", marks=pytest.mark.slow), "hand"])
-def test_a_moment_of_training(kind: str, compare: Callable[..., None], request: pytest.FixtureRequest) -> None:
+def test_a_moment_of_training(
+    kind: str,
+    compare: Callable[..., None],
+    data: Path,
+    body_directory: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
     """Mixed 3D and 2D sets, fits that are checked, targets of both stages: the losses of every step."""
     weights: Path = request.getfixturevalue(f"{kind}_weights")
-    # A hundred rounded sums lie between the pictures and a loss; one step's rounding is part of the next.
-    logs = folder(weights.parents[1] / "log")
-    for rows in logs.values():
+    shared: list[object] = ["--data", data, "--out", tmp_path, "--body-dir", body_directory, "--device", "cpu"]
+    shared += ["--backbone", "resnet18", "--crop", 64, "--batch", 4, "--no-tensorboard", "--log-every", 1]
+    shared += ["--workers", 0, "--imagenet", "none"]
+    meshnet("train", f"{kind}-lixel", *shared, "--end-epoch", 1)
+    meshnet("train", f"{kind}-param", *shared, "--first-epoch", 1, "--end-epoch", 2, "--start", weights)
+    for stage, rows in folder(tmp_path / "log").items():
         for row in rows:
             row.pop("images_per_second", None)
-    compare(f"train_{kind}", logs, [Tolerance(".*", 1e-3, 5e-3)])
+        compare(f"train_{kind}_{stage.removesuffix('.csv')}", rows, LOSSES[stage])
 
 
 @pytest.mark.slow

