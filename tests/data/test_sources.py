@@ -81,6 +81,19 @@ def test_what_is_left_out_is_counted(dataset_root: Path) -> None:
     assert left_out == {"crowd": 1, "no keypoints": 1, "box of no area inside the picture": 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "file"),
+    [("Human36M", "test", "human36m"), ("PW3D", "test", "pw3d"), ("FreiHAND", "eval", "freihand")],
+)
+def test_a_person_without_rootnets_box_is_left_out(name: str, split: str, file: str, root: Path) -> None:
+    before = open_source(ADAPTERS[name], name, root, split)
+    path = before.folder / "rootnet_output" / f"bbox_root_{file}_output.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[1:]))
+    after = open_source(ADAPTERS[name], name, root, split)
+    assert after.table.left_out == {"without RootNet box": 1}
+    assert len(after) == len(before) - 1
+
+
 def test_true_boxes_replace_rootnets(dataset_root: Path) -> None:
     """`use_gt_info`: boxes from the annotations, the root's own depth."""
     rootnet, truth = (opened("Human36M", dataset_root, "test", boxes).table.arrays for boxes in (False, True))

@@ -21,6 +21,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.evaluation.held_out import evaluate_pictures, shape_rows, volume
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.skeletons import HALPE26
 
 PEOPLE = 4
 CONFIDENCE = (0.3, 0.5, 0.9, 0.9)
@@ -55,8 +56,15 @@ def folder(anny: Body, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def of_one_leg(body: Body) -> torch.Tensor:
+    """Which vertices belong to the leg on the side of positive x."""
+    rest = body(body.rest_params())
+    hip = rest.joints[body.skeleton.index("L_Hip"), 2]
+    return (rest.vertices[:, 0] > 0) & (rest.vertices[:, 2] < hip + 0.1)
+
+
 class Knowing:
-    """Gives each crop, in order, its person's true mesh and parameters; `shift` metres off along the depth."""
+    """Gives each crop, in order, its person's true mesh and parameters; one leg `shift` metres off along the depth."""
 
     def __init__(self, folder: Path, body: Body, shift: float = 0.0) -> None:
         self.grid = LixelGrid(crop_size=(256, 192), depth_extent=2.4, margin=0.5, depth_axis="crop")
@@ -64,7 +72,7 @@ class Knowing:
         fit, camera = sample.annotation.fit, sample.annotation.camera
         truth = BodyParams(fit.camera_pose(), fit.shape, fit.translation)
         vertices = body(truth).vertices.clone()
-        vertices[:, ::2, 2] += shift
+        vertices[:, of_one_leg(body), 2] += shift
         lixels = self.grid.from_camera(vertices, sample.crop, camera, sample.annotation.root_depth)
         local = truth.turned(self.grid.view_rotation(sample.crop, camera).mT)
         keypoints = torch.tensor(CONFIDENCE)[:, None, None].expand(-1, 26, 3)
@@ -103,7 +111,12 @@ def test_errors_are_those_of_the_mesh(folder: Path, anny: AnnyBody, tmp_path: Pa
     network = Knowing(folder, anny, shift=0.1)
     list(evaluate_pictures(network, anny, torch.device("cpu"), 4, folder, tmp_path / "out", "mine", 4, 0))
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
-    assert 30 < metrics["lixel"]["mpvpe_mm"] < 100
+    moved = torch.zeros(anny.joint_regressor.shape[1], 3)
+    moved[of_one_leg(anny), 2] = 100
+    assert anny.keypoint_regressor is not None
+    joints = anny.keypoint_regressor @ moved
+    offset = moved - joints[[HALPE26.index("L_Hip"), HALPE26.index("R_Hip")]].mean(0)
+    assert metrics["lixel"]["mpvpe_mm"] == pytest.approx(float(offset.norm(dim=-1).mean()), abs=0.2)
     assert metrics["param"]["mpvpe_mm"] < 0.5
 
 
@@ -121,4 +134,7 @@ def test_a_network_that_gives_everybody_the_same_shape_is_seen_through(anny: Ann
     row = shape_rows(anny, true[1:2].expand(3, -1), true, ["below 0.4"] * 3)[0]
     assert row["stature_correlation"] is None
     assert row["stature_error_mm"] > 10
+    taller = true + torch.tensor([0, 0, 0, 0, 0.1, 0])
+    row = shape_rows(anny, taller, true, ["below 0.4"] * 3)[0]
+    assert row["stature_bias_mm"] == pytest.approx(row["stature_error_mm"])
     assert 40 < float(volume(anny, true[1:2])) < 100

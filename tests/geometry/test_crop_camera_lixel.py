@@ -81,9 +81,19 @@ def test_the_crop_is_filled_from_the_box() -> None:
     assert warp_image(image, wide.affine, (64, 64)).max() == 0
 
 
-@pytest.mark.parametrize(("clip_to", "height"), [(None, 200), ((640, 480), 199), ((640, 150), 79 / 0.75)])
-def test_crops_have_the_aspect_of_their_size(clip_to: tuple[int, int] | None, height: float) -> None:
-    crop = Crop.around(torch.tensor([100.0, 50, 80, 200]), (256, 192), clip_to=clip_to)
+@pytest.mark.parametrize(
+    ("size", "clip_to", "height"),
+    [
+        ((80.0, 200.0), None, 200),
+        ((80.0, 200.0), (640, 480), 199),
+        ((80.0, 200.0), (640, 150), 79 / 0.75),
+        ((301.0, 81.0), (640, 480), 300 / 0.75),
+    ],
+)
+def test_crops_have_the_aspect_of_their_size(
+    size: tuple[float, float], clip_to: tuple[int, int] | None, height: float
+) -> None:
+    crop = Crop.around(torch.tensor([100.0, 50, *size]), (256, 192), clip_to=clip_to)
     zoom = 256 / (1.25 * height)
     torch.testing.assert_close(crop.affine[:, :2], zoom * torch.eye(2))
 
@@ -97,6 +107,15 @@ def test_a_crop_needs_a_box_with_an_area_in_the_image(box: list[float]) -> None:
 def test_a_crop_needs_a_box_with_an_area() -> None:
     with pytest.raises(ValueError, match="no area"):
         Crop.around(torch.tensor([[10.0, 50, 10, 10], [10, 50, 0, 200]]), (256, 256))
+
+
+@pytest.mark.parametrize(("size", "height"), [((40.0, 200.0), 200.0), ((300.0, 40.0), 400.0)])
+def test_an_unclipped_crop_has_the_whole_box_with_its_margin(size: tuple[float, float], height: float) -> None:
+    box = torch.tensor([-70.0, 20, *size], dtype=torch.float64)
+    crop = Crop.around(box, (256, 192), margin=1.5)
+    torch.testing.assert_close(crop.affine[:, :2], torch.eye(2).double() * 256 / (1.5 * height))
+    middle = torch.tensor([[96.0, 128.0]]).double()
+    torch.testing.assert_close(crop.to_crop((box[:2] + box[2:] / 2)[None]), middle)
 
 
 def test_a_box_needs_a_point() -> None:

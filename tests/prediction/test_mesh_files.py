@@ -87,5 +87,6 @@ def test_a_scene_holds_all_meshes_in_their_colours(tmp_path: Path, coarse: Surfa
     first, second = scene.geometry.values()
     np.testing.assert_allclose(first.triangles, (coarse.vertices * CAMERA_TO_GLTF)[coarse.faces], atol=1e-5)
     np.testing.assert_allclose(second.triangles, (full.vertices * CAMERA_TO_GLTF)[full.faces], atol=1e-5)
+    np.testing.assert_allclose(first.vertex_normals, coarse.normals * CAMERA_TO_GLTF, atol=1e-3)
     colors = [mesh.visual.material.baseColorFactor[:3] / 255 for mesh in (first, second)]
     np.testing.assert_allclose(np.array(colors) ** (1 / 2.2) * 255, [(90, 120, 230), (200, 100, 50)], atol=4)

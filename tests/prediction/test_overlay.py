@@ -111,10 +111,14 @@ def test_views_show_depth_and_height(anny: Body) -> None:
         ratio = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
         assert ratio == pytest.approx(size[across] / size[down], rel=0.03)
     # From the side, the camera is on the left: the toes point there, so the feet reach farther left than the calves.
-    side = np.ptp(draw_view([upright], "side").astype(int), axis=-1) > 20
+    picture = draw_view([upright], "side").astype(int)
+    side = np.ptp(picture, axis=-1) > 20
     rows, _ = np.nonzero(side)
     foot, calf = side[rows.max() - 8], side[rows.max() - 150]
     assert np.nonzero(foot)[0].min() < np.nonzero(calf)[0].min() - 20
+    # Half a metre is the longest round length that is at most a quarter of the picture's side.
+    bar = np.nonzero(picture[-24, 24:].max(-1) > 120)[0][0]
+    assert bar == pytest.approx(0.5 * (np.ptp(rows) + 1) / size[1], abs=4)
 
 
 def test_shrinking_keeps_pixel_centres() -> None:

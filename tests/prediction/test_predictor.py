@@ -202,6 +202,7 @@ def test_a_prepared_box_is_used_as_it_is(predictor: MeshPredictor, grid: LixelGr
     torch.testing.assert_close(crop.affine, torch.tensor([[1.0, 0, -10], [0, 1, -20]]))
     wide = predictor.look(scenes[0].pixels, PersonBox((10.0, 20.0, 384.0, 256.0), prepared=True))[0]
     torch.testing.assert_close(wide.affine[:, :2], torch.eye(2) / 2)
+    torch.testing.assert_close(wide.to_crop(torch.tensor([[202.0, 148.0]])), torch.tensor([[96.0, 128.0]]))
 
 
 def test_cameras() -> None:

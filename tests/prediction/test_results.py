@@ -15,6 +15,7 @@ from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.prediction.intrinsics import Intrinsics
+from i2l_meshnet.prediction.overlay import COLORS
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import PicturePrediction, SaveOptions
 
@@ -95,6 +96,12 @@ def test_the_json_holds_what_is_documented(three: PicturePrediction, tmp_path: P
                     np.testing.assert_allclose(value, arrays[key][number], atol=2e-3 if key == "keypoints" else 1e-4)
     files = [name for person in record["people"] for kind in person["files"].values() for name in kind.values()]
     assert {*files, *record["files"].values(), "photo.json"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_record_tells_median_and_mean_apart(three: PicturePrediction) -> None:
+    people = tuple(dataclasses.replace(person, reprojection_error=(1.5, 2.5)) for person in three)
+    record = dataclasses.replace(three, people=people).record()
+    assert record["people"][0]["reprojection_error"] == {"median": 1.5, "mean": 2.5}
 
 
 def test_a_network_without_parameters_writes_only_its_own_mesh(
@@ -204,5 +211,10 @@ def test_doubtful_people_are_drawn_only_if_there_are_no_others(
     first = np.zeros(everyone.shape[:2], bool)
     first[y - 16 : y + h + 16, x - 16 : x + w + 16] = True  # JPEG blocks reach beyond the mesh
     changed = np.abs(everyone - two).max(-1) > 20
+    side = cv2.imread(str(tmp_path / "FalseTrueTrue" / "photo_side.jpg"))[..., ::-1].astype(float)  # pyright: ignore
+    colored = side[np.ptp(side, axis=-1) > 60]
+    hues = COLORS[:3] / np.linalg.norm(COLORS[:3], axis=1, keepdims=True)
+    who = np.bincount((colored @ hues.T).argmax(1), minlength=3) / len(colored)
+    assert who[0] < 0.02 < who[1:].min()  # everybody keeps their colour
     assert (changed & first).sum() > 2000
     assert not (changed & ~first).any()

@@ -95,6 +95,40 @@ def test_accumulated_batches_equal_one_big_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(found["optimizer"]["state"][number]["exp_avg"], mean, **close)
 
 
+def test_rows_of_the_log_are_means_and_gradients_are_clipped(tmp_path: Path) -> None:
+    # Five samples: BatchNorm knows no variance of the last one, so an epoch has two steps.
+    recipe = {"pictures": 5, "end_epoch": 1, "clip": 0.01}
+    losses = []
+    for every in (1, 2):
+        options = tiny_options(tmp_path / str(every), recipe, log_every=every)
+        assert job.run(options) == 0
+        with (options.run.out / "log" / "lixel.csv").open() as file:
+            losses.append([float(row["mesh_fit"]) for row in csv.DictReader(file)])
+    assert len(losses[0]) == 2
+    assert losses[1] == [pytest.approx(sum(losses[0]) / 2, rel=1e-4)]
+    # Adam's means after two gradients of norm 0.01: 0.09 and 0.1 of them.
+    means = [value["exp_avg"] for value in newest_state(options)["optimizer"]["state"].values()]
+    assert 0.05 * 0.01 < float(torch.cat([mean.flatten() for mean in means]).norm()) < 0.1901 * 0.01
+
+
+def test_the_best_weights_are_those_of_the_least_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([2.0, 4.0, 3.0])
+
+    def error(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        # The second sample has no truth.
+        return torch.tensor([next(answers), 100.0]), torch.tensor([1.0, 0.0])
+
+    monkeypatch.setattr(job, "joint_error", error)
+    recipe = {"pictures": 2, "end_epoch": 3, "validation": "Toy"}
+    assert job.run(tiny_options(tmp_path, recipe, max_steps=2)) == 0
+    options = tiny_options(tmp_path, recipe, resume=True)
+    assert job.run(options) == 0
+    assert next(answers, None) is None
+    assert newest_state(options)["best"] == 2
+    extra = checkpoint.read_metadata(options.run.out / "model_dump" / "best_lixel.safetensors").extra
+    assert (extra["epoch"], extra["errors"]) == (0, {"MPJPE from lixel mesh": 2.0})
+
+
 def test_half_precision_and_channels_last_keep_the_losses(tmp_path: Path) -> None:
     if "bf16" not in supported_precisions():
         with pytest.raises(InputError, match="bf16"):

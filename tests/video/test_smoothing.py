@@ -5,6 +5,8 @@ import roma
 import torch
 from torch import Tensor
 
+from i2l_meshnet.bodies.base import Body
+from i2l_meshnet.video.motion import Motion
 from i2l_meshnet.video.smoothing import (
     OneEuro,
     Points,
@@ -129,6 +131,15 @@ def test_what_is_not_trusted_hardly_counts_and_few_frames_do() -> None:
     for few in (1, 2):
         weights = local_fit(TIMES[:few], TIMES[:few], torch.ones(few), 0.1)
         torch.testing.assert_close(weights.sum(1), torch.ones(few))
+
+
+def test_who_is_larger_than_thought_is_farther_away(toy: Body) -> None:
+    ray, vertices = torch.tensor([[0.1, 0.2]]), torch.zeros(1, toy.joint_regressor.shape[1], 3)
+    pose = torch.eye(3).expand(1, len(toy.bones), 3, 3)
+    motion = Motion(torch.tensor([[4.0]]), ray, vertices, ray, pose, torch.zeros(1, 2))
+    found = motion.with_shape(toy, torch.tensor([2.0, 0.0]))  # 18 cm taller
+    assert 4.2 < float(found.depth) < 4.8
+    torch.testing.assert_close(found.ray, ray)
 
 
 def test_rotations_are_interpolated_along_the_shortest_way() -> None:

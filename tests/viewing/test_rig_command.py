@@ -16,14 +16,17 @@ from i2l_meshnet.viewing.saved import read_saved
 
 
 def test_a_photo_is_read_back_from_each_of_its_files(photo: Path, toy: Body) -> None:
+    with np.load(photo.with_suffix(".npz")) as arrays:
+        expected = arrays["param_vertices"]
     for path in (photo, photo.with_suffix(".npz"), photo.parent):
         scene = read_saved(path)
         assert [person.label for person in scene.people] == ["person 0", "person 1"]
         assert (scene.picture, scene.size, scene.is_clip) == ("photo.jpg", (320, 240), False)
         assert scene.focal.tolist() == [500.0, 500.0]
-        for person in scene.people:
+        for person, vertices in zip(scene.people, expected, strict=True):
             param = person.mesh("param", 0, toy)
             assert param is not None
+            np.testing.assert_allclose(param, vertices, atol=1e-4)
             np.testing.assert_allclose(toy.joint_regressor.numpy() @ param, person.joints[0], atol=0.2)
             assert person.mesh("lixel", 0, None) is not None
             assert person.mesh("param", 0, None) is None
