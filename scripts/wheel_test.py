@@ -4,7 +4,8 @@ Builds the wheel, installs it with the extras [train] and [lab] as constraints.t
 nothing of the checkout on the path: `i2l-meshnet predict` on a photo, one epoch of `train tiny`, `i2l-lab --help`.
 Needs the network where pip's cache or the cache of assets lacks something.
 
---synthesize also makes two pictures with `i2l-lab synthesize`, for which 320 MB of assets are fetched.
+--synthesize also makes two pictures with `i2l-lab synthesize`, for which 320 MB of assets are fetched, and a network
+from them with `i2l-lab lift`.
 --reuse takes the packages of an environment instead of installing them: quick, but it does not notice a dependency that
 pyproject.toml fails to name.
 """
@@ -81,12 +82,16 @@ def use(programs: Path, folder: Path, synthesize: bool) -> None:
     if synthesize:
         run("i2l-lab", "synthesize", "pictures", "--out", "pictures", "--count", "2", "--shard", "2")
         assert (folder / "pictures" / "train_00000.npz").is_file()
+        run("i2l-lab", "synthesize", "detections", "--pictures", "pictures", "--out", "bank")
+        steps = ("--training.steps", "2", "--training.batch", "16", "--training.workers", "0")
+        run("i2l-lab", "lift", "--bank", "bank", "--out", "lifted", *steps)
+        run("i2l-meshnet", "predict", photo, "--out", "lifted", "--weights", "lifted/network.safetensors")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reuse", type=Path, help="environment whose packages to use")
-    parser.add_argument("--synthesize", action="store_true", help="make two pictures with i2l-lab too")
+    parser.add_argument("--synthesize", action="store_true", help="make two pictures and a network with i2l-lab too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name), time.perf_counter()
