@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import inside, read_bytes, read_json, read_torch, reading
+from i2l_meshnet.io import inside, read_bytes, read_json, read_torch, reading, require_regular
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, ResNet, ResNetName
 from i2l_meshnet.models.meshnet import MeshNet
@@ -46,6 +46,7 @@ def load_weights(name: ResNetName, path: Path) -> dict[str, Tensor]:
     The classifier is left out. Raises FileError for a file that is missing, unreadable or of another ResNet.
     """
     with reading(path, f"a state dict of {name}", "give torchvision's .pth or a .safetensors file"):
+        require_regular(path)
         weights = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
         return _without_classifier(name, checkpoint.require_state(weights), path)
 
