@@ -11,6 +11,7 @@ from torch import Tensor
 from i2l_meshnet.bodies import BODIES, Body, BodyParams, load_body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.skeletons import MANO
 
 KINDS = [name for name in BODIES if name not in ("smpl-male", "smpl-female")]
 """Every kind of body. The left out ones are smpl's code with other data; the tests of datasets load them."""
@@ -45,6 +46,8 @@ def test_the_rest_pose_has_the_counts_that_the_body_names(body: Body) -> None:
     assert body.parents[0] == -1
     assert all(0 <= parent < bone for bone, parent in enumerate(body.parents[1:], 1))
     assert body.licence
+    assert (body.kind == "body") == (body.skeleton is not MANO)
+    assert ("left" in body.kind) == body.name.endswith("-left")
 
 
 def test_a_batch_equals_its_samples(body: Body) -> None:

@@ -1,7 +1,6 @@
 """The converters of 3DPW and SURREAL: what they write opens as a data set whose bodies lie on the release's joints."""
 
 import dataclasses
-import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
@@ -32,11 +30,6 @@ SPLITS = ("train", "validation", "test")
 @pytest.fixture(scope="module")
 def bodies(body_directory: Path) -> dict[str, Body]:
     return {name: load_body(name, body_directory) for name in ("smpl", "smpl-male", "smpl-female")}
-
-
-@pytest.fixture
-def quiet() -> Console:
-    return Console(file=io.StringIO())
 
 
 def params(generator: np.random.Generator, *batch: int) -> BodyParams:
@@ -81,12 +74,12 @@ def write_sequence(release: Path, split: str, name: str, bodies: dict[str, Body]
     return data
 
 
-def test_3dpw(tmp_path: Path, bodies: dict[str, Body], quiet: Console) -> None:
+def test_3dpw(tmp_path: Path, bodies: dict[str, Body]) -> None:
     release = tmp_path / "data" / "PW3D"
     for split in SPLITS:
         write_sequence(release, split, f"street_{split}", bodies)
     truth = write_sequence(release, "train", "a_walk", bodies)
-    assert convert_pw3d(Pw3dOptions(release, tmp_path / "data"), quiet) == 0
+    assert convert_pw3d(Pw3dOptions(release, tmp_path / "data")) == 0
     source = open_source(ADAPTERS["PW3D"], "PW3D", tmp_path / "data", "train")
     assert len(source) == 10
     assert source.table.groups == ("a_walk", "street_train")
@@ -105,7 +98,7 @@ def test_3dpw(tmp_path: Path, bodies: dict[str, Body], quiet: Console) -> None:
 
 
 def test_3dpw_goes_on_where_it_was_broken_off(
-    tmp_path: Path, bodies: dict[str, Body], quiet: Console, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bodies: dict[str, Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = tmp_path / "release"
     for name in ("a", "b"):
@@ -114,29 +107,29 @@ def test_3dpw_goes_on_where_it_was_broken_off(
     whole = broken.read_bytes()
     broken.write_bytes(whole[:200])
     options = Pw3dOptions(release, tmp_path / "data")
-    with pytest.raises(FileError, match=r"b\.pkl is refused"):
-        convert_pw3d(options, quiet)
+    with pytest.raises(FileError, match=r"b\.pkl"):
+        convert_pw3d(options)
     broken.write_bytes(whole)
     read: list[str] = []
     original = pw3d.read_body_file
     monkeypatch.setattr(pw3d, "read_body_file", lambda path: read.append(path.stem) or original(path))
-    convert_pw3d(options, quiet)
+    convert_pw3d(options)
     assert read == ["b"]
 
 
-def test_3dpw_pickles_cannot_run_code(tmp_path: Path, bodies: dict[str, Body], quiet: Console) -> None:
+def test_3dpw_pickles_cannot_run_code(tmp_path: Path, bodies: dict[str, Body]) -> None:
     release = tmp_path / "release"
     write_sequence(release, "train", "a", bodies)
     (release / "sequenceFiles" / "train" / "a.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(FileError, match=r"a\.pkl is refused: it asks for 'os\.system'"):
-        convert_pw3d(Pw3dOptions(release, tmp_path / "data"), quiet)
+    with pytest.raises(FileError, match=r"a\.pkl .*os\.system"):
+        convert_pw3d(Pw3dOptions(release, tmp_path / "data"))
 
 
-def test_a_release_that_is_not_there(tmp_path: Path, body_directory: Path, quiet: Console) -> None:
+def test_a_release_that_is_not_there(tmp_path: Path, body_directory: Path) -> None:
     with pytest.raises(FileError, match="holds no sequenceFiles"):
-        convert_pw3d(Pw3dOptions(tmp_path, tmp_path), quiet)
+        convert_pw3d(Pw3dOptions(tmp_path, tmp_path))
     with pytest.raises(FileError, match=r"holds no \{train,val\}/run\*"):
-        convert_surreal(SurrealOptions(tmp_path, tmp_path, body_directory), quiet)
+        convert_surreal(SurrealOptions(tmp_path, tmp_path, body_directory))
 
 
 def write_clip(folder: Path, name: str, frames: int, body: Body, male: bool) -> np.ndarray:
@@ -168,7 +161,7 @@ def write_clip(folder: Path, name: str, frames: int, body: Body, male: bool) -> 
     return camera
 
 
-def test_surreal(tmp_path: Path, bodies: dict[str, Body], body_directory: Path, quiet: Console) -> None:
+def test_surreal(tmp_path: Path, bodies: dict[str, Body], body_directory: Path) -> None:
     release, root = tmp_path / "cmu", tmp_path / "data"
     camera = write_clip(release / "train" / "run0" / "01_01", "01_01_c0001", 17, bodies["smpl-male"], True)
     write_clip(release / "train" / "run0" / "01_01", "01_01_c0002", 1, bodies["smpl-male"], True)
@@ -176,7 +169,7 @@ def test_surreal(tmp_path: Path, bodies: dict[str, Body], body_directory: Path, 
     write_clip(release / "val" / "run1" / "02_02", "02_02_c0002", 9, bodies["smpl-female"], False)
     listed = tmp_path / "clips"
     listed.write_text("/somewhere/run1/02_02/02_02_c0001.mp4\n")
-    assert convert_surreal(SurrealOptions(release, root, body_directory, listed), quiet) == 0
+    assert convert_surreal(SurrealOptions(release, root, body_directory, listed)) == 0
     for split, expected in (("train", camera[[0, 8, 16]]), ("val", middle[[4]])):
         source = open_source(ADAPTERS["SURREAL"], "SURREAL", root, split)
         assert len(source) == len(expected)
@@ -189,10 +182,8 @@ def test_surreal(tmp_path: Path, bodies: dict[str, Body], body_directory: Path, 
     assert [picture.name for picture in pictures] == [f"01_01_c0001_{frame:03d}.jpg" for frame in (0, 8, 16)]
 
 
-def test_surreal_without_its_info_file(
-    tmp_path: Path, bodies: dict[str, Body], body_directory: Path, quiet: Console
-) -> None:
+def test_surreal_without_its_info_file(tmp_path: Path, bodies: dict[str, Body], body_directory: Path) -> None:
     write_clip(tmp_path / "train" / "run0" / "01_01", "clip", 3, bodies["smpl-male"], True)
     (tmp_path / "train" / "run0" / "01_01" / "clip_info.mat").unlink()
-    with pytest.raises(FileError, match=r"clip_info\.mat is missing or damaged"):
-        convert_surreal(SurrealOptions(tmp_path, tmp_path / "data", body_directory), quiet)
+    with pytest.raises(FileError, match=r"clip_info\.mat"):
+        convert_surreal(SurrealOptions(tmp_path, tmp_path / "data", body_directory))

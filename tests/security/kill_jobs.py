@@ -7,7 +7,6 @@ that users run. Every job is one command that may be given again and again until
 import contextlib
 import dataclasses
 import functools
-import io
 import json
 import os
 import shutil
@@ -21,7 +20,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 TESTS = Path(__file__).parents[1]
 for folder in (*(TESTS / name for name in ("", "training", "video", "data", "exporting")), TESTS.parent / "benchmarks"):
@@ -261,9 +259,8 @@ def _write_releases(folder: Path) -> None:
 
 
 def _convert(folder: Path) -> int:
-    quiet = Console(file=io.StringIO())
-    convert_pw3d(Pw3dOptions(folder / "3dpw", folder / "data"), quiet)
-    convert_surreal(SurrealOptions(folder / "surreal", folder / "data", folder / "bodies"), quiet)
+    convert_pw3d(Pw3dOptions(folder / "3dpw", folder / "data"))
+    convert_surreal(SurrealOptions(folder / "surreal", folder / "data", folder / "bodies"))
     return 0
 
 

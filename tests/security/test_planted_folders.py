@@ -1,7 +1,6 @@
 """Folders and links where a job keeps unfinished work: they are refused, never emptied, filled or removed."""
 
 import contextlib
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +8,9 @@ from pathlib import Path
 import kill_jobs
 import pytest
 from kill_jobs import JOBS, files
-from rich.console import Console
 
 from i2l_meshnet import assets
-from i2l_meshnet.data.convert.parts import Part, convert_parts
+from i2l_meshnet.data.convert.resumable import Part, convert_parts
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.prediction.staging import is_finished, staged
 from i2l_meshnet.video.work import WorkFolder
@@ -74,7 +72,7 @@ def follow_clip(folder: Path) -> None:
 
 def convert(folder: Path) -> None:
     part = Part("walk", Path(__file__), lambda: {"images": [], "annotations": []})
-    convert_parts([part], folder / "train.json", "a test", Console(file=io.StringIO()))
+    convert_parts([part], folder / "train.json", "a test")
 
 
 def fetch(folder: Path) -> None:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import tyro
 
-from i2l_meshnet.data import job
-from i2l_meshnet.data.job import DataOptions
+from i2l_meshnet.data import command
+from i2l_meshnet.data.command import DataOptions
 
 
 def data(options: Annotated[DataOptions, tyro.conf.arg(name="")]) -> int:
     """Fetch open benchmarks, check data sets, make their files from original releases."""
-    return job.run(options)
+    return command.run(options)

@@ -107,7 +107,7 @@ class AnnotationTable:
             and bool((np.diff(ends, prepend=0) >= 0).all())
             and (not len(ends) or int(ends[-1]) <= len(self.arrays["paths"]))
             and bool(((groups >= 0) & (groups < len(self.groups))).all())
-            and all(self.arrays[name].dtype == kind for name, kind in FIELDS.items())
+            and all(self.arrays[name].dtype == kind for name, (kind, _) in FIELDS.items())
         )
 
     def image_path(self, index: int) -> str:
@@ -160,55 +160,45 @@ class AnnotationTable:
 
     def describe(self) -> str:
         """Everything but the arrays, as JSON."""
-        return json.dumps(
-            {
-                "skeleton": dataclasses.asdict(self.skeleton),
-                "bodies": self.bodies,
-                "groups": self.groups,
-                "left_out": self.left_out,
-            }
-        )
+        facts = {"bodies": self.bodies, "groups": self.groups, "left_out": self.left_out}
+        return json.dumps({"skeleton": dataclasses.asdict(self.skeleton), **facts})
 
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray], description: str) -> "AnnotationTable":
         """The table that `describe` described."""
         facts = json.loads(description)
         skeleton = facts["skeleton"]
+        bones = tuple((start, end) for start, end in skeleton["bones"])
         return cls(
             arrays,
-            Skeleton(
-                skeleton["name"],
-                tuple(skeleton["joints"]),
-                tuple((start, end) for start, end in skeleton["bones"]),
-                skeleton["root"],
-            ),
+            Skeleton(skeleton["name"], tuple(skeleton["joints"]), bones, skeleton["root"]),
             tuple(facts["bodies"]),
             tuple(facts["groups"]),
             facts["left_out"],
         )
 
 
-FIELDS: dict[str, type[np.generic]] = {
-    "box": np.float64,
-    "image_size": np.float32,
-    "focal": np.float32,
-    "center": np.float32,
-    "joints_image": np.float32,
-    "joints_camera": np.float32,
-    "visible": np.bool_,
-    "has_depth": np.bool_,
-    "pose": np.float32,
-    "shape": np.float32,
-    "translation": np.float32,
-    "world_rotation": np.float32,
-    "world_translation": np.float32,
-    "body": np.int64,
-    "fit_known": np.bool_,
-    "fit_trusted": np.bool_,
-    "root_depth": np.float32,
-    "id": np.int64,
+FIELDS: dict[str, tuple[type[np.generic], tuple[int | str, ...]]] = {
+    "box": (np.float64, (4,)),
+    "image_size": (np.float32, (2,)),
+    "focal": (np.float32, (2,)),
+    "center": (np.float32, (2,)),
+    "joints_image": (np.float32, ("joints", 2)),
+    "joints_camera": (np.float32, ("joints", 3)),
+    "visible": (np.bool_, ("joints",)),
+    "has_depth": (np.bool_, ()),
+    "pose": (np.float32, ("bones", 3)),
+    "shape": (np.float32, ("shapes",)),
+    "translation": (np.float32, (3,)),
+    "world_rotation": (np.float32, (3, 3)),
+    "world_translation": (np.float32, (3,)),
+    "body": (np.int64, ()),
+    "fit_known": (np.bool_, ()),
+    "fit_trusted": (np.bool_, ()),
+    "root_depth": (np.float32, ()),
+    "id": (np.int64, ()),
 }
-"""The tensors of a row and their types in the table; units as in `Annotation`."""
+"""The tensors of a row: their types in the table and their axes; units as in `Annotation`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,11 +229,12 @@ class TableBuilder:
         bones: int,
         shapes: int,
         trusted_fits: bool = False,
-        crop_size: tuple[int, int] = (256, 256),
     ) -> None:
-        """`bones`, `shapes`: how many the bodies have. `crop_size`: (height, width) that boxes are prepared for."""
-        self._skeleton, self._bodies, self._bones, self._shapes = skeleton, bodies, bones, shapes
-        self._trusted, self._crop_size = trusted_fits, crop_size
+        """bones, shapes: how many the bodies have. Boxes are prepared for square crops."""
+        if len(skeleton) > MOST_JOINTS:
+            raise ValueError(f"{len(skeleton)} joints are more than a body has")
+        self._skeleton, self._bodies, self._trusted = skeleton, bodies, trusted_fits
+        self._axes = {"joints": len(skeleton), "bones": bones, "shapes": shapes}
         self._arrays = self._empty(1024)
         self._places: list[str] = []
         self._paths: list[bytes] = []
@@ -254,24 +245,10 @@ class TableBuilder:
 
     def _empty(self, rows: int) -> dict[str, np.ndarray]:
         """Arrays for `rows` annotations of which nothing is known."""
-        joints, bones = len(self._skeleton), self._bones
-        if joints > MOST_JOINTS:
-            raise ValueError(f"{joints} joints are more than a body has")
-        shapes: dict[str, tuple[int, ...]] = {
-            "box": (4,),
-            "image_size": (2,),
-            "focal": (2,),
-            "center": (2,),
-            "joints_image": (joints, 2),
-            "joints_camera": (joints, 3),
-            "visible": (joints,),
-            "pose": (bones, 3),
-            "shape": (self._shapes,),
-            "translation": (3,),
-            "world_rotation": (3, 3),
-            "world_translation": (3,),
+        arrays = {
+            name: np.zeros((rows, *(self._axes[axis] if isinstance(axis, str) else axis for axis in axes)), kind)
+            for name, (kind, axes) in FIELDS.items()
         }
-        arrays = {name: np.zeros((rows, *shapes.get(name, ())), dtype) for name, dtype in FIELDS.items()}
         arrays["world_rotation"][:] = np.eye(3)
         arrays["root_depth"][:] = np.nan
         arrays["fit_trusted"][:] = self._trusted
@@ -290,9 +267,9 @@ class TableBuilder:
         path: str,
         size: tuple[int, int],
         box: Any,
-        prepared: bool,
         focal: Any,
         center: Any,
+        prepared: bool = False,
         joints_image: Any = None,
         joints_camera: Any = None,
         visible: Any = None,
@@ -307,7 +284,8 @@ class TableBuilder:
         where: the file, for messages. path: picture, relative to the data set's folder. size: (width, height).
         box: (x, y, width, height); a `prepared` one (RootNet's) is taken as it is, any other one is clipped and
         widened, and left out if it has no area inside the picture. Joints: all of the skeleton's, or none.
-        visible: above 0 for labelled joints; all are by default. person, frame: see `AnnotationTable`.
+        visible: above 0 for labelled joints; all are by default. root_depth: that of `joints_camera` by default.
+        person, frame: see `AnnotationTable`.
         Raises FileError for a wrong number of values, or what is not a number.
         """
         row = len(self._places)
@@ -328,12 +306,13 @@ class TableBuilder:
         if joints_camera is not None:
             self._put(row, id, "joints_camera", "joints", joints_camera)
             arrays["has_depth"][row] = True
+            arrays["root_depth"][row] = arrays["joints_camera"][row, self._skeleton.root_index, 2]
         if root_depth is not None:
             arrays["root_depth"][row] = root_depth
         if fit is not None:
             arrays["fit_known"][row] = True
             arrays["body"][row] = self._bodies.index(fit.body)
-            flat = self._numbers(fit.pose, (self._bones * 3,), f"{where}: annotation {id}: pose")
+            flat = self._numbers(fit.pose, (self._axes["bones"] * 3,), f"{where}: annotation {id}: pose")
             arrays["pose"][row] = flat.reshape(-1, 3)
             self._put(row, id, "shape", "shape", fit.shape)
             self._put(row, id, "translation", "translation", fit.translation)
@@ -358,7 +337,7 @@ class TableBuilder:
         flat = np.any(arrays["box"][:, 2:] <= 0, axis=1)
         self._refuse(np.asarray(flat & prepared), "the box has no area: mend or remove this annotation")
         boxes, sizes = (torch.from_numpy(arrays[name]) for name in ("box", "image_size"))
-        widened, inside = published_boxes(boxes, sizes, self._crop_size)
+        widened, inside = published_boxes(boxes, sizes)
         keep = prepared | inside.numpy()
         self.leave_out("box of no area inside the picture", int((~keep).sum()))
         if not keep.any():

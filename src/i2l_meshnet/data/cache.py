@@ -20,35 +20,26 @@ from safetensors.numpy import save as encode
 
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import MOST_JSON_BYTES, open_regular, parse_json, read_bytes, write_safetensors
+from i2l_meshnet.io import MOST_JSON_BYTES, open_regular, parse_json, read_bytes, reading, write_safetensors
 
 FOLDER = ".i2l-meshnet"
 VERSION = 2
+MISSING = "`i2l-meshnet data check` says where to get it"
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; FileError if it is missing, cut short or not JSON.
+    """Reads a large JSON file. Raises FileError if it is missing, cut short or not JSON.
 
-    NaN is let through, as Python writes it, so that the check of the values can name the annotation.
+    NaN is allowed, as Python writes it, so that the check of the values can name the annotation.
     """
-    try:
+    with reading(path, "a whole JSON file", "download or make it again", missing=MISSING):
         data = read_bytes(path, MOST_JSON_BYTES)
-    except FileNotFoundError as error:
-        raise FileError(f"{path} is missing; `i2l-meshnet data check` says where to get it") from error
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise FileError(f"cannot read {path}: {error}; split it") from error
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        if b"NaN" in data or b"Infinity" in data:
-            try:
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if b"NaN" in data or b"Infinity" in data:
                 return parse_json(data)
-            except ValueError:
-                pass
-        at = f"line {error.lineno}, column {error.colno}"
-        raise FileError(f"{path} is not whole JSON ({error.msg} at {at}): download or make it again") from error
+            raise
 
 
 def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[], AnnotationTable]) -> AnnotationTable:
@@ -83,10 +74,8 @@ def _stamp(name: str, files: Sequence[Path]) -> str:
     """What the cache was made from, as text to compare."""
     facts = []
     for path in files:
-        try:
+        with reading(path, "a file of annotations", missing=MISSING):
             status = path.stat()
-        except OSError as error:
-            raise FileError(f"{path} is missing; `i2l-meshnet data check` says where to get it") from error
         facts.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     return json.dumps([VERSION, name, facts])
 

@@ -7,15 +7,16 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table
 from tyro.conf import Positional
 
 from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.console import output
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
 from i2l_meshnet.data.targets import TargetBuilder
-from i2l_meshnet.errors import FileError, InputError, UserError, printable
+from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.rendering.shading import render_meshes
@@ -46,39 +47,33 @@ class CheckOptions:
     """Check what `--gt-root` needs: ground-truth boxes in place of RootNet's."""
 
 
-def run(options: CheckOptions, console: Console | None = None) -> int:
+def run(options: CheckOptions) -> int:
     """Checks the splits, prints the findings and writes the sheets. Returns 0 if all is there, else 1."""
-    console = console or Console()
     if options.name not in ADAPTERS:
         raise InputError(f"there is no data set {options.name!r}; choose one of {', '.join(ADAPTERS)}")
     adapter = ADAPTERS[options.name]
     if options.split is not None and options.split not in adapter.splits:
         raise InputError(f"{options.name} has the splits {', '.join(adapter.splits)}, not {options.split!r}")
     if options.samples < 1:
-        raise InputError(f"--samples must be at least 1, not {options.samples}")
+        raise InputError(f"at least 1 sample must be drawn, not {options.samples}", argument="samples")
     failed = False
     for split in adapter.splits if options.split is None else (options.split,):
-        console.rule(f"{options.name} {split}")
-        complete = _list_files(options, adapter, split, console)
+        output(Rule(f"{options.name} {split}"))
+        complete = _list_files(options, adapter, split)
         try:
             source = open_source(adapter, options.name, options.root, split, options.true_boxes)
-            complete &= _describe(source, console)
+            complete &= _describe(source)
             sheet = options.out / f"check-{options.name}-{split}.jpg"
-            _write_sheet(source, options, sheet, console)
-            _say(console, f"samples drawn on {sheet}")
+            _write_sheet(source, options, sheet)
+            output(f"samples drawn on {sheet}")
         except UserError as error:
-            _say(console, str(error), "red")
+            output(str(error), style="red")
             complete = False
         failed |= not complete
     return int(failed)
 
 
-def _say(console: Console, text: str, style: str | None = None) -> None:
-    """Prints a line with names in it, as they are."""
-    console.print(printable(text), style=style, markup=False, soft_wrap=True)
-
-
-def _list_files(options: CheckOptions, adapter: Adapter, split: str, console: Console) -> bool:
+def _list_files(options: CheckOptions, adapter: Adapter, split: str) -> bool:
     """Prints which of the needed files and folders are there; whether all are."""
     table = Table("file", "state", "where to get it", box=None)
     wanted = [(f"{adapter.folder}/{needed.path}", needed.origin) for needed in adapter.needs(split, options.true_boxes)]
@@ -91,31 +86,31 @@ def _list_files(options: CheckOptions, adapter: Adapter, split: str, console: Co
             there = (options.root / adapter.folder / "imageFiles").exists()
         complete &= there
         table.add_row(path, "[green]there[/green]" if there else "[red]missing[/red]", "" if there else origin)
-    console.print(table)
+    output(table)
     return complete
 
 
-def _describe(source: Source, console: Console) -> bool:
+def _describe(source: Source) -> bool:
     """Prints counts; whether all pictures are there."""
     table = source.table
     known = int(table.arrays["fit_known"].sum())
-    console.print(f"{len(source)} people, {known} with a fitted body, {len(table.skeleton)} joints each")
+    output(f"{len(source)} people, {known} with a fitted body, {len(table.skeleton)} joints each")
     if table.left_out:
-        console.print("left out: " + ", ".join(f"{count} {reason}" for reason, count in table.left_out.items()))
+        output("left out: " + ", ".join(f"{count} {reason}" for reason, count in table.left_out.items()))
     groups = [group for group in table.groups if group]
     if groups:
-        console.print(f"{len(groups)} actions or sequences")
+        output(f"{len(groups)} actions or sequences")
     pictures = {table.image_path(index) for index in range(len(table))}
     gone = sorted(path for path in pictures if not (source.folder / path).is_file())
     if gone:
         example = source.folder / gone[0]
-        _say(console, f"{len(gone)} of {len(pictures)} pictures are missing, such as {example}", "red")
+        output(f"{len(gone)} of {len(pictures)} pictures are missing, such as {example}", style="red")
     else:
-        console.print(f"all {len(pictures)} pictures are there")
+        output(f"all {len(pictures)} pictures are there")
     return not gone
 
 
-def _write_sheet(source: Source, options: CheckOptions, path: Path, console: Console) -> None:
+def _write_sheet(source: Source, options: CheckOptions, path: Path) -> None:
     """Draws evenly spread samples: each crop with its joints and, beside it, with its fitted body.
 
     Samples whose pictures are missing are passed over; FileError if that is all of them.
@@ -123,7 +118,7 @@ def _write_sheet(source: Source, options: CheckOptions, path: Path, console: Con
     there = [index for index in range(len(source)) if source.image_path(index).is_file()]
     if not there:
         raise FileError(f"no sample can be drawn: none of the pictures is in {source.folder}")
-    bodies = _bodies(source, options, console)
+    bodies = _bodies(source, options)
     dataset = PersonDataset(source)
     chosen = np.linspace(0, len(there) - 1, min(options.samples, len(there))).round().astype(int)
     cells = [_cell(dataset, there[place], bodies) for place in chosen]
@@ -133,14 +128,14 @@ def _write_sheet(source: Source, options: CheckOptions, path: Path, console: Con
     write_picture(path, np.vstack(rows))
 
 
-def _bodies(source: Source, options: CheckOptions, console: Console) -> list[Body]:
+def _bodies(source: Source, options: CheckOptions) -> list[Body]:
     """The bodies of the source's fits; empty if there are no fits or their files are not at hand."""
     if not source.table.arrays["fit_known"].any():
         return []
     try:
         return [load_body(name, options.body_dir) for name in source.table.bodies]
     except UserError as error:
-        _say(console, f"the fitted bodies are not drawn: {error}", "yellow")
+        output(f"the fitted bodies are not drawn: {error}", style="yellow")
         return []
 
 

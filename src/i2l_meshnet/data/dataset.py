@@ -18,13 +18,14 @@ from i2l_meshnet.data.augmentation import Augmentation
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, warp_image
-from i2l_meshnet.io import read_bytes
+from i2l_meshnet.io import read_bytes, reading
 from i2l_meshnet.pictures import decode_picture, open_picture
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 JPEG_START = b"\xff\xd8\xff"
+DAMAGED = "download it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,43 +61,32 @@ def cut_crop(
     away; docs/data.md says by how much crops differ.
     Raises FileError for a picture that is missing, damaged or of another size.
     """
-    try:
+    with reading(path, "a picture", DAMAGED, missing="`i2l-meshnet data check` lists what is needed"):
         data = read_bytes(path)
-    except OSError as error:
-        raise FileError(f"picture {path} is not there ({error.strerror}); `data check` lists what is needed") from error
-    except ValueError as error:
-        raise FileError(f"picture {path} cannot be read: {error}") from error
+        with open_picture(BytesIO(data)) as picture:
+            found = picture.size
+    # Before a giant is decoded.
+    if found != image_size:
+        raise FileError(
+            f"picture {path} has {found[0]} by {found[1]} pixels, not {image_size[0]} by {image_size[1]} as its "
+            "annotations say: picture and annotations do not belong together"
+        )
     factor = 1
     if not full_decode and data.startswith(JPEG_START):
         (a, b, _), (c, d, _) = affine.tolist()
         step = abs(a * d - b * c) ** -0.5 * (1 + 1e-6)  # picture pixels to a crop pixel, rounding allowed for
         factor = next((f for f in REDUCED if step >= f), 1)
-    _require_size(path, data, image_size)
     flags = (REDUCED[factor] if factor > 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     image = decode_picture(data, flags)
     width, height = (-(-side // factor) for side in image_size)
     if image is None or image.shape[:2] != (height, width):
-        raise FileError(f"picture {path} is damaged: download it again")
+        raise FileError(f"picture {path} is damaged: {DAMAGED}")
     if factor > 1:
         # Pixel i of the reduced picture is the mean of the full picture's pixels factor*i .. factor*(i+1)-1.
         shift = affine[:, :2].sum(-1, keepdim=True) * (factor - 1) / 2
         affine = torch.cat([affine[:, :2] * factor, affine[:, 2:] + shift], -1)
     blue, green, red = cv2.split(warp_image(image, affine, crop_size))
     return np.stack([red, green, blue])
-
-
-def _require_size(path: Path, data: bytes, size: tuple[int, int]) -> None:
-    """Raises FileError for a picture whose header tells another size, before a giant is decoded."""
-    try:
-        with open_picture(BytesIO(data)) as picture:
-            found = picture.size
-    except Exception as error:  # Pillow reports broken data as almost anything
-        raise FileError(f"picture {path} is damaged or of an unknown kind: download it again") from error
-    if found != size:
-        raise FileError(
-            f"picture {path} is not of {size[0]} by {size[1]} px as its annotations say, but {found[0]} by {found[1]}: "
-            "picture and annotations do not belong together"
-        )
 
 
 class PersonDataset(Dataset[Sample]):

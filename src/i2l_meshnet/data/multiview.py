@@ -29,7 +29,7 @@ from i2l_meshnet.data.triangulation import (
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, invert_affine, transform_points, warp_image
-from i2l_meshnet.io import atomic_path, inside, read_arrays, read_bytes, require_shapes
+from i2l_meshnet.io import atomic_path, inside, read_arrays, read_bytes, reading, require_shapes
 from i2l_meshnet.skeletons import HALPE26
 from i2l_meshnet.tensors import TensorDataclass
 from i2l_meshnet.videos import decode_frames, open_video
@@ -43,6 +43,7 @@ KEYPOINT_ROWS = tuple(HALPE26.index(joint) for joint in JOINTS)
 TRUNK_ROWS = tuple(HALPE26.index(f"{side}_{part}") for part in ("Hip", "Shoulder") for side in "LR")
 SUBPIXEL = 64
 """The calibration file gives focal lengths and centres in 64ths of a pixel."""
+REFETCH = "run `i2l-meshnet data fetch real-multiview` again"
 STEP = 0.5
 """How far a person's hips and shoulders may move from one sampled frame to the next, metres, to be the same person."""
 
@@ -69,14 +70,12 @@ class MultiviewClip:
 
         Raises FileError for videos that are damaged.
         """
-        try:
-            with contextlib.ExitStack() as stack:
-                views = [decode_frames(stack.enter_context(open_video(video))) for video in self.videos]
-                for number, frames in enumerate(zip(*views, strict=False)):
-                    if number % every == 0:
-                        yield number, [frame.to_ndarray(format="rgb24") for frame in frames]
-        except Exception as error:  # PyAV reports broken data as almost anything
-            raise FileError(f"the videos of {self.name!r} cannot be read: fetch them again") from error
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(reading(self.videos[0].parent, "a folder of readable videos", REFETCH))
+            views = [decode_frames(stack.enter_context(open_video(video))) for video in self.videos]
+            for number, frames in enumerate(zip(*views, strict=False)):
+                if number % every == 0:
+                    yield number, [frame.to_ndarray(format="rgb24") for frame in frames]
 
     def undistorted(self, view: int, pixels: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
         """Where pixels of a view would lie in a picture without lens distortion: in double precision."""
@@ -122,22 +121,17 @@ class MultiviewSamples(TensorDataclass):
 def open_clip(folder: Path) -> MultiviewClip:
     """A clip of Pose2Sim's demo layout: `calibration/Calib.qca.txt` and `videos/cam0N.mp4`."""
     calibration = folder / "calibration" / "Calib.qca.txt"
-    try:
+    with reading(calibration, "a calibration of cameras", REFETCH):
         return _read_clip(folder, ElementTree.fromstring(read_bytes(calibration)))
-    except OSError as error:
-        raise FileError(f"{calibration} is no readable calibration: {error.strerror}") from error
-    except KeyError as error:
-        raise FileError(f"{calibration} is no readable calibration: a camera has no {error}") from error
-    except (ElementTree.ParseError, ValueError, ArithmeticError) as error:
-        raise FileError(f"{calibration} is no readable calibration: {error}") from error
 
 
 def _read_clip(folder: Path, root: ElementTree.Element) -> MultiviewClip:
-    """Raises FileError, KeyError or ValueError where a video or a value is missing or wrong."""
+    """Raises FileError for a video, other errors for a value of the calibration that is missing or wrong."""
     focal, center, distortion, rotation, translation, videos = [], [], [], [], [], []
     for entry in root.iter("camera"):
         video = folder / "videos" / inside(f"{entry.attrib['serial']}.mp4")
-        width = _video_width(video)
+        with reading(video, "a video", REFETCH), open_video(video) as container:
+            width = container.streams.video[0].width
         intrinsic, pose, view = (_attributes(entry, tag) for tag in ("intrinsic", "transform", "fov_video"))
         # Two videos are a few columns narrower than their calibration: cut evenly on both sides.
         cut = (view["right"] - view["left"] + 1 - width) / 2
@@ -160,15 +154,6 @@ def _read_clip(folder: Path, root: ElementTree.Element) -> MultiviewClip:
         torch.from_numpy(np.stack(translation)),
     )
     return MultiviewClip(folder.name, cameras.to(dtype=torch.float64), np.array(distortion), tuple(videos))
-
-
-def _video_width(video: Path) -> int:
-    """Pixels. Raises FileError where there is no video."""
-    try:
-        with open_video(video) as container:
-            return container.streams.video[0].width
-    except Exception as error:  # PyAV reports odd headers as almost anything
-        raise FileError(f"{video} is missing or no readable video") from error
 
 
 def build_samples(
@@ -232,20 +217,20 @@ def save_samples(samples: MultiviewSamples, path: Path) -> None:
 
 def load_samples(path: Path) -> MultiviewSamples:
     """Reads what `save_samples` wrote."""
-    try:
+    with reading(path, "a file of multi-view samples", "delete it to have it made again"):
         tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         camera = Camera(tensors.pop("focal"), tensors.pop("center"))
         samples = MultiviewSamples(camera=camera, **tensors)
         require_shapes(samples)
+        if not bool((samples.box[..., 2:] > 0).all()):
+            raise ValueError("a box of it has no area")
         return samples
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} holds no multi-view samples ({error}); delete it to have it made again") from error
 
 
 def _attributes(entry: ElementTree.Element, tag: str) -> dict[str, float]:
     element = entry.find(tag)
     if element is None:
-        raise FileError(f"the calibration's camera {entry.attrib.get('serial')} has no {tag}")
+        raise ValueError(f"camera {entry.attrib.get('serial')} has no {tag}")
     values: dict[str, float] = {}
     for name, text in element.attrib.items():
         try:

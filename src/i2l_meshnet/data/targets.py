@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.data.dataset import Sample
-from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.io import read_array
+from i2l_meshnet.io import read_array, reading
 from i2l_meshnet.skeletons import COCO, HUMAN36M, Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
@@ -57,16 +56,13 @@ class Target(TensorDataclass):
 
 
 def read_regressor(path: Path) -> Float[Tensor, "j v"]:
-    """A joint regressor matrix (.npy). FileError if it is missing or not a matrix."""
-    try:
+    """A joint regressor matrix (.npy). Raises FileError if it is missing or not a matrix."""
+    origin = "it comes with the published I2L-MeshNet code, folder data/"
+    with reading(path, "a matrix of joints by vertices", "download it again", missing=origin):
         matrix = read_array(path)
-    except FileNotFoundError as error:
-        raise FileError(f"{path} is missing: it comes with the published I2L-MeshNet code, folder data/") from error
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} is not a NumPy array: download it again") from error
-    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not np.isfinite(matrix).all():
-        raise FileError(f"{path} is not a matrix of joints by vertices")
-    return torch.from_numpy(matrix.astype(np.float32))
+        if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not np.isfinite(matrix).all():
+            raise ValueError(f"it is of shape {matrix.shape}, or not all numbers")
+        return torch.from_numpy(matrix.astype(np.float32))
 
 
 class FitCheck(nn.Module):

@@ -14,7 +14,6 @@ from rich.table import Table
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body, BodyMesh
-from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.data.sources.base import CocoFile
 from i2l_meshnet.data.sources.custom import named_joints
 from i2l_meshnet.errors import FileError, InputError
@@ -154,16 +153,16 @@ def read_people(path: Path, images: Path) -> tuple[tuple[str, ...], list[Labelle
 
     Raises FileError for a file of another kind, InputError where nobody is left.
     """
-    data = CocoFile(read_json(path), path)
+    data = CocoFile(path)
     joints = named_joints(data)
     left_out = {"crowds": 0, "without labelled keypoints": 0, f"whose pictures are not in {images}": 0}
     crowd, bare, absent = left_out
     people = []
-    for annotation in data.annotations:
+    for annotation, image in data.people():
         try:
             keypoints = torch.tensor(annotation["keypoints"], dtype=torch.float32)
             box = tuple(float(value) for value in annotation["bbox"])
-            picture = str(data.image_of(annotation)["file_name"])
+            picture = str(image["file_name"])
             number = int(annotation["id"])
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path}: annotation {annotation.get('id')} is malformed ({error!r})") from error

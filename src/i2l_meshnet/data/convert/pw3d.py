@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from i2l_meshnet.bodies.files import read_body_file
-from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
+from i2l_meshnet.data.convert.resumable import Content, Part, convert_parts
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import box_from_points
+from i2l_meshnet.io import reading
 from i2l_meshnet.pictures import open_picture
 
 SPLITS = ("train", "validation", "test")
@@ -29,7 +29,7 @@ class Pw3dOptions:
     """The folder of the data sets; the files are written to PW3D/data/ in it."""
 
 
-def convert_pw3d(options: Pw3dOptions, console: Console | None = None) -> int:
+def convert_pw3d(options: Pw3dOptions) -> int:
     """Writes the annotation files of all splits; returns 0. FileError if the release is not where it should be.
 
     The fits are turned into the camera frame. The translation is taken from the release's own joints, so no SMPL
@@ -37,7 +37,6 @@ def convert_pw3d(options: Pw3dOptions, console: Console | None = None) -> int:
     from 0 in each split, over the sequences in alphabetical order: RootNet's published boxes belong to the published
     annotation files, not to these.
     """
-    console = console or Console()
     sequences = next(
         (
             folder
@@ -54,28 +53,24 @@ def convert_pw3d(options: Pw3dOptions, console: Console | None = None) -> int:
         files = sorted((sequences / split).glob("*.pkl"))
         parts = [Part(file.stem, file, partial(_sequence, file, options.release / "imageFiles")) for file in files]
         target = options.root / "PW3D" / "data" / f"3DPW_{split}.json"
-        count = convert_parts(parts, target, f"3DPW {split}", console)
-        console.print(f"{target}: {count} people in {len(parts)} sequences", markup=False)
+        convert_parts(parts, target, f"3DPW {split}")
     return 0
 
 
 def _sequence(file: Path, pictures: Path) -> Content:
     """All frames and people of one sequence."""
     data = read_body_file(file)
-    try:
+    with reading(file, "a sequence of 3DPW", "download the release again"):
         name = str(data["sequence"])
         extrinsics, intrinsics = data["cam_poses"], data["cam_intrinsics"]
+        keys = ("genders", "betas", "poses", "trans", "jointPositions", "campose_valid", "poses2d")
         people = [
             (gender, betas, poses.reshape(-1, 24, 3), trans, joints.reshape(-1, 24, 3), valid, openpose)
-            for gender, betas, poses, trans, joints, valid, openpose in zip(
-                *(data[key] for key in ("genders", "betas", "poses", "trans", "jointPositions", "campose_valid")),
-                data["poses2d"],
-                strict=True,
-            )
+            for gender, betas, poses, trans, joints, valid, openpose in zip(*(data[key] for key in keys), strict=True)
         ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FileError(f"{file} is not a sequence file of 3DPW ({error}): get the release anew") from error
-    width, height = _picture_size(pictures / name / "image_00000.jpg")
+    picture = pictures / name / "image_00000.jpg"
+    with reading(picture, "a picture", "unpack imageFiles/ beside sequenceFiles/"), open_picture(picture) as image:
+        width, height = image.size
     focal, center = intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2]
     content: Content = {"images": [], "annotations": []}
     for frame, extrinsic in enumerate(extrinsics):
@@ -119,12 +114,3 @@ def _sequence(file: Path, pictures: Path) -> Content:
                 }
             )
     return content
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) from a picture's header."""
-    try:
-        with open_picture(path) as image:
-            return image.size
-    except Exception as error:  # Pillow reports broken data as almost anything
-        raise FileError(f"picture {path} cannot be read: unpack imageFiles/ beside sequenceFiles/") from error

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from scipy.spatial.transform import Rotation
 
 from i2l_meshnet.bodies import Body, BodyParams, load_body
+from i2l_meshnet.console import message
 from i2l_meshnet.data.convert.matlab import read_matrices
-from i2l_meshnet.data.convert.parts import Content, Part, convert_parts
-from i2l_meshnet.data.sources.pw3d import BODIES
+from i2l_meshnet.data.convert.resumable import Content, Part, convert_parts
+from i2l_meshnet.data.sources.base import SMPL_BODIES
 from i2l_meshnet.data.sources.surreal import BONES, JOINTS
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from i2l_meshnet.io import read_bytes
+from i2l_meshnet.io import read_bytes, reading
 from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.videos import decode_frames, open_video
 
@@ -33,6 +33,7 @@ INFO = {
     "shape": (10,),
 }
 """What is read of an _info.mat file, and its axes; all but the first have one for frames, which is the last."""
+UNPACK = "unpack the release again"
 MOST_INFO = 4_000_000
 """Bytes of an _info.mat file."""
 FOCAL, CENTER = (600.0, 600.0), (160.0, 120.0)
@@ -55,21 +56,20 @@ class SurrealOptions:
     """A list of validation clips, run/sequence/clip.mp4 per line, such as BodyNet's; all clips by default."""
 
 
-def convert_surreal(options: SurrealOptions, console: Console | None = None) -> int:
+def convert_surreal(options: SurrealOptions) -> int:
     """Writes pictures and annotation files; returns 0. FileError if release or body files are not there.
 
     One picture per second of the training clips, the middle one of the validation clips; clips of one frame are
     passed over. The release's parameters and joints are of the mirror-image body and are mirrored back.
     """
-    console = console or Console()
     found = {split: sorted((options.release / split).glob("run*/*/*.mp4")) for split in SPLITS}
     if not any(found.values()):
         raise FileError(f"{options.release} holds no {{train,val}}/run*/*/*.mp4: name the unpacked release")
-    bodies = {gender: load_body(BODIES[gender], options.body_dir) for gender in ("female", "male")}
+    bodies = {gender: load_body(SMPL_BODIES[gender], options.body_dir) for gender in ("female", "male")}
     chosen = _chosen_clips(options.clips)
     for split, clips in found.items():
         if not clips:
-            console.print(f"{options.release} has no split {split}: passed over", markup=False)
+            message(f"{options.release} has no split {split}: passed over")
             continue
         names = {clip: clip.relative_to(options.release / split).as_posix() for clip in clips}
         if split == "val" and chosen is not None:
@@ -80,20 +80,15 @@ def convert_surreal(options: SurrealOptions, console: Console | None = None) -> 
             for clip, name in names.items()
         ]
         target = options.root / "SURREAL" / f"{split}.json"
-        count = convert_parts(parts, target, f"SURREAL {split}", console)
-        console.print(f"{target}: {count} people in {len(parts)} clips", markup=False)
+        convert_parts(parts, target, f"SURREAL {split}")
     return 0
 
 
 def _chosen_clips(path: Path | None) -> set[str] | None:
     if path is None:
         return None
-    try:
+    with reading(path, "a list of clips"):
         lines = read_bytes(path).decode("utf-8").splitlines()
-    except ValueError as error:
-        raise FileError(f"cannot read the list of clips {path}: it is no text, or too long") from error
-    except OSError as error:
-        raise FileError(f"cannot read the list of clips {path}: {error.strerror}") from error
     return {"/".join(line.strip().split("/")[-3:]) for line in lines if line.strip()}
 
 
@@ -104,7 +99,7 @@ def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[s
     facts = _read_info(info)
     for frame, picture in _frames(clip, per_second):
         if frame >= len(facts["gender"]):
-            raise FileError(f"{clip} has more frames than {info.name} tells of: unpack the release anew")
+            raise FileError(f"{clip} has more frames than {info.name}: {UNPACK}")
         pixels, world = facts["joints2D"][..., frame].T, facts["joints3D"][..., frame].T
         mirror = list(JOINTS.mirror_permutation)
         pixels, in_camera = pixels[mirror], (world[mirror] - facts["camLoc"]) @ WORLD_TO_CAMERA.T
@@ -113,10 +108,8 @@ def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[s
             continue
         gender = "male" if facts["gender"][frame] else "female"
         pose, shape = (facts[name][:, frame].astype(np.float32) for name in ("pose", "shape"))
-        try:
+        with reading(info, f"an info file of SURREAL with a pose of frame {frame}", UNPACK):
             smpl = _in_camera(bodies[gender], pose, shape, in_camera)
-        except ValueError as error:
-            raise FileError(f"{info} holds no pose of frame {frame}: unpack the release anew") from error
         file_name = (name.parent / f"{clip.stem}_{frame:03d}.jpg").as_posix()
         write_picture(folder / file_name, picture)
         number = len(content["images"])
@@ -158,40 +151,33 @@ def _in_camera(body: Body, pose: np.ndarray, shape: np.ndarray, joints: np.ndarr
 
 
 def _read_info(path: Path) -> dict[str, np.ndarray]:
-    """`INFO` of an _info.mat file; FileError if it is missing or damaged."""
-    try:
+    """`INFO` of an _info.mat file. Raises FileError if it is missing or damaged."""
+    with reading(path, "an info file of SURREAL", UNPACK):
         facts = read_matrices(read_bytes(path, MOST_INFO), INFO)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} is missing or damaged: unpack the release anew") from error
-    missing = {*INFO} - {*facts}
-    if missing:
-        raise FileError(f"{path} lacks {', '.join(sorted(missing))}: it is not an info file of SURREAL")
-    for name in ("camLoc", "gender"):
-        facts[name] = facts[name].ravel()
-    frames = len(facts["gender"])
-    for name, axes in INFO.items():
-        if frames == 1 and facts[name].shape == axes and name != "camLoc":  # MATLAB drops a last axis of one
-            facts[name] = facts[name][..., None]
-        if facts[name].shape != (axes if name == "camLoc" else (*axes, frames)) or not np.isfinite(facts[name]).all():
-            raise FileError(f"{path} is no info file of SURREAL: its {name} is damaged or of another shape")
+        for name in ("camLoc", "gender"):
+            facts[name] = facts[name].ravel()
+        frames = len(facts["gender"])
+        for name, axes in INFO.items():
+            if frames == 1 and facts[name].shape == axes and name != "camLoc":  # MATLAB drops a last axis of one
+                facts[name] = facts[name][..., None]
+            whole = facts[name].shape == (axes if name == "camLoc" else (*axes, frames))
+            if not whole or not np.isfinite(facts[name]).all():
+                raise ValueError(f"its {name} is damaged or of another shape")
     return facts
 
 
 def _frames(clip: Path, per_second: bool) -> Iterator[tuple[int, np.ndarray]]:
     """Numbers and pictures (RGB) of the frames to take; none of a clip of one frame."""
-    try:
-        with open_video(clip) as container:
-            video = container.streams.video[0]
-            count, rate, size = video.frames, max(int(video.guessed_rate or 1), 1), (video.width, video.height)
-            if count == 0 or size != (WIDTH, HEIGHT):
-                raise ValueError(f"{count} frames of {size} pixels")
-            if count == 1:
+    with reading(clip, "a video of SURREAL", UNPACK), open_video(clip) as container:
+        video = container.streams.video[0]
+        count, rate, size = video.frames, max(int(video.guessed_rate or 1), 1), (video.width, video.height)
+        if count == 0 or size != (WIDTH, HEIGHT):
+            raise ValueError(f"it has {count} frames of {size} pixels")
+        if count == 1:
+            return
+        wanted = range(0, count, rate) if per_second else (count // 2,)
+        for number, frame in enumerate(decode_frames(container)):
+            if number in wanted:
+                yield number, frame.to_ndarray(format="rgb24")
+            if number >= wanted[-1]:
                 return
-            wanted = range(0, count, rate) if per_second else (count // 2,)
-            for number, frame in enumerate(decode_frames(container)):
-                if number in wanted:
-                    yield number, frame.to_ndarray(format="rgb24")
-                if number >= wanted[-1]:
-                    return
-    except Exception as error:  # PyAV reports odd headers as almost anything
-        raise FileError(f"{clip} cannot be read as a video of SURREAL: unpack the release anew") from error

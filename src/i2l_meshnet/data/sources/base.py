@@ -1,13 +1,14 @@
 """The one path that all data sets take: an adapter names its files and reads rows; the rest is shared."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from i2l_meshnet.data.annotation import AnnotationTable
-from i2l_meshnet.data.cache import load_table
+from i2l_meshnet.data.annotation import AnnotationTable, Fit
+from i2l_meshnet.data.cache import load_table, read_json
 from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.io import reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,40 +73,76 @@ def open_source(adapter: Adapter, name: str, root: Path, split: str, true_boxes:
             raise FileError(f"{folder / needed.path} is missing: get it from {needed.origin}")
 
     def parse() -> AnnotationTable:
-        try:
+        with reading(folder, f"a whole {name} with its split {split}", fix="download or make its annotations again"):
             return adapter.read(folder, split, true_boxes)
-        except KeyError as error:
-            raise FileError(f"{folder}: the annotations of split {split} lack the key {error}") from error
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            reason = str(error).split("\n")[0][:200]
-            raise FileError(f"{folder}: the annotations of split {split} are malformed ({reason})") from error
 
     files = [folder / needed.path for needed in parsed]
     table = load_table(f"{name}-{split}{'-true-boxes' if true_boxes else ''}", folder, files, parse)
     return Source(name, split, folder, table, adapter.three_d)
 
 
+SMPL_BODIES = {"neutral": "smpl", "male": "smpl-male", "female": "smpl-female"}
+"""Bodies by the gender that annotations name."""
+ROOTNET = "RootNet's outputs, linked from the published README"
+"""Where to get boxes and depths of test splits."""
+
+
+def smpl_fit(fitted: dict[str, Any], body: str = "smpl") -> Fit:
+    """The fit of an annotation's `smpl_param` or `mano_param`, in the camera frame."""
+    return Fit(fitted["pose"], fitted["shape"], fitted["trans"], body)
+
+
 class CocoFile:
     """An annotation file in MS-COCO's structure: `images`, `annotations`, perhaps `categories`."""
 
-    def __init__(self, content: Any, path: Path) -> None:
-        if not isinstance(content, dict) or not all(
-            isinstance(content.get(k), list) for k in ("images", "annotations")
-        ):
-            raise FileError(f"{path} is not in MS-COCO's structure: it needs the lists `images` and `annotations`")
+    def __init__(self, path: Path) -> None:
+        """Reads the file. Raises FileError for one that has not this structure."""
         self.path = path
-        self.annotations: list[dict[str, Any]] = content["annotations"]
-        self.categories: list[dict[str, Any]] = content.get("categories", [])
-        try:
+        content = read_json(path)
+        with reading(path, "in MS-COCO's structure, with lists `images` (each with an `id`) and `annotations`"):
+            self.annotations: list[dict[str, Any]] = content["annotations"]
+            self.categories: list[dict[str, Any]] = content.get("categories", [])
             self.images: dict[int, dict[str, Any]] = {image["id"]: image for image in content["images"]}
-        except (KeyError, TypeError) as error:
-            raise FileError(f"{path}: every image needs an `id`") from error
+            if not isinstance(self.annotations, list):
+                raise ValueError("its annotations are not a list")
 
-    def image_of(self, annotation: dict[str, Any]) -> dict[str, Any]:
-        """The image that an annotation belongs to; FileError if the file does not list it."""
-        try:
-            return self.images[annotation["image_id"]]
-        except (KeyError, TypeError) as error:
-            raise FileError(
-                f"{self.path}: annotation {annotation.get('id')} belongs to no image of the file"
-            ) from error
+    def people(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Each annotation with its image. Raises FileError for an annotation whose image the file does not list."""
+        for annotation in self.annotations:
+            try:
+                image = self.images[annotation["image_id"]]
+            except (KeyError, TypeError) as error:
+                raise FileError(
+                    f"{self.path}: annotation {annotation.get('id')} belongs to no image of the file"
+                ) from error
+            yield annotation, image
+
+    def facts(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+        """What `TableBuilder.add` takes of most files: id, image size, box and, if it is known, camera."""
+        facts: dict[str, Any] = {
+            "where": str(self.path),
+            "id": annotation["id"],
+            "size": (image["width"], image["height"]),
+        }
+        camera = image.get("cam_param", {})
+        if camera:
+            facts |= {"focal": camera["focal"], "center": camera["princpt"]}
+        return {**facts, "box": annotation["bbox"]}
+
+
+class RootNet:
+    """RootNet's boxes and root depths, which test splits are scored with; no file where the annotations' own count."""
+
+    def __init__(self, path: Path | None, key: str, per_metre: float = 1.0) -> None:
+        """key: the entries' key that tells whose they are. per_metre: units of their depths in a metre."""
+        self._entries = {} if path is None else {entry[key]: entry for entry in read_json(path)}
+        self._unused, self._per_metre = path is None, per_metre
+
+    def facts(self, number: int) -> dict[str, Any] | None:
+        """What `TableBuilder.add` takes of it; None for somebody whom RootNet did not find."""
+        if self._unused:
+            return {}
+        entry = self._entries.get(number)
+        if entry is None:
+            return None
+        return {"box": entry["bbox"], "prepared": True, "root_depth": entry["root_cam"][2] / self._per_metre}

@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
-from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
-from i2l_meshnet.data.sources.coco import FOCAL, with_pelvis
-from i2l_meshnet.data.sources.pw3d import BODIES
+from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
+from i2l_meshnet.data.sources.base import SMPL_BODIES, Adapter, CocoFile, Needed, smpl_fit
+from i2l_meshnet.data.sources.coco import assumed_camera, with_pelvis
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.skeletons import Skeleton
 
@@ -56,18 +54,16 @@ def _skeleton(data: CocoFile) -> tuple[Skeleton, bool]:
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
-    path = folder / "annotations" / f"{split}.json"
-    data = CocoFile(read_json(path), path)
+    data = CocoFile(folder / "annotations" / f"{split}.json")
     skeleton, between = _skeleton(data)
     count = len(skeleton) - between
     hips = [skeleton.index(hip) for hip in HIPS] if between else []
-    rows = TableBuilder(skeleton, tuple(BODIES.values()), bones=24, shapes=10)
-    for annotation in data.annotations:
+    rows = TableBuilder(skeleton, tuple(SMPL_BODIES.values()), bones=24, shapes=10)
+    for annotation, image in data.people():
         if annotation.get("iscrowd") or not any(annotation["keypoints"][2::3]):
             rows.leave_out("crowd" if annotation.get("iscrowd") else "no keypoints")
             continue
-        image = data.image_of(annotation)
-        where = f"{path}: annotation {annotation['id']}"
+        where = f"{data.path}: annotation {annotation['id']}"
         flat = np.asarray(annotation["keypoints"], np.float32)
         if flat.size != count * 3:
             raise FileError(f"{where} has {flat.size / 3:g} joints, not {count}")
@@ -80,27 +76,17 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
         if between:
             joints = with_pelvis(joints, *hips)
             in_camera = None if in_camera is None else np.vstack([in_camera, in_camera[hips].mean(0)])
-        camera: dict[str, Any] = image.get("cam_param", {})
         smpl = annotation.get("smpl_param")
         rows.add(
-            where=str(path),
-            id=annotation["id"],
+            **data.facts(annotation, assumed_camera(image)),
             path=f"images/{image['file_name']}",
-            size=(image["width"], image["height"]),
-            box=annotation["bbox"],
-            prepared=False,
-            focal=camera.get("focal", (FOCAL, FOCAL)),
-            center=camera.get("princpt", (image["width"] / 2, image["height"] / 2)),
             joints_image=joints[:, :2],
             joints_camera=in_camera,
             visible=joints[:, 2],
-            fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], BODIES[smpl.get("gender", "neutral")])
-            if smpl
-            else None,
-            root_depth=None if in_camera is None else float(in_camera[skeleton.root_index, 2]),
+            fit=smpl_fit(smpl, SMPL_BODIES[smpl.get("gender", "neutral")]) if smpl else None,
             group=image.get("sequence", ""),
         )
-    return rows.build(path)
+    return rows.build(data.path)
 
 
 ADAPTER = Adapter("Custom", SPLITS, _needs, _read, three_d=False)

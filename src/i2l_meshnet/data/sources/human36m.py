@@ -6,7 +6,7 @@ import numpy as np
 
 from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
+from i2l_meshnet.data.sources.base import ROOTNET, Adapter, CocoFile, Needed, RootNet
 from i2l_meshnet.skeletons import HUMAN36M
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
@@ -17,7 +17,7 @@ ACTIONS = (
     "Walking WalkDog WalkTogether"
 ).split()
 FIRST_ACTION = 2
-ROOTNET = "rootnet_output/bbox_root_human36m_output.json"
+BOXES = "rootnet_output/bbox_root_human36m_output.json"
 ORIGIN = "the Human3.6M parsing of the published I2L-MeshNet (its README, section Data)"
 
 
@@ -29,23 +29,23 @@ def _needs(split: str, true_boxes: bool) -> list[Needed]:
         for kind in kinds
     ]
     if split == "test" and not true_boxes:
-        needed.append(Needed(ROOTNET, "RootNet's outputs, linked from the published README"))
+        needed.append(Needed(BOXES, ROOTNET))
     return [*needed, Needed("images", ORIGIN, parsed=False)]
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
     rows = TableBuilder(HUMAN36M, ("smpl",), bones=24, shapes=10)
-    rootnet = {}
-    if split == "test" and not true_boxes:
-        rootnet = {entry["image_id"]: entry for entry in read_json(folder / ROOTNET)}
+    rootnet = RootNet(folder / BOXES if split == "test" and not true_boxes else None, "image_id", per_metre=1000.0)
     for subject in SUBJECTS[split]:
         stem = str(folder / "annotations" / f"Human36M_subject{subject}_")
-        path = Path(stem + "data.json")
-        data = CocoFile(read_json(path), path)
+        data = CocoFile(Path(stem + "data.json"))
         cameras, joints, fits = (read_json(Path(f"{stem}{kind}.json")) for kind in ("camera", "joint_3d", "smpl_param"))
-        for annotation in data.annotations:
-            image = data.image_of(annotation)
+        for annotation, image in data.people():
             if image["frame_idx"] % EVERY[split] or (split == "test" and image["cam_idx"] != TEST_CAMERA):
+                continue
+            boxed = rootnet.facts(image["id"])
+            if boxed is None:
+                rows.leave_out("without RootNet box")
                 continue
             camera = cameras[str(image["cam_idx"])]
             rotation, translation = np.float32(camera["R"]), np.float32(camera["t"]) / 1000
@@ -54,23 +54,14 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
             in_camera = world @ rotation.T + translation
             pixels = in_camera[:, :2] / in_camera[:, 2:] * np.float32(camera["f"]) + np.float32(camera["c"])
             smpl = fits.get(place[0], {}).get(place[1], {}).get(place[2])
-            boxed = rootnet.get(image["id"])
-            if rootnet and boxed is None:
-                rows.leave_out("without RootNet box")
-                continue
             rows.add(
-                where=str(path),
-                id=annotation["id"],
+                **data.facts(annotation, image) | boxed,
                 path=f"images/{image['file_name']}",
-                size=(image["width"], image["height"]),
-                box=boxed["bbox"] if boxed else annotation["bbox"],
-                prepared=boxed is not None,
                 focal=camera["f"],
                 center=camera["c"],
                 joints_image=pixels,
                 joints_camera=in_camera,
                 fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], "smpl", rotation, translation) if smpl else None,
-                root_depth=boxed["root_cam"][2] / 1000 if boxed else float(in_camera[HUMAN36M.root_index, 2]),
                 group=ACTIONS[image["action_idx"] - FIRST_ACTION],
             )
     return rows.build(folder / "annotations")

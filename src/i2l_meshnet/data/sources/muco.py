@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
+from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
+from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed, smpl_fit
 from i2l_meshnet.skeletons import MUCO
 
 ANNOTATIONS, FITS = "data/MuCo-3DHP.json", "data/smpl_param.json"
@@ -24,8 +24,7 @@ def _needs(split: str, true_boxes: bool) -> list[Needed]:
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
-    path = folder / ANNOTATIONS
-    data, fits = CocoFile(read_json(path), path), read_json(folder / FITS)
+    data, fits = CocoFile(folder / ANNOTATIONS), read_json(folder / FITS)
     nearest: dict[int, dict[str, Any]] = {}
     for annotation in data.annotations:
         image = annotation["image_id"]
@@ -37,23 +36,17 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
         if annotation is None:
             rows.leave_out("picture without a person")
             continue
-        in_camera = np.asarray(annotation["keypoints_cam"], np.float32) / 1000
         smpl = fits.get(str(annotation["id"]))
         rows.add(
-            where=str(path),
-            id=annotation["id"],
+            **data.facts(annotation, image),
             path=f"data/{image['file_name']}",
-            size=(image["width"], image["height"]),
-            box=annotation["bbox"],
-            prepared=False,
             focal=image["f"],
             center=image["c"],
             joints_image=annotation["keypoints_img"],
-            joints_camera=in_camera,
-            fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], "smpl") if smpl else None,
-            root_depth=_root_depth(annotation) / 1000,
+            joints_camera=np.asarray(annotation["keypoints_cam"], np.float32) / 1000,
+            fit=smpl_fit(smpl) if smpl else None,
         )
-    return rows.build(path)
+    return rows.build(data.path)
 
 
 def _root_depth(annotation: dict[str, Any]) -> float:

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
-from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed
-from i2l_meshnet.data.sources.pw3d import BODIES
+from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
+from i2l_meshnet.data.sources.base import SMPL_BODIES, Adapter, CocoFile, Needed, smpl_fit
 from i2l_meshnet.skeletons import SMPL, Skeleton
 
 BONES = 24
@@ -24,27 +22,19 @@ def _needs(split: str, true_boxes: bool) -> list[Needed]:
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
-    path = folder / f"{split}.json"
-    data = CocoFile(read_json(path), path)
-    rows = TableBuilder(JOINTS, tuple(BODIES.values()), bones=BONES, shapes=10, trusted_fits=True)
-    for annotation in data.annotations:
-        image, smpl = data.image_of(annotation), annotation["smpl_param"]
+    data = CocoFile(folder / f"{split}.json")
+    rows = TableBuilder(JOINTS, tuple(SMPL_BODIES.values()), bones=BONES, shapes=10, trusted_fits=True)
+    for annotation, image in data.people():
+        smpl = annotation["smpl_param"]
         rows.add(
-            where=str(path),
-            id=annotation["id"],
+            **data.facts(annotation, image),
             path=f"{split}/{image['file_name']}",
-            size=(image["width"], image["height"]),
-            box=annotation["bbox"],
-            prepared=False,
-            focal=image["cam_param"]["focal"],
-            center=image["cam_param"]["princpt"],
             joints_image=annotation["joint_img"],
             joints_camera=annotation["joint_cam"],
-            fit=Fit(smpl["pose"], smpl["shape"], smpl["trans"], BODIES[smpl["gender"]]),
-            root_depth=annotation["joint_cam"][JOINTS.root_index][2],
+            fit=smpl_fit(smpl, SMPL_BODIES[smpl["gender"]]),
             group=image["file_name"].split("/")[1] if image["file_name"].count("/") > 1 else "",
         )
-    return rows.build(path)
+    return rows.build(data.path)
 
 
 ADAPTER = Adapter("SURREAL", ("train", "val"), _needs, _read)

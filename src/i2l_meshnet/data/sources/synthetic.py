@@ -15,7 +15,7 @@ from i2l_meshnet.data.cache import load_table
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
-from i2l_meshnet.io import read_arrays, require_shapes, write_bytes
+from i2l_meshnet.io import read_arrays, reading, require_shapes, write_bytes
 from i2l_meshnet.pictures import decode_picture
 
 BODY = "anny"
@@ -47,7 +47,7 @@ class PictureShard:
 
 def read_pictures(path: Path) -> PictureShard:
     """Reads a shard. Raises FileError if it is not one."""
-    try:
+    with reading(path, "a shard of pictures", "delete it and make it again"):
         data = read_arrays(path)
         params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
         shard = PictureShard(data["jpeg"], data["start"], data["box"], data["focal"], data["center"], params)
@@ -57,8 +57,6 @@ def read_pictures(path: Path) -> PictureShard:
         if not whole or start[0] < 0 or start[-1] > len(shard.jpeg):
             raise ValueError("its pictures do not follow each other")
         return shard
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is not a shard of pictures ({error}); delete it and make it again") from error
 
 
 def synthetic_source(folder: Path, split: str) -> Source:
@@ -110,11 +108,9 @@ def _add(shard: PictureShard, body: Body, rows: TableBuilder, path: Path, first:
             path=f"{PICTURES}/{path.stem}_{i:04d}.jpg",
             size=(width, height),
             box=shard.box[i],
-            prepared=False,
             focal=shard.focal[i],
             center=shard.center[i],
             joints_image=pixels[i].numpy(),
             joints_camera=joints[i].numpy(),
             fit=Fit(pose[i], shard.params.shape[i].numpy(), shard.params.translation[i].numpy(), BODY),
-            root_depth=float(joints[i, body.skeleton.root_index, 2]),
         )

@@ -49,13 +49,11 @@ def toy_source(folder: Path, count: int, seed: int = 0) -> Source:
             path=name,
             size=(SIDE, SIDE),
             box=box_from_points(pixels[i], torch.ones(len(body.skeleton), dtype=torch.bool)).tolist(),
-            prepared=False,
             focal=(FOCAL, FOCAL),
             center=camera.center.tolist(),
             joints_image=pixels[i].numpy(),
             joints_camera=mesh.joints[i].numpy(),
             fit=Fit(pose[i].tolist(), params.shape[i].tolist(), params.translation[i].tolist(), body.name),
-            root_depth=float(mesh.joints[i, body.skeleton.root_index, 2]),
         )
     return Source("Toy", f"seed {seed}", folder, rows.build(folder), three_d=True)
 

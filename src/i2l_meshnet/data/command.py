@@ -7,6 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from i2l_meshnet import assets
+from i2l_meshnet.console import output
 from i2l_meshnet.data import check
 from i2l_meshnet.data.check import CheckOptions
 from i2l_meshnet.data.convert import Pw3dOptions, SurrealOptions, convert_pw3d, convert_surreal
@@ -25,7 +26,7 @@ class FetchOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ConvertOptions:
-    """Make annotation files from an original release; a conversion that was broken off goes on where it was."""
+    """Make annotation files from an original release; an interrupted conversion resumes."""
 
     release: Annotated[
         Annotated[Pw3dOptions, tyro.conf.subcommand("3dpw")]
@@ -46,7 +47,7 @@ def run(options: CheckOptions | ConvertOptions | FetchOptions) -> int:
     """Does what is asked; returns the exit code."""
     if isinstance(options, FetchOptions):
         for name in BENCHMARKS[options.name]:
-            print(f"{name}: {assets.ensure(name)}")
+            output(f"{name}: {assets.ensure(name)}")
         return 0
     if isinstance(options, CheckOptions):
         return check.run(options)
