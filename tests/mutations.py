@@ -263,8 +263,8 @@ FAULTS = (
     ),
     Fault(
         "rendering: depth is not that of the ray",
-        "z = (e0 + e1 + e2) / total\n                key",
-        "z = (e0 * z0 + e1 * z1 + e2 * z2) / (e0 + e1 + e2)\n                key",
+        "depth[y, x] = (e0 + e1 + e2) / total",
+        "depth[y, x] = (e0 * z0 + e1 * z1 + e2 * z2) / (e0 + e1 + e2)",
         "tests/rendering/test_raster.py::test_depth_and_weights_are_those_of_the_camera_ray",
     ),
     Fault(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from i2l_meshnet.compiling import compiled
-from i2l_meshnet.rendering.raster import edge_functions
+from i2l_meshnet.rendering.raster import cover, edge_functions, extents, plain
 from i2l_meshnet.rendering.shading import Lighting, light_on
 
 LIGHTING = Lighting.white(0.34, {(-0.5, -0.75, -0.6): 0.45, (0.8, -0.1, -0.5): 0.2, (0.0, 0.0, -1.0): 0.12})
@@ -15,8 +15,6 @@ LIGHTING = Lighting.white(0.34, {(-0.5, -0.75, -0.6): 0.45, (0.8, -0.1, -0.5): 0
 NEAR = 0.01
 _BAND = 48
 """Rows of samples in a band."""
-_SLACK = 0.01
-"""Samples by which the computed end of a row within a triangle may be off; the edge functions decide."""
 
 
 def draw_lit(
@@ -38,103 +36,27 @@ def draw_lit(
     # Nearest first, so that what is hidden is known to be so at once.
     order = np.argsort(points[corners, 2].min(1), kind="stable").astype(np.int32)
     lighting = (LIGHTING.ambient, LIGHTING.directions, LIGHTING.colours)
-    _draw(points, corners, order, normals, colors, samples, lighting, color, alpha)
+    _draw(points, corners, order, *plain(len(faces)), normals, colors, samples, lighting, color, alpha)
     return color, alpha
 
 
 @compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
-def _draw(points, faces, order, normals, colors, samples, lighting, color, alpha):
+def _draw(points, faces, order, bias, cutout, normals, colors, samples, lighting, color, alpha):
     height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
     rows = max(1, _BAND // samples) * samples
     nearest, face = np.empty((rows, width), np.float32), np.empty((rows, width), np.int32)
-    tops, bottoms = _extents(points, faces, height, width)
+    tops, bottoms = extents(points, faces, NEAR, height, width)
     for start in range(0, height, rows):
         end = min(start + rows, height)
         nearest[:] = np.inf
         face[:] = -1
         for f in order:
             if tops[f] < end and bottoms[f] >= start:
-                _cover(points, faces, f, max(tops[f], start), min(bottoms[f] + 1, end), start, nearest, face)
+                cover(
+                    points, faces, f, max(tops[f], start), min(bottoms[f] + 1, end), start, bias, cutout, nearest, face
+                )
         _shade(points, faces, face[: end - start], start, normals, colors, samples, lighting, color, alpha)
-
-
-@compiled
-@no_type_check
-def _extents(points, faces, height, width):
-    """First and last row of samples of each triangle; none (0, -1) where it is not to be drawn."""
-    tops, bottoms = np.zeros(len(faces), np.int32), np.full(len(faces), -1, np.int32)
-    for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
-        x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
-        x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if not (z0 > NEAR and z1 > NEAR and z2 > NEAR) or not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
-            continue
-        if max(x0, x1, x2) >= 0.0 and min(x0, x1, x2) <= width - 1.0:
-            # Clamped before the conversion to integers, which could overflow.
-            tops[f] = int(min(max(0.0, math.ceil(min(y0, y1, y2))), float(height)))
-            bottoms[f] = int(max(min(height - 1.0, math.floor(max(y0, y1, y2))), -1.0))
-    return tops, bottoms
-
-
-@compiled
-@no_type_check
-def _cover(points, faces, f, top, bottom, start, nearest, face):
-    """Enters a triangle into a band that begins at row `start`, between two rows of samples."""
-    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-    x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
-    x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
-    x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
-    first, last = max(0.0, math.ceil(min(x0, x1, x2))), min(face.shape[1] - 1.0, math.floor(max(x0, x1, x2)))
-    if _hidden(nearest[top - start : bottom - start, int(first) : int(last) + 1], np.float32(min(z0, z1, z2))):
-        return
-    sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
-    i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
-    # x of the three edges' lines changes by so much a row, where they are not level.
-    s0 = (x2 - x1) / (y2 - y1) if y2 != y1 else 0.0
-    s1 = (x0 - x2) / (y0 - y2) if y0 != y2 else 0.0
-    s2 = (x1 - x0) / (y1 - y0) if y1 != y0 else 0.0
-    for y in range(top, bottom):
-        left, right = first, last
-        # An edge whose end lies lower bounds the row on one side, one whose end lies higher on the other.
-        left, right = _within(left, right, x1, y1, y2, s0, sign, y)
-        left, right = _within(left, right, x2, y2, y0, s1, sign, y)
-        left, right = _within(left, right, x0, y0, y1, s2, sign, y)
-        for x in range(math.ceil(left), math.floor(right) + 1):
-            e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
-            if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
-                continue
-            z = np.float32((e0 + e1 + e2) / (e0 * i0 + e1 * i1 + e2 * i2))
-            # Of equally near ones the first wins, whatever the order.
-            if z < nearest[y - start, x] or (z == nearest[y - start, x] and f < face[y - start, x]):
-                nearest[y - start, x] = z
-                face[y - start, x] = f
-
-
-@compiled
-@no_type_check
-def _within(left, right, x, y, end, step, sign, row):
-    """A row's span cut at the edge from (x, y) to the height `end`, whose x changes by `step` a row."""
-    if end != y:
-        x = x + (row - y) * step
-        if (end > y) == (sign > 0.0):
-            right = min(right, x + _SLACK)
-        else:
-            left = max(left, x - _SLACK)
-    return left, right
-
-
-@compiled
-@no_type_check
-def _hidden(nearest, depth):
-    """Whether everything is nearer than a depth."""
-    for row in range(nearest.shape[0]):
-        for column in range(nearest.shape[1]):
-            if nearest[row, column] >= depth:
-                return False
-    return True
 
 
 @compiled

@@ -1,7 +1,7 @@
 """A z-buffer for triangle meshes on the CPU: no display, no GPU, no system library.
 
-One rasteriser serves the overlays and the synthetic pictures. It works on points that are already
-projected, so it knows no camera; several meshes share one buffer by being concatenated.
+One rasteriser serves the overlays, which draw band by band (`lit`), and all other images. It works on points that are
+already projected, so it knows no camera; several meshes share one buffer by being concatenated.
 """
 
 import dataclasses
@@ -12,6 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
 
 from i2l_meshnet.compiling import compiled
+
+_SLACK = 0.01
+"""Pixels by which the computed end of a row within a triangle may be off; the edge functions decide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,28 +71,23 @@ def rasterize(
         raise ValueError(f"a raster needs a positive size, not {size}")
     if len(faces) and (faces.min() < 0 or faces.max() >= len(points)):
         raise ValueError(f"faces name points outside 0..{len(points) - 1}")
-    depth = np.full((height, width), np.inf, np.float32)
-    face = np.full((height, width), -1, np.int32)
-    barycentric = np.zeros((height, width, 3), np.float32)
-    if depth_bias is None:
-        depth_bias = np.zeros(len(faces), np.float32)
-    if cutout is None:
-        corners = np.zeros((len(faces), 3, 2), np.float32)
-        cutout = Cutout(np.ones((1, 1, 1), np.bool_), corners, np.full(len(faces), -1, np.int32))
-    _fill(
-        np.ascontiguousarray(points),
-        np.ascontiguousarray(faces, np.int32),
-        np.ascontiguousarray(depth_bias),
-        np.ascontiguousarray(cutout.opaque),
-        np.ascontiguousarray(cutout.uv),
-        np.ascontiguousarray(cutout.texture),
-        near,
-        np.full((height, width), np.inf, np.float32),
-        depth,
-        face,
-        barycentric,
-    )
+    points, faces = np.ascontiguousarray(points), np.ascontiguousarray(faces, np.int32)
+    bias, texture = plain(len(faces))
+    if depth_bias is not None:
+        bias = np.ascontiguousarray(depth_bias)
+    if cutout is not None:
+        texture = tuple(np.ascontiguousarray(part) for part in (cutout.texture, cutout.uv, cutout.opaque))
+    nearest, face = np.full((height, width), np.inf, np.float32), np.full((height, width), -1, np.int32)
+    depth, barycentric = np.full((height, width), np.inf, np.float32), np.zeros((height, width, 3), np.float32)
+    _fill(points, faces, bias, texture, near, nearest, face)
+    _resolve(points, faces, face, depth, barycentric)
     return RasterBuffers(depth, face, barycentric)
+
+
+def plain(count: int) -> tuple[Float32[np.ndarray, "f"], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Depth bias and cutout, as `cover` takes them, of `count` triangles that have neither."""
+    corners = np.zeros((count, 3, 2), np.float32)
+    return np.zeros(count, np.float32), (np.full(count, -1, np.int32), corners, np.ones((1, 1, 1), np.bool_))
 
 
 @compiled
@@ -107,52 +105,133 @@ def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
 
 @compiled
 @no_type_check
-def _fill(points, faces, bias, opaque, uv, texture, near, rank, depth, face, barycentric):
-    """The loop over triangles. `rank` is the biased depth that decides who is in front."""
-    height, width = depth.shape
-    for f in range(faces.shape[0]):
+def extents(points, faces, near, height, width):
+    """First and last row of each triangle; none (0, -1) where it is not to be drawn."""
+    tops, bottoms = np.zeros(len(faces), np.int32), np.full(len(faces), -1, np.int32)
+    for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
         x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
         x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
-        if not (z0 > near and z1 > near and z2 > near):
-            continue
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
+        if not (z0 > near and z1 > near and z2 > near) or not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
             continue
-        # Clamped before the conversion to integers, which could overflow.
-        left = int(max(0.0, math.ceil(min(x0, x1, x2))))
-        right = int(min(width - 1.0, math.floor(max(x0, x1, x2))))
-        top = int(max(0.0, math.ceil(min(y0, y1, y2))))
-        bottom = int(min(height - 1.0, math.floor(max(y0, y1, y2))))
-        if right < left or bottom < top:
-            continue
-        sign = 1.0 if area > 0.0 else -1.0
-        i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
-        for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
-                e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
-                if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
-                    continue
-                w0, w1, w2 = e0 * i0, e1 * i1, e2 * i2
-                total = w0 + w1 + w2
-                z = (e0 + e1 + e2) / total
-                key = np.float32(z - bias[f])
-                if not key < rank[y, x]:
-                    continue
-                w0, w1, w2 = w0 / total, w1 / total, w2 / total
-                t = texture[f]
-                if t >= 0:
-                    u = w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]
-                    v = w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]
-                    rows, columns = opaque.shape[1], opaque.shape[2]
-                    row = min(int((1.0 - (v - math.floor(v))) * rows), rows - 1)
-                    column = min(int((u - math.floor(u)) * columns), columns - 1)
-                    if not opaque[t, row, column]:
-                        continue
-                rank[y, x] = key
-                depth[y, x] = z
-                face[y, x] = f
-                barycentric[y, x, 0] = w0
-                barycentric[y, x, 1] = w1
-                barycentric[y, x, 2] = w2
+        if max(x0, x1, x2) >= 0.0 and min(x0, x1, x2) <= width - 1.0:
+            # Clamped before the conversion to integers, which could overflow.
+            tops[f] = int(min(max(0.0, math.ceil(min(y0, y1, y2))), float(height)))
+            bottoms[f] = int(max(min(height - 1.0, math.floor(max(y0, y1, y2))), -1.0))
+    return tops, bottoms
+
+
+@compiled
+@no_type_check
+def cover(points, faces, f, top, bottom, start, bias, cutout, nearest, face):
+    """Enters a triangle, between two rows, into a band that starts at row `start`.
+
+    nearest: the biased depths that decide who is in front. face: the triangles that are.
+    """
+    texture, uv, opaque = cutout
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
+    x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
+    x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+    first, last = max(0.0, math.ceil(min(x0, x1, x2))), min(face.shape[1] - 1.0, math.floor(max(x0, x1, x2)))
+    front = np.float32(min(z0, z1, z2) - bias[f])
+    if _hidden(nearest[top - start : bottom - start, int(first) : int(last) + 1], front):
+        return
+    sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+    i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
+    # x of the three edges' lines changes by so much a row, where they are not level.
+    s0 = (x2 - x1) / (y2 - y1) if y2 != y1 else 0.0
+    s1 = (x0 - x2) / (y0 - y2) if y0 != y2 else 0.0
+    s2 = (x1 - x0) / (y1 - y0) if y1 != y0 else 0.0
+    t = texture[f]
+    for y in range(top, bottom):
+        left, right = first, last
+        # An edge whose end lies lower bounds the row on one side, one whose end lies higher on the other.
+        left, right = _within(left, right, x1, y1, y2, s0, sign, y)
+        left, right = _within(left, right, x2, y2, y0, s1, sign, y)
+        left, right = _within(left, right, x0, y0, y1, s2, sign, y)
+        for x in range(math.ceil(left), math.floor(right) + 1):
+            e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
+            if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
+                continue
+            w0, w1, w2 = e0 * i0, e1 * i1, e2 * i2
+            total = w0 + w1 + w2
+            z = (e0 + e1 + e2) / total
+            key = np.float32(z - bias[f])
+            # If two are equally near, the first one wins, whatever the order.
+            row = y - start
+            if not (key < nearest[row, x] or (key == nearest[row, x] and f < face[row, x])):
+                continue
+            if t >= 0 and not _is_opaque(opaque, uv, f, t, w0 / total, w1 / total, w2 / total):
+                continue
+            nearest[row, x] = key
+            face[row, x] = f
+
+
+@compiled
+@no_type_check
+def _is_opaque(opaque, uv, f, t, w0, w1, w2):
+    u = w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]
+    v = w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]
+    rows, columns = opaque.shape[1], opaque.shape[2]
+    row = min(int((1.0 - (v - math.floor(v))) * rows), rows - 1)
+    column = min(int((u - math.floor(u)) * columns), columns - 1)
+    return opaque[t, row, column]
+
+
+@compiled
+@no_type_check
+def _within(left, right, x, y, end, step, sign, row):
+    """A row's span cut at the edge from (x, y) to the height `end`, whose x changes by `step` a row."""
+    if end != y:
+        x = x + (row - y) * step
+        if (end > y) == (sign > 0.0):
+            right = min(right, x + _SLACK)
+        else:
+            left = max(left, x - _SLACK)
+    return left, right
+
+
+@compiled
+@no_type_check
+def _hidden(nearest, depth):
+    """Whether everything is nearer than a depth."""
+    for row in range(nearest.shape[0]):
+        for column in range(nearest.shape[1]):
+            if nearest[row, column] >= depth:
+                return False
+    return True
+
+
+@compiled
+@no_type_check
+def _fill(points, faces, bias, cutout, near, nearest, face):
+    tops, bottoms = extents(points, faces, near, face.shape[0], face.shape[1])
+    for f in range(len(faces)):
+        if tops[f] <= bottoms[f]:
+            cover(points, faces, f, tops[f], bottoms[f] + 1, 0, bias, cutout, nearest, face)
+
+
+@compiled
+@no_type_check
+def _resolve(points, faces, face, depth, barycentric):
+    """Depth and weights of the triangles that are seen."""
+    for y in range(face.shape[0]):
+        for x in range(face.shape[1]):
+            f = face[y, x]
+            if f < 0:
+                continue
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
+            x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
+            x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+            sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+            e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
+            w0, w1, w2 = e0 * (1.0 / z0), e1 * (1.0 / z1), e2 * (1.0 / z2)
+            total = w0 + w1 + w2
+            depth[y, x] = (e0 + e1 + e2) / total
+            barycentric[y, x, 0] = w0 / total
+            barycentric[y, x, 1] = w1 / total
+            barycentric[y, x, 2] = w2 / total
