@@ -188,7 +188,7 @@ def test_inputs_that_hold_no_picture(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.jpg").write_bytes(b"x")
     for text, hint in (
-        (str(tmp_path), "--recursive"),
+        (str(tmp_path), "recursive"),
         (str(tmp_path / "nothing.jpg"), "no such file"),
         (str(tmp_path / "*.png"), "no picture matches"),
     ):

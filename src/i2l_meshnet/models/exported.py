@@ -105,7 +105,7 @@ class Description:
                     "export the network again"
                 )
             if content.get("arithmetic") == "int8":
-                raise FileError(f"{path}: 8-bit networks are no longer supported: export it without --int8")
+                raise FileError(f"{path}: 8-bit networks are no longer supported: export it again")
             fit = None if content["fit"] is None else decode(base64.b64decode(content["fit"]))
             outputs = tuple(content["outputs"])
             metadata = Metadata.from_json(content)

@@ -55,7 +55,8 @@ def for_inference(network: MeshNet, precision: Precision = "fp32", device: torch
         if any(isinstance(part, CSPNeXt) for part in backbones):
             raise InputError(
                 f"{precision} is not offered for networks that lift keypoints, such as the default one: it moves "
-                "keypoints and the mesh by up to centimetres; leave out --precision"
+                "keypoints and the mesh by up to centimetres",
+                argument="precision",
             )
         whole = precision == "fp16"
         for part in [*convolutional, *spreading] if whole else convolutional:

@@ -36,7 +36,7 @@ class InParts:
             if len(part) == 1:
                 raise UserError(
                     f"the memory of the device {image.device.type!r} does not hold the network and one crop: close "
-                    "other programs, or take another --device"
+                    "other programs, or use another device"
                 )
             if not self._most:
                 warnings.warn(

@@ -98,7 +98,7 @@ def find_pictures(
             for file in files:
                 add(file, Path(file.name))
         else:
-            hint = "; addresses are read for a table only, with --parquet" if "://" in text else ""
+            hint = "; addresses are read for tables only" if "://" in text else ""
             raise FileError(f"no such file or folder: {text}{hint}")
     return list(found.values())
 
@@ -111,7 +111,7 @@ def _pictures_in(folder: Path, recursive: bool, exclude: Path | None, suffixes: 
     inside = exclude if exclude is not None and exclude.resolve() != folder.resolve() else None
     files = [file for file in entries if _ends(file, suffixes) and file.is_file() and not _below(file, inside)]
     if not files:
-        hint = "" if recursive else "; --recursive looks into its subfolders too"
+        hint = "" if recursive else "; its subfolders are not searched (recursive)"
         raise FileError(f"no pictures ({', '.join(ending[1:] for ending in suffixes)}) in folder {folder}{hint}")
     return files
 

@@ -77,7 +77,7 @@ def _staging(base: Path) -> Path:
 def _require_free(base: Path, names: list[str], overwrite: bool) -> None:
     there = next((path for path in map(base.with_name, names) if path.exists()), None)
     if there is not None and not overwrite:
-        raise TakenError(f"{there} is there already; --overwrite replaces it")
+        raise TakenError(f"{there} is there already, and is not to be overwritten")
 
 
 def _listed(record: Path, start: str) -> list[str]:
