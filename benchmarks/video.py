@@ -31,11 +31,11 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.video.finish import finish
-from i2l_meshnet.video.follow import make_tracker
+from i2l_meshnet.video.followed import FollowedPerson, gather
 from i2l_meshnet.video.smoothing import SmoothKind
 from i2l_meshnet.video.source import Clip
-from i2l_meshnet.video.tracking import DETECT_EVERY
-from i2l_meshnet.video.work import STRETCH, Person, Sighting, WorkFolder, gather
+from i2l_meshnet.video.tracking import DETECT_EVERY, Tracker
+from i2l_meshnet.video.unfinished import STRETCH, Sighting, WorkFolder
 
 KINDS: tuple[SmoothKind, ...] = ("off", "one-euro", "offline")
 RECORDED_RATE = 60
@@ -98,7 +98,7 @@ def _follow(
     predictor: MeshPredictor, clip: MultiviewClip, samples: MultiviewSamples, view: int, every: int, folder: WorkFolder
 ) -> None:
     video = Clip(clip.videos[view])
-    tracker = make_tracker(predictor, _camera(samples, view), (video.width, video.height), None, every)
+    tracker = Tracker(predictor, _camera(samples, view), (video.width, video.height), detect_every=every)
     ticks, sightings, index, frames = [], [], 0, 0
     start = time.process_time()
     for frame in video.frames():
@@ -136,7 +136,7 @@ def _scores(
         seen = samples[(samples.view == view) & torch.isin(samples.frame, torch.from_numpy(kept))]
         seen = dataclasses.replace(seen, frame=torch.searchsorted(torch.from_numpy(kept), seen.frame))
         reference += len(seen.frame)
-        for whole in gather(folder, "people", 5):
+        for whole in gather(folder, body, 5):
             person = _thinned(whole, kept)
             finish(person, body, ticks[kept], kind)
             of_lixel, of_param, chosen = _matched(person, body, seen)
@@ -156,24 +156,19 @@ def _scores(
     return result
 
 
-def _thinned(person: Person, kept: Integer[np.ndarray, "n"]) -> Person:
+def _thinned(person: FollowedPerson, kept: Integer[np.ndarray, "n"]) -> FollowedPerson:
     """The person in some frames of the clip, as a clip of these frames would have them."""
     rows = kept[(kept >= person.first) & (kept < person.first + len(person))] - person.first
     # As in a clip of its own, a person begins and ends where they are seen.
     there = np.flatnonzero(person.seen[rows])
     rows = rows[there[0] : there[-1] + 1]
-    folder = person.folder / "thinned"
-    folder.mkdir(exist_ok=True)
     first = int(np.searchsorted(kept, person.first + rows[0]))
-    thin = Person(folder, person.identity, first, person.seen[rows], {})
-    for name, column in person.columns.items():
-        values = column[rows]
-        thin.add(name, values.shape[1:], values.dtype.type)[:] = values
-    return thin
+    columns = {name: column[rows] for name, column in person.columns.items()}
+    return FollowedPerson(person.identity, first, person.seen[rows], columns)
 
 
 def _matched(
-    person: Person, body: Body, samples: MultiviewSamples
+    person: FollowedPerson, body: Body, samples: MultiviewSamples
 ) -> tuple[Float[Tensor, "n 12 3"], Float[Tensor, "n 12 3"], MultiviewSamples]:
     """Lixel and parametric joints of a track in the frames in which it is one and the same reference person's.
 

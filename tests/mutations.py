@@ -317,9 +317,9 @@ FAULTS = (
     ),
     Fault(
         "viewing: a track starts at the clip's beginning",
-        "first=int(track.frame[0]),",
-        "first=0,",
-        "tests/viewing/test_rig_command.py::test_a_clip_is_read_back_whole_or_by_person",
+        "row = number - int(track.frame[0])",
+        "row = number",
+        "tests/viewing/test_view.py::test_a_clip_plays_round_and_people_come_and_go",
     ),
     Fault(
         "files: what a failed writer left stays",

@@ -14,7 +14,7 @@ from i2l_meshnet.prediction.options import (
     TableOptions,
 )
 from i2l_meshnet.prediction.results import SaveOptions
-from i2l_meshnet.video.job import ClipOptions
+from i2l_meshnet.video.options import ClipOptions
 
 
 def predict_options(*inputs: str, out: Path = Path("results"), **flags: Any) -> PredictOptions:

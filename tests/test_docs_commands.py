@@ -58,7 +58,7 @@ def idle(parsed: dict[str, Callable], monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the commands do nothing."""
     monkeypatch.setattr(CommandLine, "command", lambda program, name: parsed[name])
     monkeypatch.setattr(benchmark, "run", lambda options: 0)
-    monkeypatch.setattr("i2l_meshnet.video.job.require_usd", lambda: None)  # an extra
+    monkeypatch.setattr("i2l_meshnet.video.predict.require_usd", lambda: None)  # an extra
 
 
 def test_there_are_such_lines() -> None:

@@ -77,7 +77,9 @@ def _sentence(fault: str, fix: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it has no {error.args[0] if error.args else 'such entry'!r}"
-    return first_line(error) if isinstance(error, ValueError) else "it is damaged"
+    if not isinstance(error, ValueError):
+        return "it is damaged"
+    return getattr(error, "strerror", None) or first_line(error)  # FFmpeg's errors have both
 
 
 def first_line(error: Exception) -> str:

@@ -55,7 +55,8 @@ from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
 from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
 from i2l_meshnet.training import job as training_job  # noqa: E402
-from i2l_meshnet.video import job as clip_job  # noqa: E402
+from i2l_meshnet.video import pipeline  # noqa: E402
+from i2l_meshnet.video import predict as predict_clips  # noqa: E402
 from i2l_meshnet.viewing import rig  # noqa: E402
 from i2l_meshnet.viewing.rig import RigOptions  # noqa: E402
 
@@ -122,7 +123,7 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(row_maker.assets, "ensure", lambda name: Path(name))
         patch.setattr(row_maker, "PersonDetector", lambda *arguments: stage.detector)
         patch.setattr(predict_table.TableFolder, "__init__", _small_parts(predict_table.TableFolder.__init__))
-        patch.setattr(clip_job, "STRETCH", STRETCH)
+        patch.setattr(pipeline, "STRETCH", STRETCH)
         patch.setattr(export_command, "load_network", _small_network)
         patch.setattr(export_command, "_predictor", lambda *arguments: stage)
         patch.setattr(export_command, "subjects", lambda *arguments: [])
@@ -279,7 +280,7 @@ def _take_photos(folder: Path) -> None:
 def _predict(folder: Path) -> int:
     formats = ("obj", "ply", "glb", "rigged-glb")
     options = clip_options(str(folder / "photos"), out=folder / "out", recursive=True, batch_size=2, formats=formats)
-    return clip_job.run(*options)
+    return predict_clips.run(*options)
 
 
 def _tabulate(folder: Path) -> int:
@@ -293,14 +294,14 @@ def _film(folder: Path) -> None:
 
 
 def _predict_clip(folder: Path) -> int:
-    formats = ("glb", "bvh")
-    return clip_job.run(*clip_options(str(folder / "clips"), out=folder / "out", formats=formats, smooth="offline"))
+    options = clip_options(str(folder / "clips"), out=folder / "out", formats=("glb", "bvh"), smooth="offline")
+    return predict_clips.run(*options)
 
 
 def _save_person(folder: Path) -> None:
     _take_photos(folder)
     options = clip_options(str(folder / "photos"), out=folder / "saved", formats=(), pictures=False)
-    assert clip_job.run(*options) == 0
+    assert predict_clips.run(*options) == 0
 
 
 def _rig(folder: Path) -> int:

@@ -20,7 +20,7 @@ from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import published_config
 from i2l_meshnet.prediction.images import PictureFile
 from i2l_meshnet.training.job import _newest_lixel_snapshot
-from i2l_meshnet.video import job as clip_job
+from i2l_meshnet.video import predict as predict_clips
 
 QUICK = ("cache", "synthesis", "rig")
 SHARES = dict.fromkeys(JOBS, 0.4) | {"training": 0.6}
@@ -121,14 +121,14 @@ def test_a_picture_that_vanishes_or_is_damaged_costs_no_other_its_results(
     job.prepare(place)
     (place / "tmp").mkdir()
     (place / "photos" / "photo_0.png").write_bytes(b"no picture")
-    find = clip_job.find_pictures
+    find = predict_clips.find_pictures
 
     def find_and_lose(*arguments: Any) -> list[PictureFile]:
         found = find(*arguments)
         (place / "photos" / "photo_2.png").unlink()
         return found
 
-    monkeypatch.setattr(clip_job, "find_pictures", find_and_lose)
+    monkeypatch.setattr(predict_clips, "find_pictures", find_and_lose)
     assert ended(start(job, place)) == 1
     lines = place.with_suffix(".log").read_text().splitlines()
     assert sum(line.startswith("failed: ") for line in lines) == 2

@@ -13,7 +13,7 @@ from i2l_meshnet import assets
 from i2l_meshnet.data.convert.resumable import Part, convert_parts
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.prediction.staging import is_finished, staged
-from i2l_meshnet.video.work import WorkFolder
+from i2l_meshnet.video.unfinished import WorkFolder
 
 LOCK = ".i2l-meshnet.lock"
 NOBODY = 65534

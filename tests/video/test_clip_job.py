@@ -16,10 +16,10 @@ from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.video import follow
-from i2l_meshnet.video import job as clip_job
+from i2l_meshnet.video import follow, pipeline, predict
 from i2l_meshnet.video.drawing import Artist
-from i2l_meshnet.video.job import ClipOptions, run
+from i2l_meshnet.video.options import ClipOptions
+from i2l_meshnet.video.predict import run
 from i2l_meshnet.video.source import Clip
 from i2l_meshnet.video.track import PersonTrack
 from i2l_meshnet.video.tracking import Tracker
@@ -34,7 +34,7 @@ def stage(toy: Body, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage(toy, [Walker(lambda t: (-1.2 + 0.5 * t, 0, 6)), gap], noise=0.02)
     monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: stage)
     monkeypatch.setattr(predict_files.assets, "find", lambda name: Path("detector"))
-    monkeypatch.setattr(clip_job, "STRETCH", 8)
+    monkeypatch.setattr(pipeline, "STRETCH", 8)
     return stage
 
 
@@ -189,7 +189,7 @@ def test_pictures_and_clips_together(stage: Stage, clip: Path, monkeypatch: pyte
         asked.extend(f"{picture.path.name} as {name}" for picture, name in zip(found, names, strict=True))
         return 0
 
-    monkeypatch.setattr(clip_job, "predict_pictures", predict_pictures)
+    monkeypatch.setattr(predict, "predict_pictures", predict_pictures)
     given, clips = options(clip, pictures=False, formats=())
     folder = dataclasses.replace(given.input, inputs=(str(clip.parent),))
     assert run(dataclasses.replace(given, input=folder), clips) == 1
@@ -231,8 +231,9 @@ def test_wrong_options_and_damaged_tracks_are_told(clip: Path, tmp_path: Path) -
     (tmp_path / "text.npz").write_text("text")
     np.savez(tmp_path / "other.npz", a=1)
     for name in ("text.npz", "other.npz", "missing.npz"):
-        with pytest.raises(FileError, match="cannot read") as caught:
+        with pytest.raises(FileError) as caught:
             PersonTrack.load(tmp_path / name)
+        assert name in str(caught.value)
         assert "\n" not in str(caught.value)
 
 

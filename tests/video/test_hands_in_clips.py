@@ -22,10 +22,10 @@ from i2l_meshnet.prediction.hands import WRISTS, FoundHand, HandPredictor
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction, Side
-from i2l_meshnet.video import job as clip_job
-from i2l_meshnet.video.animate import animated
+from i2l_meshnet.video import pipeline
 from i2l_meshnet.video.hands import SEARCH_EVERY, HandFollower
-from i2l_meshnet.video.job import ClipOptions, run
+from i2l_meshnet.video.options import ClipOptions
+from i2l_meshnet.video.predict import run
 from i2l_meshnet.video.source import Clip
 from i2l_meshnet.video.track import PersonTrack
 from i2l_meshnet.video.tracking import Tracker
@@ -108,7 +108,7 @@ def stage(anny: AnnyBody, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: stage)
     monkeypatch.setattr(predict_files.HandPredictor, "load", lambda *arguments, **more: None)
     monkeypatch.setattr(predict_files.assets, "find", lambda name: Path("detector"))
-    monkeypatch.setattr(clip_job, "STRETCH", 8)
+    monkeypatch.setattr(pipeline, "STRETCH", 8)
     return stage
 
 
@@ -224,4 +224,3 @@ def test_bodies_without_fingers_are_animated_without(anny: AnnyBody) -> None:
     seen = (hand.name, hand.rest_params(3).pose, torch.ones(3, dtype=torch.bool))
     assert with_hands(toy, params, {"right": seen}) == (toy, params)
     assert with_hands(anny, anny.rest_params(3), {"right": ("mano", *seen[1:])})[0] is anny
-    assert animated(toy, params, {}) == (toy, params)

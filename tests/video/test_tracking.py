@@ -7,7 +7,6 @@ from filmed import CAMERA, RATE, SIZE, Stage, Walker, frame_pixels
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.prediction.results import Prediction
-from i2l_meshnet.video.follow import make_tracker
 from i2l_meshnet.video.tracking import Tracker
 
 
@@ -25,7 +24,7 @@ def depths(seen: dict[int, Prediction]) -> dict[int, float]:
 
 def test_people_who_cross_keep_their_numbers(toy: Body) -> None:
     stage = Stage(toy, [Walker(lambda t: (-1.8 + 1.2 * t, 0, 5)), Walker(lambda t: (2.0 - 1.2 * t, 0, 6.5))])
-    seen = follow(make_tracker(stage, CAMERA, SIZE, detect_every=5), 0, 60)
+    seen = follow(Tracker(stage, CAMERA, SIZE, detect_every=5), 0, 60)
     assert len(seen[0]) == 2
     assert depths(seen[-1]) == depths(seen[0])
     assert any(len(people) == 1 for people in seen), "the one behind was never hidden: nothing was tested"
@@ -34,13 +33,13 @@ def test_people_who_cross_keep_their_numbers(toy: Body) -> None:
 
 def test_a_short_gap_keeps_the_number_and_a_long_one_does_not(toy: Body) -> None:
     short = Stage(toy, [Walker(lambda t: (-1 + t, 0, 6), seen=lambda t: not 0.5 < t < 1.3)])
-    seen = follow(make_tracker(short, CAMERA, SIZE), 0, 40)
+    seen = follow(Tracker(short, CAMERA, SIZE), 0, 40)
     numbers = [sorted(people) for people in seen]
     # Back at frame 26, the person is found at the detector's next turn at the latest.
     assert numbers[:26] == [[0]] * 11 + [[]] * 15
     assert numbers[28:] == [[0]] * 12
     long = Stage(toy, [Walker(lambda t: (0, 0, 6), seen=lambda t: not 0.5 < t < 1.9)])
-    assert sorted(follow(make_tracker(long, CAMERA, SIZE), 0, 50)[-1]) == [1]
+    assert sorted(follow(Tracker(long, CAMERA, SIZE), 0, 50)[-1]) == [1]
 
 
 @pytest.mark.parametrize(("metres", "number"), [(0.8, 0), (2.2, 1)])
@@ -57,32 +56,32 @@ def test_somebody_who_stops_out_of_sight_is_not_expected_far_ahead(toy: Body) ->
 def test_frames_that_are_seconds_apart_keep_the_number(toy: Body) -> None:
     """A slow camera, or a clip of one picture every few seconds."""
     stage = Stage(toy, [standing(-1), standing(1)])
-    tracker = make_tracker(stage, CAMERA, SIZE, detect_every=10)
+    tracker = Tracker(stage, CAMERA, SIZE, detect_every=10)
     for number in range(12):
         assert sorted(tracker.step(frame_pixels(number), 3.0 * number)) == [0, 1]
 
 
 def test_the_detector_runs_now_and_then_and_more_often_while_somebody_is_lost(toy: Body) -> None:
     stage = Stage(toy, [standing(-1), standing(1)])
-    tracker = make_tracker(stage, CAMERA, SIZE, detect_every=10)
+    tracker = Tracker(stage, CAMERA, SIZE, detect_every=10)
     follow(tracker, 0, 41)
     assert stage.detections == [0, 0.5, 1, 1.5, 2]
     assert tracker.detections == 5
     lost = Stage(toy, [standing(-1), Walker(lambda t: (1, 0, 6), seen=lambda t: t < 0.1)])
-    follow(make_tracker(lost, CAMERA, SIZE, detect_every=10), 0, 20)
+    follow(Tracker(lost, CAMERA, SIZE, detect_every=10), 0, 20)
     assert len(lost.detections) >= 5
 
 
 def test_a_newcomer_is_found_at_the_detectors_next_turn(toy: Body) -> None:
     stage = Stage(toy, [standing(-1), Walker(lambda t: (1, 0, 6), seen=lambda t: t > 0.3)])
-    seen = follow(make_tracker(stage, CAMERA, SIZE, detect_every=8), 0, 20)
+    seen = follow(Tracker(stage, CAMERA, SIZE, detect_every=8), 0, 20)
     assert sorted(seen[7]) == [0]
     assert sorted(seen[8]) == [0, 1]
 
 
 def test_boxes_come_from_the_meshes_and_follow_them(toy: Body) -> None:
     stage = Stage(toy, [Walker(lambda t: (-1.5 + 2 * t, 0, 6))])
-    seen = follow(make_tracker(stage, CAMERA, SIZE, detect_every=1000), 0, 30)
+    seen = follow(Tracker(stage, CAMERA, SIZE, detect_every=1000), 0, 30)
     assert stage.detections == [0]
     assert all(sorted(people) == [0] for people in seen)
     truth = np.array(stage.box(stage.meshes(29 / RATE)[0]))
@@ -93,13 +92,13 @@ def test_two_boxes_on_one_person_are_one_person(toy: Body) -> None:
     stage = Stage(toy, [standing(0)])
     box = stage.box(stage.meshes(0)[0])
     wide = (box[0] - 40, box[1] - 20, box[2] + 80, box[3] + 40)
-    seen = follow(make_tracker(stage, CAMERA, SIZE, boxes=[box, wide]), 0, 3)
+    seen = follow(Tracker(stage, CAMERA, SIZE, boxes=[box, wide]), 0, 3)
     assert [sorted(people) for people in seen] == [[0]] * 3
 
 
 def test_whom_the_detector_never_finds_again_is_given_up(toy: Body) -> None:
     stage = Stage(toy, [Walker(lambda t: (0, 0, 6), detected=lambda t: t < 0.1)])
-    seen = follow(make_tracker(stage, CAMERA, SIZE, detect_every=4), 0, 60)
+    seen = follow(Tracker(stage, CAMERA, SIZE, detect_every=4), 0, 60)
     assert sorted(seen[10]) == [0]
     assert not seen[-1]
 
@@ -111,7 +110,7 @@ def test_a_detection_replaces_a_box_that_has_drifted_away(toy: Body, jump: float
     x, _, width, _ = still.box(still.meshes(0)[0])
     metres = jump * width / float(CAMERA.focal[0]) * 6
     stage = Stage(toy, [Walker(lambda time: (metres if time > 0.45 else 0.0, 0, 6))])
-    seen = follow(make_tracker(stage, CAMERA, SIZE, detect_every=10), 0, 11)
+    seen = follow(Tracker(stage, CAMERA, SIZE, detect_every=10), 0, 11)
     left = float(seen[10][0].box[0])
     assert stage.detections == [0, 0.5]
     assert left == pytest.approx(x + jump * width if replaced else x, abs=1.5)
@@ -120,14 +119,14 @@ def test_a_detection_replaces_a_box_that_has_drifted_away(toy: Body, jump: float
 def test_without_a_detector_the_whole_picture_is_where_it_begins(toy: Body) -> None:
     stage = Stage(toy, [standing(0.2)])
     stage.detector = None
-    seen = follow(make_tracker(stage, CAMERA, SIZE), 0, 5)
+    seen = follow(Tracker(stage, CAMERA, SIZE), 0, 5)
     assert seen[0][0].box.tolist() == [0, 0, 320, 240]
     assert seen[4][0].box[2] < 200
 
 
 def test_a_person_who_leaves_the_picture_is_not_looked_for_outside(toy: Body) -> None:
     stage = Stage(toy, [Walker(lambda t: (5 * t, 0, 6), seen=lambda t: 5 * t < 3)])
-    seen = follow(make_tracker(stage, CAMERA, SIZE), 0, 30)
+    seen = follow(Tracker(stage, CAMERA, SIZE), 0, 30)
     assert sorted(seen[5]) == [0]
     assert not seen[-1]
     assert stage.looks[-1] == 0
@@ -144,10 +143,10 @@ def test_a_tracker_goes_on_from_its_state(toy: Body) -> None:
     def stage() -> Stage:
         return Stage(toy, [Walker(lambda t: (-1 + t, 0, 5)), Walker(lambda t: (1 - t, 0, 6.5))], noise=0.01)
 
-    whole = follow(make_tracker(stage(), CAMERA, SIZE, detect_every=4), 0, 40)
-    first = make_tracker(stage(), CAMERA, SIZE, detect_every=4)
+    whole = follow(Tracker(stage(), CAMERA, SIZE, detect_every=4), 0, 40)
+    first = Tracker(stage(), CAMERA, SIZE, detect_every=4)
     follow(first, 0, 17)
-    second = make_tracker(stage(), CAMERA, SIZE, detect_every=4)
+    second = Tracker(stage(), CAMERA, SIZE, detect_every=4)
     second.restore(json.loads(json.dumps(first.state())))
     rest = follow(second, 17, 40)
     for one, other in zip(whole[17:], rest, strict=True):
@@ -159,6 +158,6 @@ def test_a_tracker_goes_on_from_its_state(toy: Body) -> None:
 def test_wrong_values_are_told(toy: Body) -> None:
     stage = Stage(toy, [standing(0)])
     with pytest.raises(InputError, match="detector runs every 1"):
-        make_tracker(stage, CAMERA, SIZE, detect_every=0)
+        Tracker(stage, CAMERA, SIZE, detect_every=0)
     with pytest.raises(InputError, match="outside"):
-        make_tracker(stage, CAMERA, SIZE, boxes=[(900.0, 10.0, 20.0, 20.0)])
+        Tracker(stage, CAMERA, SIZE, boxes=[(900.0, 10.0, 20.0, 20.0)])

@@ -13,7 +13,7 @@ from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.video import webcam
-from i2l_meshnet.video.job import ClipOptions
+from i2l_meshnet.video.options import ClipOptions
 from i2l_meshnet.video.source import Clip
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from glb_reader import SkinnedFile
 from pxr import Usd
 
@@ -22,12 +21,12 @@ def test_a_photo_is_read_back_from_each_of_its_files(photo: Path, toy: Body) -> 
         scene = read_saved(path)
         assert [person.label for person in scene.people] == ["person 0", "person 1"]
         assert (scene.picture, scene.size, scene.is_clip) == ("photo.jpg", (320, 240), False)
-        assert scene.focal.tolist() == [500.0, 500.0]
         for person, vertices in zip(scene.people, expected, strict=True):
+            assert person.track.focal.tolist() == [500.0, 500.0]
             param = person.mesh("param", 0, toy)
             assert param is not None
             np.testing.assert_allclose(param, vertices, atol=1e-4)
-            np.testing.assert_allclose(toy.joint_regressor.numpy() @ param, person.joints[0], atol=0.2)
+            np.testing.assert_allclose(toy.joint_regressor.numpy() @ param, person.track.joints[0], atol=0.2)
             assert person.mesh("lixel", 0, None) is not None
             assert person.mesh("param", 0, None) is None
 
@@ -35,31 +34,32 @@ def test_a_photo_is_read_back_from_each_of_its_files(photo: Path, toy: Body) -> 
 def test_hands_are_read_beside_their_people(photo: Path, tmp_path: Path) -> None:
     with np.load(photo.with_suffix(".npz")) as file:
         arrays = dict(file)
-    of_people = ("body", "lixel_vertices", "lixel_joints", "param_joints", "pose_matrix", "shape", "translation")
+    of_people = ("body", "box", "confidence", "lixel_vertices", "lixel_joints", "param_joints", "pose_matrix")
+    of_people += ("shape", "translation")
     hands = {f"hand_{key}": arrays[key][1:] for key in of_people}
-    hands |= {f"hand_{key}": arrays[key] for key in ("faces", "joint_names")}
+    hands |= {f"hand_{key}": arrays[key] for key in ("faces", "joint_names", "bone_names", "shape_names")}
     np.savez(tmp_path / "hands.npz", **arrays, **hands, hand_person=np.array([1]), hand_side=np.array(["left"]))
     people = read_saved(tmp_path / "hands.npz").people
     assert [person.label for person in people] == ["person 0", "person 1", "person 1, left hand"]
-    np.testing.assert_array_equal(people[2].joints, people[1].joints)
+    np.testing.assert_array_equal(people[2].track.joints, people[1].track.joints)
 
 
 def test_a_clip_is_read_back_whole_or_by_person(clip: Path) -> None:
     for path in (clip, clip.parent):
         scene = read_saved(path)
         assert scene.is_clip
-        assert [(person.first, len(person.time)) for person in scene.people] == [(0, 10), (4, 8)]
+        assert [(person.track.frame[0], len(person.track.time)) for person in scene.people] == [(0, 10), (4, 8)]
     (person,) = read_saved(clip.parent / "clip_person_01.npz").people
     assert person.label == "clip_person_01"
     assert person.mesh("lixel", 0, None) is None
-    np.testing.assert_allclose(person.time, np.arange(4, 12) / 25)
+    np.testing.assert_allclose(person.track.time, np.arange(4, 12) / 25)
 
 
 def test_a_person_of_a_clip_becomes_an_animated_glb(clip: Path, toy: Body, tmp_path: Path, capsys) -> None:
     out = tmp_path / "walker.glb"
     assert cli.main(["rig", str(clip), "--person", "1", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: clip_person_01, body toy, 8 frames\n"
-    params = read_saved(clip).people[1].params
+    params = read_saved(clip).people[1].track.params
     assert params is not None
     file = SkinnedFile(out)
     for time, vertices in zip(file.times, toy(params).vertices.double().numpy(), strict=True):
@@ -98,16 +98,16 @@ def test_what_does_not_fit_is_told_in_one_line(photo: Path, clip: Path, tmp_path
         )
     good = ["--out", str(tmp_path / "x.glb")]
     cases = [
-        ([str(photo), "--out", "x.fbx"], "ends in none of .glb, .bvh, .usd"),
-        ([str(photo), "--person", "2", *good], "has 2, numbered from 0"),
-        ([str(tmp_path / "missing.npz"), *good], "there is no"),
-        ([str(tmp_path / "missing.json"), *good], "there is no"),
-        ([str(tmp_path / "notes.json"), *good], "no result of predict"),
-        ([str(tmp_path / "broken.npz"), *good], "cannot read"),
-        ([str(tmp_path / "text.txt"), *good], "cannot use"),
-        ([str(tmp_path / "other.npz"), *good], "lacks body"),
-        ([str(tmp_path / "odd.npz"), *good], "damaged or from another version"),
-        ([str(tmp_path), *good], "holds no results"),
+        ([str(photo), "--out", "x.fbx"], "x.fbx"),
+        ([str(photo), "--person", "2", *good], "photo.npz"),
+        ([str(tmp_path / "missing.npz"), *good], "missing.npz does not exist"),
+        ([str(tmp_path / "missing.json"), *good], "missing.json does not exist"),
+        ([str(tmp_path / "notes.json"), *good], "notes.json"),
+        ([str(tmp_path / "broken.npz"), *good], "broken.npz"),
+        ([str(tmp_path / "text.txt"), *good], "text.txt"),
+        ([str(tmp_path / "other.npz"), *good], "image_size"),
+        ([str(tmp_path / "odd.npz"), *good], "odd.npz"),
+        ([str(tmp_path), *good], str(tmp_path)),
     ]
     for arguments, expected in cases:
         assert cli.main(["rig", *arguments]) == 1
@@ -131,5 +131,5 @@ def test_a_network_without_parameters_has_nothing_to_rig(photo: Path, tmp_path: 
     assert cli.main(["rig", str(tmp_path / "lixels.npz"), "--out", str(tmp_path / "x.glb")]) == 1
     assert "no body parameters" in capsys.readouterr().err
     (person, _) = read_saved(tmp_path / "lixels.npz").people
-    np.testing.assert_array_equal(person.joints[0], kept["lixel_joints"][0])
-    assert torch.is_tensor(person.params) is False
+    np.testing.assert_array_equal(person.track.joints[0], kept["lixel_joints"][0])
+    assert person.track.params is None

@@ -1,4 +1,4 @@
-"""Motion as BVH: the skeleton's rest pose, and Euler angles frame by frame.
+"""Write motion as BVH: the skeleton's rest pose, and Euler angles frame by frame.
 
 Source of the format: M. Meredith and S. Maddock, "Motion Capture File Formats Explained" (2001).
 """
@@ -14,20 +14,20 @@ from torch import Tensor
 from i2l_meshnet.animation.motion import BLOCK, RigClip, RigMotion
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
-from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from i2l_meshnet.geometry.rotations import interpolate_rotations
 from i2l_meshnet.io import atomic_path
 
 STILL_FRAME_TIME = 1 / 30
-"""Of a file with one frame, which lasts no time of its own; seconds."""
+"""Frame time of a file with one frame, seconds."""
 
 
 def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "t"]) -> None:
-    """Writes the skeleton of the mean shape and its motion as BVH.
+    """Write the skeleton of the mean shape and its motion as BVH.
 
-    Metres, degrees; y up, right-handed; the root moves in the camera frame as glTF has it (x right, y up, z towards
-    the viewer). The rest pose stands upright and faces z. A BVH file has one frame time and begins at zero: motion
-    whose times are uneven is interpolated at its median rate. Raises InputError for times that do not increase,
-    FileError if the file cannot be written.
+    Metres, degrees; y up, right-handed. The root moves in the camera frame in glTF's axes (x right, y up, z towards the
+    viewer). The rest pose stands upright and faces z. A BVH file starts at 0 and has one frame time, so motion with
+    uneven times is interpolated at its median rate. Raises InputError for times that do not increase, FileError if the
+    file cannot be written.
     """
     from scipy.spatial.transform import Rotation  # takes half a second
 
@@ -43,10 +43,10 @@ def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
             motion = _at(clip, even[start : start + BLOCK])
             rotations = motion.rotations[:, order].flatten(0, 1).numpy()
             with warnings.catch_warnings():
-                # Somebody who lies may be in gimbal lock: one of the ways to tell that rotation is as good as another.
+                # In gimbal lock, as a person who lies may be, any of the equal angles will do.
                 warnings.simplefilter("ignore", UserWarning)
                 angles = Rotation.from_matrix(rotations).as_euler("ZXY", degrees=True).reshape(len(motion.times), -1)
-            # Angles run on over ±180°, so that a program that interpolates between frames does not spin.
+            # Angles go on beyond ±180°, so that programs that interpolate between frames do not spin.
             before = angles[:1] if last is None else last
             angles = np.unwrap(np.concatenate([before, angles]), period=360, axis=0)[1:]
             last = angles[-1:]
@@ -56,7 +56,7 @@ def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
 
 
 def _even_times(times: Float[Tensor, "t"]) -> Float[Tensor, "e"]:
-    """As many even times from the first to the last as the median rate gives."""
+    """Even times from the first to the last, at the median rate."""
     if len(times) == 1:
         return times
     frames = int(((times[-1] - times[0]) / times.diff().median()).round()) + 1
@@ -64,7 +64,7 @@ def _even_times(times: Float[Tensor, "t"]) -> Float[Tensor, "e"]:
 
 
 def _at(clip: RigClip, even: Float[Tensor, "e"]) -> RigMotion:
-    """The motion at other times: turned along the shortest way, moved straight."""
+    """The motion at other times: rotated along the shortest way, moved on straight lines."""
     times = clip.times
     if len(times) == 1:
         return clip.motion()
@@ -76,15 +76,14 @@ def _at(clip: RigClip, even: Float[Tensor, "e"]) -> RigMotion:
     def between(values: Tensor) -> Tensor:
         return torch.lerp(values[after - 1], values[after], share[:, None])
 
-    step = matrix_to_axis_angle(near.rotations[after - 1].mT @ near.rotations[after])
-    rotations = near.rotations[after - 1] @ axis_angle_to_matrix(step * share[:, None, None])
+    rotations = interpolate_rotations(near.rotations[after - 1], near.rotations[after], share[:, None, None])
     return RigMotion(clip.rig, rotations, between(near.places), between(near.amounts), even)
 
 
 def _joint(rig: Rig, bone: int = 0, depth: int = 0) -> tuple[list[str], list[int]]:
-    """The lines of a bone and all below it, and these bones in the order of the lines, which is that of the channels.
+    """The lines of a bone and all below it, and these bones in the order of the lines and channels.
 
-    A bone without children ends as far on as it is from its parent.
+    A bone without children is as long as its parent.
     """
     tab = "\t" * depth
     offset = "OFFSET " + " ".join(f"{value:.6f}" for value in rig.offsets[bone].tolist())

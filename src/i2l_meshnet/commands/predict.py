@@ -7,8 +7,8 @@ import tyro
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.prediction.options import PredictOptions
-from i2l_meshnet.video import job as clips
-from i2l_meshnet.video.job import ClipOptions
+from i2l_meshnet.video import predict as clips
+from i2l_meshnet.video.options import ClipOptions
 
 
 def predict(

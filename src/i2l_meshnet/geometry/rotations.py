@@ -63,6 +63,13 @@ def axis_angle_to_matrix(axis_angle: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b
     return identity + by_axis * across + by_square * (along - square * identity)
 
 
+def interpolate_rotations(
+    start: Float[Tensor, "*b 3 3"], end: Float[Tensor, "*b 3 3"], share: Float[Tensor, "*s 1"]
+) -> Float[Tensor, "*broadcast 3 3"]:
+    """Rotations at `share` (0 to 1; broadcast) of the shortest way from `start` to `end`."""
+    return start @ axis_angle_to_matrix(matrix_to_axis_angle(start.mT @ end) * share)
+
+
 def mirror_rotations(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """The same rotations seen in a mirror across the plane x = 0 (axis-angle y and z change sign)."""
     sign = torch.tensor([-1.0, 1.0, 1.0], dtype=matrix.dtype, device=matrix.device)

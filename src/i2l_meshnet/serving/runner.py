@@ -6,11 +6,8 @@ import time
 import zipfile
 from collections.abc import Sequence
 from http import HTTPStatus
-from io import StringIO
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.io import atomic_path
@@ -29,7 +26,8 @@ from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.serving.jobs import NO_SPACE, Job, Refusal
 from i2l_meshnet.serving.limits import Limits
-from i2l_meshnet.video.job import ClipJob, ClipOptions
+from i2l_meshnet.video.options import ClipOptions
+from i2l_meshnet.video.pipeline import ClipJob
 from i2l_meshnet.video.source import Clip
 
 SHOWN_SIDE = 1600
@@ -166,8 +164,7 @@ class JobRunner:
 
         output = SaveOptions(("glb", "bvh"), max_side=CLIP_SIDE)
         options = PredictOptions(InputOptions((_NAME,)), camera=request.camera, output=output)
-        console = Console(file=StringIO())
-        ClipJob(clip, job.folder / _NAME, self._predictor, options, ClipOptions(), None, console, report).run()
+        ClipJob(clip, job.folder / _NAME, self._predictor, options, ClipOptions(), report=report).run()
         return {"files": {}}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a clip's people: meshes on the frame, and frame, overlay and side view beside each other."""
+"""Drawings of a clip's people: meshes on the frame, and frame, overlay and side view beside each other."""
 
 import dataclasses
 import functools
@@ -14,11 +14,11 @@ from i2l_meshnet.prediction.mesh_files import Surface
 from i2l_meshnet.prediction.overlay import draw_overlay, draw_view, fit_to_side
 from i2l_meshnet.prediction.results import MeshKind, Side, beyond_wrist
 from i2l_meshnet.video.follow import SAMPLES
-from i2l_meshnet.video.work import Person, of_person
+from i2l_meshnet.video.followed import FollowedPerson, spells_of
 
 PANEL_HEIGHT = 720
 ROOM = 1.1
-"""Metres around the roots of people that the side view has room for."""
+"""Metres that the side view shows around the roots of people."""
 PAPER = 238
 
 
@@ -26,12 +26,13 @@ PAPER = 238
 class Artist:
     """Draws finished people on the frames of their clip.
 
-    hands: of each side the hand's body, and the spells in which people's hands were followed; they are drawn in place
-    of the body's own. camera: of the frames. max_side: longer side of the drawings, pixels; 0 keeps the frame's.
+    hands: for each side, the hand's body and the spells in which hands were followed. They replace the body's own.
+    camera: of the frames. max_side: longer side of the drawings, pixels; 0 keeps the frame's. bounds: minimum and
+    maximum of the side view (camera frame, metres).
     """
 
-    people: Sequence[Person]
-    hands: Mapping[Side, tuple[Body, list[Person]]]
+    people: Sequence[FollowedPerson]
+    hands: Mapping[Side, tuple[Body, list[FollowedPerson]]]
     body: Body
     camera: Camera
     show: MeshKind
@@ -41,15 +42,15 @@ class Artist:
     def draw(
         self, pixels: UInt8[np.ndarray, "h w 3"], number: int
     ) -> tuple[UInt8[np.ndarray, "oh ow 3"], UInt8[np.ndarray, "sh sw 3"]]:
-        """Overlay, and side by side, of the frame of this number."""
+        """The overlay and the side-by-side picture of the frame `number`."""
         photo, scale = fit_to_side(pixels, self.max_side)
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
         seen = (focal * scale, (center + 0.5) * scale - 0.5)
-        there = [i for i, person in enumerate(self.people) if number in _frames(person)]
+        there = [i for i, person in enumerate(self.people) if number in person]
         hands = {i: self._hands(self.people[i], number) for i in there}
         bodies = [self._surface(self.people[i], self.body, number, hands[i].keys()) for i in there]
         overlay = draw_overlay(photo, bodies, *seen, there, SAMPLES)
-        # Hands that were seen are not hidden by their own body, whatever their meshes' depths say.
+        # Hands are drawn over their own body, whatever the depths of their meshes.
         ends = [surface for i in there for surface in hands[i].values()]
         owners = [i for i in there for _ in hands[i]]
         if ends:
@@ -57,15 +58,15 @@ class Artist:
         side = draw_view([*bodies, *ends], "side", [*there, *owners], self.bounds, samples=1)
         return overlay, side_by_side([photo, overlay, side])
 
-    def _hands(self, person: Person, number: int) -> dict[Side, Surface]:
+    def _hands(self, person: FollowedPerson, number: int) -> dict[Side, Surface]:
         return {
             side: self._surface(spell, hand, number)
             for side, (hand, spells) in self.hands.items()
-            for spell in of_person(spells, person)
-            if number in _frames(spell)
+            for spell in spells_of(spells, person)
+            if number in spell
         }
 
-    def _surface(self, person: Person, body: Body, number: int, without: Collection[Side] = ()) -> Surface:
+    def _surface(self, person: FollowedPerson, body: Body, number: int, without: Collection[Side] = ()) -> Surface:
         motion = person.motion(slice(number - person.first, number - person.first + 1))
         params = motion.params(body) if self.show == "param" else None
         mesh = motion.lixel_mesh(body) if params is None else body(params)
@@ -76,16 +77,12 @@ class Artist:
 
     @functools.cached_property
     def _own_hands(self) -> dict[Side, Bool[np.ndarray, "v"]]:
-        """The body's vertices that other meshes stand for."""
+        """The body's vertices that a hand's mesh replaces."""
         return {side: beyond_wrist(self.body, side, "lixel") for side in self.hands}
 
 
-def _frames(person: Person) -> range:
-    return range(person.first, person.first + len(person))
-
-
 def view_bounds(places: Sequence[Float[np.ndarray, "_ 3"]]) -> Float[np.ndarray, "2 3"]:
-    """Room for people whose roots are at `places` (camera frame, metres), but for a few stray frames."""
+    """Minimum and maximum of the side view for roots at `places` (camera frame, metres), without outliers."""
     if not places:
         return np.array([[-1.0, -1.0, 2.0], [1.0, 1.0, 4.0]])
     low, high = np.percentile(np.concatenate(places).astype(float), (1, 99), axis=0)
@@ -93,7 +90,7 @@ def view_bounds(places: Sequence[Float[np.ndarray, "_ 3"]]) -> Float[np.ndarray,
 
 
 def side_by_side(panels: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "h w 3"]:
-    """Panels in a row, as high as the first, or `PANEL_HEIGHT` if it is higher; none is wider than 16:9."""
+    """Panels in a row, as high as the first but at most `PANEL_HEIGHT`, and at most as wide as 16:9."""
     height = min(panels[0].shape[0], PANEL_HEIGHT)
     widest = max(round(height * 16 / 9), 2)
     row = []

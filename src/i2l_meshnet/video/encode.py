@@ -1,10 +1,10 @@
-"""Writing video: H.264 in MP4, in pieces that are joined without encoding anew, with the sound of another file."""
+"""Write videos: H.264 in MP4, in pieces that are joined without encoding again, with the sound of another file."""
 
+import contextlib
 import heapq
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
@@ -12,6 +12,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Stream
 from jaxtyping import UInt8
 
 from i2l_meshnet.errors import FileError
@@ -23,13 +24,13 @@ ENCODERS = ("libx264", "libopenh264", "mpeg4")
 """Tried in this order; PyAV's wheels have the first."""
 QUALITY = {"libx264": {"crf": "20", "preset": "veryfast"}}
 BT709 = STUDIO_RANGE = 1
-"""FFmpeg's numbers for the colours of HD video: the same for its matrix, primaries and transfer; and for 16 to 235."""
+"""FFmpeg's numbers for HD colours (the same for matrix, primaries and transfer) and for the range 16 to 235."""
 AUDIO_IN_MP4 = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
-"""Sound that MP4 players know is copied; other sound (PCM, Vorbis) is encoded as AAC."""
+"""Sound that MP4 players support and that is copied. Other sound (PCM, Vorbis) is encoded as AAC."""
 
 
 class VideoWriter:
-    """A video file of RGB pictures with their own times. A context manager; the file is whole after it."""
+    """A video file of RGB pictures with their own times. A context manager; the file is complete after it."""
 
     def __init__(self, path: Path, width: int, height: int, rate: Fraction) -> None:
         """width, height: of the pictures; odd ones lose their last column or row. rate: frames a second, about."""
@@ -69,9 +70,7 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -81,32 +80,22 @@ class VideoWriter:
 def join(
     pieces: Sequence[tuple[Path, int]], out: Path, sound: Path | None = None, start: Fraction = Fraction(0)
 ) -> None:
-    """Joins pieces that a `VideoWriter` wrote, each with the ticks at which it begins, into one MP4 file.
+    """Join pieces from `VideoWriter`, each with the ticks of its first frame, into one MP4 file.
 
-    sound: a file whose first audio track is kept. start: when that file's clock begins, seconds. Nothing is held in
-    memory but a few packets. Raises FileError if the sound cannot be read.
+    sound: a file whose first audio track is kept. start: time stamp of that file's start, seconds. Only a few packets
+    are in memory at a time. Raises FileError if the sound cannot be read.
     """
     try:
-        with av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            streams: list[Iterator[Packet]] = [_pictures(pieces, container)]
-            if sound is None:
-                _mux(streams, container)
-                return
-            with open_video(sound) as source:
-                streams.append(_sound(source, container, start))
-                _mux(streams, container)
+        with contextlib.ExitStack() as stack:
+            container = stack.enter_context(av.open(out, "w", format="mp4", options={"movflags": "+faststart"}))
+            streams = [_pictures(pieces, container)]
+            if sound is not None:
+                streams.append(_sound(stack.enter_context(open_video(sound)), container, start))
+            # In the order of their times, as players need them.
+            for packet in heapq.merge(*streams, key=lambda packet: (packet.dts or 0) * packet.time_base):
+                container.mux(packet)
     except FFmpegError as error:
         raise FileError(f"cannot write {out}: {error.strerror}") from error
-
-
-def _mux(streams: Sequence[Iterator[Packet]], container: OutputContainer) -> None:
-    """Writes packets in the order of their times, as players want them."""
-    for packet in heapq.merge(*streams, key=_seconds):
-        container.mux(packet)
-
-
-def _seconds(packet: Packet) -> Fraction:
-    return (packet.dts or 0) * packet.time_base
 
 
 def _pictures(pieces: Sequence[tuple[Path, int]], container: OutputContainer) -> Iterator[Packet]:
@@ -115,45 +104,14 @@ def _pictures(pieces: Sequence[tuple[Path, int]], container: OutputContainer) ->
         with av.open(path) as piece:
             stream = piece.streams.video[0]
             target = target or container.add_stream_from_template(stream)
-            for packet in piece.demux(stream):
-                if packet.dts is None or packet.pts is None:
-                    continue
-                shift = round(first * TIME_BASE / packet.time_base)
-                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                packet.stream = target
-                yield packet
+            yield from _shifted(piece.demux(stream), target, first * TIME_BASE)
 
 
 def _sound(source: InputContainer, container: OutputContainer, start: Fraction) -> Iterator[Packet]:
     stream = source.streams.audio[0]
     if stream.codec_context.name in AUDIO_IN_MP4:
-        yield from _copied(source, stream, container, start)
-    else:
-        yield from _as_aac(source, stream, container, start)
-
-
-def _copied(
-    source: InputContainer,
-    stream: AudioStream,
-    container: OutputContainer,
-    start: Fraction,
-) -> Iterator[Packet]:
-    target = container.add_stream_from_template(stream)
-    for packet in source.demux(stream):
-        if packet.dts is None or packet.pts is None:
-            continue
-        shift = round(start / packet.time_base)
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-        packet.stream = target
-        yield packet
-
-
-def _as_aac(
-    source: InputContainer,
-    stream: AudioStream,
-    container: OutputContainer,
-    start: Fraction,
-) -> Iterator[Packet]:
+        yield from _shifted(source.demux(stream), container.add_stream_from_template(stream), -start)
+        return
     target = container.add_stream("aac", rate=stream.rate)
     if not isinstance(target, AudioStream):
         raise TypeError("aac is no audio encoder")
@@ -163,3 +121,12 @@ def _as_aac(
             frame.pts -= round(start / frame.time_base)
         yield from target.encode(frame)
     yield from target.encode(None)
+
+
+def _shifted(packets: Iterator[Packet], target: Stream, seconds: Fraction) -> Iterator[Packet]:
+    """Packets for the stream `target`, later by `seconds`."""
+    for packet in packets:
+        if packet.dts is not None and packet.pts is not None:
+            shift = round(seconds / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, target
+            yield packet

@@ -1,4 +1,4 @@
-"""The hands of people in a clip: looked at where they were a frame ago, and searched for now and then."""
+"""The hands of people in a clip: followed from the frame before, and searched for now and then."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +14,15 @@ from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction, Side
 
 SEARCH_EVERY = 5
-"""Frames from one search for hands by people's arms to the next. A search takes five looks, a known hand one."""
+"""Frames between two searches for hands. A search runs the network five times, a known hand once."""
 HAND_GAP = 0.5
-"""Seconds unseen after which a hand counts as hidden, and its motion is not bridged."""
+"""Seconds unseen after which a hand counts as hidden and its motion is not bridged."""
 
 
 class HandFollower:
     """Adds their hands to the people of each frame.
 
-    The same frames give the same answers; `state` and `restore` carry it over a break.
+    The same frames give the same results. `state` and `restore` let it continue in another process.
     """
 
     def __init__(self, hands: HandPredictor) -> None:
@@ -33,9 +33,9 @@ class HandFollower:
     def step(
         self, pixels: UInt8[np.ndarray, "h w 3"], people: Mapping[int, Prediction], camera: Camera
     ) -> dict[int, Prediction]:
-        """The people (by number) of the next frame with those of their hands that are seen."""
+        """The people (by number) of the next frame, with the hands that are seen."""
         known = [self._known.get(who, {}) for who in people]
-        # Somebody new is searched at once.
+        # A new person is searched at once.
         search = [self._frames % SEARCH_EVERY == 0 or who not in self._known for who in people]
         self._frames += 1
         found = self.hands.finder.of_people(pixels, list(people.values()), known, search)
@@ -44,7 +44,7 @@ class HandFollower:
         return dict(zip(people, placed, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON knows it; numbers come back exactly."""
+        """What `restore` needs, as JSON values; numbers are exact."""
         known = [
             [who, side, hand.points.tolist(), hand.presence]
             for who, hands in self._known.items()
@@ -53,7 +53,7 @@ class HandFollower:
         return {"frames": self._frames, "people": list(self._known), "known": known}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where a follower of the same clip was when it gave `state`."""
+        """Continue from the `state` of a follower of the same clip."""
         self._frames = state["frames"]
         known: dict[int, dict[Side, FoundHand]] = {who: {} for who in state["people"]}
         for who, side, points, presence in state["known"]:
@@ -62,7 +62,7 @@ class HandFollower:
 
 
 def make_hand_follower(predictor: MeshPredictor) -> HandFollower | None:
-    """For a predictor that was given hands; else None. Raises InputError for others than a `HandPredictor`."""
+    """A follower for a predictor with hands, else None. Raises InputError if they are no `HandPredictor`."""
     if predictor.hands is None:
         return None
     if not isinstance(predictor.hands, HandPredictor):

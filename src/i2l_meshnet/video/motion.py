@@ -1,7 +1,8 @@
-"""A person's motion as signals that can be smoothed each by itself, and the way back to meshes."""
+"""A person's motion as separate signals that can be smoothed, and back to meshes."""
 
 import dataclasses
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
 from i2l_meshnet.prediction.results import Prediction
 from i2l_meshnet.tensors import TensorDataclass
-from i2l_meshnet.video.smoothing import OneEuro, Points, Rotations, fit_points, fit_rotations, local_fit
+from i2l_meshnet.video.smoothing import OneEuro, fit_points, fit_rotations, local_fit
 
 CUTOFF = {"pose": 3.3, "ray": 3.3, "vertices": 3.3, "depth": 0.5}
 """One-Euro's cutoffs, Hz."""
@@ -37,7 +38,7 @@ class Motion(TensorDataclass):
 
     @staticmethod
     def of(prediction: Prediction) -> "Motion":
-        """What a prediction says about its person at its time."""
+        """The motion of a prediction: one person at one time."""
         root, depth = prediction.body.skeleton.root_index, torch.tensor([prediction.root_depth])
         at_root = prediction.lixel_mesh.joints[root]
         ray = at_root[:2] / at_root[2:]
@@ -54,6 +55,12 @@ class Motion(TensorDataclass):
         """What `vertices` are relative to, camera frame, metres."""
         return _along(self.ray, self.depth)
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The fields as arrays. The vertices, most of them, are in half precision (error under 1 mm)."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays = {name: value.numpy() for name, value in fields.items() if value is not None}
+        return {**arrays, "vertices": arrays["vertices"].astype(np.float16)}
+
     def at_depth(self, depth: Float[Tensor, "*t 1"]) -> "Motion":
         """The same picture with the root at another depth: points keep their rays and their distances in depth."""
         points = self.vertices + self.origin[..., None, :]
@@ -62,7 +69,7 @@ class Motion(TensorDataclass):
         return dataclasses.replace(self, depth=depth, vertices=moved - _along(self.ray, depth)[..., None, :])
 
     def with_shape(self, body: Body, shape: Float[Tensor, "s"]) -> "Motion":
-        """The same picture with one shape: who is larger than thought is further away in proportion."""
+        """The same picture with one shape. A person who is larger than predicted is farther away in proportion."""
         if self.shape is None:
             return self
         one = shape.expand(self.shape.shape)
@@ -75,7 +82,7 @@ class Motion(TensorDataclass):
         return BodyMesh(vertices, body.joint_regressor @ vertices)
 
     def params(self, body: Body) -> BodyParams | None:
-        """The body's parameters with its root where it is seen."""
+        """The body's parameters, with the root on its ray."""
         if self.pose is None or self.shape is None or self.root_ray is None:
             return None
         free = BodyParams(self.pose, self.shape, torch.zeros_like(self.vertices[..., 0, :]))
@@ -98,10 +105,9 @@ class MotionFilter:
     """One-Euro filters for the motion of one person (or hand) of one shape, frame by frame."""
 
     def __init__(self) -> None:
-        spaces = {"pose": Rotations()}
+        kinds = {**{name: name for name in CUTOFF}, "root_ray": "ray"}
         self._filters = {
-            name: OneEuro(spaces.get(name, Points()), CUTOFF[kind], GAIN[kind])
-            for name, kind in {**{name: name for name in CUTOFF}, "root_ray": "ray"}.items()
+            name: OneEuro(CUTOFF[kind], GAIN[kind], rotations=name == "pose") for name, kind in kinds.items()
         }
 
     def step(self, motion: Motion, seconds: float) -> Motion:
@@ -116,33 +122,15 @@ class MotionFilter:
         return dataclasses.replace(motion, **smooth)
 
 
-class LiveSmoother:
-    """A motion filter for somebody whose shape is not known yet: the mean of what was seen so far."""
-
-    def __init__(self, body: Body) -> None:
-        self.body = body
-        self._shape_sum = torch.zeros_like(body.mean_shape)
-        self._weight = 0.0
-        self._filter = MotionFilter()
-
-    def step(self, motion: Motion, weight: float, seconds: float) -> Motion:
-        """The smoothed motion. weight: of this frame's shape. seconds: since the step before."""
-        if motion.shape is not None:
-            self._shape_sum = self._shape_sum + (weight + 1e-6) * motion.shape
-            self._weight += weight + 1e-6
-            motion = motion.with_shape(self.body, self._shape_sum / self._weight)
-        return self._filter.step(motion, seconds)
-
-
 def smooth_offline(
     motion: Motion, times: Float[Tensor, "n"], trust: Float[Tensor, "n"], part: slice = slice(None)
 ) -> Motion:
-    """The frames `part` of a motion, smoothed by what is before and behind them. times: seconds; trust: weights."""
+    """The frames `part` of a motion, smoothed with those before and after. times: seconds. trust: weights."""
 
     def weights(kind: str) -> Float[Tensor, "t n"]:
         return local_fit(times[part], times, trust, WIDTH[kind])
 
-    # All frames come to their smooth depth first, so that depth's noise does not enter the mesh's size.
+    # Depth is smoothed first, so that its noise does not change the size of the mesh.
     everywhere = local_fit(times, times, trust, WIDTH["depth"])
     motion = motion.at_depth(fit_points(everywhere, motion.depth.log()).exp())
     return Motion(

@@ -1,4 +1,4 @@
-"""Reading video: frames in order, upright and with their times, whatever the container."""
+"""Read videos: frames in order, upright and with their times."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-from i2l_meshnet.errors import FileError, UserError
+from i2l_meshnet.errors import FileError
+from i2l_meshnet.io import reading
 from i2l_meshnet.pictures import MAX_PIXELS
 from i2l_meshnet.prediction.images import SUFFIXES, TooManyPixelsError
 from i2l_meshnet.videos import decode_frames, open_video
@@ -20,21 +21,23 @@ from i2l_meshnet.videos import decode_frames, open_video
 VIDEO_SUFFIXES = tuple(
     f".{ending}" for ending in "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()
 )
-"""Endings by which clips are found in folders; a file that is named outright may have any ending."""
+"""Endings of the videos that are found in folders. A file that the user names may have any ending."""
 
 MAX_LENGTH = 7200.0
-"""Seconds of the longest clip that is read, unless more is asked for."""
+"""Default limit on the length of a clip, seconds."""
 
 MAX_RATE = 240
-"""Frames a second up to which a clip may be as long as the limit; a faster one must be shorter in proportion."""
+"""Frame rate for which the length limit holds. A clip with more frames a second must be shorter in proportion."""
 
 TICKS = 90_000
-"""Times are counted in 1/90,000 s: exact for the usual frame rates, NTSC's included."""
+"""Ticks a second. A frame of the usual rates, NTSC included, takes a whole number of ticks."""
+
+_FIX = "copy or download it again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One upright RGB picture of a clip: its number from 0, and its time in ticks from the clip's start."""
+    """One upright RGB picture of a clip. number: from 0. ticks: time since the start of the clip."""
 
     number: int
     ticks: int
@@ -47,11 +50,11 @@ class Frame:
 
 
 class TooLongError(FileError):
-    """A clip lasts longer than is allowed."""
+    """A clip is longer than the limit."""
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a file is to be read as a video: by its ending, and by its content where that tells nothing."""
+    """Whether a file is a video: by its ending, or by its content if the ending is unknown."""
     ending = path.suffix.lower()
     if ending in VIDEO_SUFFIXES or ending in SUFFIXES:
         return ending in VIDEO_SUFFIXES
@@ -65,70 +68,55 @@ def is_clip(path: Path) -> bool:
 class Clip:
     """A video file.
 
-    width, height: of the upright pictures with square pixels. rate: frames a second on average. frame_count: as far
-    as the file tells, else None; it may be off by some. start: where the file's clock begins, seconds.
+    width, height: of the upright pictures, with square pixels. rate: mean frames a second. frame_count: from the
+    header, so it can be off by a few; None if unknown. start: time stamp of the file's start, seconds.
     """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS, max_length: float = MAX_LENGTH) -> None:
-        """Reads the header and the first picture. max_length: seconds. Raises FileError, in one line, where there is
-        none: TooManyPixelsError or TooLongError for a clip beyond a limit, which `frames` may find out later."""
+        """Read the header and the first frame. max_length: seconds.
+
+        Raises FileError for a file without pictures; TooManyPixelsError or TooLongError for a clip beyond a limit,
+        which `frames` may find later.
+        """
         self.path, self._max_pixels, self._max_length = path, max_pixels, max_length
-        try:
-            if path.stat().st_size == 0:
-                raise FileError(f"cannot read {path}: the file is empty; copy or download it again")
-            with open_video(path, max_pixels) as container:
-                if not container.streams.video:
-                    raise FileError(f"cannot read {path}: it has no picture, only {_kinds(container)}; give a video")
-                stream = container.streams.video[0]
-                self._require_pixels(stream.width, stream.height)
-                self.start = Fraction(container.start_time or 0, av.time_base)
-                self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-                self.has_audio = bool(container.streams.audio)
-                self.frame_count = stream.frames or _frames_from_duration(container, self.rate)
-        except UserError:
-            raise
-        except Exception as error:  # PyAV reports odd headers as almost anything
-            raise self._unreadable(error) from error
-        self._max_frames = max_length * MAX_RATE
-        if self.frame_count is not None and self.frame_count / self.rate > max_length:
-            raise self._too_long(float(self.frame_count / self.rate))
-        if self.frame_count is not None and self.frame_count > self._max_frames:
-            raise self._too_many()
+        with reading(path, "a video", _FIX), open_video(path, max_pixels) as container:
+            if not container.streams.video:
+                raise FileError(f"cannot read {path}: it has no picture, only {_kinds(container)}; give a video")
+            stream = container.streams.video[0]
+            self._require_pixels(stream.width, stream.height)
+            self.start = Fraction(container.start_time or 0, av.time_base)
+            self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self.has_audio = bool(container.streams.audio)
+            self.frame_count = stream.frames or _frames_from_duration(container, self.rate)
+        if self.frame_count is not None:
+            self._require_length(self.frame_count, float(self.frame_count / self.rate))
         first = next(self.frames(), None)
         if first is None:
-            raise FileError(f"cannot read {path}: no frame of it can be decoded; copy or download it again")
+            raise FileError(f"cannot read {path}: no frame of it can be decoded; {_FIX}")
         self.height, self.width = first.pixels.shape[:2]
         if min(self.height, self.width) < 2:
             raise FileError(f"cannot use {path}: {self.width}x{self.height} pixels are too few to see a person")
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
-        """The frames from number `start` on; those before it are decoded, but not converted.
+        """The frames from number `start` on. Earlier ones are decoded, but not converted.
 
-        Times strictly increase; a frame without a time stamp follows its predecessor at the average rate. Frames that
-        cannot be decoded are left out. All have the size of the first.
+        Times strictly increase; a frame without a time stamp follows the frame before at the mean rate. Frames that
+        cannot be decoded are skipped. All have the size of the first.
         """
         size: tuple[int, int] | None = None
         last = -1
-        try:
-            with open_video(self.path, self._max_pixels) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                for number, frame in enumerate(decode_frames(container)):
-                    last = max(last + 1, self._ticks(frame, last))
-                    if last > self._max_length * TICKS:
-                        raise self._too_long(last / TICKS)
-                    if number >= self._max_frames:
-                        raise self._too_many()
-                    if number and number < start:
-                        continue
-                    pixels = self._upright(frame, stream.sample_aspect_ratio, size)
-                    size = size or (pixels.shape[1], pixels.shape[0])
-                    if number >= start:
-                        yield Frame(number, last, pixels)
-        except UserError:
-            raise
-        except Exception as error:  # PyAV reports broken data as almost anything
-            raise self._unreadable(error) from error
+        with reading(self.path, "a video", _FIX), open_video(self.path, self._max_pixels) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(decode_frames(container)):
+                last = max(last + 1, self._ticks(frame, last))
+                self._require_length(number + 1, last / TICKS)
+                if number and number < start:
+                    continue
+                pixels = self._upright(frame, stream.sample_aspect_ratio, size)
+                size = size or (pixels.shape[1], pixels.shape[0])
+                if number >= start:
+                    yield Frame(number, last, pixels)
 
     def _ticks(self, frame: VideoFrame, last: int) -> int:
         if frame.pts is None or frame.time_base is None:
@@ -138,7 +126,7 @@ class Clip:
     def _upright(
         self, frame: VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int] | None
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture as RGB with square pixels, turned as its rotation metadata say; `size` (width, height) if given."""
+        """A picture as RGB with square pixels, rotated as its metadata say. size: (width, height) to resize to."""
         quarter_turns = round(frame.rotation / 90) % 4
         width, height = round(frame.width * (pixel_aspect or 1)), frame.height
         if size is not None:
@@ -154,21 +142,16 @@ class Clip:
                 "make it smaller, or allow more with --max-pixels"
             )
 
-    def _too_long(self, seconds: float) -> TooLongError:
-        return TooLongError(
-            f"cannot read {self.path}: it lasts {seconds:.0f} s or more, and {self._max_length:g} s are allowed; "
+    def _require_length(self, frames: int, seconds: float) -> None:
+        """Raise TooLongError if a clip of so many frames and seconds is beyond the limit."""
+        most = self._max_length * MAX_RATE
+        if seconds <= self._max_length and frames <= most:
+            return
+        found = f"{seconds:.0f} s" if seconds > self._max_length else f"{frames} frames (the limit is {most:.0f})"
+        raise TooLongError(
+            f"cannot read {self.path}: it has at least {found}, and clips may last {self._max_length:g} s; "
             "cut it, or allow more with --max-clip-length"
         )
-
-    def _too_many(self) -> TooLongError:
-        return TooLongError(
-            f"cannot read {self.path}: it has more than {self._max_frames:.0f} frames, the limit for "
-            f"{self._max_length:g} s at {MAX_RATE} frames a second; cut it, or allow more with --max-clip-length"
-        )
-
-    def _unreadable(self, error: Exception) -> FileError:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or "broken data"
-        return FileError(f"cannot read {self.path}: {reason}; it is no video or is broken: copy or download it again")
 
 
 def _kinds(container: InputContainer) -> str:

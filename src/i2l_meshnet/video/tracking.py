@@ -1,54 +1,55 @@
-"""Who is who from frame to frame: boxes from the last frame's meshes, the detector only now and then.
+"""Follow people from frame to frame, with boxes from the last frame's meshes and a detector that runs now and then.
 
-A pose network needs a box for each person and frame, and the last mesh gives a better one than the detector, moved on
-by its speed. So this is no tracker of detections: it proposes boxes, lets the network look at them, and then tells by
-the joints that it found who is who (an optimal assignment) and whether two boxes show the same person.
+The pose network needs a box for each person and frame, and the last mesh, moved on by its speed, gives a better one
+than the detector. So this does not track detections. It proposes boxes, runs the network on them, and compares the
+joints: that decides who is who (an optimal assignment) and whether two boxes show the same person.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.prediction.boxes import PersonBox
+from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
+from i2l_meshnet.prediction.detect import detected_people
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction
 
-Detect = Callable[[UInt8[np.ndarray, "h w 3"]], Sequence[PersonBox]]
-"""The people of an RGB picture."""
-
 DETECT_EVERY = 10
 SEARCH_EVERY = 3
-"""Frames between two runs of the detector while somebody is lost or nobody is there."""
+"""Frames between two runs of the detector while a person is lost or nobody is there."""
 MAX_GAP = 1.0
-"""Seconds after which somebody who was not seen again is given up."""
+"""Seconds after which an unseen person is given up."""
 SAME_BOX = 0.3
-"""Overlap (intersection over union) from which a detection belongs to a person's expected box."""
+"""Minimum overlap (intersection over union) of a detection and a person's expected box."""
 DRIFTED_BOX = 0.5
 """Overlap below which a detection replaces the expected box."""
 SAME_PERSON = 0.1
 """Mean distance of the joints, in heights of the person, below which two boxes show the same person."""
 REACH, REACH_A_SECOND = 0.25, 0.5
-"""How far joints may lie from where they are expected, in heights, and how much further for each second unseen."""
+"""Maximum mean distance of joints from the expected ones, in heights, and what each second unseen adds to it."""
 SPEED_MEMORY = 0.15
 """Seconds over which a person's speed is averaged."""
 COASTING = 0.3
-"""Seconds in which the speed of somebody out of sight dies down to a third."""
+"""Seconds in which the speed of an unseen person falls to a third."""
 PHANTOM_MISSES = 3
+"""Runs of the detector without a person, after which only the network sees them: see `_Track.is_phantom`."""
 VISIBLE_SHARE = 0.2
-"""Share of a box that must lie in the picture for a look into it."""
+"""Minimum share of a box inside the picture for the network to run on it."""
 
 
 @dataclasses.dataclass
 class _Track:
-    """One person as last seen. box: (x, y, width, height), pixels; velocity: of its centre, pixels a second.
+    """A person as last seen. Its fields are part of the kept work of a clip.
 
-    seen, confirmed: when the network and when the detector last saw the person, seconds. score: the detector's.
-    misses: its runs since then in which only the network saw the person.
+    box: (x, y, width, height), pixels. velocity: of its centre, pixels a second. seen, confirmed: when the network and
+    when the detector last saw the person, seconds. score: the detector's. misses: runs of the detector since then in
+    which only the network saw the person.
     """
 
     identity: int
@@ -69,24 +70,22 @@ class _Track:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "_Track":
-        fields: dict[str, Any] = {}
-        for name, value in values.items():
-            fields[name] = np.array(value, float) if isinstance(value, list) else value
-        return cls(**fields)
+        arrays = {name: np.array(value, float) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **arrays})
 
     @property
     def height(self) -> float:
         return float(self.box[2:].max())
 
     def shift(self, time: float) -> Float[np.ndarray, "2"]:
-        """How far the person has gone since last seen, pixels: at a speed that dies down."""
+        """How far the person has moved since last seen, pixels, at a falling speed."""
         return self.velocity * COASTING * (1 - math.exp(-(time - self.seen) / COASTING))
 
     def expected_box(self, time: float) -> Float[np.ndarray, "4"]:
         return self.box + np.concatenate([self.shift(time), np.zeros(2)])
 
     def see(self, candidate: "_Candidate", time: float) -> None:
-        """Takes up where and how the person is now."""
+        """Update the person from what the network saw at `time`."""
         moved = candidate.box[:2] + candidate.box[2:] / 2 - self.box[:2] - self.box[2:] / 2
         share = 1 - math.exp(-(time - self.seen) / SPEED_MEMORY)
         self.velocity = self.velocity + share * (moved / (time - self.seen) - self.velocity)
@@ -99,13 +98,13 @@ class _Track:
         self.confirmed, self.score, self.misses = time, score, 0
 
     def is_phantom(self, time: float, max_gap: float) -> bool:
-        """Whether the detector has not found this person for long, whatever the network thinks."""
+        """Whether the detector has not found this person for long, although the network sees one."""
         return self.misses >= PHANTOM_MISSES and time - self.confirmed > max_gap
 
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    """What the network saw in a box. track: of whom it was expected; None: of nobody known."""
+    """What the network saw in a box. track: the person it was expected to be, None for a new detection."""
 
     track: _Track | None
     prediction: Prediction
@@ -132,38 +131,49 @@ class _Candidate:
 class Tracker:
     """Follows people through the frames of one clip.
 
-    The same frames give the same answers; `state` and `restore` carry it over a break.
+    The same frames give the same results. `state` and `restore` let it continue in another process.
     """
 
     def __init__(
         self,
         predictor: MeshPredictor,
         camera: Camera,
-        detect: Detect | None,
-        start: Sequence[PersonBox] = (),
+        size: tuple[int, int],
+        boxes: Sequence[Sequence[float] | PersonBox] | None = None,
+        *,
         detect_every: int = DETECT_EVERY,
         max_gap: float = MAX_GAP,
         root_depth: float | None = None,
     ) -> None:
-        """camera: of all frames. detect: None to look only where people were last seen.
+        """camera, size (width, height): of all frames.
 
-        start: boxes to look into at the first frame, and again while nobody is there. detect_every: frames from one
-        run of the detector to the next. max_gap: seconds. root_depth: metres, of everybody.
+        boxes: where the people of the first frame are. Without boxes, the detector finds people; without a detector,
+        the whole picture is the first box. detect_every: frames between two runs of the detector. max_gap: seconds
+        after which an unseen person is given up. root_depth: metres, of all people. Raises InputError for a box
+        outside the picture and for values out of range.
         """
-        self.predictor, self.camera, self.detect, self.root_depth = predictor, camera, detect, root_depth
-        self.start, self.detect_every, self.max_gap = tuple(start), detect_every, max_gap
+        if detect_every < 1 or not max_gap > 0:
+            raise InputError("the detector runs every 1 or more frames, and a gap lasts more than 0 seconds")
+        start = [] if boxes is None else [as_box(box) for box in boxes]
+        for box in start:
+            require_inside(box, *size, "the first frame")
+        if boxes is None and predictor.detector is None:
+            start = [PersonBox((0.0, 0.0, float(size[0]), float(size[1])))]
+        self.predictor, self.camera, self.root_depth = predictor, camera, root_depth
+        self.detect_every, self.max_gap = detect_every, max_gap
         self.detections = 0
         """How often the detector has run."""
+        self._detector, self._start = predictor.detector if boxes is None else None, start
         self._tracks: list[_Track] = []
         self._waited, self._next_identity = detect_every, 0
         self._searching, self._last = True, 0.0
 
     def step(self, pixels: UInt8[np.ndarray, "h w 3"], time: float) -> dict[int, Prediction]:
-        """The people seen in the next frame, by a number that stays theirs. time: seconds, later than before.
+        """The people seen in the next frame, by number; a person keeps theirs. time: seconds, increasing.
 
         A person that the network does not recognise (`Prediction.reliable`) counts as not seen.
         """
-        # Whoever was in the last frame is no stranger in this one, however long ago that was.
+        # People of the last frame are still known, however long ago it was.
         patience = max(self.max_gap, time - self._last)
         self._tracks, self._last = [track for track in self._tracks if time - track.seen <= patience], time
         expected = [(track, track.expected_box(time)) for track in self._tracks]
@@ -178,24 +188,18 @@ class Tracker:
             if prediction.reliable
         ]
         named = self._assign(_distinct(candidates), time)
-        if self.detect is not None and self._waited == 0:
+        if self._detector is not None and self._waited == 0:
             for track in self._tracks:
-                # Somebody hidden is not missed by the detector, somebody whom only the network sees is.
+                # A hidden person is no miss of the detector. A person whom only the network sees is one.
                 track.misses += track.seen == time and track.confirmed < time
         self._tracks = [track for track in self._tracks if not track.is_phantom(time, self.max_gap)]
         self._searching = not self._tracks or any(track.seen < time for track in self._tracks)
         return dict(sorted(named.items()))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON knows it; numbers come back exactly."""
+        """What `restore` needs, as JSON values; numbers are exact."""
         return {
-            "tracks": [
-                {
-                    name: value.tolist() if isinstance(value, np.ndarray) else value
-                    for name, value in vars(track).items()
-                }
-                for track in self._tracks
-            ],
+            "tracks": [track.to_json() for track in self._tracks],
             "waited": self._waited,
             "next_identity": self._next_identity,
             "searching": self._searching,
@@ -204,25 +208,25 @@ class Tracker:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where a tracker of the same clip was when it gave `state`."""
+        """Continue from the `state` of a tracker of the same clip."""
         self._tracks = [_Track.from_json(track) for track in state["tracks"]]
         self._waited, self._next_identity = state["waited"], state["next_identity"]
         self._searching, self._last, self.detections = state["searching"], state["last"], state["detections"]
 
     def _new_boxes(self, pixels: UInt8[np.ndarray, "h w 3"]) -> list[PersonBox]:
-        """The detector's boxes, where it is its turn, and those to start from."""
+        """The detector's boxes, if it is its turn, and the boxes to start from."""
         self._waited += 1
         if self._waited < (min(SEARCH_EVERY, self.detect_every) if self._searching else self.detect_every):
             return []
         self._waited = 0
-        boxes = [] if self._tracks else list(self.start)
-        if self.detect is not None:
-            boxes += self.detect(pixels)
+        boxes = [] if self._tracks else list(self._start)
+        if self._detector is not None:
+            boxes += detected_people(self._detector, pixels)
             self.detections += 1
         return boxes
 
     def _assign(self, candidates: Sequence[_Candidate], time: float) -> dict[int, Prediction]:
-        """Who is who: nearest joints, all people at once. Detections of nobody known are new people."""
+        """Assign numbers by the nearest joints, for all people at once. Unknown detections are new people."""
         cost = np.array([[_distance(track, candidate, time) for candidate in candidates] for track in self._tracks])
         cost = cost.reshape(len(self._tracks), len(candidates))
         named: dict[int, Prediction] = {}
@@ -241,7 +245,7 @@ class Tracker:
 
 
 def _distance(track: _Track, candidate: _Candidate, time: float) -> float:
-    """How far a candidate's joints are from where a person's are expected; 1 is as far as can be."""
+    """Distance of a candidate's joints from the expected ones; 1 is the maximum."""
     apart = np.linalg.norm(candidate.joints - track.joints - track.shift(time), axis=1).mean()
     return float(apart / track.height / (REACH + REACH_A_SECOND * (time - track.seen)))
 
@@ -249,9 +253,9 @@ def _distance(track: _Track, candidate: _Candidate, time: float) -> float:
 def _looks(
     expected: Sequence[tuple[_Track, Float[np.ndarray, "4"]]], found: Sequence[PersonBox], time: float
 ) -> list[tuple[_Track | None, PersonBox]]:
-    """Where to look and for whom: everybody's expected box, and the new boxes that are nobody's.
+    """Boxes to run the network on, and whom to expect: all expected boxes, and detections that match none of them.
 
-    A box of the detector's replaces an expected one that has drifted away from it.
+    A detection replaces an expected box that has drifted away from it.
     """
     overlap = np.array([[_overlap(box, np.array(person.box)) for person in found] for _, box in expected])
     overlap = overlap.reshape(len(expected), len(found))
@@ -259,19 +263,19 @@ def _looks(
     matched = {row: column for row, column in pairs if overlap[row, column] >= SAME_BOX}
     looks: list[tuple[_Track | None, PersonBox]] = []
     for row, (track, box) in enumerate(expected):
-        place = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        x, y, width, height = box.tolist()
+        place = (x, y, width, height)
         if row in matched:
             detection = found[matched[row]]
             track.confirm(time, detection.score)
             if overlap[row, matched[row]] < DRIFTED_BOX:
                 place = detection.box
         looks.append((track, PersonBox(place, track.score)))
-    strangers = [person for column, person in enumerate(found) if column not in matched.values()]
-    return [*looks, *((None, person) for person in strangers)]
+    return [*looks, *((None, person) for column, person in enumerate(found) if column not in matched.values())]
 
 
 def _assigned(cost: Float[np.ndarray, "r c"]) -> list[tuple[int, int]]:
-    """Pairs of a row and a column, each in one at most, of the least sum of costs."""
+    """Pairs of rows and columns with the minimum sum of costs; each row and column is in one pair at most."""
     from scipy.optimize import linear_sum_assignment  # takes a third of a second, which photos need not wait for
 
     rows, columns = linear_sum_assignment(cost)
@@ -279,7 +283,7 @@ def _assigned(cost: Float[np.ndarray, "r c"]) -> list[tuple[int, int]]:
 
 
 def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    """Each person once: of candidates with the same joints, one that was expected, and the surest, is kept."""
+    """One candidate for each person: of those with the same joints, an expected one, then the most confident."""
     kept: list[_Candidate] = []
     for candidate in sorted(candidates, key=lambda one: (one.track is None, -one.trust)):
         near = [np.linalg.norm(candidate.joints - other.joints, axis=1).mean() / other.height for other in kept]
@@ -297,7 +301,7 @@ def _overlap(one: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> floa
 
 
 def _inside(box: Sequence[float], pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether enough of a box lies in the picture to look for somebody there."""
+    """Whether enough of a box is inside the picture."""
     size = np.array([pixels.shape[1], pixels.shape[0]], float)
     low, high = np.maximum(box[:2], 0), np.minimum(np.add(box[:2], box[2:]), size - 1)
     return bool((high - low >= 2).all() and np.prod(high - low) >= VISIBLE_SHARE * np.prod(box[2:]))

@@ -8,27 +8,27 @@ from fractions import Fraction
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from rich.console import Console
 
-from i2l_meshnet.console import counted
+from i2l_meshnet.console import counted, message, output
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import atomic_path
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.overlay import fit_to_side
 from i2l_meshnet.prediction.predict_files import load_predictor, require_writable
 from i2l_meshnet.video.encode import VideoWriter
-from i2l_meshnet.video.follow import follow, make_tracker
-from i2l_meshnet.video.job import ClipOptions, say
+from i2l_meshnet.video.follow import follow
+from i2l_meshnet.video.options import ClipOptions
 from i2l_meshnet.video.source import TICKS, Frame
+from i2l_meshnet.video.tracking import Tracker
 
 WINDOW = "i2l-meshnet"
 RATE = Fraction(15)
-"""Frames a second that the encoder reckons with; the frames' own times are kept."""
+"""Frames a second that the encoder expects; frames keep their own times."""
 SECONDS_BETWEEN_LINES = 5.0
 
 
 class Camera:
-    """A camera that OpenCV knows, as a source of frames with their times; a frame that comes too soon is dropped."""
+    """A camera of OpenCV as a source of frames with their times."""
 
     def __init__(self, number: int) -> None:
         """Raises FileError if there is no such camera or it gives no picture."""
@@ -40,7 +40,7 @@ class Camera:
         self.height, self.width = first.shape[:2]
 
     def frames(self) -> Iterator[Frame]:
-        """Pictures as they are asked for, until the camera gives none."""
+        """Frames as they are asked for, until the camera gives no more. Two at the same time are one."""
         start, last, number = time.monotonic(), -1, 0
         try:
             while True:
@@ -61,18 +61,17 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
         raise InputError("--webcam reads a camera instead of files; leave out the files")
     if options.people.hands or options.people.hand is not None:
         raise InputError("--hands and --hand are for files; leave them out for cameras")
-    console = Console(stderr=True, highlight=False)
     require_writable(options.out)
     source = Camera(clip_options.webcam or 0)
     predictor = load_predictor(options, None)
     intrinsics, _ = options.camera.camera(source.width, source.height)
     size = (source.width, source.height)
-    depth = options.people.root_depth
-    tracker = make_tracker(predictor, intrinsics, size, None, clip_options.detect_every, root_depth=depth)
+    every, depth = clip_options.detect_every, options.people.root_depth
+    tracker = Tracker(predictor, intrinsics, size, detect_every=every, root_depth=depth)
     path = options.out / f"webcam_{datetime.now():%Y%m%d_%H%M%S}_overlay.mp4"
     window = has_window()
     if not window:
-        say(console, "no window: this OpenCV or machine has none; `i2l-meshnet serve` shows the camera in a browser")
+        message("no window: this OpenCV or machine has none; `i2l-meshnet serve` shows the camera in a browser")
     count, writer = 0, None
     begun = said = time.monotonic()
     with atomic_path(path) as temporary:
@@ -85,19 +84,17 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
                 now = time.monotonic()
                 if now - said >= SECONDS_BETWEEN_LINES:
                     people = counted(len(frame.people), "person", "people")
-                    say(console, f"{count / (now - begun):.1f} frames a second, {people}; Ctrl-C ends it")
+                    message(f"{count / (now - begun):.1f} frames a second, {people}; Ctrl-C ends it")
                     said = now
                 if window and not _show(drawn):
                     break
         except KeyboardInterrupt:
-            say(console, "ending")
+            message("ending")
         if writer is None:
             raise FileError(f"camera {clip_options.webcam} gave no picture that could be drawn")
         writer.close()
     rate = count / max(time.monotonic() - begun, 1e-9)
-    Console(highlight=False).print(
-        f"{counted(count, 'frame')}, {rate:.1f} a second; overlay in {path}", markup=False, soft_wrap=True
-    )
+    output(f"{counted(count, 'frame')}, {rate:.1f} a second; overlay in {path}")
     return 0
 
 

@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 from tyro.conf import Positional
 
-from i2l_meshnet.animation import USD_ENDINGS, require_usd, write_bvh, write_glb, write_usd
+from i2l_meshnet.animation import ENDINGS, USD_ENDINGS, require_usd, write_animation
 from i2l_meshnet.bodies import load_body
+from i2l_meshnet.console import output
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.video.animate import animated
 from i2l_meshnet.viewing.saved import read_saved
 
 
 @dataclasses.dataclass(frozen=True)
 class RigOptions:
-    """Write a person whom predict has saved as a file with skeleton and motion; of a photo, in the photo's pose."""
+    """Write a person of saved results as a file with skeleton and motion; for a photo, in the photo's pose."""
 
     result: Positional[Path]
     """What predict wrote: a person's .npz of a clip, or the .npz or .json of a photo or clip."""
@@ -28,48 +28,41 @@ class RigOptions:
     person: int = 0
     """Which person of several, from 0."""
     mesh: Literal["network", "full"] = "network"
-    """Of .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full one with texture
-    coordinates, which comes near to that (docs/outputs.md)."""
+    """For .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full one with texture
+    coordinates, which is close to that (docs/outputs.md)."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for results of these bodies."""
 
 
 def run(options: RigOptions) -> int:
-    """Writes the file. Raises UserError for a result, person or ending that does not fit."""
-    ending = options.out.suffix
-    if ending not in (".glb", ".bvh", *USD_ENDINGS):
-        raise InputError(f"{options.out} ends in none of .glb, .bvh, {', '.join(USD_ENDINGS)}; name the output so")
-    if ending in USD_ENDINGS:
+    """Write the file. Raises UserError for a result, person or ending that does not fit."""
+    if options.out.suffix not in ENDINGS:
+        raise InputError(f"{options.out} ends in none of {', '.join(ENDINGS)}; choose one of them", argument="out")
+    if options.out.suffix in USD_ENDINGS:
         require_usd()
     scene = read_saved(options.result)
     if not 0 <= options.person < len(scene.people):
-        raise InputError(
-            f"--person {options.person} is not there: {scene.path} has {len(scene.people)}, numbered from 0"
-        )
+        count = len(scene.people)
+        raise InputError(f"person {options.person} is not in {scene.path}: it has {count}, numbered from 0")
     person = scene.people[options.person]
-    if person.params is None:
+    params = person.track.params
+    if params is None:
         raise InputError(f"{scene.path} has no body parameters, so nothing to move a skeleton by")
-    body, times = load_body(person.body, options.body_dir), torch.from_numpy(person.time)
-    params = person.params
+    body, times = load_body(person.track.body, options.body_dir), torch.from_numpy(person.track.time)
     if params.pose.shape[1] != len(body.bones) or params.shape.shape[1] != len(body.shape_names):
         raise FileError(f"{scene.path} is damaged: its parameters are not those of the body {body.name}")
     if not all(values.isfinite().all() for values in (params.pose, params.shape, params.translation, times)):
         raise FileError(f"{scene.path} is damaged: its parameters hold values that are not numbers")
     if not _are_rotations(params.pose):
         raise FileError(f"{scene.path} is damaged: its pose is not made of rotations")
-    body, params = animated(body, person.params, person.hands)
-    if ending == ".bvh":
-        write_bvh(options.out, body, params, times)
-    else:
-        write = write_glb if ending == ".glb" else write_usd
-        write(options.out, body, params, times, full=options.mesh == "full")
+    write_animation(options.out, *person.track.rigged(body), times, full=options.mesh == "full")
     frames = f"{len(times)} frames" if len(times) > 1 else "one pose"
-    print(f"{options.out}: {person.label}, body {body.name}, {frames}")
+    output(f"{options.out}: {person.label}, body {body.name}, {frames}")
     return 0
 
 
 def _are_rotations(matrices: Float[Tensor, "*b 3 3"]) -> bool:
-    """Whether the matrices are rotations, to the precision of half-precision numbers."""
+    """Whether the matrices are rotations, within the error of half precision."""
     product = matrices.double() @ matrices.double().mT
     whole = torch.allclose(product, torch.eye(3, dtype=torch.float64).expand_as(product), atol=1e-2)
     return whole and bool((torch.linalg.det(matrices.double()) > 0).all())

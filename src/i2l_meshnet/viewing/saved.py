@@ -1,213 +1,145 @@
 """Saved results of photos and clips, read back as people in space (files as in docs/outputs.md)."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import read_arrays, read_json, require_shapes
-from i2l_meshnet.prediction.results import MeshKind, Side
-from i2l_meshnet.video.track import HandTrack, PersonTrack
+from i2l_meshnet.io import read_arrays, read_json, reading
+from i2l_meshnet.prediction.results import MeshKind
+from i2l_meshnet.video.track import PersonTrack
 
 _ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"
-_NEEDED = ("body", "faces", "joint_names", "box", "intrinsics", "image_size", "lixel_vertices", "lixel_joints")
+_DAMAGED = "run predict again"
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedPerson:
-    """A person, or a hand, in T frames; camera frame, metres.
-
-    label: unlike that of others. body: name of the body model. first: number of the first frame. time: seconds, 0
-    for a photo. joints: in the order of `joint_names`. lixel: the network's own mesh, where it was saved. params:
-    the body's parameters, None of a network without them. hands: of a person of a clip whose hands were looked for.
-    """
+    """A person, or a hand of a photo. label: unlike those of others. track: one frame long for a photo."""
 
     label: str
-    body: str
-    joint_names: tuple[str, ...]
-    first: int
-    time: Float[np.ndarray, "t"]
-    joints: Float[np.ndarray, "t j 3"]
-    faces: Int[np.ndarray, "f 3"] | None
-    lixel: Float[np.ndarray, "t v 3"] | None
-    params: BodyParams | None
-    hands: Mapping[Side, HandTrack] = dataclasses.field(default_factory=dict)
+    track: PersonTrack
 
     def mesh(self, kind: MeshKind, row: int, body: Body | None) -> Float[np.ndarray, "v 3"] | None:
-        """The mesh of a row of frames; None where it is not there. body: what poses the parametric one."""
+        """The mesh in a row of the track; None if there is none. body: poses the parametric mesh."""
+        track = self.track
         if kind == "lixel":
-            return None if self.lixel is None else self.lixel[row].astype(np.float32)
-        if self.params is None or body is None:
+            if track.vertices is None or track.origin is None:
+                return None
+            return track.vertices[row].astype(np.float32) + track.origin[row]
+        params = track.params
+        if params is None or body is None:
             return None
         with torch.no_grad():
-            return body(self.params[row]).vertices.numpy()
+            return body(params[row]).vertices.numpy()
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedScene:
-    """What was saved of a photo or clip: people, and the camera.
+    """The people of a photo or clip.
 
-    picture: name of the photo or clip, None where the results do not tell. size: width and height of it, pixels,
-    likewise. focal, center: pixels.
+    picture: name of the photo or clip, None if unknown. size: its width and height, pixels, or None.
     """
 
     path: Path
     people: tuple[SavedPerson, ...]
-    focal: Float[np.ndarray, "2"]
-    center: Float[np.ndarray, "2"]
     size: tuple[int, int] | None = None
     picture: str | None = None
     is_clip: bool = False
 
 
 def read_saved(path: Path) -> SavedScene:
-    """Reads a photo's .npz or .json, one person's .npz of a clip, a clip's .json, or a folder with one .json.
+    """Read a photo's .npz or .json, one person's .npz of a clip, a clip's .json, or a folder with one .json.
 
-    Raises FileError, in one line, for whatever is none of these.
+    Raises FileError for anything else.
     """
     if path.is_dir():
-        records = sorted(record for record in path.glob("*.json") if _read_json(record).get("people") is not None)
+        records = sorted(record for record in path.glob("*.json") if _record(record).get("people") is not None)
         if not records:
             raise FileError(f"{path} holds no results; {_ADVICE}")
         if len(records) > 1:
             raise FileError(f"{path} holds results of {len(records)} pictures; name one, such as {records[0]}")
         return read_saved(records[0])
-    if path.suffix == ".npz":
-        record = path.with_suffix(".json")
-        return _from_arrays(path, _read_json(record) if record.exists() else {})
-    if path.suffix != ".json" or not path.exists():
-        raise FileError(f"{'cannot use' if path.exists() else 'there is no'} {path}: {_ADVICE}")
-    record = _read_json(path)
-    try:
+    with reading(path, "a complete result of predict", _DAMAGED, _ADVICE):
+        if path.suffix == ".npz":
+            record = path.with_suffix(".json")
+            return _read_arrays(path, _record(record) if record.exists() else {})
+        record = _record(path) if path.suffix == ".json" else {}
         if record.get("format") == "i2l-meshnet prediction":
-            return _from_arrays(path.with_name(record["files"]["arrays"]), record)
-        if record.get("format") == "i2l-meshnet clip":
-            tracks = [path.with_name(person["files"]["arrays"]["npz"]) for person in record["people"]]
-            clip, camera = record["clip"], record["intrinsics"]
-            scene = SavedScene(
-                path,
-                tuple(_tracked(track, PersonTrack.load(track)) for track in tracks),
-                np.array(camera["focal"], np.float32),
-                np.array(camera["center"], np.float32),
-                (int(clip["width"]), int(clip["height"])),
-                _file_name(clip["file"]),
-                True,
-            )
-            require_shapes(scene)
-            return scene
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise FileError(f"{path} is damaged: {error} is missing or wrong; run predict again") from error
-    raise FileError(f"{path} is no result of predict; {_ADVICE}")
+            return _read_arrays(path.with_name(record["files"]["arrays"]), record)
+        if record.get("format") != "i2l-meshnet clip":
+            path.stat()
+            raise FileError(f"{path} is no result of predict; {_ADVICE}")
+        tracks = [path.with_name(person["files"]["arrays"]["npz"]) for person in record["people"]]
+        people = tuple(SavedPerson(track.stem, PersonTrack.load(track)) for track in tracks)
+        clip = record["clip"]
+        return SavedScene(path, people, (int(clip["width"]), int(clip["height"])), _file_name(clip["file"]), True)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = read_json(path)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+def _record(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty for other content."""
+    with reading(path, "a result of predict", missing=_ADVICE):
+        try:
+            record = read_json(path)
+        except ValueError:
+            return {}
+        return record if isinstance(record, dict) else {}
 
 
-def _from_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
-    """A photo's .npz, with what its .json tells of the photo; or one person's of a clip."""
-    try:
+def _read_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
+    """A photo's .npz, with what its .json has about the photo; or one person's of a clip."""
+    with reading(path, "a complete result of predict", _DAMAGED, _ADVICE):
         arrays = read_arrays(path)
-    except FileNotFoundError as error:
-        raise FileError(f"there is no {path}; {_ADVICE}") from error
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {path}: {error}; {_ADVICE}") from error
-    if "format" in arrays:
-        track = PersonTrack.load(path)
-        return SavedScene(path, (_tracked(path, track),), track.focal, track.center, is_clip=True)
-    missing = [key for key in _NEEDED if key not in arrays]
-    if missing:
-        raise FileError(f"{path} lacks {', '.join(missing)}: it is not what predict writes today; run predict again")
-    try:
-        intrinsics, (width, height) = arrays["intrinsics"].astype(np.float32), arrays["image_size"].tolist()
-        people = [_photographed(arrays, "", row, f"person {row}") for row in range(len(arrays["box"]))]
+        if "format" in arrays:
+            return SavedScene(path, (SavedPerson(path.stem, PersonTrack.load(path)),), is_clip=True)
+        width, height = arrays["image_size"].tolist()
+        people = [SavedPerson(f"person {row}", _photographed(arrays, "", row)) for row in range(len(arrays["box"]))]
         hands = zip(arrays.get("hand_person", ()), arrays.get("hand_side", ()), strict=True)
         for row, (person, side) in enumerate(hands):
-            people.append(_photographed(arrays, "hand_", row, f"person {person}, {side} hand"))
-        told = record.get("picture")
-        picture = _file_name(told.get("file")) if isinstance(told, dict) else None
-        scene = SavedScene(path, tuple(people), intrinsics[:2], intrinsics[2:], (int(width), int(height)), picture)
-        require_shapes(scene)
-        for person in people:
-            _require_person(person)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise FileError(f"{path} is damaged or from another version ({error}); run predict again") from error
-    return scene
+            people.append(SavedPerson(f"person {person}, {side} hand", _photographed(arrays, "hand_", row)))
+        picture = record.get("picture")
+        name = _file_name(picture.get("file")) if isinstance(picture, dict) else None
+        return SavedScene(path, tuple(people), (int(width), int(height)), name)
 
 
 def _file_name(name: object) -> str | None:
-    """The name of a picture, which lies beside its results or in this folder. Raises ValueError for other places."""
+    """The name of a picture, which is beside its results or in this folder. Raises ValueError for other paths."""
     if name is not None and (not isinstance(name, str) or Path(name).name != name or "\0" in name):
-        raise ValueError(f"{str(name)[:100]!r} is no name of a file")
+        raise ValueError(f"{str(name)[:100]!r} is not a file name")
     return name
 
 
-def _require_person(person: SavedPerson) -> None:
-    """Raises ValueError where a person's arrays do not fit together."""
-    require_shapes(person)
-    if len(person.joint_names) != person.joints.shape[1]:
-        raise ValueError(f"{person.label} has {person.joints.shape[1]} joints, but {len(person.joint_names)} names")
-    if person.faces is not None and person.lixel is not None and person.faces.size:
-        low, high = person.faces.min(), person.faces.max()
-        if low < 0 or high >= person.lixel.shape[1]:
-            raise ValueError(f"{person.label} has faces of vertices that do not exist")
-    if person.params is not None:
-        require_shapes(person.params)
-
-
-def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int, label: str) -> SavedPerson:
-    """One row of a photo's arrays; those of hands have a prefix."""
+def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int) -> PersonTrack:
+    """One row of a photo's arrays as a track of one frame. prefix: of the names of arrays."""
 
     def rows(key: str) -> np.ndarray:
         return arrays[prefix + key][row : row + 1]
 
-    params = None
-    if prefix + "pose_matrix" in arrays:
-        values = (torch.from_numpy(rows(key)) for key in ("pose_matrix", "shape", "translation"))
-        params = BodyParams(*values)
-    return SavedPerson(
-        label=label,
-        body=str(arrays[prefix + "body"][row]),
+    has_params = prefix + "pose_matrix" in arrays
+    track = PersonTrack(
+        body=str(rows("body")[0]),
         joint_names=tuple(arrays[prefix + "joint_names"].tolist()),
-        first=0,
+        bone_names=tuple(arrays[prefix + "bone_names"].tolist()),
+        shape_names=tuple(arrays[prefix + "shape_names"].tolist()),
         time=np.zeros(1),
-        joints=rows("lixel_joints" if params is None else "param_joints"),
+        frame=np.zeros(1, np.int64),
+        focal=arrays["intrinsics"][:2],
+        center=arrays["intrinsics"][2:],
+        box=rows("box"),
+        confidence=rows("confidence"),
+        bridged=np.zeros(1, bool),
+        joints=rows("param_joints" if has_params else "lixel_joints"),
+        pose=rows("pose_matrix") if has_params else None,
+        shape=rows("shape")[0] if has_params else None,
+        translation=rows("translation") if has_params else None,
+        vertices=rows("lixel_vertices"),
+        origin=np.zeros((1, 3), np.float32),
         faces=arrays[prefix + "faces"],
-        lixel=rows("lixel_vertices"),
-        params=params,
     )
-
-
-def _tracked(path: Path, track: PersonTrack) -> SavedPerson:
-    lixel = None
-    if track.vertices is not None and track.origin is not None:
-        lixel = track.vertices + track.origin[:, None].astype(np.float32)
-    person = SavedPerson(
-        label=path.stem,
-        body=track.body,
-        joint_names=track.joint_names,
-        first=int(track.frame[0]),
-        time=track.time,
-        joints=track.joints,
-        faces=track.faces,
-        lixel=lixel,
-        params=track.params,
-        hands=track.hands,
-    )
-    try:
-        _require_person(person)
-    except ValueError as error:
-        raise FileError(f"{path} is damaged: {error}; run predict again") from error
-    return person
+    track.validate()
+    return track

@@ -16,7 +16,8 @@ from tyro.conf import Positional
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import InputError, printable
+from i2l_meshnet.console import output
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.overlay import COLORS, fit_to_side
 from i2l_meshnet.prediction.results import MeshKind
@@ -55,8 +56,8 @@ def run(options: ViewOptions) -> int:
     picture = _find_picture(scene, options.picture)
     viewer = Viewer(scene, Backdrop(picture, scene), options.port, options.body_dir)
     if picture is None:
-        print(f"without {printable(scene.picture or 'the clip')} behind the people: name it with --picture")
-    print(f"open {viewer.address} in a browser; Ctrl-C ends the view", flush=True)
+        output(f"without {scene.picture or 'the clip'} behind the people: name it with --picture")
+    output(f"open {viewer.address} in a browser; Ctrl-C ends the view")
     try:
         while True:
             time.sleep(viewer.step())
@@ -91,7 +92,8 @@ class Backdrop:
                 raise InputError(f"{path} is {_times(self.size)} pixels, but the results are of {_times(scene.size)}")
         else:
             # Without a picture, a principal point in the middle tells its size.
-            self.size = scene.size or (round(2 * float(scene.center[0])), round(2 * float(scene.center[1])))
+            x, y = scene.people[0].track.center.tolist()
+            self.size = scene.size or (round(2 * x), round(2 * y))
 
     def frame(self, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
         """The picture of a frame, reduced to `PICTURE_SIDE`; None without a picture."""
@@ -119,7 +121,7 @@ class Viewer:
             from i2l_meshnet.viewing.door import Door
         except ImportError as error:
             raise InputError("the view needs viser: pip install 'i2l-meshnet[view]'") from error
-        names = {person.body for person in scene.people if person.params is not None}
+        names = {person.track.body for person in scene.people if person.track.params is not None}
         bodies = {name: load_body(name, body_dir) for name in names}
         door = Door()
         # Even with verbose=False, viser prints the address in its own way.
@@ -133,14 +135,12 @@ class Viewer:
         self._server.request_share_url = lambda verbose=True: None
         self.address = f"http://{HOST}:{self._server.get_port()}/{door.token}/"
         self._scene, self._backdrop = scene, backdrop
-        self._frames = range(
-            min(person.first for person in scene.people),
-            max(person.first + len(person.time) for person in scene.people),
-        )
+        frames = np.concatenate([person.track.frame for person in scene.people])
+        self._frames = range(int(frames.min()), int(frames.max()) + 1)
         self._lock, self._drawn = threading.Lock(), None
         self._server.scene.set_up_direction("-y")
         self._figures = [
-            _Figure(self._server.scene, person, bodies.get(person.body), index)
+            _Figure(self._server.scene, person, bodies.get(person.track.body), index)
             for index, person in enumerate(scene.people)
         ]
         self._rays = self._server.scene.add_line_segments(
@@ -166,7 +166,7 @@ class Viewer:
         begun = time.perf_counter()
         self._frame.value = self._frames[(self._frames.index(int(self._frame.value)) + 1) % len(self._frames)]
         self.draw()
-        times = max((person.time for person in self._scene.people), key=len)
+        times = max((person.track.time for person in self._scene.people), key=len)
         wanted = float(np.median(np.diff(times))) / self._speed.value
         return max(wanted - (time.perf_counter() - begun), 0.001)
 
@@ -191,7 +191,7 @@ class Viewer:
         self._opacity = gui.add_slider("opacity", 0.1, 1.0, 0.05, 0.8)
         self._skeleton = gui.add_checkbox("skeleton", True)
         self._camera = gui.add_checkbox("camera", True)
-        far = float(max(np.median(person.joints[..., 2]) for person in people))
+        far = float(max(np.median(person.track.joints[..., 2]) for person in people))
         self._distance = gui.add_slider("picture at (m)", 0.1, round(2 * far, 1), 0.1, round(1.5 * far, 1))
         look = gui.add_button("look through the camera")
         look.on_click(lambda event: self._look_through(event.client))
@@ -207,7 +207,7 @@ class Viewer:
 
     def _aim(self) -> None:
         """The first view: from one side, of the people and the camera."""
-        middle = np.median(np.concatenate([person.joints.reshape(-1, 3) for person in self._scene.people]), 0)
+        middle = np.median(np.concatenate([person.track.joints.reshape(-1, 3) for person in self._scene.people]), 0)
         view = self._server.initial_camera
         view.up = (0.0, -1.0, 0.0)
         view.look_at = tuple((0.7 * middle).tolist())
@@ -225,7 +225,8 @@ class Viewer:
         """Where the picture's corners are at a distance: upper left, upper right, lower right, lower left."""
         width, height = self._backdrop.size
         pixels = np.array([(0, 0), (width, 0), (width, height), (0, height)]) - 0.5
-        flat = (pixels - self._scene.center) / self._scene.focal * distance
+        camera = self._scene.people[0].track
+        flat = (pixels - camera.center) / camera.focal * distance
         return np.concatenate([flat, np.full((4, 1), distance)], 1).astype(np.float32)
 
     def _draw_camera(self, number: int) -> None:
@@ -249,9 +250,9 @@ class _Figure:
     def __init__(self, scene: Any, person: SavedPerson, body: Body | None, index: int) -> None:
         """scene: viser's."""
         self._person, self._body = person, body
-        self._bones = next((s.bone_indices for s in SKELETONS.values() if s.joints == person.joint_names), ())
+        self._bones = next((s.bone_indices for s in SKELETONS.values() if s.joints == person.track.joint_names), ())
         color = tuple(COLORS[index % len(COLORS)].astype(int).tolist())
-        faces = person.faces if body is None else body.faces.numpy()
+        faces = person.track.faces if body is None else body.faces.numpy()
         self._surface = self._sticks = None
         if faces is not None:
             corners = np.zeros((int(faces.max()) + 1, 3), np.float32)
@@ -270,8 +271,9 @@ class _Figure:
 
     def draw(self, number: int, kind: str | None, skeleton: bool, opacity: float) -> None:
         """Shows what is wished of the person in a frame, nothing where they are not in it."""
-        row = number - self._person.first
-        inside = 0 <= row < len(self._person.time)
+        track = self._person.track
+        row = number - int(track.frame[0])
+        inside = 0 <= row < len(track.frame)
         vertices = self.mesh(kind, row) if inside and (kind == "lixel" or kind == "param") else None
         if self._surface is not None:
             self._surface.visible = vertices is not None
@@ -281,7 +283,7 @@ class _Figure:
         if self._sticks is not None:
             self._sticks.visible = inside and skeleton
             if inside:
-                self._sticks.points = self._person.joints[row][np.array(self._bones)].astype(np.float32)
+                self._sticks.points = track.joints[row][np.array(self._bones)].astype(np.float32)
 
 
 def _free_port(port: int) -> int:
