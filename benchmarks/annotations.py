@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 
 from i2l_meshnet.data.cache import FOLDER as CACHE_FOLDER
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from machine import memory
 from subjects import SEED
 from turns import Turns
@@ -111,7 +111,7 @@ def measure_start(way: str, root: Path) -> None:
         touch: Callable[[range], Any] = lambda indices: [{**rows[index]} for index in indices]  # noqa: E731
         count = len(rows)
     else:
-        source = open_source(ADAPTERS["MSCOCO"], "MSCOCO", root, "train")
+        source = open_source("MSCOCO", root, "train")
         touch, count = source.table.annotations, len(source)
     seconds, resident = time.process_time() - start, memory("Rss") - before
     private = memory("Private_Dirty")

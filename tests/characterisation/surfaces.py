@@ -34,7 +34,7 @@ from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.cli import main
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.mixture import EpochSampler, Mixture, union_skeleton
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import transform_points
 from i2l_meshnet.models import checkpoint
@@ -212,7 +212,7 @@ def hand_lifting(state: Path) -> LiftingRun:
 
 def published_mixture(root: Path, epoch: int) -> Sample:
     """The first eight samples of an epoch of Human3.6M and MuCo beside MS-COCO, augmented."""
-    sources = [open_source(ADAPTERS[name], name, root, "train") for name in ("Human36M", "MuCo", "MSCOCO")]
+    sources = [open_source(name, root, "train") for name in ("Human36M", "MuCo", "MSCOCO")]
     union = union_skeleton([source.table.skeleton for source in sources])
     sets = [PersonDataset(source, union, augment=True, seed=2, number=i) for i, source in enumerate(sources)]
     mixture = Mixture([sets[:2], sets[2:]], seed=2)

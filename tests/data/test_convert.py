@@ -17,7 +17,7 @@ from i2l_meshnet.bodies import Body, BodyParams, load_body
 from i2l_meshnet.data.convert import Pw3dOptions, SurrealOptions, convert_pw3d, convert_surreal, pw3d
 from i2l_meshnet.data.convert.surreal import CENTER, FOCAL, WORLD_TO_CAMERA
 from i2l_meshnet.data.dataset import PersonDataset, collate
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.data.sources.surreal import JOINTS
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError
@@ -80,7 +80,7 @@ def test_3dpw(tmp_path: Path, bodies: dict[str, Body]) -> None:
         write_sequence(release, split, f"street_{split}", bodies)
     truth = write_sequence(release, "train", "a_walk", bodies)
     assert convert_pw3d(Pw3dOptions(release, tmp_path / "data")) == 0
-    source = open_source(ADAPTERS["PW3D"], "PW3D", tmp_path / "data", "train")
+    source = open_source("PW3D", tmp_path / "data", "train")
     assert len(source) == 10
     assert source.table.groups == ("a_walk", "street_train")
     np.testing.assert_array_equal(source.table.arrays["id"], np.arange(10))
@@ -171,7 +171,7 @@ def test_surreal(tmp_path: Path, bodies: dict[str, Body], body_directory: Path) 
     listed.write_text("/somewhere/run1/02_02/02_02_c0001.mp4\n")
     assert convert_surreal(SurrealOptions(release, root, body_directory, listed)) == 0
     for split, expected in (("train", camera[[0, 8, 16]]), ("val", middle[[4]])):
-        source = open_source(ADAPTERS["SURREAL"], "SURREAL", root, split)
+        source = open_source("SURREAL", root, split)
         assert len(source) == len(expected)
         batch = collate([PersonDataset(source)[index] for index in range(len(source))])
         own = [bodies[name] for name in source.table.bodies]

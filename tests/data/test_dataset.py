@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.data.augmentation import Augmentation
 from i2l_meshnet.data.dataset import PersonDataset, Sample, collate, cut_crop
-from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
+from i2l_meshnet.data.sources import Source, open_source
 from i2l_meshnet.data.targets import Target, TargetBuilder
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, published_boxes
@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def source(dataset_root: Path) -> Source:
-    return open_source(ADAPTERS["Human36M"], "Human36M", dataset_root, "train")
+    return open_source("Human36M", dataset_root, "train")
 
 
 def assert_same(first: TensorDataclass, second: TensorDataclass) -> None:

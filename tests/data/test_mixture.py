@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from i2l_meshnet.data.dataset import PersonDataset, collate
 from i2l_meshnet.data.mixture import EpochSampler, Mixture, union_skeleton
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.skeletons import COCO, HUMAN36M, MUCO
 
 
@@ -64,7 +64,7 @@ def test_the_union_holds_every_joint() -> None:
 
 
 def test_a_real_mixture_gives_one_batch(dataset_root: Path) -> None:
-    sources = [open_source(ADAPTERS[name], name, dataset_root, "train") for name in ("Human36M", "MuCo", "MSCOCO")]
+    sources = [open_source(name, dataset_root, "train") for name in ("Human36M", "MuCo", "MSCOCO")]
     union = union_skeleton([source.table.skeleton for source in sources])
     datasets = [PersonDataset(source, union, augment=True, number=i) for i, source in enumerate(sources)]
     mixture = Mixture([datasets[:2], datasets[2:]])

@@ -13,7 +13,7 @@ import torch
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.data.augmentation import NONE, Augmentation, draw
 from i2l_meshnet.data.dataset import PersonDataset, Sample, collate
-from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
+from i2l_meshnet.data.sources import Source, open_source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, Target, TargetBuilder, read_regressor
 from i2l_meshnet.geometry.crop import invert_affine
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -111,7 +111,7 @@ def assert_target(target: Target, item: int, golden: dict[str, np.ndarray], hand
 @pytest.mark.parametrize("name", ["Human36M", "MuCo", "MSCOCO", "FreiHAND"])
 def test_training_samples(name: str, change: str, dataset_root: Path, goldens: Path, bodies: dict[str, Body]) -> None:
     hand = name == "FreiHAND"
-    source = open_source(ADAPTERS[name], name, dataset_root, "train")
+    source = open_source(name, dataset_root, "train")
     drawn = published_change(change, mirror=not hand)
     dataset = PersonDataset(source, draw=drawn, full_decode=True)
     batch = collate([dataset[index] for index in range(len(dataset))])
@@ -136,7 +136,7 @@ def test_training_samples(name: str, change: str, dataset_root: Path, goldens: P
 )
 def test_plain_samples(name: str, split: str, dataset_root: Path, goldens: Path, bodies: dict[str, Body]) -> None:
     """Test samples, and 3DPW's training samples, which the published code leaves unchanged."""
-    source = open_source(ADAPTERS[name], name, dataset_root, split)
+    source = open_source(name, dataset_root, split)
     dataset = PersonDataset(source, full_decode=True)
     batch = collate([dataset[index] for index in range(len(dataset))])
     back = invert_affine(batch.crop.affine).numpy()
@@ -153,7 +153,7 @@ def test_plain_samples(name: str, split: str, dataset_root: Path, goldens: Path,
 
 def test_a_perfect_fit_off_centre_passes_the_mended_check_only(dataset_root: Path, body_directory: Path) -> None:
     """The published check projects the pelvis at the product of the hips' depths, so it rejects this fit."""
-    source = open_source(ADAPTERS["MSCOCO"], "MSCOCO", dataset_root, "train")
+    source = open_source("MSCOCO", dataset_root, "train")
     batch = collate([PersonDataset(source)[0]])
     fit = dataclasses.replace(
         batch.annotation.fit, translation=batch.annotation.fit.translation + torch.tensor([3.0, 0, 0])
@@ -179,7 +179,7 @@ def test_a_perfect_fit_off_centre_passes_the_mended_check_only(dataset_root: Pat
 
 def test_the_same_fits_pass_on_grids_of_other_sizes(dataset_root: Path, bodies: dict[str, Body]) -> None:
     """The limit is a part of the crop: three lixels of the published 64."""
-    source = open_source(ADAPTERS["MSCOCO"], "MSCOCO", dataset_root, "train")
+    source = open_source("MSCOCO", dataset_root, "train")
     batch = PersonDataset(source).batch(range(len(source)))
     check = ImageFitCheck(read_regressor(dataset_root / "MSCOCO" / "J_regressor_coco_hip_smpl.npy"))
     grids = [LixelGrid(), LixelGrid((16, 16, 16))]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from i2l_meshnet.data import cache
-from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
+from i2l_meshnet.data.sources import Source, open_source
 from i2l_meshnet.errors import FileError, InputError
 
 GOLDEN_SPLITS = [
@@ -29,7 +29,7 @@ MILLIMETRES = ("Human36M", "MuCo")
 
 
 def opened(name: str, root: Path, split: str = "train", true_boxes: bool = False) -> Source:
-    return open_source(ADAPTERS[name], name, root, split, true_boxes)
+    return open_source(name, root, split, true_boxes)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from known_network import KnownNetwork
 from toy_benchmark import GRID, PROTOCOL, make_toy_benchmark
 
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.evaluation.evaluate import build_benchmark, evaluate, mesh_errors
 from i2l_meshnet.evaluation.protocols import MPJPE
 from i2l_meshnet.evaluation.scoring import Scores
@@ -16,11 +16,11 @@ from i2l_meshnet.evaluation.scoring import Scores
 
 def test_frames_on_end_of_one_person_are_found(dataset_root: Path) -> None:
     """Person 0 of 3DPW's tiny sequence is in pictures 0 to 3, person 1 in picture 1 only."""
-    table = open_source(ADAPTERS["PW3D"], "PW3D", dataset_root, "test").table
+    table = open_source("PW3D", dataset_root, "test").table
     assert table.arrays["person"].tolist() == [0, 0, 1, 0, 0]
     assert table.consecutive(5) == [(0, 1, 3), (1, 3, 4)]
     assert table.consecutive(4) == [(0, 1, 3)]
-    assert not open_source(ADAPTERS["Human36M"], "Human36M", dataset_root, "test").table.consecutive(3)
+    assert not open_source("Human36M", dataset_root, "test").table.consecutive(3)
 
 
 def test_jitter_has_an_acceleration_and_a_constant_error_none() -> None:

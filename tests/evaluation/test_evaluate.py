@@ -146,7 +146,7 @@ def test_parametric_meshes_are_turned_to_the_camera(tmp_path: Path) -> None:
 def test_another_body_is_scored_on_joints_of_the_same_names(dataset_root: Path, body_directory: Path) -> None:
     """The default network's Anny on 3DPW, whose truth is SMPL."""
     anny = load_body("anny")
-    source = open_source(ADAPTERS["PW3D"], "PW3D", dataset_root, "test")
+    source = open_source("PW3D", dataset_root, "test")
     ready = build_benchmark(source, PROTOCOLS["PW3D"], anny, GRID, dataset_root, body_directory)
     assert ready.scorer is not None
     assert {metric.points for metric in ready.scorer.metrics} == {"joints"}
@@ -160,7 +160,7 @@ def test_another_body_is_scored_on_joints_of_the_same_names(dataset_root: Path, 
 def test_freihand_is_scored_where_its_truth_is(dataset_root: Path, body_directory: Path) -> None:
     """On the training split: all of the hand's metrics, F-scores included; the truth scores perfectly."""
     mano, grid = load_body("mano", body_directory), LixelGrid(depth_extent=0.3)
-    source = open_source(ADAPTERS["FreiHAND"], "FreiHAND", dataset_root, "train")
+    source = open_source("FreiHAND", dataset_root, "train")
     ready = build_benchmark(source, PROTOCOLS["FreiHAND"], mano, grid, dataset_root, body_directory)
     assert ready.scorer is not None
     dataset = PersonDataset(ready.source)
@@ -180,7 +180,7 @@ def test_freihand_is_scored_where_its_truth_is(dataset_root: Path, body_director
 
 def test_released_truth_is_found_beside_the_data(dataset_root: Path, body_directory: Path, tmp_path: Path) -> None:
     mano, grid = load_body("mano", body_directory), LixelGrid(depth_extent=0.3)
-    source = open_source(ADAPTERS["FreiHAND"], "FreiHAND", dataset_root, "eval")
+    source = open_source("FreiHAND", dataset_root, "eval")
     moved = Source(source.name, source.split, tmp_path, source.table, True)
     vertices = torch.randn(3, 778, 3, generator=torch.Generator().manual_seed(1)) * 0.05 + torch.tensor([0, 0, 0.6])
     joints = mano.joint_regressor @ vertices
@@ -292,7 +292,7 @@ def test_stages_that_the_network_lacks_are_refused(toys: ToyBenchmark) -> None:
 def test_depths_that_are_not_known_are_refused(
     toys: ToyBenchmark, dataset_root: Path, body_directory: Path, smpl: Body
 ) -> None:
-    coco = open_source(ADAPTERS["MSCOCO"], "MSCOCO", dataset_root, "val", True)
+    coco = open_source("MSCOCO", dataset_root, "val", True)
     with pytest.raises(InputError, match="without --gt-root"):
         build_benchmark(coco, PROTOCOLS["MSCOCO"], smpl, GRID, dataset_root, body_directory, true_depth=True)
     unknown = with_depths(toys.source, np.full(5, np.nan))
@@ -301,13 +301,13 @@ def test_depths_that_are_not_known_are_refused(
 
 
 def test_a_body_without_the_joints_is_refused(dataset_root: Path, body_directory: Path) -> None:
-    source = open_source(ADAPTERS["Human36M"], "Human36M", dataset_root, "test")
+    source = open_source("Human36M", dataset_root, "test")
     with pytest.raises(InputError, match=r"'toy', which has no joint .*Neck"):
         build_benchmark(source, PROTOCOLS["Human36M"], load_body("toy"), GRID, dataset_root, body_directory)
 
 
 def test_a_missing_regressor_is_told(dataset_root: Path, tmp_path: Path, smpl: Body) -> None:
-    source = open_source(ADAPTERS["Human36M"], "Human36M", dataset_root, "test")
+    source = open_source("Human36M", dataset_root, "test")
     with pytest.raises(FileError, match=r"J_regressor_h36m_correct\.npy"):
         build_benchmark(source, PROTOCOLS["Human36M"], smpl, GRID, tmp_path)
     (tmp_path / "Human36M").mkdir()

@@ -8,7 +8,7 @@ import torch
 from known_network import KnownBody, KnownNetwork
 
 from i2l_meshnet.bodies import Body
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.evaluation.evaluate import Benchmark, build_benchmark, evaluate
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -29,7 +29,7 @@ def scattered(points: np.ndarray, columns: np.ndarray) -> torch.Tensor:
 
 def benchmark(name: str, root: Path, body_directory: Path, body: Body, grid: LixelGrid, true: bool) -> Benchmark:
     protocol = PROTOCOLS[name]
-    source = open_source(ADAPTERS[name], name, root, protocol.split, true)
+    source = open_source(name, root, protocol.split, true)
     return build_benchmark(source, protocol, body, grid, root, body_directory, true)
 
 

@@ -45,7 +45,7 @@ from i2l_meshnet.data.convert import (  # noqa: E402
     convert_surreal,
     surreal,
 )
-from i2l_meshnet.data.sources import ADAPTERS, open_source  # noqa: E402
+from i2l_meshnet.data.sources import open_source  # noqa: E402
 from i2l_meshnet.errors import UserError  # noqa: E402
 from i2l_meshnet.exporting import export as export_command  # noqa: E402
 from i2l_meshnet.exporting.deviation import Deviation  # noqa: E402
@@ -245,7 +245,7 @@ def _copy_data_sets(folder: Path) -> None:
 
 def _fill_cache(folder: Path) -> int:
     for name, split in (("Human36M", "test"), ("MSCOCO", "train"), ("MuCo", "train"), ("PW3D", "test")):
-        open_source(ADAPTERS[name], name, folder / "data", split)
+        open_source(name, folder / "data", split)
     return 0
 
 

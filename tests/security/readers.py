@@ -28,12 +28,13 @@ from i2l_lab.synthetic.generate import write_pictures
 from i2l_lab.synthetic.pictures import Picture
 from i2l_meshnet.bodies import BodyParams, load_body
 from i2l_meshnet.bodies.files import read_body_file
+from i2l_meshnet.data import sources
 from i2l_meshnet.data.cache import load_table
 from i2l_meshnet.data.convert.pw3d import _sequence
 from i2l_meshnet.data.convert.surreal import _chosen_clips, _clip
 from i2l_meshnet.data.dataset import cut_crop
 from i2l_meshnet.data.multiview import MultiviewSamples, load_samples, open_clip, save_samples
-from i2l_meshnet.data.sources import ADAPTERS, base, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.data.targets import read_regressor
 from i2l_meshnet.errors import FileError
@@ -191,7 +192,7 @@ def annotations(folder: Path) -> Calls:
 
     def opened(name: str, split: str) -> None:
         with _without_cache():
-            source = open_source(ADAPTERS[name], name, folder, split)
+            source = open_source(name, folder, split)
         for index in range(len(source)):
             assert source.image_path(index).is_relative_to(source.folder)
             assert ".." not in source.table.image_path(index).split("/")
@@ -202,14 +203,14 @@ def annotations(folder: Path) -> Calls:
 
 def _without_cache() -> Any:
     """The cache would be written for every case, and its arrays are mapped from a file that is being broken."""
-    return mock.patch.object(base, "load_table", lambda name, folder, files, parse: parse())
+    return mock.patch.object(sources, "load_table", lambda name, folder, files, parse: parse())
 
 
 def cache(folder: Path) -> Calls:
     shutil.copytree(GOLDENS / "datasets" / "tiny" / "PW3D", folder / "PW3D")
-    open_source(ADAPTERS["PW3D"], "PW3D", folder, "train")
+    open_source("PW3D", folder, "train")
     with _without_cache():
-        source = open_source(ADAPTERS["PW3D"], "PW3D", folder, "train")
+        source = open_source("PW3D", folder, "train")
 
     def load() -> None:
         files = [folder / "PW3D" / "data" / "3DPW_train.json"]

@@ -14,7 +14,7 @@ import torch
 from kill_jobs import JOBS, Job, ended, files, fresh, start
 
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import published_config
@@ -141,7 +141,7 @@ def test_a_source_that_vanishes_is_told_in_one_line(tmp_path: Path) -> None:
     source = next((tmp_path / "run" / "data" / "PW3D").rglob("*test*.json"))
     source.unlink()
     with pytest.raises(FileError, match=rf"{source.name} is missing"):
-        open_source(ADAPTERS["PW3D"], "PW3D", tmp_path / "run" / "data", "test")
+        open_source("PW3D", tmp_path / "run" / "data", "test")
 
 
 @pytest.mark.parametrize("years", [-20, 20], ids=["past", "future"])
@@ -150,7 +150,7 @@ def test_annotations_are_read_again_when_their_files_time_changes_either_way(tmp
     root = tmp_path / "run" / "data"
 
     def depth() -> float:
-        return float(open_source(ADAPTERS["PW3D"], "PW3D", root, "test").table.arrays["root_depth"][0])
+        return float(open_source("PW3D", root, "test").table.arrays["root_depth"][0])
 
     known = depth()
     for path in (root / "PW3D").rglob("*.json"):

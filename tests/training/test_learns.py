@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_training import slim_networks
 
-from i2l_meshnet.data.sources import ADAPTERS, open_source
+from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.data.targets import SHAPE_LIMIT
 from i2l_meshnet.evaluation.evaluate import build_benchmark, evaluate
 from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED, PROTOCOLS, Protocol
@@ -119,7 +119,7 @@ def test_both_stages_learn_a_tiny_data_set_by_heart(
     where the vertices lie that joints are read off.
     """
     hand = name == "FreiHAND"
-    source = open_source(ADAPTERS[name], name, dataset_root, "train", true_boxes=True)
+    source = open_source(name, dataset_root, "train", true_boxes=True)
     sets = {"train_3d": (name,), "train_2d": ()} if source.three_d else {"train_3d": (), "train_2d": (name,)}
     recipe = dataclasses.replace(
         RECIPES["hand-lixel" if hand else "body-lixel"][1],

@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.console import output
 from i2l_meshnet.data.dataset import PersonDataset
-from i2l_meshnet.data.sources import ADAPTERS, Adapter, Source, open_source
+from i2l_meshnet.data.sources import Adapter, Source, find_adapter, open_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -49,9 +49,7 @@ class CheckOptions:
 
 def run(options: CheckOptions) -> int:
     """Checks the splits, prints the findings and writes the sheets. Returns 0 if all is there, else 1."""
-    if options.name not in ADAPTERS:
-        raise InputError(f"there is no data set {options.name!r}; choose one of {', '.join(ADAPTERS)}")
-    adapter = ADAPTERS[options.name]
+    adapter = find_adapter(options.name)
     if options.split is not None and options.split not in adapter.splits:
         raise InputError(f"{options.name} has the splits {', '.join(adapter.splits)}, not {options.split!r}")
     if options.samples < 1:
@@ -61,7 +59,7 @@ def run(options: CheckOptions) -> int:
         output(Rule(f"{options.name} {split}"))
         complete = _list_files(options, adapter, split)
         try:
-            source = open_source(adapter, options.name, options.root, split, options.true_boxes)
+            source = open_source(options.name, options.root, split, options.true_boxes)
             complete &= _describe(source)
             sheet = options.out / f"check-{options.name}-{split}.jpg"
             _write_sheet(source, options, sheet)
@@ -76,14 +74,14 @@ def run(options: CheckOptions) -> int:
 def _list_files(options: CheckOptions, adapter: Adapter, split: str) -> bool:
     """Prints which of the needed files and folders are there; whether all are."""
     table = Table("file", "state", "where to get it", box=None)
-    wanted = [(f"{adapter.folder}/{needed.path}", needed.origin) for needed in adapter.needs(split, options.true_boxes)]
+    wanted = [(f"{adapter.name}/{needed.path}", needed.origin) for needed in adapter.needs(split, options.true_boxes)]
     if adapter.joint_regressor is not None:
         wanted.append((adapter.joint_regressor, "the published I2L-MeshNet code, folder data/"))
     complete = True
     for path, origin in wanted:
         there = (options.root / path).exists()
         if not there and path.endswith("data/imageFiles"):
-            there = (options.root / adapter.folder / "imageFiles").exists()
+            there = (options.root / adapter.name / "imageFiles").exists()
         complete &= there
         table.add_row(path, "[green]there[/green]" if there else "[red]missing[/red]", "" if there else origin)
     output(table)

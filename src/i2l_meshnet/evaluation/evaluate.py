@@ -203,7 +203,7 @@ def run(
         return 0
     protocol = PROTOCOLS[options.data]
     split = options.split or protocol.split
-    source = open_source(ADAPTERS[options.data], options.data, options.root, split, options.gt_root)
+    source = open_source(options.data, options.root, split, options.gt_root)
     benchmark = build_benchmark(
         source, protocol, body, network.grid, options.root, options.body_dir, options.gt_root
     ).to(device)

@@ -238,7 +238,7 @@ class DataParts:
             return synthetic_source(self._options.data / SYNTHETIC, split)
         if name not in ADAPTERS:
             raise InputError(f"there is no data set {name!r}; choose from {', '.join([*ADAPTERS, SYNTHETIC, TOY])}")
-        return open_source(ADAPTERS[name], name, self._options.data, split, true_boxes=validation)
+        return open_source(name, self._options.data, split, true_boxes=validation)
 
     def _fits(self, source: Source) -> bool:
         """Whether a source's fits are of the trained body (or its male and female sisters)."""

@@ -1,4 +1,4 @@
-"""The one path that all data sets take: an adapter names its files and reads rows; the rest is shared."""
+"""What an adapter is, and what adapters share: files in MS-COCO's structure, fits, RootNet's boxes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from i2l_meshnet.data.annotation import AnnotationTable, Fit
-from i2l_meshnet.data.cache import load_table, read_json
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.data.cache import read_json
+from i2l_meshnet.errors import FileError
 from i2l_meshnet.io import reading
 
 
@@ -25,13 +25,13 @@ class Needed:
 class Adapter:
     """How one data set is read.
 
-    folder: its folder below the data root. splits: the names it knows. needs: (split, true_boxes) -> files and
-    folders. read: (folder, split, true_boxes) -> table. three_d: whether it counts as 3D in the mixing of 2D and 3D.
-    true_boxes asks for ground-truth boxes and depths in the test split instead of RootNet's (`use_gt_info`).
+    name: its name, and that of its folder below the data root. splits: the names it knows. needs: (split, true_boxes)
+    -> files and folders. read: (folder, split, true_boxes) -> table. three_d: whether it counts as 3D in the mixing of
+    2D and 3D. true_boxes asks for ground-truth boxes and depths in the test split instead of RootNet's (`use_gt_info`).
     joint_regressor: path, below the data root, of the matrix that reads the data set's joints off an SMPL mesh.
     """
 
-    folder: str
+    name: str
     splits: tuple[str, ...]
     needs: Callable[[str, bool], list[Needed]]
     read: Callable[[Path, str, bool], AnnotationTable]
@@ -55,30 +55,6 @@ class Source:
     def image_path(self, index: int) -> Path:
         """The picture of annotation `index`."""
         return self.folder / self.table.image_path(index)
-
-
-def open_source(adapter: Adapter, name: str, root: Path, split: str, true_boxes: bool = False) -> Source:
-    """Opens a split of the data set that `adapter` reads, below the data root.
-
-    Raises InputError for an unknown split, FileError for a missing or damaged file.
-    """
-    if split not in adapter.splits:
-        raise InputError(f"{name} has the splits {', '.join(adapter.splits)}, not {split!r}")
-    folder = root / adapter.folder
-    if not folder.is_dir():
-        raise FileError(f"{folder} is missing: the root must be the folder that holds {adapter.folder}/")
-    parsed = [needed for needed in adapter.needs(split, true_boxes) if needed.parsed]
-    for needed in parsed:
-        if not (folder / needed.path).is_file():
-            raise FileError(f"{folder / needed.path} is missing: get it from {needed.origin}")
-
-    def parse() -> AnnotationTable:
-        with reading(folder, f"a whole {name} with its split {split}", fix="download or make its annotations again"):
-            return adapter.read(folder, split, true_boxes)
-
-    files = [folder / needed.path for needed in parsed]
-    table = load_table(f"{name}-{split}{'-true-boxes' if true_boxes else ''}", folder, files, parse)
-    return Source(name, split, folder, table, adapter.three_d)
 
 
 SMPL_BODIES = {"neutral": "smpl", "male": "smpl-male", "female": "smpl-female"}
