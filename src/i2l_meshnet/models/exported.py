@@ -369,7 +369,7 @@ def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
             graph, weights = (archive.read(name) for name in IR_NAMES)
     else:
         graph, binary = read_bytes(path, MOST_NETWORK_BYTES), path.with_suffix(".bin")
-        with reading(binary, "the weights of an OpenVINO network", missing="it must be beside the .xml file"):
+        with reading(binary, "the weights of an OpenVINO network", missing=f"it must be beside {path}"):
             weights = read_bytes(binary, MOST_NETWORK_BYTES)
     # OpenVINO reads other formats too; and its own has no entities, which could multiply or name files.
     if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
