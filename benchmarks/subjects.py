@@ -39,7 +39,7 @@ def made_up_body(hand: bool = False) -> LinearBody:
         pose_mean=np.zeros((bones, 3)),
     )
     if hand:
-        return LinearBody("made-up hand", "none", MANO, MANO_BONES, data, joint_vertices=MANO_TIPS, one_sided=True)
+        return LinearBody("made-up hand", "none", MANO, MANO_BONES, data, joint_vertices=MANO_TIPS, kind="right hand")
     return LinearBody("made-up", "none", SMPL, SMPL_BONES, data, joint_vertices=SMPL_FACE_VERTICES)
 
 

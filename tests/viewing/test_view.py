@@ -224,7 +224,7 @@ def test_what_cannot_be_viewed_is_told_in_one_line(photo: Path, clip: Path, tmp_
         taken.listen()
         port = str(taken.getsockname()[1])
         cases = [
-            ([str(tmp_path / "missing.json")], "there is no"),
+            ([str(tmp_path / "missing.json")], "missing.json"),
             ([str(photo), "--picture", str(other)], "is 60x50 pixels, but the results are of 320x240"),
             ([str(photo), "--picture", str(tmp_path / "none.jpg")], "none.jpg"),
             ([str(photo), "--port", port], f"port {port} cannot be used"),

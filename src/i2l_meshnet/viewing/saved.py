@@ -124,8 +124,8 @@ def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int) -> Perso
     track = PersonTrack(
         body=str(rows("body")[0]),
         joint_names=tuple(arrays[prefix + "joint_names"].tolist()),
-        bone_names=tuple(arrays[prefix + "bone_names"].tolist()),
-        shape_names=tuple(arrays[prefix + "shape_names"].tolist()),
+        bone_names=tuple(arrays[prefix + "bone_names"].tolist()) if has_params else (),
+        shape_names=tuple(arrays[prefix + "shape_names"].tolist()) if has_params else (),
         time=np.zeros(1),
         frame=np.zeros(1, np.int64),
         focal=arrays["intrinsics"][:2],
