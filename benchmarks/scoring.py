@@ -131,8 +131,9 @@ class TrueMeshes(nn.Module):
 
 def scored(predictions: Predictions, batch: int, device: str, everything: bool) -> Callable[[], np.ndarray]:
     """The scorer in batches; (n, 2 · metrics), millimetres where they are distances. Predictions lie on `device`."""
-    own: nn.Module = OwnJoints(HUMAN36M, "Pelvis", HUMAN36M_SCORED, None)
-    rows = joint_rows(HUMAN36M.joints, "Pelvis", HUMAN36M_SCORED, predictions.regressor.float(), "smpl")
+    joints = ("Pelvis", *HUMAN36M_SCORED)
+    own: nn.Module = OwnJoints(HUMAN36M, joints, None)
+    rows = joint_rows(HUMAN36M.joints, joints, predictions.regressor.float(), "smpl")
     param, lixel = predictions.param.to(device), predictions.lixel.to(device)
     if everything:
         own = TrueMeshes(own, param)

@@ -25,11 +25,11 @@ from torch import Tensor
 from i2l_meshnet import MeshPredictor, assets
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.data.multiview import HIPS, KEYPOINT_ROWS, MultiviewClip, MultiviewSamples, open_clip
-from i2l_meshnet.evaluation.clips import clip_samples, require_regressor
+from i2l_meshnet.evaluation.benchmark import keypoint_regressor
 from i2l_meshnet.evaluation.multiview import person_errors
+from i2l_meshnet.evaluation.real_multiview import clip_samples
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.io import atomic_path
-from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.video.finish import finish
 from i2l_meshnet.video.followed import FollowedPerson, gather
 from i2l_meshnet.video.smoothing import SmoothKind
@@ -69,7 +69,7 @@ def main(options: Options) -> None:
         if not (path / "videos").is_dir() or path.name not in options.clips:
             continue
         clip = open_clip(path)
-        samples = clip_samples(clip, lambda: PersonDetector(assets.ensure("detector")), 1)
+        samples = clip_samples(clip, 1)
         for every in options.detect_every:
             folders = [_followed(predictor, clip, samples, view, every, options.work) for view in options.views]
             seconds = [json.loads((folder.path / "clock.json").read_text()) for folder in folders]
@@ -174,7 +174,7 @@ def _matched(
 
     The lixel mesh is given the reference's root depth, as the published benchmarks do.
     """
-    rows = require_regressor(body, "this benchmark")[list(KEYPOINT_ROWS)]
+    rows = keypoint_regressor(body, "this benchmark")[list(KEYPOINT_ROWS)]
     motion = person.motion()
     pixels_of = rows @ motion.lixel_mesh(body).vertices
     best, chosen = NEAR, samples[:0]

@@ -92,7 +92,9 @@ class CommandLine:
                 self._print_examples(arguments)
             raise
         except UserError as error:
-            print(f"{self.name}: {error}", file=sys.stderr)
+            argument = error.argument if isinstance(error, InputError) else None
+            flag = f"--{argument.replace('_', '-')}: " if argument else ""
+            print(f"{self.name}: {flag}{error}", file=sys.stderr)
             return 1
         except MemoryError:
             print(f"{self.name}: not enough memory; use smaller images, batches or files", file=sys.stderr)

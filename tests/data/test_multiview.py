@@ -126,7 +126,7 @@ def test_the_report_scores_what_it_is_given(clip: MultiviewClip):
     samples = build_samples(
         clip, lambda image: (np.array([[10, 10, 60, 90]]), np.array([0.9])), estimate, every=1, refine=False
     )
-    scores = report(samples, samples.joints, samples.joints * 1.1 + 3)
+    scores = report(samples, {"lixel": samples.joints, "param": samples.joints * 1.1 + 3})
     lixel, param = scores.errors["lixel"], scores.errors["param"]
     assert lixel.mpjpe < 0.1
     assert param.pa_mpjpe < 0.1

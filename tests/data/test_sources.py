@@ -86,10 +86,10 @@ def test_what_is_left_out_is_counted(dataset_root: Path) -> None:
     [("Human36M", "test", "human36m"), ("PW3D", "test", "pw3d"), ("FreiHAND", "eval", "freihand")],
 )
 def test_a_person_without_rootnets_box_is_left_out(name: str, split: str, file: str, root: Path) -> None:
-    before = open_source(ADAPTERS[name], name, root, split)
+    before = open_source(name, root, split)
     path = before.folder / "rootnet_output" / f"bbox_root_{file}_output.json"
     path.write_text(json.dumps(json.loads(path.read_text())[1:]))
-    after = open_source(ADAPTERS[name], name, root, split)
+    after = open_source(name, root, split)
     assert after.table.left_out == {"without RootNet box": 1}
     assert len(after) == len(before) - 1
 

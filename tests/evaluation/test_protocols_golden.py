@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from known_network import KnownBody, KnownNetwork
+from toy_benchmark import scored
 
 from i2l_meshnet.bodies import Body
 from i2l_meshnet.data.sources import open_source
-from i2l_meshnet.evaluation.evaluate import Benchmark, build_benchmark, evaluate
+from i2l_meshnet.evaluation.annotated import ScoredSource
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
+from i2l_meshnet.evaluation.published_sets import score_by_protocol
 from i2l_meshnet.geometry.lixel import LixelGrid
 
 BODY_GRID, HAND_GRID = LixelGrid(), LixelGrid(depth_extent=0.3)
@@ -27,10 +29,10 @@ def scattered(points: np.ndarray, columns: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(whole)
 
 
-def benchmark(name: str, root: Path, body_directory: Path, body: Body, grid: LixelGrid, true: bool) -> Benchmark:
+def benchmark(name: str, root: Path, body_directory: Path, body: Body, grid: LixelGrid, true: bool) -> ScoredSource:
     protocol = PROTOCOLS[name]
     source = open_source(name, root, protocol.split, true)
-    return build_benchmark(source, protocol, body, grid, root, body_directory, true)
+    return score_by_protocol(source, protocol, body, grid, root, body_directory, true)
 
 
 @pytest.mark.parametrize("true", [False, True], ids=["rootnet", "gt"])
@@ -49,11 +51,11 @@ def test_errors_are_the_published_ones(
     meshes = scattered(goldens[f"{name}/param"], goldens["columns"])
     for stage, kinds in {"lixel": ("lixel",), "param": ("lixel", "param")}.items():
         before = lixels.clone()
-        found, submission = evaluate(
-            KnownNetwork(lixels, BODY_GRID), KnownBody(meshes, smpl), ready, kinds, batch_size=2, true_depth=true
-        )
+        network, fitted = KnownNetwork(lixels, BODY_GRID), KnownBody(meshes, smpl)
+        done = scored(network, fitted, ready, stage=stage, batch_size=2, gt_root=true)
         assert torch.equal(lixels, before)  # the published code overwrites its input
-        assert submission is None
+        assert done.submission() is None
+        found = done.evaluation()
         record = f"{name}/{stage}{'_gt' if true else ''}"
         for kind in kinds:
             for column, metric in enumerate(("mpjpe", "pa_mpjpe")):
@@ -78,23 +80,24 @@ def test_freihand_submission_is_the_published_one_in_metres(
     ready = benchmark("FreiHAND", dataset_root, body_directory, published_mano, HAND_GRID, False)
     lixels = torch.from_numpy(goldens["FreiHAND/lixel"])
     body = KnownBody(torch.from_numpy(goldens["FreiHAND/param"]) / 1000, published_mano)
-    kinds = ("lixel",) if stage == "lixel" else ("lixel", "param")
     sent = {}
     for published in (False, True):
-        evaluation, sent[published] = evaluate(
-            KnownNetwork(lixels, HAND_GRID), body, ready, kinds, batch_size=2, published=published
-        )
-        assert evaluation.lines() == []
+        network = KnownNetwork(lixels, HAND_GRID)
+        done = scored(network, body, ready, stage=stage, batch_size=2, published=published)
+        assert done.evaluation().lines() == []
+        submission = done.submission()
+        assert submission is not None
+        sent[published] = submission
     joints, vertices = goldens[f"FreiHAND/{stage}/joint_out"], goldens[f"FreiHAND/{stage}/mesh_out"]
     unit = 1
     if stage == "param":
         # The published network subtracts the root before its evaluate() sees the mesh.
         unit, joints, vertices = 1000, joints - joints[:, :1], vertices - joints[:, :1]
-    np.testing.assert_allclose(sent[True].joints, joints, rtol=0, atol=METRES * unit)
-    np.testing.assert_allclose(sent[True].vertices[:, ::7], vertices, rtol=0, atol=METRES * unit)
+    np.testing.assert_allclose(sent[True][0], joints, rtol=0, atol=METRES * unit)
+    np.testing.assert_allclose(sent[True][1][:, ::7], vertices, rtol=0, atol=METRES * unit)
     # Ours: metres in both stages, the parametric mesh where the lixel mesh's wrist is.
     in_metres = joints / unit - (joints[:, :1] / unit - goldens["FreiHAND/lixel/joint_out"][:, :1])
-    np.testing.assert_allclose(sent[False].joints, in_metres, rtol=0, atol=2 * METRES)
+    np.testing.assert_allclose(sent[False][0], in_metres, rtol=0, atol=2 * METRES)
 
 
 def test_mscoco_is_not_scored(
@@ -103,5 +106,6 @@ def test_mscoco_is_not_scored(
     ready = benchmark("MSCOCO", dataset_root, body_directory, smpl, BODY_GRID, False)
     assert ready.scorer is None
     assert "no 3D ground truth" in ready.notes[0]
-    found, submission = evaluate(KnownNetwork(torch.full((3, 6890, 3), 32.0), BODY_GRID), smpl, ready, ("lixel",))
-    assert (found.lines(), submission, len(found)) == ([], None, 3)
+    done = scored(KnownNetwork(torch.full((3, 6890, 3), 32.0), BODY_GRID), smpl, ready, stage="lixel")
+    found = done.evaluation()
+    assert (found.lines(), done.submission(), len(found)) == ([], None, 3)

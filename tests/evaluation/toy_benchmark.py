@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,23 +13,15 @@ from i2l_meshnet.bodies import Body, BodyParams, load_body
 from i2l_meshnet.data.annotation import Fit, TableBuilder
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import Source
-from i2l_meshnet.evaluation.protocols import BODY_METRICS, Protocol
+from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, ScoredSource, ScoringOptions
+from i2l_meshnet.evaluation.benchmark import System, evaluate
+from i2l_meshnet.evaluation.protocols import Protocol
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.models.output import LixelNetwork
 
-PROTOCOL = Protocol(
-    "Toy",
-    "test",
-    "toy",
-    None,
-    "Pelvis",
-    None,
-    truth="joints",
-    vertices=True,
-    metrics=BODY_METRICS,
-    group="scene",
-)
+PROTOCOL = Protocol("Toy", "test", "toy", vertices=True, group="scene")
 FITTED = dataclasses.replace(PROTOCOL, truth="fit")
 GRID = LixelGrid()
 WIDTH, HEIGHT = 320, 240
@@ -42,6 +35,14 @@ class ToyBenchmark:
     body: Body
     vertices: Tensor
     lixels: Tensor
+
+
+def scored(network: LixelNetwork, body: Body, data: ScoredSource, **options: Any) -> AnnotatedPictures:
+    """A benchmark on which a network has been scored. options: of `ScoringOptions`."""
+    system = System(network, body, torch.device("cpu"), "mine")
+    benchmark = AnnotatedPictures(system, data, ScoringOptions(**options), DrawingOptions(pictures=1, plots=False))
+    evaluate(benchmark)
+    return benchmark
 
 
 def make_toy_benchmark(
@@ -87,3 +88,10 @@ def make_toy_benchmark(
     depth = torch.from_numpy(np.array(source.table.arrays["root_depth"]))
     lixels = grid.from_camera(mesh.vertices, samples.crop, samples.annotation.camera, depth)
     return ToyBenchmark(source, body, mesh.vertices, lixels)
+
+
+def with_depths(source: Source, depths: np.ndarray) -> Source:
+    """The source with other root depths."""
+    table = source.table
+    arrays = {**table.arrays, "root_depth": depths.astype(np.float32)}
+    return dataclasses.replace(source, table=dataclasses.replace(table, arrays=arrays))

@@ -19,9 +19,8 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.data.multiview import open_clip
 from i2l_meshnet.errors import UserError
-from i2l_meshnet.evaluation.clips import clip_samples
+from i2l_meshnet.evaluation.real_multiview import clip_samples
 from i2l_meshnet.models.loading import default_weights, load_network
-from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.skeletons import HALPE26
 
 CLIP = "Demo_SinglePerson"
@@ -45,7 +44,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Learn where RTMPose sees its keypoints on real people."""
     try:
         (folder,) = assets.ensure("multiview").glob(f"**/{CLIP}")
-        samples = clip_samples(open_clip(folder), lambda: PersonDetector(assets.ensure("detector")), options.every)
+        samples = clip_samples(open_clip(folder), options.every)
         network, body, _ = load_network(options.weights or default_weights())
         assert isinstance(body, AnnyBody)
         torch.manual_seed(0)

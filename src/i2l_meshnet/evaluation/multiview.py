@@ -1,24 +1,23 @@
 """A network on real people: joints against a reference triangulated from four views."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
-from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.data.multiview import HIPS, JOINTS, KEYPOINT_ROWS, MultiviewSamples
+from i2l_meshnet.data.multiview import HIPS, JOINTS, MultiviewSamples
 from i2l_meshnet.evaluation.metrics import acceleration_error, aligned_error, mean_error, root_relative
+from i2l_meshnet.evaluation.report import MILLIMETRES, text_table
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.fitting import camera_params
-from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.tensors import TensorDataclass
 
-MILLIMETRES = 1000
 SHOULDERS = (JOINTS.index("L_Shoulder"), JOINTS.index("R_Shoulder"))
+COLUMNS = {"MPJPE": "mpjpe_mm", "PA MPJPE": "pa_mpjpe_mm", "depth": "depth_bias_mm", "lean": "lean_degrees"}
+"""Columns of the printed tables, and the names of their values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +67,7 @@ class PersonErrors(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class MultiviewReport:
-    """What `evaluate_multiview` found.
+    """Errors on a clip.
 
     errors: by kind of mesh, `lixel` and `param`. noise: errors of the reference without the scored view against the
     whole one; differences below these mean nothing. reprojection: median error of the reference in the views, pixels.
@@ -78,11 +77,6 @@ class MultiviewReport:
     errors: dict[str, PersonErrors]
     noise: PersonErrors
     reprojection: float
-
-    @property
-    def views(self) -> list[int]:
-        """The views that have samples."""
-        return sorted(set(self.samples.view.tolist()))
 
     def lines(self) -> list[str]:
         """The means as printed, in the published wording first."""
@@ -108,25 +102,21 @@ class MultiviewReport:
 
     def tables(self) -> list[Table]:
         """Per joint and per view, for the terminal."""
-        by_joint = Table("joint", title="by joint, mm; depth: too far is positive")
-        by_view = Table("view", "n", title="by view, mm; lean in degrees, forward is positive")
-        for kind in self.errors:
-            for name in ("MPJPE", "depth"):
-                by_joint.add_column(f"{name}\n{kind}", justify="right")
-            for name in ("MPJPE", "PA MPJPE", "depth", "lean"):
-                by_view.add_column(f"{name}\n{kind}", justify="right")
-        by_joint.add_column("noise", justify="right")
-        for row in self.joint_rows():
-            by_joint.add_row(str(row.pop("joint")), *(f"{value:.1f}" for value in row.values()))
-        for view in self.views:
-            chosen = self.samples.view == view
-            cells = [f"{view + 1}", str(int(chosen.sum()))]
-            for errors in self.errors.values():
-                mean = errors[chosen].summary()
-                names = ("mpjpe_mm", "pa_mpjpe_mm", "depth_bias_mm", "lean_degrees")
-                cells += [f"{mean[name]:.1f}" for name in names]
-            by_view.add_row(*cells)
-        return [by_joint, by_view]
+        joints = [
+            {"joint": row["joint"], **self._cells(row, ("MPJPE", "depth")), "noise": f"{row['noise_mm']:.1f}"}
+            for row in self.joint_rows()
+        ]
+        views = [
+            {"view": str(row["view"]), "n": str(row["samples"]), **self._cells(row, tuple(COLUMNS))}
+            for row in self.view_rows()
+        ]
+        return [
+            text_table("by joint, mm; depth: too far is positive", joints, names=1),
+            text_table("by view, mm; lean in degrees, forward is positive", views),
+        ]
+
+    def _cells(self, row: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
+        return {f"{name}\n{kind}": f"{row[f'{kind}_{COLUMNS[name]}']:.1f}" for kind in self.errors for name in names}
 
     def joint_rows(self) -> list[dict[str, Any]]:
         """A row per joint: its mean distance and signed depth for each mesh, and the reference's noise, mm."""
@@ -141,27 +131,31 @@ class MultiviewReport:
 
     def view_rows(self) -> list[dict[str, Any]]:
         """A row per view: `PersonErrors.summary` of each mesh."""
-        rows = []
-        for view in self.views:
-            chosen = self.samples.view == view
-            row: dict[str, Any] = {"view": view + 1, "samples": int(chosen.sum())}
-            for kind, errors in self.errors.items():
-                row |= {f"{kind}_{name}": value for name, value in errors[chosen].summary().items()}
-            rows.append(row)
-        return rows
+        views = {view: self.samples.view == view for view in sorted(set(self.samples.view.tolist()))}
+        return [
+            {"view": view + 1, "samples": int(chosen.sum()), **self._summaries(chosen)}
+            for view, chosen in views.items()
+        ]
 
-    def sample_rows(self) -> Iterator[dict[str, Any]]:
+    def sample_rows(self) -> list[dict[str, Any]]:
         """A row per sample: who and where, the detector's mean confidence, and its errors."""
-        for index in range(len(self.samples.view)):
-            row: dict[str, Any] = {
+        return [
+            {
                 "frame": int(self.samples.frame[index]),
                 "person": int(self.samples.person[index]),
                 "view": int(self.samples.view[index]) + 1,
                 "confidence": float(self.samples.keypoints[index, :, 2].mean()),
+                **self._summaries(slice(index, index + 1)),
             }
-            for kind, errors in self.errors.items():
-                row |= {f"{kind}_{name}": value for name, value in errors[index : index + 1].summary().items()}
-            yield row
+            for index in range(len(self.samples.view))
+        ]
+
+    def _summaries(self, chosen: Tensor | slice) -> dict[str, float | None]:
+        return {
+            f"{kind}_{name}": value
+            for kind, errors in self.errors.items()
+            for name, value in errors[chosen].summary().items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """All means, as plain values."""
@@ -178,34 +172,6 @@ class MultiviewReport:
         }
 
 
-def evaluate_multiview(
-    network: LixelNetwork,
-    body: Body,
-    keypoint_regressor: Float[Tensor, "26 v"],
-    samples: MultiviewSamples,
-    crops: UInt8[Tensor, "b 3 h w"],
-    batch: int = 25,
-) -> MultiviewReport:
-    """Scores the lixel mesh and the parametric mesh on real people.
-
-    Both meshes give the detector's joints through `keypoint_regressor`; the 12 joints of `data.multiview.JOINTS`
-    are compared relative to the mean of the hips. The lixel mesh is brought to metres with the reference's root
-    depth, as the published benchmarks do with the ground truth's; the parametric mesh needs none.
-    """
-    grid = network.grid
-    lixel, param = [], []
-    rows = keypoint_regressor[list(KEYPOINT_ROWS)]
-    with torch.inference_mode():
-        for start in range(0, len(crops), batch):
-            part = slice(start, start + batch)
-            output = network(crops[part].float() / 255)
-            lixel.append(lixels_to_joints(output.vertices.float(), rows, grid, samples[part]))
-            if output.params is not None:
-                params = camera_params(network, output, samples[part].crop(grid.crop_size), samples[part].camera)
-                param.append(rows @ body(params).vertices)
-    return report(samples, torch.cat(lixel), torch.cat(param) if param else None)
-
-
 def lixels_to_joints(
     vertices: Float[Tensor, "b v 3"], rows: Float[Tensor, "12 v"], grid: LixelGrid, samples: MultiviewSamples
 ) -> Float[Tensor, "b 12 3"]:
@@ -220,14 +186,10 @@ def lixels_to_joints(
     return grid.to_camera(joints, crop, samples.camera, root_depth)
 
 
-def report(
-    samples: MultiviewSamples, lixel: Float[Tensor, "b 12 3"], param: Float[Tensor, "b 12 3"] | None
-) -> MultiviewReport:
-    """Scores of joints in the camera frame (metres; the parametric ones in any place)."""
-    samples, lixel = samples.to("cpu"), lixel.cpu()
-    errors = {"lixel": person_errors(samples, lixel)}
-    if param is not None:
-        errors["param"] = person_errors(samples, param.cpu())
+def report(samples: MultiviewSamples, joints: dict[str, Float[Tensor, "b 12 3"]]) -> MultiviewReport:
+    """Scores of joints by kind of mesh, in the camera frame (metres; `lixel` in place, others anywhere)."""
+    samples = samples.to("cpu")
+    errors = {kind: person_errors(samples, found.cpu()) for kind, found in joints.items()}
     noise = person_errors(samples, samples.joints_without)
     return MultiviewReport(samples, errors, noise, float(samples.error.median()))
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from i2l_meshnet.errors import FileError
+from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.shading import render_meshes
 
@@ -22,13 +23,12 @@ def draw_sample(
     box: Float[np.ndarray, "4"],
     meshes: Mapping[str, Float[np.ndarray, "v 3"]],
     faces: Int[np.ndarray, "f 3"],
-    focal: tuple[float, float],
-    center: tuple[float, float],
+    camera: Camera,
     captions: Mapping[str, str],
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The box (x, y, width, height; px) of a picture, then the same with each mesh (camera frame, m), side by side.
 
-    captions: below each mesh's panel; "" stands for the photograph's. RGB. Raises FileError for an unreadable
+    captions: below each mesh's panel; "" stands for the photograph's. RGB. Raise FileError for an unreadable
     picture.
     """
     image = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -41,12 +41,12 @@ def draw_sample(
     affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     photo = cv2.cvtColor(cv2.warpAffine(image, affine, (width, SIDE), flags=flags), cv2.COLOR_BGR2RGB)
-    moved_focal = (focal[0] * scale, focal[1] * scale)
-    moved_center = (center[0] * scale + shift[0], center[1] * scale + shift[1])
+    focal_x, focal_y = (value * scale for value in camera.focal.tolist())
+    center_x, center_y = (value * scale + moved for value, moved in zip(camera.center.tolist(), shift, strict=True))
     panels = [captioned(photo, captions.get("", ""))]
     for kind, vertices in meshes.items():
         colours = np.tile(np.array(COLOUR, np.float32), (len(vertices), 1))
-        drawn, cover = render_meshes(vertices, faces, moved_focal, moved_center, (SIDE, width), colours)
+        drawn, cover = render_meshes(vertices, faces, (focal_x, focal_y), (center_x, center_y), (SIDE, width), colours)
         mixed = photo * (1 - cover[..., None]) + 255 * drawn
         panels.append(captioned(np.clip(mixed + 0.5, 0, 255).astype(np.uint8), captions.get(kind, kind)))
     return np.concatenate(panels, 1)

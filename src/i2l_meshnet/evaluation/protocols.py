@@ -1,12 +1,12 @@
 """How each benchmark is scored, as data: joints, root, truth, metrics. The path that scores knows none of them by name.
 
-The published code's protocols are those of Human36M, PW3D, FreiHAND and MSCOCO (SPEC: evaluation).
+The published code's protocols are those of Human36M, PW3D, FreiHAND and MSCOCO.
 """
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ PA_MPJPE = _error("pa_mpjpe", "PA MPJPE", "joints", aligned=True)
 MPVPE = _error("mpvpe", "MPVPE", "vertices")
 PA_MPVPE = _error("pa_mpvpe", "PA MPVPE", "vertices", aligned=True)
 ACCELERATION = Metric("acceleration", "acceleration error", "joints", False, acceleration_error, "mm/frame²", 1000.0)
-"""No protocol names it: it takes three frames on end of one person, and is told wherever a set has them."""
+"""No protocol names it: it needs three consecutive frames of one person, and is reported if a set has them."""
 BODY_REACH, HAND_REACH = 0.150, 0.050
 """Largest distance of PCK and AUC, m: MPI-INF-3DHP's for bodies, FreiHAND's for hands."""
 
@@ -74,101 +74,56 @@ HAND_METRICS = (
 class Protocol:
     """How one data set is scored.
 
-    source: its name in `data.sources.ADAPTERS`. split: the one that is scored if none is named. body: the body whose
-    meshes the truth is of; predictions of another body are scored on joints of the same names only. joints: the
-    names of the rows of the set's joint regressor, None where the body's own joints are scored. root: the joint that
-    predictions are made relative to, None for the set's own root. scored: the joints that count, None for all of the
-    set's own that the body has. truth: whether the
-    true joints are the set's own (`joints`) or are read off its fitted meshes (`fit`). vertices: whether the fitted
-    meshes are good enough to score vertices on. metrics: in the order of printing. group: what the set's groups
-    are called. truth_files: files below the set's folder that the makers released later, with the true joints
-    and vertices of `split` as lists of (N, J, 3) and (N, V, 3) metres. submission: whether predictions are written
-    for the benchmark's server, which keeps the truth.
+    source: its name in `data.sources.ADAPTERS`. split: the one that is scored by default. body: the body whose meshes
+    the truth is of; predictions of another body are scored on joints of the same names only. joints: the names of the
+    rows of the set's joint regressor, None if the body's own joints are scored. root: the joint that predictions are
+    made relative to, None for the set's own root. scored: the joints that count, None for all of the set's own that the
+    body has. truth: whether the true joints are the set's own (`joints`) or are read off its fitted meshes (`fit`).
+    vertices: whether the fitted meshes are good enough to score vertices on. metrics: in the order of printing. group:
+    what the set's groups are called. truth_files: files below the set's folder that its makers released later, with the
+    true joints and vertices of `split` as lists of (N, J, 3) and (N, V, 3) metres. submission: whether predictions are
+    written for the benchmark's server, which keeps the truth.
     """
 
     source: str
     split: str
-    body: str
-    joints: tuple[str, ...] | None
-    root: str | None
-    scored: tuple[str, ...] | None
-    truth: Literal["joints", "fit"]
-    vertices: bool
-    metrics: tuple[Metric, ...]
+    body: str = "smpl"
+    joints: tuple[str, ...] | None = None
+    root: str | None = "Pelvis"
+    scored: tuple[str, ...] | None = None
+    truth: Literal["joints", "fit"] = "joints"
+    vertices: bool = False
+    metrics: tuple[Metric, ...] = BODY_METRICS
     group: str = "group"
     truth_files: tuple[str, str] | None = None
     submission: bool = False
 
 
 HUMAN36M_SCORED = tuple(HUMAN36M.joints[row] for row in (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16))
+_REGRESSED: dict[str, Any] = {"joints": HUMAN36M.joints, "scored": HUMAN36M_SCORED}
+_RELEASED = ("data/evaluation_xyz.json", "data/evaluation_verts.json")
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.source: protocol
     for protocol in (
         # The fits of Human3.6M are fits: their vertices are no truth.
-        Protocol(
-            "Human36M",
-            "test",
-            "smpl",
-            HUMAN36M.joints,
-            "Pelvis",
-            HUMAN36M_SCORED,
-            truth="joints",
-            vertices=False,
-            metrics=BODY_METRICS,
-            group="action",
-        ),
-        Protocol(
-            "PW3D",
-            "test",
-            "smpl",
-            HUMAN36M.joints,
-            "Pelvis",
-            HUMAN36M_SCORED,
-            truth="fit",
-            vertices=True,
-            metrics=BODY_METRICS,
-            group="sequence",
-        ),
+        Protocol("Human36M", "test", **_REGRESSED, group="action"),
+        Protocol("PW3D", "test", **_REGRESSED, truth="fit", vertices=True, group="sequence"),
         Protocol(
             "FreiHAND",
             "eval",
             "mano",
-            None,
-            "Wrist",
-            MANO.joints,
-            truth="joints",
+            root="Wrist",
+            scored=MANO.joints,
             vertices=True,
             metrics=HAND_METRICS,
-            truth_files=("data/evaluation_xyz.json", "data/evaluation_verts.json"),
+            truth_files=_RELEASED,
             submission=True,
         ),
         # Published: pictures only. Nothing of it has a third dimension.
-        Protocol("MSCOCO", "val", "smpl", None, "Pelvis", None, truth="joints", vertices=False, metrics=BODY_METRICS),
-        Protocol(
-            "SURREAL",
-            "val",
-            "smpl",
-            None,
-            "Pelvis",
-            None,
-            truth="joints",
-            vertices=True,
-            metrics=BODY_METRICS,
-            group="sequence",
-        ),
-        Protocol(
-            "Custom",
-            "test",
-            "smpl",
-            None,
-            None,
-            None,
-            truth="joints",
-            vertices=False,
-            metrics=BODY_METRICS,
-            group="sequence",
-        ),
+        Protocol("MSCOCO", "val"),
+        Protocol("SURREAL", "val", vertices=True, group="sequence"),
+        Protocol("Custom", "test", root=None, group="sequence"),
     )
 }
 """Data set → its protocol: a new one is an entry here."""

@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from i2l_meshnet.evaluation.protocols import ACCELERATION, MPJPE, PA_MPJPE, Metric
-from i2l_meshnet.io import atomic_path
+from i2l_meshnet.io import write_bytes
 
 PUBLISHED = (MPJPE.key, PA_MPJPE.key)
 """The metrics that the published code prints; their lines come first."""
@@ -99,16 +100,19 @@ class Evaluation:
         members = self.members()
         if not members or not self.errors:
             return None
-        table = Table(self.group_name, "samples", title=f"errors by {self.group_name}, mm")
         shown = (*PUBLISHED, ACCELERATION.key)
-        columns = [(kind, m) for kind in self.errors for m in self.metrics if m.key in shown]
-        for kind, metric in columns:
-            unit = "" if metric.unit == "mm" else f", {metric.unit}"
-            table.add_column(f"{metric.label}{unit}\n{kind}", justify="right")
-        for name, rows in members.items():
-            values = (f"{self.mean(kind, metric.key, rows):.1f}" for kind, metric in columns)
-            table.add_row(escape(name), str(len(rows)), *values)
-        return table
+        columns = {
+            f"{m.label}{'' if m.unit == 'mm' else f', {m.unit}'}\n{kind}": (kind, m.key)
+            for kind in self.errors
+            for m in self.metrics
+            if m.key in shown
+        }
+        rows = [
+            {self.group_name: name, "samples": str(len(rows))}
+            | {header: f"{self.mean(kind, key, rows):.1f}" for header, (kind, key) in columns.items()}
+            for name, rows in members.items()
+        ]
+        return text_table(f"errors by {self.group_name}, mm", rows)
 
     def to_json(self) -> dict[str, Any]:
         """Settings, means, means by group and by joint, as plain values; None for a mean of nothing."""
@@ -133,29 +137,31 @@ class Evaluation:
         known = distances[np.isfinite(distances[:, 0])]
         return [float(value) for value in known.mean(0)] if len(known) else [float("nan")] * len(self.joints)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Writes `metrics.json`, `samples.csv` and, as far as there are any, `groups.csv` and `joints.csv`."""
-        paths = [folder / "metrics.json", folder / "samples.csv"]
-        with atomic_path(paths[0]) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        names = [f"{kind}_{_column(m)}" for kind in self.errors for m in self.metrics]
-        _write_csv(
-            paths[1],
-            ["id", "picture", self.group_name, *names],
-            ([self.ids[row], self.pictures[row], self.groups[row], *self._cells(row)] for row in range(len(self))),
-        )
-        if self.errors and self.members():
-            paths.append(folder / "groups.csv")
-            means = (
-                [name, len(rows), *(_cell(self.mean(k, m.key, rows)) for k in self.errors for m in self.metrics)]
-                for name, rows in self.members().items()
-            )
-            _write_csv(paths[-1], [self.group_name, "samples", *names], means)
-        if self.errors:
-            paths.append(folder / "joints.csv")
-            joints = zip(self.joints, *(map(_cell, self.joint_means(kind)) for kind in self.errors), strict=True)
-            _write_csv(paths[-1], ["joint", *(f"{kind}_mm" for kind in self.errors)], joints)
-        return paths
+    def save(self, folder: Path) -> None:
+        """Write `metrics.json`, `samples.csv` and, as far as there are any, `groups.csv` and `joints.csv`."""
+        write_json(folder / "metrics.json", self.to_json())
+        names = [(f"{kind}_{_column(m)}", kind, m.key) for kind in self.errors for m in self.metrics]
+        values = {name: self._column(kind, key) for name, kind, key in names}
+        samples = [
+            {"id": self.ids[row], "picture": self.pictures[row], self.group_name: self.groups[row]}
+            | {name: float(column[row]) for name, column in values.items()}
+            for row in range(len(self))
+        ]
+        write_table(folder / "samples.csv", samples)
+        if not self.errors:
+            return
+        if members := self.members():
+            groups = [
+                {self.group_name: group, "samples": len(rows)}
+                | {name: self.mean(kind, key, rows) for name, kind, key in names}
+                for group, rows in members.items()
+            ]
+            write_table(folder / "groups.csv", groups)
+        means = {f"{kind}_mm": self.joint_means(kind) for kind in self.errors}
+        joints = [
+            {"joint": joint} | {name: mean[i] for name, mean in means.items()} for i, joint in enumerate(self.joints)
+        ]
+        write_table(folder / "joints.csv", joints)
 
     def _column(self, kind: str, metric: str) -> np.ndarray:
         return self.errors[kind].metrics[:, [m.key for m in self.metrics].index(metric)]
@@ -163,34 +169,41 @@ class Evaluation:
     def _means(self, kind: str, rows: Sequence[int] | None = None) -> dict[str, float | None]:
         return {_column(m): _plain(self.mean(kind, m.key, rows)) for m in self.metrics}
 
-    def _cells(self, row: int) -> list[str]:
-        return [_cell(value) for errors in self.errors.values() for value in errors.metrics[row]]
-
 
 def _column(metric: Metric) -> str:
     """The name of a metric's values in files, with their unit."""
     return f"{metric.key}_{UNIT_NAMES[metric.unit]}"
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows of the same keys as CSV, whole or not at all; None and NaN are left empty."""
-    cells = ([_cell(v) if isinstance(v, float) else "" if v is None else v for v in row.values()] for row in rows)
-    _write_csv(path, list(rows[0]), cells)
-
-
 def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
 
 
-def _cell(value: float) -> str:
-    """Empty for a sample without truth."""
-    return f"{value:.4f}" if np.isfinite(value) else ""
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write plain values, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys as CSV, whole or not at all. None and NaN are left empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    writer.writerow(rows[0])
+    writer.writerows(map(_cell, row.values()) for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.4f}" if math.isfinite(value) else ""
+    return "" if value is None else value
+
+
+def text_table(title: str, rows: Sequence[Mapping[str, str]], names: int = 2) -> Table:
+    """A table for the terminal, of rows with the same headers. The first `names` columns are aligned to the left."""
+    table = Table(title=title)
+    for place, header in enumerate(rows[0]):
+        table.add_column(header, justify="left" if place < names else "right")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    return table

@@ -13,9 +13,10 @@ from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.data.dataset import Sample
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.evaluation.protocols import Metric, Protocol
+from i2l_meshnet.evaluation.protocols import Metric
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.io import reading
 from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
@@ -89,19 +90,19 @@ class JointReader(nn.Module):
 
 
 def joint_rows(
-    names: Sequence[str], root: str, scored: Sequence[str], regressor: Float[Tensor, "j v"], body: str
+    names: Sequence[str], joints: Sequence[str], regressor: Float[Tensor, "j v"], body: str
 ) -> Float[Tensor, "r v"]:
-    """Rows of `regressor` (of the joints `names`) for the root and the scored joints.
+    """Rows of `regressor`, whose joints are `names`, for `joints`.
 
-    Raises InputError where it has no such joint; `body` is named in the message.
+    Raise InputError if it has no such joint; `body` is named in the message.
     """
-    missing = [joint for joint in (root, *scored) if joint not in names]
+    missing = [joint for joint in joints if joint not in names]
     if missing:
         raise InputError(
             f"the network predicts the body {body!r}, which has no joint {', '.join(dict.fromkeys(missing))}: "
             "it cannot be scored on this data set"
         )
-    return regressor[[names.index(joint) for joint in (root, *scored)]]
+    return regressor[[names.index(joint) for joint in joints]]
 
 
 class OwnJoints(nn.Module):
@@ -109,10 +110,10 @@ class OwnJoints(nn.Module):
 
     rows: Int[Tensor, "r"]
 
-    def __init__(self, skeleton: Skeleton, root: str, scored: Sequence[str], fits: TargetBuilder | None) -> None:
-        """skeleton: of the samples."""
+    def __init__(self, skeleton: Skeleton, joints: Sequence[str], fits: TargetBuilder | None) -> None:
+        """skeleton: of the samples. joints: the root, then the scored ones."""
         super().__init__()
-        rows = torch.tensor([skeleton.index(joint) for joint in (root, *scored)])
+        rows = torch.tensor([skeleton.index(joint) for joint in joints])
         self.register_buffer("rows", rows, persistent=False)
         self.fits = fits
 
@@ -151,12 +152,12 @@ class ReleasedTruth(nn.Module):
         joints: Float[Tensor, "n j 3"],
         vertices: Float[Tensor, "n v 3"],
         skeleton: Skeleton,
-        root: str,
-        scored: Sequence[str],
+        names: Sequence[str],
         keep_vertices: bool,
     ) -> None:
+        """skeleton: of the joints in the file. names: the root, then the scored ones."""
         super().__init__()
-        rows = [skeleton.index(joint) for joint in (root, *scored)]
+        rows = [skeleton.index(joint) for joint in names]
         self.register_buffer("joints", joints[:, rows], persistent=False)
         self.register_buffer("vertices", vertices if keep_vertices else None, persistent=False)
 
@@ -171,16 +172,13 @@ class ReleasedTruth(nn.Module):
 def read_released(
     paths: tuple[Path, Path], samples: int, joints: int
 ) -> tuple[Float[Tensor, "n j 3"], Float[Tensor, "n v 3"]]:
-    """Reads the files that `Protocol.truth_files` names. Raises FileError where they do not fit the samples."""
+    """Read the files that `Protocol.truth_files` names. Raise FileError if they do not fit the samples."""
     found = []
     for path in paths:
-        wrong = f"{path} is not a list of {samples} lists of points"
-        try:
+        with reading(path, f"a list of {samples} lists of points", "download it again"):
             values = np.asarray(read_json(path), np.float32)
-        except (TypeError, ValueError) as error:
-            raise FileError(f"{wrong}: download it again") from error
         if values.ndim != 3 or values.shape[::2] != (samples, 3):
-            raise FileError(f"{wrong} but of shape {values.shape}: it belongs to another split")
+            raise FileError(f"{path} does not hold {samples} lists of points: it belongs to another split")
         found.append(torch.from_numpy(values))
     if found[0].shape[1] != joints:
         raise FileError(f"{paths[0]} holds {found[0].shape[1]} joints, not {joints}: it belongs to another joint set")
@@ -269,8 +267,3 @@ class ScoreKeeper:
         batch = Meshes.concatenate(meshes), Sample.concatenate(samples), torch.cat(numbers)
         self._scores.append(self._scorer(*batch, self._true_depth))
         self._held, self._points = [], 0
-
-
-def metrics_for(protocol: Protocol, with_vertices: bool) -> tuple[Metric, ...]:
-    """The protocol's metrics that can be worked out."""
-    return tuple(metric for metric in protocol.metrics if with_vertices or metric.points != "vertices")

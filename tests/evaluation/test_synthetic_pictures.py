@@ -18,7 +18,9 @@ from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources.synthetic import synthetic_source
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.evaluation.held_out import evaluate_pictures, shape_rows, volume
+from i2l_meshnet.evaluation.annotated import ScoringOptions
+from i2l_meshnet.evaluation.benchmark import System, evaluate
+from i2l_meshnet.evaluation.synthetic_pictures import SyntheticPictures, shape_rows, volume
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.skeletons import HALPE26
@@ -78,18 +80,23 @@ class Knowing:
         keypoints = torch.tensor(CONFIDENCE)[:, None, None].expand(-1, 26, 3)
         self.rows = LixelOutput(lixels[:, :1], lixels, lixels[:, :1], local, keypoints)
         self.next = 0
+        self.parameter_regressor = self
 
     def __call__(self, image: torch.Tensor) -> LixelOutput:
         start, self.next = self.next, (self.next + len(image)) % PEOPLE
         return self.rows[start : start + len(image)]
 
 
+def benchmark(network: Knowing, body: Body, folder: Path, pictures: int = 0) -> SyntheticPictures:
+    system = System(network, body, torch.device("cpu"), "mine")
+    return SyntheticPictures(system, folder, ScoringOptions(batch_size=2), pictures)
+
+
 def test_a_perfect_network_has_no_errors_and_tells_shape(folder: Path, anny: AnnyBody, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = list(
-        evaluate_pictures(Knowing(folder, anny), anny, torch.device("cpu"), 2, folder, out, "mine", pictures=1)
-    )
-    assert "held-out pictures" in found[-1]
+    scored = benchmark(Knowing(folder, anny), anny, folder, pictures=1)
+    evaluate(scored)
+    assert len(scored.write(out)) == 8 + 3  # lines, two tables, a closing line
     content = json.loads((out / "metrics.json").read_text())
     for kind in ("lixel", "param"):
         assert all(value < 0.5 for value in content["metrics"][kind].values())
@@ -107,24 +114,24 @@ def test_a_perfect_network_has_no_errors_and_tells_shape(folder: Path, anny: Ann
     assert cv2.imread(str(out / "worst_1.jpg")) is not None
 
 
-def test_errors_are_those_of_the_mesh(folder: Path, anny: AnnyBody, tmp_path: Path) -> None:
-    network = Knowing(folder, anny, shift=0.1)
-    list(evaluate_pictures(network, anny, torch.device("cpu"), 4, folder, tmp_path / "out", "mine", 4, 0))
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
+def test_errors_are_those_of_the_mesh(folder: Path, anny: AnnyBody) -> None:
+    scored = benchmark(Knowing(folder, anny, shift=0.1), anny, folder)
+    evaluate(scored)
     moved = torch.zeros(anny.joint_regressor.shape[1], 3)
     moved[of_one_leg(anny), 2] = 100
     assert anny.keypoint_regressor is not None
     joints = anny.keypoint_regressor @ moved
     offset = moved - joints[[HALPE26.index("L_Hip"), HALPE26.index("R_Hip")]].mean(0)
-    assert metrics["lixel"]["mpvpe_mm"] == pytest.approx(float(offset.norm(dim=-1).mean()), abs=0.2)
-    assert metrics["param"]["mpvpe_mm"] < 0.5
+    expected = float(offset.norm(dim=-1).mean())
+    assert scored.evaluation().mean("lixel", "mpvpe") == pytest.approx(expected, abs=0.2)
+    assert scored.evaluation().mean("param", "mpvpe") < 0.5
 
 
-def test_training_pictures_are_not_taken_for_held_out_ones(folder: Path, anny: AnnyBody, tmp_path: Path) -> None:
+def test_training_pictures_are_not_taken_for_held_out_ones(folder: Path, anny: AnnyBody) -> None:
     network = Knowing(folder, anny)
     (folder / "val_00000.npz").rename(folder / "train_00000.npz")
     with pytest.raises(FileError, match="val_"):
-        list(evaluate_pictures(network, anny, torch.device("cpu"), 4, folder, tmp_path / "out", "mine"))
+        benchmark(network, anny, folder)
 
 
 def test_a_network_that_gives_everybody_the_same_shape_is_seen_through(anny: AnnyBody) -> None:

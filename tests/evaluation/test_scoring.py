@@ -7,14 +7,14 @@ import torch
 from toy_benchmark import GRID, PROTOCOL, make_toy_benchmark
 
 from i2l_meshnet.data.dataset import PersonDataset
-from i2l_meshnet.evaluation.evaluate import build_benchmark
+from i2l_meshnet.evaluation.published_sets import score_by_protocol
 from i2l_meshnet.evaluation.scoring import Meshes, ScoreKeeper
 
 
 @pytest.mark.parametrize("together", [1, 300, 10**9])
 def test_scores_do_not_depend_on_how_many_are_held(tmp_path: Path, together: int) -> None:
     toys = make_toy_benchmark(tmp_path, people=5, without_truth=(2,))
-    scorer = build_benchmark(toys.source, PROTOCOL, toys.body, GRID, tmp_path).scorer
+    scorer = score_by_protocol(toys.source, PROTOCOL, toys.body, GRID, tmp_path).scorer
     assert scorer is not None
     samples = PersonDataset(toys.source, crop_size=GRID.crop_size).batch(range(5))
     generator = torch.Generator().manual_seed(3)

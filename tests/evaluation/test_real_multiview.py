@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.multiview import HIPS, JOINTS, MultiviewClip, MultiviewSamples
 from i2l_meshnet.data.triangulation import PosedCamera
-from i2l_meshnet.evaluation import clips
+from i2l_meshnet.evaluation import real_multiview
+from i2l_meshnet.evaluation.benchmark import System, evaluate
 from i2l_meshnet.evaluation.multiview import consecutive, report, trunk_lean
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -70,7 +73,7 @@ def test_acceleration_needs_neighbouring_frames_and_sees_jitter() -> None:
     given = samples(steady, [0, 1, 2, 3, 5])
     middle, before, after = consecutive(given)
     assert (middle.tolist(), before.tolist(), after.tolist()) == ([1, 2], [0, 1], [2, 3])
-    errors = report(given, found, None).errors["lixel"]
+    errors = report(given, {"lixel": found}).errors["lixel"]
     # One of twelve joints jumps by 24 mm and back: its second difference is 48 mm, then 24 mm.
     expected = [float("nan"), 4, 2, float("nan"), float("nan")]
     torch.testing.assert_close(errors.acceleration, torch.tensor(expected), equal_nan=True, atol=1e-3, rtol=0)
@@ -81,7 +84,7 @@ def test_depth_is_signed_and_views_are_told_apart() -> None:
     found = joints.clone()
     found[:, JOINTS.index("L_Wrist"), 2] += 0.06
     given = MultiviewSamples.concatenate([samples(joints, [0, 1]), samples(joints, [0, 1], view=2)])
-    scores = report(given, torch.cat([found, joints]), None)
+    scores = report(given, {"lixel": torch.cat([found, joints])})
     wrist = next(row for row in scores.joint_rows() if row["joint"] == "L_Wrist")
     assert wrist["lixel_depth_bias_mm"] == pytest.approx(30, abs=1e-3)
     first, second = scores.view_rows()
@@ -109,8 +112,9 @@ def test_clips_are_prepared_once_and_written_down(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(assets, "ensure", lambda name: tmp_path)
     none = PosedCamera(Camera(torch.zeros(0, 2), torch.zeros(0, 2)), torch.zeros(0, 3, 3), torch.zeros(0, 3))
     clip = MultiviewClip("Demo_One", none, np.zeros((0, 4)), ())
-    monkeypatch.setattr(clips, "open_clip", lambda path: clip)
-    monkeypatch.setattr(clips, "load_onnx", lambda path: torch.nn.Identity())
+    monkeypatch.setattr(real_multiview, "open_clip", lambda path: clip)
+    monkeypatch.setattr(real_multiview, "load_onnx", lambda path: torch.nn.Identity())
+    monkeypatch.setattr(real_multiview, "PersonDetector", lambda path: None)
     given = samples(standing()[None].repeat(3, 1, 1), [0, 1, 2])
     made: list[str] = []
 
@@ -122,29 +126,28 @@ def test_clips_are_prepared_once_and_written_down(tmp_path: Path, monkeypatch: p
         made.append("crops")
         return torch.zeros(3, 3, 64, 48, dtype=torch.uint8)
 
-    monkeypatch.setattr(clips, "build_samples", build)
-    monkeypatch.setattr(clips, "read_crops", read)
+    monkeypatch.setattr(real_multiview, "build_samples", build)
+    monkeypatch.setattr(real_multiview, "read_crops", read)
     body = load_body("anny")
-    network = StandInNetwork(len(body.joint_regressor[0]))
-    results = []
-    for run in ("first", "second"):
-        found = clips.evaluate_clips(
-            network,
-            body,
-            lambda: None,
-            torch.device("cpu"),
-            2,
-            tmp_path / run,
-            "mine",
-            every=1,  # type: ignore[arg-type, return-value]
-        )
-        results.append([item for item in found if isinstance(item, str)][:-1])
+    system = System(StandInNetwork(len(body.joint_regressor[0])), body, torch.device("cpu"), "mine")
+
+    def scored(out: Path) -> dict[str, Any]:
+        benchmark = real_multiview.RealMultiview(system, every=1, batch_size=2)
+        evaluate(benchmark)
+        benchmark.write(out)
+        return json.loads((out / "multiview.json").read_text())
+
+    content = scored(tmp_path / "first")
+    assert scored(tmp_path / "second") == content
     assert made == ["samples", "crops"]
-    assert results[0] == results[1]
-    content = json.loads((tmp_path / "second" / "multiview.json").read_text())
     assert content["weights"] == "mine"
     assert content["clips"]["Demo_One"]["meshes"]["lixel"]["acceleration_mm_per_squared_frame"] > 0
     with (tmp_path / "second" / "multiview_samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["frame"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["lixel_acceleration_mm_per_squared_frame"] == ""
+    # Another rule for crops cuts elsewhere: what the old one cut is not served.
+    crop = MultiviewSamples.crop
+    monkeypatch.setattr(MultiviewSamples, "crop", lambda self, size: crop(replace(self, box=self.box * 1.1), size))
+    scored(tmp_path / "third")
+    assert made == ["samples", "crops", "crops"]

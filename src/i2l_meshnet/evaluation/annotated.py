@@ -1,0 +1,347 @@
+"""Benchmarks of annotated pictures: crops in, meshes out, errors by protocol, drawings of the worst samples."""
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from rich.table import Table
+from torch import Tensor
+
+from i2l_meshnet.bodies.base import BodyParams
+from i2l_meshnet.data.dataset import PersonDataset, Sample
+from i2l_meshnet.data.sources import Source
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.evaluation import overlays, plots
+from i2l_meshnet.evaluation.benchmark import Benchmark, System
+from i2l_meshnet.evaluation.metrics import acceleration_error
+from i2l_meshnet.evaluation.protocols import ACCELERATION, Metric
+from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors
+from i2l_meshnet.evaluation.scoring import Meshes, ScoreKeeper, Scorer, Scores
+from i2l_meshnet.evaluation.submission import write_submission
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.fitting import camera_params
+from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.pictures import write_picture
+
+StageName = Literal["auto", "lixel", "param"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringOptions:
+    """How pictures go through the network."""
+
+    stage: StageName = "auto"
+    """lixel: score the network's own mesh only; param: the body model's as well; auto: whatever the network has."""
+    gt_root: bool = False
+    """Use ground-truth boxes and root depths instead of RootNet's (`use_gt_info` of the published code)."""
+    published: bool = False
+    """Reproduce the published code: pictures decoded whole; FreiHAND's param stage in millimetres relative to the
+    root, and its middle fingertip at the neighbouring vertex."""
+    samples: int | None = None
+    """Evaluate on the first N samples only."""
+    batch_size: int = 32
+    """Samples in one pass of the network."""
+    workers: int = 2
+    """Threads that read pictures."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"it must be at least 1, not {value}", argument=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawingOptions:
+    """What is drawn of the results."""
+
+    pictures: int = 8
+    """How many of the worst samples to draw."""
+    plots: bool = True
+    """Draw the error histogram and the joints' errors (needs the extra `plots`)."""
+
+    def __post_init__(self) -> None:
+        if self.pictures < 0:
+            raise InputError(f"it must be at least 0, not {self.pictures}", argument="pictures")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredSource:
+    """A data set and how the meshes of a network are scored on it.
+
+    source: its boxes have the aspect of the network's crop. scorer: None if no sample has a truth. joints: names of the
+    scored joints. readout: rows of the root and the scored joints, for all vertices of the predicted body. group: what
+    a group of samples is called. submits: whether predictions are written for the benchmark's server. draws_truth:
+    whether the true mesh is drawn beside the predicted ones. notes: what the user should know about the numbers.
+    """
+
+    source: Source
+    scorer: Scorer | None
+    joints: tuple[str, ...]
+    readout: Float[Tensor, "r v"]
+    group: str = "group"
+    submits: bool = False
+    draws_truth: bool = False
+    notes: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> "ScoredSource":
+        """The same with its tensors on `device`."""
+        scorer = None if self.scorer is None else self.scorer.to(device)
+        return dataclasses.replace(self, scorer=scorer, readout=self.readout.to(device))
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureBatch:
+    """numbers: positions of the samples in the data set."""
+
+    numbers: Int[Tensor, "b"]
+    sample: Sample
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class AnnotatedPictures(Benchmark[PictureBatch]):
+    """Scores the meshes of a network on a data set: the lixel mesh and, if the stage has it, the parametric mesh."""
+
+    def __init__(
+        self,
+        system: System,
+        data: ScoredSource,
+        scoring: ScoringOptions,
+        drawing: DrawingOptions,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """settings: recorded in `metrics.json`.
+
+        Raise InputError if the network lacks a mesh that the stage scores, or if samples are missing that the
+        benchmark's server wants.
+        """
+        self.data = data.to(system.device)
+        self.notes = data.notes
+        self._system, self._scoring, self._drawing = system, scoring, drawing
+        self._grid = system.network.grid
+        self._kinds = mesh_kinds(scoring.stage, system)
+        self._settings = settings or {"data": data.source.name, "split": data.source.split}
+        self._dataset = PersonDataset(data.source, crop_size=self._grid.crop_size, full_decode=scoring.published)
+        self._count = min(scoring.samples or len(self._dataset), len(self._dataset))
+        self._submits = data.submits and self._count == len(self._dataset)
+        left_out = data.source.table.left_out
+        if self._submits and left_out:
+            raise InputError(
+                f"{sum(left_out.values())} pictures of {data.source.name} {data.source.split} were left out "
+                f"({', '.join(left_out)}), but its server wants all: complete the RootNet output"
+            )
+        self._keeper = None if self.data.scorer is None else ScoreKeeper(self.data.scorer, scoring.gt_root)
+        self._sent: list[tuple[Tensor, Tensor]] = []
+        self._start = time.perf_counter()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batches(self) -> Iterator[PictureBatch]:
+        """The samples in order, in batches that threads read ahead (OpenCV releases the interpreter's lock)."""
+        self._start = time.perf_counter()
+        size, workers = self._scoring.batch_size, self._scoring.workers
+        parts = iter([range(start, min(start + size, self._count)) for start in range(0, self._count, size)])
+        waiting: deque[tuple[range, Future[Sample]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+
+            def read_on() -> None:
+                if numbers := next(parts, None):
+                    waiting.append((numbers, pool.submit(self._dataset.batch, numbers)))
+
+            try:
+                for _ in range(workers + 1):
+                    read_on()
+                while waiting:
+                    numbers, future = waiting.popleft()
+                    sample = future.result()
+                    read_on()
+                    yield PictureBatch(torch.tensor(numbers), sample)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def score(self, batch: PictureBatch) -> None:
+        """Raise InputError for meshes with values that are not finite."""
+        sample, numbers = batch.sample.to(self._system.device), batch.numbers.to(self._system.device)
+        output, params, meshes = self._predict(sample)
+        self._require_finite(meshes, batch)
+        self.note(output, params, sample)
+        if self._keeper is not None:
+            self._keeper.add(meshes, sample, numbers)
+        if self._submits:
+            depth = self._root_depth(sample, numbers)
+            self._sent.append(submitted(meshes, sample, depth, self._grid, self.data.readout, self._scoring.published))
+
+    def note(self, output: LixelOutput, params: BodyParams | None, sample: Sample) -> None:
+        """For subclasses that report more than errors. params: in the camera's frame."""
+
+    def evaluation(self) -> Evaluation:
+        """The errors of all samples."""
+        source, scorer = self.data.source, self.data.scorer
+        errors: dict[str, MeshErrors] = {}
+        metrics, frames = tuple[Metric, ...](), source.table.consecutive(self._count)
+        if scorer is not None and self._keeper is not None:
+            metrics = (*scorer.metrics, ACCELERATION) if frames else scorer.metrics
+            for kind, found in self._keeper.scores().items():
+                errors[kind] = mesh_errors(found.to("cpu", torch.float64), scorer.metrics, frames)
+        rows = range(self._count)
+        seconds = round(time.perf_counter() - self._start, 3)
+        return Evaluation(
+            settings={**self._settings, "seconds": seconds},
+            metrics=metrics,
+            joints=self.data.joints,
+            ids=tuple(int(number) for number in source.table.arrays["id"][: self._count]),
+            pictures=tuple(source.table.image_path(row) for row in rows),
+            groups=tuple(source.table.group(row) for row in rows),
+            group_name=self.data.group,
+            errors=errors,
+        )
+
+    def submission(self) -> tuple[Float[Tensor, "n j 3"], Float[Tensor, "n v 3"]] | None:
+        """Joints and vertices of all samples as the benchmark's server wants them; None if it has no server."""
+        if not self._submits:
+            return None
+        joints, vertices = (torch.cat(parts).cpu() for parts in zip(*self._sent, strict=True))
+        return joints, vertices
+
+    def write(self, folder: Path) -> list[str | Table]:
+        return self.report(self.evaluation(), folder)
+
+    def report(self, evaluation: Evaluation, folder: Path) -> list[str | Table]:
+        """Write the results, the submission, plots and drawings. Return what to print."""
+        submission = self.submission()
+        lines: list[str | Table] = [*evaluation.lines()]
+        if submission is not None:
+            joints, vertices = submission
+            path, archive = write_submission(joints.numpy(), vertices.numpy(), folder)
+            lines.append(f"Saved at {path} (zipped for the server: {archive.name})")
+        evaluation.save(folder)
+        if self._drawing.plots and not plots.available():
+            lines.append('no plots: they need Matplotlib; install it with pip install "i2l-meshnet[plots]"')
+        elif self._drawing.plots:
+            plots.save_plots(evaluation, folder)
+        for place, row in enumerate(evaluation.worst(self._drawing.pictures), 1):
+            path = folder / f"{'worst' if evaluation.errors else 'sample'}_{place}.jpg"
+            self.draw(row, evaluation, path)
+        truth, seconds = f"{evaluation.scored} with ground truth", evaluation.settings["seconds"]
+        table = evaluation.group_table()
+        closing = f"{len(evaluation)} samples, {truth}, {seconds:.1f} s; results in {folder}"
+        return [*lines, *([] if table is None else [table]), closing]
+
+    @torch.inference_mode()
+    def draw(self, row: int, evaluation: Evaluation, path: Path) -> None:
+        """Write a drawing of a sample: the photograph, each mesh, its error. Skip samples of unknown root depth."""
+        numbers = torch.tensor([row], device=self._system.device)
+        sample = self._dataset.batch([row]).to(self._system.device)
+        depth = self._root_depth(sample, numbers)
+        if not bool(torch.isfinite(depth).all()):
+            return
+        _, _, meshes = self._predict(sample)
+        placed = place_meshes(meshes, sample, depth, self._grid, self.data.readout)
+        if self.data.draws_truth and self.data.scorer is not None:
+            truth = self.data.scorer.truth(sample, numbers).points
+            placed["truth"] = truth.vertices + truth.root[:, None]
+        captions = {"": f"{evaluation.ids[row]} {Path(evaluation.pictures[row]).name}"}
+        for kind, errors in evaluation.errors.items():
+            metric = evaluation.metrics[0]
+            captions[kind] = f"{kind}: {metric.label} {errors.metrics[row, 0]:.1f} {metric.unit}"
+        annotation = sample.annotation[0].to("cpu")
+        picture = overlays.draw_sample(
+            self.data.source.image_path(row),
+            annotation.box.numpy(),
+            {kind: mesh[0].cpu().numpy() for kind, mesh in placed.items()},
+            self._system.body.faces.cpu().numpy(),
+            annotation.camera,
+            captions,
+        )
+        write_picture(path, picture)
+
+    def _predict(self, sample: Sample) -> tuple[LixelOutput, BodyParams | None, Meshes]:
+        """The network's answer for a batch of crops, its parameters in the camera's frame, and the scored meshes."""
+        output = self._system.network(sample.network_input())
+        lixel = output.vertices.float()
+        if "param" not in self._kinds:
+            return output, None, Meshes(lixel)
+        params = camera_params(self._system.network, output, sample.crop, sample.annotation.camera)
+        return output, params, Meshes(lixel, self._system.body(params).vertices)
+
+    def _root_depth(self, sample: Sample, numbers: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """Depth of the root to put lixel meshes at, m: the truth's or the annotation's."""
+        if self._scoring.gt_root and self.data.scorer is not None:
+            return self.data.scorer.truth(sample, numbers).points.root[:, 2]
+        return sample.annotation.root_depth
+
+    def _require_finite(self, meshes: Meshes, batch: PictureBatch) -> None:
+        finite = torch.isfinite(meshes.lixel).flatten(1).all(1)
+        if meshes.param is not None:
+            finite &= torch.isfinite(meshes.param).flatten(1).all(1)
+        if bool(finite.all()):
+            return
+        row = int((~finite).nonzero()[0, 0])
+        path = self.data.source.table.image_path(int(batch.numbers[row]))
+        raise InputError(
+            f"the network gives NaN or infinite values for annotation {int(batch.sample.annotation.id[row])} ({path}): "
+            "its weights are damaged, or its training diverged"
+        )
+
+
+def mesh_kinds(stage: StageName, system: System) -> tuple[str, ...]:
+    """The meshes that a stage scores. Raise InputError if the network lacks one."""
+    regresses = getattr(system.network, "parameter_regressor", None) is not None
+    if stage == "param" and not regresses:
+        raise InputError("the network has no (trained) parameter regressor: choose the stage lixel", argument="stage")
+    return ("lixel", "param") if regresses and stage != "lixel" else ("lixel",)
+
+
+def mesh_errors(scores: Scores, metrics: Sequence[Metric], frames: Sequence[tuple[int, int, int]]) -> MeshErrors:
+    """Scores in printed units, with a last column for accelerations if there are `frames`: rows before, at, after."""
+    values = scores.metrics * torch.tensor([metric.factor for metric in metrics], dtype=scores.metrics.dtype)
+    if frames:
+        rows = torch.tensor(frames)
+        offsets = scores.offsets[rows]
+        column = values.new_full((len(values), 1), torch.nan)
+        column[rows[:, 1]] = acceleration_error(offsets, torch.zeros_like(offsets)) * ACCELERATION.factor
+        values = torch.cat([values, column], 1)
+    return MeshErrors(values.numpy(), (scores.offsets.norm(dim=-1) * MILLIMETRES).numpy())
+
+
+def place_meshes(
+    meshes: Meshes,
+    sample: Sample,
+    root_depth: Float[Tensor, "b"],
+    grid: LixelGrid,
+    readout: Float[Tensor, "r v"],
+) -> dict[str, Float[Tensor, "b v 3"]]:
+    """Whole meshes in the camera frame, m, by kind. The parametric mesh's root is put where the lixel mesh's is."""
+    lixel = grid.to_camera(meshes.lixel, sample.crop, sample.annotation.camera, root_depth)
+    if meshes.param is None:
+        return {"lixel": lixel}
+    root = readout[:1]
+    return {"lixel": lixel, "param": meshes.param - root @ meshes.param + root @ lixel}
+
+
+def submitted(
+    meshes: Meshes,
+    sample: Sample,
+    root_depth: Float[Tensor, "b"],
+    grid: LixelGrid,
+    readout: Float[Tensor, "r v"],
+    published: bool = False,
+) -> tuple[Float[Tensor, "b j 3"], Float[Tensor, "b v 3"]]:
+    """Joints and vertices of the stage's last mesh, camera frame, metres in both stages.
+
+    published: the parity switch `freihand_millimetres`; the parametric mesh is relative to its root, in millimetres,
+    as the published code sends it.
+    """
+    *_, vertices = place_meshes(meshes, sample, root_depth, grid, readout).values()
+    if published and meshes.param is not None:
+        vertices = (meshes.param - readout[:1] @ meshes.param) * MILLIMETRES
+    return readout[1:] @ vertices, vertices

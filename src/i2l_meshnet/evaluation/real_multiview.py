@@ -1,0 +1,150 @@
+"""`evaluate --data real-multiview`: the clips of real people, fetched, prepared and scored in one go."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from rich.table import Table
+from torch import Tensor
+
+from i2l_meshnet import assets
+from i2l_meshnet.data.multiview import (
+    KEYPOINT_ROWS,
+    MultiviewClip,
+    MultiviewSamples,
+    build_samples,
+    load_samples,
+    open_clip,
+    read_crops,
+    save_samples,
+)
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.evaluation.benchmark import Benchmark, System, keypoint_regressor
+from i2l_meshnet.evaluation.multiview import lixels_to_joints, report
+from i2l_meshnet.evaluation.report import write_json, write_table
+from i2l_meshnet.io import atomic_path, read_arrays, reading
+from i2l_meshnet.models.fitting import camera_params
+from i2l_meshnet.models.rtmpose import load_onnx
+from i2l_meshnet.prediction.detect import PersonDetector
+
+NAME = "real-multiview"
+VERSION = 2
+"""Raise it when detection, crops or triangulation change, so that kept samples are made again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipBatch:
+    """Samples of a clip and their RGB crops."""
+
+    clip: str
+    samples: MultiviewSamples
+    crops: UInt8[Tensor, "b 3 h w"]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
+class RealMultiview(Benchmark[ClipBatch]):
+    """Scores the lixel mesh and the parametric mesh on real people.
+
+    Both meshes give the detector's joints; 12 of them are compared relative to the mean of the hips. The lixel mesh is
+    brought to metres with the reference's root depth, as the published benchmarks do with the ground truth's; the
+    parametric mesh needs no depth.
+    """
+
+    def __init__(self, system: System, every: int = 4, batch_size: int = 25) -> None:
+        """every: use every N-th frame. With 1, acceleration errors are reported too.
+
+        What the detectors find is kept in the cache folder. Raise InputError if the body has no keypoint regressor,
+        FileError if the clips cannot be fetched.
+        """
+        self._system, self._every, self._batch_size = system, every, batch_size
+        self._rows = keypoint_regressor(system.body, NAME)[list(KEYPOINT_ROWS)]
+        folder = assets.ensure("multiview")
+        clips = [open_clip(path) for path in sorted(folder.glob("**/Demo_*")) if (path / "videos").is_dir()]
+        if not clips:
+            raise InputError(f"{folder} holds no clip: delete it to have it fetched again")
+        self._clips = {clip.name: (clip, clip_samples(clip, every)) for clip in clips}
+        self._joints: dict[str, dict[str, list[Float[Tensor, "b 12 3"]]]] = {name: {} for name in self._clips}
+
+    def __len__(self) -> int:
+        return sum(len(samples.view) for _, samples in self._clips.values())
+
+    def batches(self) -> Iterator[ClipBatch]:
+        for name, (clip, samples) in self._clips.items():
+            crops = clip_crops(clip, samples, self._system.network.grid.crop_size, self._every)
+            for start in range(0, len(crops), self._batch_size):
+                part = slice(start, start + self._batch_size)
+                yield ClipBatch(name, samples[part], crops[part])
+
+    def score(self, batch: ClipBatch) -> None:
+        network, grid = self._system.network, self._system.network.grid
+        samples = batch.samples.to(self._system.device)
+        output = network(batch.crops.to(self._system.device).float() / 255)
+        found = {"lixel": lixels_to_joints(output.vertices.float(), self._rows, grid, samples)}
+        if output.params is not None:
+            params = camera_params(network, output, samples.crop(grid.crop_size), samples.camera)
+            found["param"] = self._rows @ self._system.body(params).vertices
+        for kind, joints in found.items():
+            self._joints[batch.clip].setdefault(kind, []).append(joints.cpu())
+
+    def write(self, folder: Path) -> list[str | Table]:
+        lines: list[str | Table] = []
+        content: dict[str, Any] = {}
+        rows: dict[str, list[dict[str, Any]]] = {"joints": [], "views": [], "samples": []}
+        for name, (_, samples) in self._clips.items():
+            found = report(samples, {kind: torch.cat(parts) for kind, parts in self._joints[name].items()})
+            content[name] = found.to_json()
+            parts = {"joints": found.joint_rows(), "views": found.view_rows(), "samples": found.sample_rows()}
+            for table, part in parts.items():
+                rows[table] += [{"clip": name, **row} for row in part]
+            lines += [f"{name}:", *found.lines(), *found.tables()]
+        path = folder / "multiview.json"
+        write_json(path, {"weights": self._system.weights, "every": self._every, "clips": content})
+        for table, part in rows.items():
+            write_table(folder / f"multiview_{table}.csv", part)
+        tables = ", ".join(f"multiview_{table}.csv" for table in rows)
+        return [*lines, f"results in {path}, tables beside it ({tables})"]
+
+
+def clip_samples(clip: MultiviewClip, every: int) -> MultiviewSamples:
+    """The people of a clip in every N-th frame, with their reference; kept in the cache folder."""
+    kept = _samples_file(clip, every)
+    if not kept.exists():
+        estimate = load_onnx(assets.ensure("rtmpose")).eval()
+        save_samples(build_samples(clip, PersonDetector(assets.ensure("detector")), estimate, every), kept)
+    return load_samples(kept)
+
+
+def clip_crops(
+    clip: MultiviewClip, samples: MultiviewSamples, crop_size: tuple[int, int], every: int
+) -> UInt8[Tensor, "b 3 h w"]:
+    """The samples' crops, kept in the cache folder by where they are cut."""
+    affine = samples.crop(crop_size).affine
+    kept = _samples_file(clip, every)
+    cut = kept.with_name(f"{kept.stem}-{crop_size[0]}x{crop_size[1]}-{_digest(affine.tolist())}.npz")
+    with contextlib.suppress(FileError), reading(cut, "a file of crops"):
+        crops = torch.from_numpy(read_arrays(cut)["crops"])
+        if crops.shape == (len(affine), 3, *crop_size) and crops.dtype == torch.uint8:
+            return crops
+    crops = read_crops(clip, samples, crop_size, every)
+    with atomic_path(cut) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, crops=crops.numpy())
+    return crops
+
+
+def _samples_file(clip: MultiviewClip, every: int) -> Path:
+    files = [str(assets.ensure(name)) for name in ("multiview", "detector", "rtmpose")]
+    stamp = _digest([VERSION, every, *files])
+    return assets.cache_folder() / "benchmarks" / f"{clip.name}-{stamp}.npz"
+
+
+def _digest(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
