@@ -88,6 +88,6 @@ def train(options: Annotated[TrainCommand, tyro.conf.arg(name="")]) -> int:  # p
     if importlib.util.find_spec("lightning_fabric") is None:
         raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
     # Imported late: it takes a second, which other commands need not wait for.
-    from i2l_meshnet.training import job
+    from i2l_meshnet.training.train import run
 
-    return job.run(options)
+    return run(options)

@@ -19,7 +19,7 @@ from predict_options import predict_options  # noqa: E402
 from tiny_training import slim_networks, tiny_options  # noqa: E402
 
 from i2l_meshnet.prediction.predict_files import run  # noqa: E402
-from i2l_meshnet.training import job as training  # noqa: E402
+from i2l_meshnet.training import train as training  # noqa: E402
 
 
 def main(folder: Path, workers: int) -> None:

@@ -54,7 +54,7 @@ from i2l_meshnet.fleet import predict_table, row_maker  # noqa: E402
 from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
 from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
-from i2l_meshnet.training import job as training_job  # noqa: E402
+from i2l_meshnet.training import train as training_job  # noqa: E402
 from i2l_meshnet.video import pipeline  # noqa: E402
 from i2l_meshnet.video import predict as predict_clips  # noqa: E402
 from i2l_meshnet.viewing import rig  # noqa: E402

@@ -19,7 +19,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import published_config
 from i2l_meshnet.prediction.images import PictureFile
-from i2l_meshnet.training.job import _newest_lixel_snapshot
+from i2l_meshnet.training.train import _newest_lixel_snapshot
 from i2l_meshnet.video import predict as predict_clips
 
 QUICK = ("cache", "synthesis", "rig")

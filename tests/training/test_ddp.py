@@ -15,7 +15,7 @@ from test_resume import start, wait
 from tiny_training import newest_state, slim_networks, tiny_options
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
 from i2l_meshnet.training.recipe import TrainOptions
 
 RECIPE = {"batchnorm": "frozen", "pictures": 12, "end_epoch": 1, "validation": "Toy"}
@@ -91,4 +91,4 @@ def test_a_training_of_two_processes_does_not_go_on_with_one(tmp_path: Path) -> 
     two = tiny_options(tmp_path, RECIPE, max_steps=1, device="cpu", gpu="0,1")
     assert [wait(process) for process in start_two(two, log)] == [0, 0], log.read_text()
     with pytest.raises(InputError, match="made by 2 processes, not 1"):
-        job.run(tiny_options(tmp_path, RECIPE, resume=True))
+        training.run(tiny_options(tmp_path, RECIPE, resume=True))

@@ -16,13 +16,16 @@ from tiny_training import slim_networks
 
 from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.data.targets import SHAPE_LIMIT
-from i2l_meshnet.evaluation.evaluate import build_benchmark, evaluate
+from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, ScoringOptions
+from i2l_meshnet.evaluation.benchmark import System, evaluate
 from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED, PROTOCOLS, Protocol
+from i2l_meshnet.evaluation.published_sets import score_by_protocol
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.loading import load_network
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.skeletons import MUCO
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
+from i2l_meshnet.training.data import TrainingData
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 
 LIXEL_LIMIT, PARAM_LIMIT = 20.0, 30.0
@@ -88,7 +91,7 @@ def learn(recipe: Recipe, run: RunOptions, samples: int, phases: tuple[Phase, ..
             edge_weight=recipe.edge_weight * phase.surface,
         )
         out = run.out / str(number)
-        assert job.run(TrainOptions(changed, dataclasses.replace(run, out=out, start=start))) == 0
+        assert training.run(TrainOptions(changed, dataclasses.replace(run, out=out, start=start))) == 0
         start = out / "model_dump" / f"snapshot_{phase.epochs - 1}.safetensors"
     assert start is not None
     return start
@@ -141,10 +144,13 @@ def test_both_stages_learn_a_tiny_data_set_by_heart(
         # A batch of one picture has no statistics.
         phases = tuple(dataclasses.replace(phase, batchnorm="frozen") for phase in phases)
     network, body, _ = load_network(learn(recipe, run, len(source), phases), body_directory)
-    benchmark = build_benchmark(source, TINY[name], body, network.grid, dataset_root, body_directory, True)
-    evaluation, _ = evaluate(network, body, benchmark, ("lixel", "param"), true_depth=True)
+    data = score_by_protocol(source, TINY[name], body, network.grid, dataset_root, body_directory, True)
+    system = System(network, body, torch.device("cpu"), "mine")
+    benchmark = AnnotatedPictures(system, data, ScoringOptions(gt_root=True), DrawingOptions())
+    evaluate(benchmark)
+    evaluation = benchmark.evaluation()
 
-    parts = job.DataParts(recipe, run, body)
+    parts = TrainingData(recipe, run, body)
     dataset = parts.dataset()
     used = parts.targets(recipe.own_joints)(dataset.__getitems__(range(len(source)))).params_weight.bool().numpy()
     used &= (np.abs(source.table.arrays["shape"]) <= SHAPE_LIMIT).all(1)

@@ -15,7 +15,8 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.loading import load_network
 from i2l_meshnet.recipes import RECIPES
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
+from i2l_meshnet.training.data import TrainingData, network_config
 from i2l_meshnet.training.recipe import Parity, Recipe, RunOptions
 
 COCO = dataclasses.replace(
@@ -23,8 +24,8 @@ COCO = dataclasses.replace(
 )
 
 
-def data(recipe: Recipe, root: Path, body: Body) -> job.DataParts:
-    return job.DataParts(recipe, RunOptions(data=root, workers=0, device="cpu"), body)
+def data(recipe: Recipe, root: Path, body: Body) -> TrainingData:
+    return TrainingData(recipe, RunOptions(data=root, workers=0, device="cpu"), body)
 
 
 def with_switch(recipe: Recipe, switch: Parity) -> Recipe:
@@ -51,9 +52,9 @@ def test_middle_fingertip(body_directory: Path, tmp_path: Path) -> None:
 def test_batchnorm_drift(drifts: bool) -> None:
     recipe = dataclasses.replace(RECIPES["tiny"][1], stage="param", crop=32)
     body = load_body("toy")
-    stage = job.make_stage(with_switch(recipe, "batchnorm-drift") if drifts else recipe, body)
+    stage = training.make_stage(with_switch(recipe, "batchnorm-drift") if drifts else recipe, body)
     with slim_networks():
-        network = assembly.build(job.network_config(recipe, body), body)
+        network = assembly.build(network_config(recipe, body), body)
     stage.prepare(network)
     stage.train_mode(network)
     norms = [part for part in network.pose_net.modules() if isinstance(part, nn.BatchNorm2d)]

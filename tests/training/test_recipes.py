@@ -1,13 +1,14 @@
 """The recipes are the published settings, and the command line changes any of them."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import tyro
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.recipes import RECIPES, TrainCommand, train
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 
 
@@ -50,22 +51,10 @@ def test_command_line_gives_the_recipe_and_changes_it(name: str) -> None:
 
 def test_command_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TrainOptions] = []
-    monkeypatch.setattr(job, "run", lambda options: seen.append(options) or 7)
+    monkeypatch.setattr(training, "run", lambda options: seen.append(options) or 7)
     commands = {"train": train, "other": lambda: 0}
     assert tyro.extras.subcommand_cli_from_dict(commands, args=["train", "hand-param", "--end-epoch", "31"]) == 7
     assert seen == [TrainOptions(dataclasses.replace(RECIPES["hand-param"][1], end_epoch=31))]
-
-
-def test_every_setting_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        tyro.cli(TrainCommand, args=["tiny", "--help"])
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for part in (Recipe, RunOptions):
-        for field in dataclasses.fields(part):
-            flag = "--continue" if field.name == "resume" else f"--{field.name.replace('_', '-')}"
-            assert flag in text
-    assert "Adam's learning rate; it does not grow with the number of devices." in text
-    assert text.count("(default:") >= len(dataclasses.fields(Recipe))
 
 
 @pytest.mark.parametrize(
@@ -78,25 +67,27 @@ def test_device_numbers(text: str, numbers: list[int] | None) -> None:
 
 @pytest.mark.parametrize("text", ["a", "0-", "-1", "0,0", "3-2", "0,,1"])
 def test_wrong_device_numbers(text: str) -> None:
-    with pytest.raises(InputError, match="--gpu"):
+    with pytest.raises(InputError) as caught:
         RunOptions(gpu=text).device_numbers()
+    assert caught.value.argument == "gpu"
 
 
 @pytest.mark.parametrize(
-    ("setting", "flag"),
+    "setting",
     [
-        ({"batch": 0}, "--batch"),
-        ({"end_epoch": 0}, "--end-epoch"),
-        ({"learning_rate": float("nan")}, "--learning-rate"),
-        ({"edge_weight": -1.0}, "--edge-weight"),
-        ({"ema": 1.0}, "--ema"),
-        ({"crop": 100}, "--crop"),
-        ({"train_3d": (), "train_2d": ()}, "--train-3d"),
+        {"batch": 0},
+        {"first_epoch": 13},
+        {"learning_rate": float("nan")},
+        {"edge_weight": -1.0},
+        {"ema": 1.0},
+        {"crop": 100},
+        {"train_3d": (), "train_2d": ()},
     ],
 )
-def test_settings_out_of_range(setting: dict[str, object], flag: str) -> None:
-    with pytest.raises(InputError, match=flag):
-        Recipe(**setting)  # pyright: ignore[reportArgumentType]
+def test_settings_out_of_range(setting: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe(**setting)
+    assert caught.value.argument == next(iter(setting))
 
 
 def test_differences_name_the_setting() -> None:

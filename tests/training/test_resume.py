@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_training import differing, newest_state, slim_networks, tiny_options
 
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
 from i2l_meshnet.training.recipe import TrainOptions
 
 RECIPE = {"pictures": 30, "end_epoch": 2, "ema": 0.9, "validation": "Toy"}
@@ -22,7 +22,7 @@ STEPS = 30
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["i2l_meshnet.training.job", "tiny_training"])
+PROCESSES.set_forkserver_preload(["i2l_meshnet.training.train", "tiny_training"])
 
 
 def train(options: TrainOptions, log: Path, environment: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ def train(options: TrainOptions, log: Path, environment: Mapping[str, str]) -> N
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     with slim_networks():
-        sys.exit(job.run(options))
+        sys.exit(training.run(options))
 
 
 def start(options: TrainOptions, log: Path, environment: Mapping[str, str] | None = None) -> ForkServerProcess:

@@ -16,13 +16,14 @@ from i2l_meshnet.models import assembly
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.recipes import RECIPES
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
+from i2l_meshnet.training.data import ErrorMeasure, network_config
 from i2l_meshnet.training.losses import PUBLISHED_HAND_UNIT
 from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage, joint_error
 
 RECIPE = dataclasses.replace(RECIPES["tiny"][1], crop=32)
 BODY = load_body("toy")
-CONFIG = job.network_config(RECIPE, BODY)
+CONFIG = network_config(RECIPE, BODY)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +138,7 @@ def test_pictures_without_depth_are_measured_where_their_fits_stand(
     """COCO knows no depth of the root, and a mesh at another depth has another size."""
     unknown = torch.full((3,), torch.nan)
     flat = dataclasses.replace(sample, annotation=dataclasses.replace(sample.annotation, root_depth=unknown))
-    measure = job.ErrorMeasure(LixelStage(BODY), network, targets)
+    measure = ErrorMeasure(LixelStage(BODY), network, targets)
     (error, weight), (expected, _) = (measure(perfect(sample, targets), given) for given in (flat, sample))
     torch.testing.assert_close(error, expected, rtol=0, atol=0.1)
     assert weight.tolist() == [1, 1, 1]
@@ -149,7 +150,7 @@ def test_hand_joints_in_millimetres_are_a_parity_switch(
     output, target = network.eval()(sample.network_input()), targets(sample)
     metres = ParamStage(BODY).losses(output, target)
     recipe = dataclasses.replace(RECIPE, stage="param", parity=("hand-millimetres",))
-    millimetres = job.make_stage(recipe, BODY).losses(output, target)
+    millimetres = training.make_stage(recipe, BODY).losses(output, target)
     for name, value in metres.items():
         factor = PUBLISHED_HAND_UNIT if name.endswith("_cam") else 1
         torch.testing.assert_close(millimetres[name], factor * value)

@@ -10,7 +10,7 @@ from tiny_training import slim_networks, tiny_options
 
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.prediction import predict_files
-from i2l_meshnet.training import job
+from i2l_meshnet.training import train as training
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,10 +21,10 @@ def slim() -> Iterator[None]:
 
 def test_tiny_trains_goes_on_measures_predicts_and_exports(tmp_path: Path) -> None:
     lixel = {"end_epoch": 1, "validation": "Toy"}
-    assert job.run(tiny_options(tmp_path, lixel, max_steps=2)) == 0
-    assert job.run(tiny_options(tmp_path, lixel, resume=True)) == 0
+    assert training.run(tiny_options(tmp_path, lixel, max_steps=2)) == 0
+    assert training.run(tiny_options(tmp_path, lixel, resume=True)) == 0
     param = {**lixel, "stage": "param", "first_epoch": 1, "end_epoch": 2}
-    assert job.run(tiny_options(tmp_path, param)) == 0
+    assert training.run(tiny_options(tmp_path, param)) == 0
 
     weights = tmp_path / "output" / "model_dump" / "snapshot_1.safetensors"
     errors = checkpoint.read_metadata(weights).extra["errors"]

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import tyro
 
-from i2l_lab.lifting.hand_job import LiftHandOptions, train_hand
-from i2l_lab.lifting.job import LiftOptions, train_lifting
+from i2l_lab.lifting.body_network import LiftOptions, train_lifting
+from i2l_lab.lifting.hand_network import LiftHandOptions, train_hand
 
 
 def lift(options: Annotated[LiftOptions, tyro.conf.arg(name="")]) -> int:

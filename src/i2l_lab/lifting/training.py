@@ -1,4 +1,9 @@
-"""Training the default network's lifting parts: everything behind RTMPose, on sampled poses, without pictures."""
+"""Training the default network's lifting parts: everything behind RTMPose, on sampled poses, without pictures.
+
+The loop is not that of `i2l_meshnet.training`, with which it shares only the dozen lines of a step: samples are drawn
+by the number of the step, coefficients are trained that are no parameters of the network, and epochs, several
+processes, validation and snapshots are not needed.
+"""
 
 import copy
 import dataclasses
@@ -16,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from i2l_lab.lifting.samples import BatchSampler, LiftingBatch
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.skinning import global_rotations
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.io import read_torch
+from i2l_meshnet.io import read_torch, reading
 from i2l_meshnet.models.fitting import answer_errors, relative_depth
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
@@ -181,13 +186,14 @@ class LiftingTrainer:
         Raise FileError for a file that is no state of this training.
         Raise InputError if the run started in another precision.
         """
-        try:
+        with reading(path, "a state of this training"):
             state: dict[str, Any] = read_torch(path)
             precision = state.get("precision", self.precision)
             if precision != self.precision:
                 raise InputError(
-                    f"{path}: this training started in {precision}, not {self.precision}: continue it with "
-                    f"--training.precision {precision}, on a processor that computes in it"
+                    f"{path} started in {precision}, not {self.precision}: continue in {precision}, on a processor "
+                    "that computes in it",
+                    argument="training.precision",
                 )
             self.parts.load_state_dict(state["network"])
             _lifting_parts(self.average).load_state_dict(state["average"])
@@ -195,9 +201,6 @@ class LiftingTrainer:
             for kept, saved in zip(self.coefficients, state["coefficients"], strict=True):
                 kept.data.copy_(saved)
             self.step = int(state["step"])
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise FileError(f"cannot go on from {path}: {reason}; it is no state of this training") from error
 
     @torch.no_grad()
     def _spread_rows(self) -> None:
@@ -205,11 +208,9 @@ class LiftingTrainer:
             row.copy_(self.basis @ coefficients)
 
     def take(self, path: Path) -> None:
-        """Begins with the averaged weights of another training's state, where names and shapes agree."""
-        try:
+        """Start with the averaged weights of another training's state, where names and shapes agree."""
+        with reading(path, "a state of a training of lifting parts"):
             state: dict[str, Any] = read_torch(path)["average"]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise FileError(f"cannot begin with {path}: it is no state of this training") from error
         own = self.parts.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
         self.parts.load_state_dict(fitting, strict=False)

@@ -1,5 +1,9 @@
 """The training loop. It knows a stage, samples and where to save, nothing of kinds of bodies, data or networks.
 
+The lab trains its lifting parts with a loop of its own (`i2l_lab.lifting.training`): the two share only the dozen lines
+of a step. This one has epochs, several processes, validation, snapshots and signals, which the lab's has not; the lab's
+draws samples by the number of the step and trains coefficients that are no parameters of the network.
+
 The same loop serves one CPU and many GPUs: Lightning Fabric starts the processes, averages their gradients and sets
 the arithmetic. A run that was killed at any moment goes on from its last saved state as if nothing had happened: the
 samples depend on (seed, epoch, index) alone, and everything else that matters is in the state.
@@ -22,11 +26,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from i2l_meshnet.data.dataset import Sample
-from i2l_meshnet.data.mixture import EpochSampler
+from i2l_meshnet.data.dataset import PersonDataset, Sample
+from i2l_meshnet.data.mixture import EpochSampler, Mixture
 from i2l_meshnet.data.targets import Target
 from i2l_meshnet.errors import InputError, UserError
-from i2l_meshnet.io import atomic_path
+from i2l_meshnet.io import write_bytes
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
@@ -34,7 +38,7 @@ from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.training.average import WeightAverage
 from i2l_meshnet.training.pictures import prediction_sheet
 from i2l_meshnet.training.progress import Reporter
-from i2l_meshnet.training.recipe import Recipe
+from i2l_meshnet.training.recipe import TrainOptions
 from i2l_meshnet.training.stages import Stage
 from i2l_meshnet.training.state import Position, StateFolder, TrainingState, random_states, restore_random
 
@@ -62,7 +66,7 @@ class Metric:
 class Validation:
     """A data set to measure errors on during training."""
 
-    dataset: Dataset[Sample]
+    dataset: PersonDataset
     metrics: Sequence[Metric]
 
 
@@ -89,10 +93,9 @@ class Folders:
         return self.out / "result"
 
     def make(self) -> None:
-        """Makes the folders; `files.FileError` where that is not possible."""
+        """Make the folders. Raise FileError if that is not possible."""
         for folder in (self.log, self.models, self.pictures, self.results):
-            with atomic_path(folder / ".probe") as temporary:
-                temporary.write_bytes(b"")
+            write_bytes(folder / ".probe", b"")
             (folder / ".probe").unlink(missing_ok=True)
 
 
@@ -169,42 +172,30 @@ class Trainer:
         network: MeshNet,
         stage: Stage,
         targets: Callable[[Sample], Target],
-        dataset: Dataset[Sample],
-        recipe: Recipe,
-        folders: Folders,
-        *,
+        dataset: Mixture,
+        options: TrainOptions,
         validation: Validation | None = None,
-        workers: int = 0,
-        max_steps: int = 0,
-        save_every: int = 1000,
-        log_every: int = 20,
-        keep: int = 2,
-        channels_last: bool = False,
-        compile: bool = False,
-        licence: str = "",
-        sources: Sequence[str] = (),
     ) -> None:
         """fabric: launched. targets: makes a batch's targets on the device. dataset: counts positions on from epoch
-        to epoch. Other arguments as in `RunOptions`; licence: terms of the weights; sources: names
-        of the data sets that `Annotation.source` counts."""
-        self._fabric, self._stage, self._targets, self._recipe = fabric, stage, targets, recipe
-        self._dataset, self._validation, self._folders = dataset, validation, folders
-        self._workers, self._max_steps, self._save_every, self._log_every = workers, max_steps, save_every, log_every
-        self._channels_last, self._licence, self._sources = channels_last, licence, list(sources)
+        to epoch."""
+        self._fabric, self._stage, self._targets = fabric, stage, targets
+        self._recipe, self._run = options.recipe, options.run
+        self._dataset, self._validation, self._folders = dataset, validation, Folders(options.run.out)
+        recipe, run = options.recipe, options.run
         self.network = network
         if recipe.batchnorm == "synced":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        if channels_last:
+        if run.channels_last:
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         parameters = stage.prepare(network)
         network.to(fabric.device)
-        if compile:
+        if run.compile:
             network.compile()
         optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
-        self._step, self._optimizer = fabric.setup(StageStep(network, stage, channels_last), optimizer)
+        self._step, self._optimizer = fabric.setup(StageStep(network, stage, run.channels_last), optimizer)
         named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self._average = WeightAverage(named, recipe.ema) if recipe.ema else None
-        self._states = StateFolder(folders.models, stage.name, keep)
+        self._states = StateFolder(self._folders.models, stage.name, run.keep)
         self._stop, self._agreed = Stop(), False
         self._names: list[str] = []
         self._late: _Step | None = None
@@ -221,7 +212,7 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         steps = self.steps_per_epoch * (self._recipe.end_epoch - self._recipe.first_epoch)
-        return min(steps, self._max_steps) if self._max_steps else steps
+        return min(steps, self._run.max_steps) if self._run.max_steps else steps
 
     def _batches(self, epoch: int) -> list[list[int]]:
         """This process' batches of positions in an epoch.
@@ -229,7 +220,7 @@ class Trainer:
         A last batch of one sample, of which BatchNorm knows no variance, is left out.
         """
         sampler = EpochSampler(
-            len(cast(Any, self._dataset)), epoch, self._recipe.seed, self._fabric.global_rank, self._fabric.world_size
+            len(self._dataset), epoch, self._recipe.seed, self._fabric.global_rank, self._fabric.world_size
         )
         positions, size = list(sampler), self._recipe.batch
         batches = [positions[start : start + size] for start in range(0, len(positions), size)]
@@ -300,7 +291,7 @@ class Trainer:
 
     def _ends(self) -> bool:
         """Whether training ends before its time. All processes see the same here."""
-        return self._agreed or bool(self._max_steps and self.position.step >= self._max_steps)
+        return self._agreed or bool(self._run.max_steps and self.position.step >= self._run.max_steps)
 
     def _train_epoch(self, epoch: int, reporter: Reporter) -> None:
         for group in self._optimizer.param_groups:
@@ -315,7 +306,7 @@ class Trainer:
             return
         if self._recipe.batchnorm == "local" and min(map(len, batches)) == 1:
             raise InputError(
-                "BatchNorm finds no variance in a batch of one picture: raise --batch, or take --batchnorm frozen"
+                "BatchNorm finds no variance in a batch of one picture: use more, or frozen BatchNorm", argument="batch"
             )
         # Before the fork: a loader process that inherits OpenCV's threads would wait for them for ever.
         cv2.setNumThreads(1)
@@ -324,17 +315,17 @@ class Trainer:
                 sizes = [len(batch) for batch in batches[: self._recipe.accumulate]]
                 del batches[: len(sizes)]
                 self._train_step([next(samples) for _ in sizes], sum(sizes), reporter)
-                if self.position.step % self._save_every == 0 and batches:
+                if self.position.step % self._run.save_every == 0 and batches:
                     self._look(reporter)
                     self.save()
         self._look(reporter)
 
-    def _load(self, dataset: Dataset[Sample], batches: list[list[int]]) -> Generator[Sample, None, None]:
+    def _load(self, dataset: Mixture | PersonDataset, batches: list[list[int]]) -> Generator[Sample, None, None]:
         """The batches one by one. To be closed: its processes, deaf to SIGTERM, would outlast an error otherwise."""
         for found in DataLoader(
             _Telling(dataset),
             batch_sampler=batches,
-            num_workers=self._workers,
+            num_workers=self._run.workers,
             collate_fn=_unchanged,
             pin_memory=self._fabric.device.type == "cuda",
             worker_init_fn=_prepare_worker,
@@ -375,7 +366,7 @@ class Trainer:
         self._look(reporter)
         ids = [pair for sample in samples for pair in _identities(sample)]
         self._late = _Step(self.position, images * self._fabric.world_size, shared, own, ids)
-        if self.position.step == self._max_steps:
+        if self.position.step == self._run.max_steps:
             self._look(reporter)
 
     def _look(self, reporter: Reporter) -> None:
@@ -388,9 +379,8 @@ class Trainer:
         if not bool(values.isfinite().all()):
             raise NonFiniteLossError(self._tell_of(step))
         self._sums.append(values)
-        total = {"loss": float(values.sum())}
-        reporter.step(step.position.step, step.position.epoch, step.images, total)
-        if step.position.step % self._log_every == 0 or step.position.step == self.total_steps:
+        reporter.step(step.position.step, step.position.epoch, step.images, float(values.sum()))
+        if step.position.step % self._run.log_every == 0 or step.position.step == self.total_steps:
             means = torch.stack(self._sums).mean(0).tolist()
             self._sums = []
             terms = dict(zip(self._names, means, strict=True))
@@ -401,22 +391,19 @@ class Trainer:
         """Saves what led to a loss that is no number; the line to show."""
         path = self._folders.log / f"nonfinite_{step.position.step}_{self._fabric.global_rank}.json"
         terms = dict(zip(self._names, step.own.tolist(), strict=True))
+        sources = (*self._recipe.train_3d, *self._recipe.train_2d)
         content = {
             "step": step.position.step,
             "epoch": step.position.epoch,
             "terms": {name: repr(value) for name, value in terms.items()},
-            "samples": [
-                {"data set": self._sources[source] if source < len(self._sources) else source, "annotation": number}
-                for source, number in step.ids
-            ],
+            "samples": [{"data set": sources[source], "annotation": number} for source, number in step.ids],
         }
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+        write_bytes(path, json.dumps(content, indent=1).encode())
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         what = f"the loss ({', '.join(bad)})" if bad else "another process' loss"
         return (
             f"{what} is no finite number at step {step.position.step}; the batch's annotations are in {path}; "
-            "look at them, then go on from the last saved state with --continue, perhaps with another --learning-rate"
+            "check them, then continue from the last saved state, perhaps with another learning rate"
         )
 
     def _moved(self, sample: Sample) -> Sample:
@@ -457,7 +444,9 @@ class Trainer:
             "precision": self._recipe.precision,
             "recipe": self._recipe.to_json(),
         }
-        checkpoint.save(self.network, path, extra, licence=self._licence, source="trained with i2l-meshnet train")
+        body = self._stage.body
+        licence = f"trained with the body {body.name}: {body.licence}"
+        checkpoint.save(self.network, path, extra, licence=licence, source="trained with i2l-meshnet train")
 
     @torch.no_grad()
     def _measure(self, epoch: int, reporter: Reporter) -> dict[str, float]:
@@ -466,7 +455,7 @@ class Trainer:
             return {}
         self.network.eval()
         dataset, size = self._validation.dataset, self._recipe.batch
-        own = list(range(self._fabric.global_rank, len(cast(Any, dataset)), self._fabric.world_size))
+        own = list(range(self._fabric.global_rank, len(dataset), self._fabric.world_size))
         batches = [own[start : start + size] for start in range(0, len(own), size)]
         sums = torch.zeros(len(self._validation.metrics) + 1, 2, device=self._fabric.device)
         with contextlib.closing(self._load(dataset, batches)) as samples:
@@ -476,7 +465,7 @@ class Trainer:
                     break
                 sample = self._moved(sample)
                 with self._fabric.autocast():
-                    output = self.network(network_input(sample, self._channels_last))
+                    output = self.network(network_input(sample, self._run.channels_last))
                 for row, metric in enumerate(self._validation.metrics):
                     value, weight = metric.measure(output, sample)
                     sums[row] += torch.stack([(value * weight).sum(), weight.sum()])
@@ -496,12 +485,12 @@ class Trainer:
 class _Telling(Dataset[Sample | UserError]):
     """A data set whose errors of the user's come as values: a loader process would add its traceback to their line."""
 
-    def __init__(self, dataset: Dataset[Sample]) -> None:
+    def __init__(self, dataset: Mixture | PersonDataset) -> None:
         self._dataset = dataset
 
     def __getitems__(self, positions: list[int]) -> Sample | UserError:
         try:
-            return cast(Any, self._dataset).__getitems__(positions)
+            return self._dataset.__getitems__(positions)
         except UserError as error:
             return error
 

@@ -15,6 +15,15 @@ PUBLISHED_HAND_UNIT = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
+class LixelWeights:
+    """Factors of the lixel stage's terms in the sum, by default the published ones. mesh_joint: of both such terms."""
+
+    mesh_joint: float = 1.0
+    normal: float = 0.1
+    edge: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class LixelTarget(TensorDataclass):
     """What the lixel stage is trained towards, lixels.
 
@@ -46,22 +55,17 @@ def lixel_losses(
     output: LixelOutput,
     target: LixelTarget,
     faces: Int[Tensor, "f 3"],
-    mesh_joint_weight: float = 1.0,
-    normal_weight: float = 0.1,
-    edge_weight: float = 1.0,
+    weights: LixelWeights,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The terms of the lixel stage; their sum is the loss. The recipe for smooth meshes leaves out the `_orig` ones.
-
-    *_weight: factors in the sum, by default the published ones; the first is that of both `mesh_joint` terms.
-    """
+    """The terms of the lixel stage; their sum is the loss. The recipe for smooth meshes leaves out the `_orig` ones."""
     return {
         "joint_fit": point_loss(output.joints, target.joint_fit),
         "joint_orig": point_loss(output.joints, target.joint_orig),
         "mesh_fit": point_loss(output.vertices, target.mesh_fit),
-        "mesh_joint_orig": mesh_joint_weight * point_loss(output.mesh_joints, target.joint_orig),
-        "mesh_joint_fit": mesh_joint_weight * point_loss(output.mesh_joints, target.joint_fit),
-        "mesh_normal": normal_weight * normal_loss(output.vertices, target.mesh_fit, faces),
-        "mesh_edge": edge_weight * edge_loss(output.vertices, target.mesh_fit, faces),
+        "mesh_joint_orig": weights.mesh_joint * point_loss(output.mesh_joints, target.joint_orig),
+        "mesh_joint_fit": weights.mesh_joint * point_loss(output.mesh_joints, target.joint_fit),
+        "mesh_normal": weights.normal * normal_loss(output.vertices, target.mesh_fit, faces),
+        "mesh_edge": weights.edge * edge_loss(output.vertices, target.mesh_fit, faces),
     }
 
 

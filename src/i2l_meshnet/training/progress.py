@@ -1,41 +1,37 @@
-"""What a training tells while it runs: a progress bar, a CSV log, TensorBoard, Weights & Biases."""
+"""What a training reports while it runs: a progress bar, a CSV log, TensorBoard, Weights & Biases."""
 
 import csv
 import importlib.util
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from i2l_meshnet.console import message, progress
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import atomic_path, open_regular
 
 
-@runtime_checkable
-class Log(Protocol):
-    """Takes numbers and pictures of a step."""
+class Log:
+    """Takes numbers and pictures of a step. By default they are left out."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Numbers by name; `epoch` is among them."""
-        ...
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """An RGB picture."""
-        ...
 
     def close(self) -> None:
         """Nothing more will come."""
-        ...
 
 
-class CsvLog:
-    """One row a call, `step` first; the columns grow when a name is new. A run that goes on drops the rows that it
-    will write again."""
+class CsvLog(Log):
+    """One row per call, `step` first; the columns grow when a name is new. A continued run drops the rows that it
+    will write again. (The CSV log of Lightning Fabric would drop all earlier ones.)"""
 
     def __init__(self, path: Path, step: int = 0) -> None:
         """step: the step that the run starts from."""
@@ -61,12 +57,6 @@ class CsvLog:
         except OSError as error:
             raise FileError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """CSV has no pictures."""
-
-    def close(self) -> None:
-        """Every row is written already."""
-
     def _rewrite(self) -> None:
         with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = self._writer(file)
@@ -85,7 +75,7 @@ def _is_before(row: dict[str, str], step: int) -> bool:
         return False
 
 
-class TensorBoardLog:
+class TensorBoardLog(Log):
     """TensorBoard's event files."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -104,13 +94,13 @@ class TensorBoardLog:
         self._writer.close()
 
 
-class WandbLog:
+class WandbLog(Log):
     """Weights & Biases."""
 
     def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
-        """Raises InputError if wandb is not installed."""
+        """Raise InputError if wandb is not installed."""
         if importlib.util.find_spec("wandb") is None:
-            raise InputError("--wandb needs wandb: pip install wandb")
+            raise InputError("wandb is not installed: pip install wandb", argument="wandb")
         import wandb  # pyright: ignore[reportMissingImports]
 
         self._wandb = wandb
@@ -127,62 +117,55 @@ class WandbLog:
 
 
 class Reporter:
-    """Tells people and logs. `logs` may be empty, and `quiet` silences all but the logs (the other processes)."""
+    """Reports to people and logs. `quiet` silences all but the logs, of which other processes have none."""
 
-    def __init__(self, logs: list[Log], total: int, done: int, quiet: bool = False) -> None:
-        """total, done: steps of the whole training, and those behind it."""
-        self._logs, self._quiet = logs, quiet
-        self._console = Console(stderr=True, highlight=False, quiet=quiet)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[news]}"),
-            console=self._console,
-            disable=quiet or not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("training", total=total, completed=done, news="")
-        self._started, self._images, self._seconds = time.perf_counter(), 0, 0.0
+    def __init__(self, logs: Sequence[Log], total: int, done: int, quiet: bool = False) -> None:
+        """total: steps of the whole training. done: those of them that are done already."""
+        self._logs = logs
+        # Without a terminal, `log_losses` prints lines.
+        self._bar = None if quiet else progress("training", total, done, lines=False)
+        self._started, self._images = time.perf_counter(), 0
 
     def __enter__(self) -> "Reporter":
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.__exit__()
         for log in self._logs:
             log.close()
 
-    def step(self, step: int, epoch: int, images: int, values: dict[str, float]) -> None:
-        """One step done: `images` of all processes."""
+    def step(self, step: int, epoch: int, images: int, loss: float) -> None:
+        """Report a step, of `images` of all processes."""
         self._images += images
-        rate = self._images / max(time.perf_counter() - self._started, 1e-9)
-        terms = " ".join(f"{name} {value:.3g}" for name, value in values.items())
-        self._bar.update(self._task, completed=step, description=f"epoch {epoch}", news=f"{rate:.1f} images/s  {terms}")
+        if self._bar is not None:
+            self._bar.update(step, what=f"epoch {epoch}", note=f"{self._rate():.1f} images/s  loss {loss:.3g}")
 
     def log_losses(self, step: int, epoch: int, rate: float, values: dict[str, float]) -> None:
-        """Writes means since the last call, the learning rate and the throughput to the logs."""
-        speed = self._images / max(time.perf_counter() - self._started, 1e-9)
+        """Write means since the last call, the learning rate and the throughput to the logs."""
+        speed = self._rate()
         self._started, self._images = time.perf_counter(), 0
         self.scalars(step, {"epoch": float(epoch), "learning_rate": rate, "images_per_second": speed, **values})
-        if not self._bar.disable:
-            return
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.say(f"epoch {epoch}, step {step}: {terms}; {speed:.1f} images/s")
+        if self._bar is not None and not self._bar.shown:
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            self.say(f"epoch {epoch}, step {step}: {terms}; {speed:.1f} images/s")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Numbers for the logs only."""
+        """Write numbers to the logs only."""
         for log in self._logs:
             log.scalars(step, values)
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """A picture for the logs."""
+        """Write a picture to the logs."""
         for log in self._logs:
             log.picture(step, name, image)
 
     def say(self, line: str) -> None:
-        """A line for people."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        """Print a line for people."""
+        if self._bar is not None:
+            message(line)
+
+    def _rate(self) -> float:
+        return self._images / max(time.perf_counter() - self._started, 1e-9)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ import tyro
 
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.models.backbone import ResNetName
+from i2l_meshnet.training.losses import LixelWeights
 
 Parity = Literal["batchnorm-drift", "hand-millimetres", "coco-fit-check", "full-decode"]
 """Faults and habits of the published code that can be had back, see docs/training.md."""
@@ -49,11 +51,11 @@ class Recipe:
     """Adam's learning rate; it does not grow with the number of devices."""
     own_joints: bool = True
     """Lixel stage: also train towards the data sets' own joints; without them meshes get visually smoother."""
-    mesh_joint_weight: float = 1.0
+    mesh_joint_weight: float = LixelWeights.mesh_joint
     """Lixel stage: factor of the losses of the joints that are read off the mesh."""
-    normal_weight: float = 0.1
+    normal_weight: float = LixelWeights.normal
     """Lixel stage: factor of the loss of the surface's normals."""
-    edge_weight: float = 1.0
+    edge_weight: float = LixelWeights.edge
     """Lixel stage: factor of the loss of the edges' lengths."""
     augment: bool = True
     """Change scale, rotation and colour of the training pictures at random and mirror bodies."""
@@ -77,21 +79,16 @@ class Recipe:
     """Published faults to reproduce, see docs/training.md."""
 
     def __post_init__(self) -> None:
-        if self.crop < 32 or self.crop % 32:
-            raise InputError(f"--crop is a multiple of 32, not {self.crop}")
-        if min(self.batch, self.accumulate) < 1:
-            raise InputError("--batch and --accumulate are at least 1")
-        if not 0 <= self.first_epoch < self.end_epoch:
-            raise InputError(f"there is no epoch from {self.first_epoch} to before {self.end_epoch}: raise --end-epoch")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.decay_factor > 0):
-            raise InputError("--learning-rate and --decay-factor are numbers greater than 0")
-        weights = self.mesh_joint_weight, self.normal_weight, self.edge_weight
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise InputError("--mesh-joint-weight, --normal-weight and --edge-weight are numbers from 0 on")
-        if not 0 <= self.ema < 1 or self.clip < 0:
-            raise InputError("--ema lies in [0, 1) and --clip is not negative")
+        _require(self, lambda value: value >= 32 and value % 32 == 0, "a multiple of 32", "crop")
+        _require(self, lambda value: value >= 1, "at least 1", "batch", "accumulate")
+        _require(self, lambda value: 0 <= value < self.end_epoch, "at least 0 and before the end epoch", "first_epoch")
+        _require(self, lambda value: 0 < value < math.inf, "greater than 0", "learning_rate", "decay_factor")
+        weights = "mesh_joint_weight", "normal_weight", "edge_weight"
+        _require(self, lambda value: 0 <= value < math.inf, "at least 0", *weights)
+        _require(self, lambda value: value >= 0, "at least 0", "clip")
+        _require(self, lambda value: 0 <= value < 1, "in [0, 1)", "ema")
         if not self.train_3d + self.train_2d:
-            raise InputError("nothing to train on: name a data set with --train-3d or --train-2d")
+            raise InputError("nothing to train on: name a data set", argument="train_3d")
 
     def rate(self, epoch: int) -> float:
         """The learning rate in `epoch`."""
@@ -152,24 +149,30 @@ class RunOptions:
     """Log to Weights & Biases too, if wandb is installed."""
 
     def __post_init__(self) -> None:
-        if min(self.nodes, self.save_every, self.keep, self.log_every) < 1:
-            raise InputError("--nodes, --save-every, --keep and --log-every are at least 1")
-        if min(self.workers, self.max_steps) < 0:
-            raise InputError("--workers and --max-steps are not negative")
+        _require(self, lambda value: value >= 1, "at least 1", "nodes", "save_every", "keep", "log_every")
+        _require(self, lambda value: value >= 0, "at least 0", "workers", "max_steps")
 
     def device_numbers(self) -> list[int] | None:
-        """The numbers in `gpu`, None if it is empty. Raises InputError for what is no list of numbers."""
+        """The numbers in `gpu`, None if it is empty. Raise InputError unless it lists devices, each once."""
         if not self.gpu:
             return None
         numbers: list[int] = []
         for part in self.gpu.split(","):
             start, dash, end = part.strip().partition("-")
             if not start.isdecimal() or (dash and not end.isdecimal()):
-                raise InputError(f"--gpu is a list of device numbers such as 0-3 or 0,2, not {self.gpu!r}")
+                raise InputError(f"{self.gpu!r} is not a list of devices such as 0-3 or 0,2", argument="gpu")
             numbers += range(int(start), int(end if dash else start) + 1)
         if not numbers or len(set(numbers)) != len(numbers):
-            raise InputError(f"--gpu names no device, or one twice: {self.gpu!r}")
+            raise InputError(f"{self.gpu!r} names no device, or one twice", argument="gpu")
         return numbers
+
+
+def _require(options: Any, holds: Callable[[float], bool], wanted: str, *names: str) -> None:
+    """Raise InputError for the first of the options `names` whose value is not what is wanted."""
+    for name in names:
+        value = getattr(options, name)
+        if not holds(value):
+            raise InputError(f"it must be {wanted}, not {value}", argument=name)
 
 
 @dataclasses.dataclass(frozen=True)

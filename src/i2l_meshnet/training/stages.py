@@ -12,12 +12,7 @@ from i2l_meshnet.data.targets import Target
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
-from i2l_meshnet.training.losses import (
-    LixelTarget,
-    ParameterTarget,
-    lixel_losses,
-    parameter_losses,
-)
+from i2l_meshnet.training.losses import LixelTarget, LixelWeights, ParameterTarget, lixel_losses, parameter_losses
 
 UNKNOWN_DEPTH = 5.0
 """Depth at which a mesh is shown whose root's depth is not known, metres."""
@@ -56,12 +51,10 @@ class LixelStage(Stage):
 
     name, mesh_name = "lixel", "lixel mesh"
 
-    def __init__(
-        self, body: Body, mesh_joint_weight: float = 1.0, normal_weight: float = 0.1, edge_weight: float = 1.0
-    ) -> None:
-        """*_weight: see `lixel_losses`."""
+    def __init__(self, body: Body, weights: LixelWeights | None = None) -> None:
+        """weights: the published ones if None."""
         super().__init__(body)
-        self._weights = mesh_joint_weight, normal_weight, edge_weight
+        self._weights = weights or LixelWeights()
 
     def prepare(self, network: MeshNet) -> list[nn.Parameter]:
         network.requires_grad_(True)
@@ -76,7 +69,7 @@ class LixelStage(Stage):
 
     def losses(self, output: LixelOutput, target: Target) -> dict[str, Float[Tensor, ""]]:
         wanted = LixelTarget(target.fit_joints, target.joints, target.fit_vertices)
-        return lixel_losses(output, wanted, self.body.faces, *self._weights)
+        return lixel_losses(output, wanted, self.body.faces, self._weights)
 
     def mesh(self, network: MeshNet, output: LixelOutput, sample: Sample) -> BodyMesh:
         vertices = _to_camera(network, output.vertices, sample)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.io import atomic_path, read_torch, remove_abandoned
+from i2l_meshnet.io import atomic_path, read_torch, reading, remove_abandoned
 from i2l_meshnet.training.recipe import Recipe
 
 VERSION = 1
@@ -79,9 +79,7 @@ class StateFolder:
         """
         paths = self.paths()
         if not paths:
-            raise FileError(
-                f"{self.folder} holds no state of the {self._stage} stage to go on from: leave --continue out"
-            )
+            raise FileError(f"{self.folder} holds no state of the {self._stage} stage to continue from")
         return read_state(paths[-1], recipe, processes)
 
 
@@ -111,13 +109,11 @@ def _plain(value: Any) -> Any:
 
 def read_state(path: Path, recipe: Recipe, processes: int) -> TrainingState:
     """The state in a file; errors as in `StateFolder.load`."""
-    try:
+    with reading(path, "a training state", "remove it to continue from an earlier one"):
         content = read_torch(path)
         version = content.pop("version")
         state = TrainingState(**{**content, "position": Position(**content["position"])})
         differences = recipe.differences(state.recipe)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} is damaged or no training state: remove it to go on from an earlier one") from error
     if version != VERSION:
         raise FileError(f"{path} is a training state of version {version}, this software reads {VERSION}")
     if differences:

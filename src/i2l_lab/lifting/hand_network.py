@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from i2l_lab.lifting.body_network import run_stages
 from i2l_lab.lifting.hand_samples import HandLiftingSampler
-from i2l_lab.lifting.job import run_stages
 from i2l_lab.lifting.training import LiftingOptions, start_heads
 from i2l_lab.synthetic.hands import HandBankOptions, HandSampler, make_hand_bank, read_hand_bank, read_landmark_net
 from i2l_meshnet.bodies.anny import AnnyBody

@@ -1,0 +1,129 @@
+"""The data of a training: its sources, what they have in common, and the data sets made of them."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.data.dataset import PersonDataset, Sample
+from i2l_meshnet.data.mixture import Mixture, union_skeleton
+from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
+from i2l_meshnet.data.sources.synthetic import synthetic_source
+from i2l_meshnet.data.sources.toy import toy_source
+from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.models import assembly
+from i2l_meshnet.models.config import NetworkConfig
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.output import LixelOutput
+from i2l_meshnet.training.loop import Metric, Validation
+from i2l_meshnet.training.recipe import Recipe, RunOptions
+from i2l_meshnet.training.stages import Stage, joint_error
+
+TOY, TOY_VALIDATION_SEED = "Toy", 1
+SYNTHETIC = "Synthetic"
+
+
+def network_config(recipe: Recipe, body: Body) -> NetworkConfig:
+    """The published network of the recipe's size."""
+    config = assembly.published_config(body, recipe.backbone)
+    bins = recipe.crop // 4
+    grid = dataclasses.replace(config.grid, shape=(bins, bins, bins), crop_size=(recipe.crop, recipe.crop))
+    return dataclasses.replace(config, grid=grid)
+
+
+class TrainingData:
+    """The data of a training: its sources, what they have in common, and the data sets made of them."""
+
+    def __init__(self, recipe: Recipe, options: RunOptions, body: Body) -> None:
+        """Opens the sources. Raises InputError for an unknown name, FileError for missing or damaged files."""
+        self._recipe, self._options, self._body = recipe, options, body
+        self._grid = network_config(recipe, body).grid
+        self._train = [self._open(name, "train") for name in (*recipe.train_3d, *recipe.train_2d)]
+        name, _, split = recipe.validation.partition(":")
+        self._validation = self._open(name, split or "test", validation=True) if name else None
+        sources = [*self._train, *([self._validation] if self._validation else [])]
+        self._skeleton = union_skeleton([source.table.skeleton for source in sources])
+        names = max((source.table.bodies for source in sources if self._fits(source)), key=len, default=(body.name,))
+        self._bodies = [body if name == body.name else load_body(name, options.body_dir) for name in names]
+
+    def _open(self, name: str, split: str, validation: bool = False) -> Source:
+        if name == TOY:
+            seed = TOY_VALIDATION_SEED if validation and split != "train" else 0
+            return toy_source(self._options.data / TOY, self._recipe.pictures, seed)
+        if name == SYNTHETIC:
+            return synthetic_source(self._options.data / SYNTHETIC, split)
+        if name not in ADAPTERS:
+            known = ", ".join([*ADAPTERS, SYNTHETIC, TOY])
+            raise InputError(f"unknown data set {name!r}; choose from {known}")
+        return open_source(name, self._options.data, split, true_boxes=validation)
+
+    def _fits(self, source: Source) -> bool:
+        """Whether a source's fits are of the trained body (or its male and female sisters)."""
+        return self._body.name in source.table.bodies
+
+    def dataset(self) -> Mixture:
+        """The training samples: half of each epoch 3D, half 2D where there are both."""
+        count, recipe = len(self._recipe.train_3d), self._recipe
+        sets = [self._dataset(source, number, recipe.augment) for number, source in enumerate(self._train)]
+        return Mixture([sets[:count], sets[count:]], recipe.seed)
+
+    def _dataset(self, source: Source, number: int, augment: bool) -> PersonDataset:
+        return PersonDataset(
+            source,
+            self._skeleton,
+            (len(self._body.bones), len(self._body.shape_names)),
+            self._grid.crop_size,
+            augment,
+            # A one-sided body has no mirror image.
+            mirror=self._body.bone_mirror is not None,
+            seed=self._recipe.seed,
+            number=number,
+            full_decode="full-decode" in self._recipe.parity,
+        )
+
+    def targets(self, own_joints: bool) -> TargetBuilder:
+        """Makes the targets of batches. own_joints: whether the data sets' own joints are among them."""
+        camera_check = image_check = None
+        for source in self._train:
+            adapter = ADAPTERS.get(source.name)
+            if adapter is None or adapter.joint_regressor is None or not self._needs_check(source):
+                continue
+            regressor = read_regressor(self._options.data / adapter.joint_regressor)
+            if source.three_d:
+                camera_check = CameraFitCheck(regressor)
+            else:
+                image_check = ImageFitCheck(regressor, published_pelvis="coco-fit-check" in self._recipe.parity)
+        return TargetBuilder(self._bodies, self._grid, self._skeleton, camera_check, image_check, own_joints)
+
+    def _needs_check(self, source: Source) -> bool:
+        arrays = source.table.arrays
+        return self._fits(source) and bool((arrays["fit_known"] & ~arrays["fit_trusted"]).any())
+
+    def validation(self, stage: Stage, network: MeshNet, device: torch.device) -> Validation | None:
+        """The error of the stage's mesh on the validation samples, in the published code's words."""
+        if self._validation is None:
+            return None
+        targets = self.targets(own_joints=True).to(device)
+        return Validation(
+            self._dataset(self._validation, len(self._train), augment=False),
+            [Metric(f"MPJPE from {stage.mesh_name}", ErrorMeasure(stage, network, targets))],
+        )
+
+
+class ErrorMeasure:
+    """MPJPE of the stage's mesh, mm."""
+
+    def __init__(self, stage: Stage, network: MeshNet, targets: TargetBuilder) -> None:
+        self._stage, self._network, self._targets = stage, network, targets
+
+    def __call__(self, output: LixelOutput, sample: Sample) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        _, _, joints = self._targets.meshes(sample)
+        annotation = sample.annotation
+        # A set without depths (COCO) is measured against its fits, so where they stand.
+        fitted = joints[:, self._stage.body.skeleton.root_index, 2]
+        depth = torch.where(annotation.root_depth.isnan(), fitted, annotation.root_depth)
+        sample = dataclasses.replace(sample, annotation=dataclasses.replace(annotation, root_depth=depth))
+        return joint_error(self._stage, self._stage.mesh(self._network, output, sample), self._targets(sample))

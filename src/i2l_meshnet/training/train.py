@@ -1,0 +1,177 @@
+"""The `train` command: put together what a recipe names, train, and print one line about how it ended."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import math
+import warnings
+from pathlib import Path
+from signal import Signals
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from i2l_meshnet import assets
+from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.console import output
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.folders import own_folder
+from i2l_meshnet.models import assembly, checkpoint, imagenet
+from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.precision import require_precision
+from i2l_meshnet.training.data import TrainingData, network_config
+from i2l_meshnet.training.loop import Folders, Trainer
+from i2l_meshnet.training.losses import PUBLISHED_HAND_UNIT, LixelWeights
+from i2l_meshnet.training.progress import CsvLog, Log, Reporter, TensorBoardLog, WandbLog
+from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
+from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage
+from i2l_meshnet.training.state import StateFolder
+
+SIGNAL_EXIT = 128
+"""What a shell adds to a signal's number."""
+
+
+def run(options: TrainOptions) -> int:
+    """Train and return the exit code: 0, or 128 + the signal that ended the training early.
+
+    Raise UserError for anything that is missing, does not fit or cannot be written, and TakenError if another process
+    trains into the same folder.
+    """
+    recipe, folders = options.recipe, Folders(options.run.out)
+    started = bool(StateFolder(folders.models, recipe.stage).paths())
+    if started and not options.run.resume:
+        raise InputError(
+            f"{folders.models} holds a started training of the {recipe.stage} stage: continue it, or choose another "
+            "output folder",
+            argument="out",
+        )
+    # One command can be repeated until the training is done: without a state, --continue starts one.
+    starts = options.run.resume and not started
+    options = dataclasses.replace(options, run=dataclasses.replace(options.run, resume=started))
+    fabric = start_fabric(recipe, options.run)
+    if starts and fabric.is_global_zero:
+        output(f"{folders.models} holds no state of the {recipe.stage} stage to continue from: a new training starts")
+    folders.make()
+    torch.manual_seed(recipe.seed)
+    body = load_body(recipe.body, options.run.body_dir)
+    data = TrainingData(recipe, options.run, body)
+    # Only the first process writes.
+    with own_folder(folders.models) if fabric.is_global_zero else contextlib.nullcontext():
+        network = make_network(recipe, options.run, body, folders)
+        stage = make_stage(recipe, body.to(fabric.device))
+        targets = data.targets(recipe.own_joints).to(fabric.device)
+        validation = data.validation(stage, network, fabric.device)
+        trainer = Trainer(fabric, network, stage, targets, data.dataset(), options, validation)
+        if options.run.resume:
+            trainer.resume()
+        step = trainer.position.step
+        logs = _logs(recipe, options.run, folders, step) if fabric.is_global_zero else []
+        with Reporter(logs, trainer.total_steps, step, quiet=not fabric.is_global_zero) as reporter:
+            signal = trainer.fit(reporter)
+        if fabric.is_global_zero:
+            output(_closing(trainer, options, folders, stage, signal))
+        return 0 if signal is None else SIGNAL_EXIT + signal
+
+
+def _closing(trainer: Trainer, options: TrainOptions, folders: Folders, stage: Stage, signal: Signals | None) -> str:
+    """The line that says how a training ended."""
+    done = f"{trainer.position.step} steps"
+    if signal is not None:
+        return f"stopped by {signal.name} after {done}, all saved in {folders.models}; --continue goes on"
+    if trainer.position.epoch < options.recipe.end_epoch:
+        return f"stopped after {done} as --max-steps says, all saved in {folders.models}; --continue goes on"
+    best = f", best {stage.mesh_name} error {trainer.best:.2f} mm" if math.isfinite(trainer.best) else ""
+    return f"trained {done}; snapshots in {folders.models}{best}"
+
+
+def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
+    """Starts the processes and sets the arithmetic. Raises InputError for devices that are not there."""
+    cuda = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device: choose another, or install PyTorch with CUDA", argument="device")
+    if recipe.batchnorm == "synced" and not cuda:
+        raise InputError("synced needs CUDA devices; on the CPU choose local or frozen", argument="batchnorm")
+    require_precision(recipe.precision, "cuda" if cuda else "cpu")
+    numbers = options.device_numbers()
+    if cuda:
+        devices: list[int] | int | str = numbers if numbers is not None else "auto"
+    else:
+        devices = 1 if numbers is None else len(numbers)
+    torch.set_float32_matmul_precision("high" if recipe.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    try:
+        fabric = Fabric(
+            accelerator="cuda" if cuda else "cpu",
+            devices=devices,
+            num_nodes=options.nodes,
+            precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot train on these devices: {' '.join(str(error).split())}") from error
+    fabric.launch()
+    return fabric
+
+
+def make_stage(recipe: Recipe, body: Body) -> Stage:
+    """The recipe's stage."""
+    if recipe.stage == "lixel":
+        return LixelStage(body, LixelWeights(recipe.mesh_joint_weight, recipe.normal_weight, recipe.edge_weight))
+    unit = PUBLISHED_HAND_UNIT if "hand-millimetres" in recipe.parity else 1.0
+    return ParamStage(body, "batchnorm-drift" in recipe.parity, unit)
+
+
+def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folders) -> MeshNet:
+    """The network as the training starts with it; when it goes on, its weights follow from the saved state.
+
+    Raises FileError or InputError for weights that are missing or of another network.
+    """
+    config = network_config(recipe, body)
+    start = options.start
+    if start is None and recipe.stage == "param" and not options.resume:
+        start = _newest_lixel_snapshot(folders.models)
+    if start is not None and not options.resume:
+        network = checkpoint.load(start, body)
+        if network.config != config:
+            raise InputError(
+                f"{start} holds another network than the recipe's {recipe.backbone} for {recipe.body} "
+                f"in crops of {recipe.crop} pixels: change backbone or crop, or start from another",
+                argument="start",
+            )
+        return network
+    network = assembly.build(config, body)
+    if recipe.imagenet == "none" or options.resume:
+        return network
+    if recipe.imagenet == "torchvision":
+        weights, path = imagenet.download_weights(recipe.backbone), Path(imagenet.HUB_FILES[recipe.backbone])
+    elif recipe.imagenet == "keras":
+        path = assets.ensure("resnet50")
+        weights = imagenet.convert_keras_resnet50(path)
+    else:
+        path = Path(recipe.imagenet)
+        weights = imagenet.load_weights(recipe.backbone, path)
+    imagenet.load_backbones(network, weights, path)
+    return network
+
+
+def _newest_lixel_snapshot(folder: Path) -> Path:
+    # By their epochs: clocks jump, and files are copied.
+    told = [(path, checkpoint.read_metadata(path).extra) for path in folder.glob("snapshot_*.safetensors")]
+    found = [(int(extra["epoch"]), path) for path, extra in told if extra.get("stage") == LixelStage.name]
+    if found:
+        return max(found)[1]
+    raise FileError(
+        f"{folder} holds no snapshot of the lixel stage to start from: train that first, or name a checkpoint"
+    )
+
+
+def _logs(recipe: Recipe, options: RunOptions, folders: Folders, step: int) -> list[Log]:
+    logs: list[Log] = [CsvLog(folders.log / f"{recipe.stage}.csv", step)]
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is not None:
+        logs.append(TensorBoardLog(folders.log / "tensorboard" / recipe.stage, step))
+    if options.wandb:
+        logs.append(WandbLog(folders.log, recipe.to_json()))
+    return logs
