@@ -140,7 +140,6 @@ class LiftingRun:
 
 
 SETTINGS = LiftingOptions(steps=20, batch=32, warmup=4, workers=0, weight_decay=0.5, average=0.9)
-SIZES = {"joint_hidden": 8, "joint_channels": 2, "mesh_rank": 16, "mesh_hidden": 8, "mesh_channels": 2}
 
 
 @functools.cache
@@ -194,7 +193,8 @@ def _lifting_trainer(hands: bool) -> LiftingTrainer:
     body = sampler.body
     width, config = (48, hand_config) if hands else (32, keypoint_config)
     torch.manual_seed(0)
-    network = build(config(body, width=width, blocks=1, **SIZES), body)
+    sizes = LiftingSizes(width, 1, 8, 2, 16, 8, 2, fit=not hands)
+    network = build(config(body, sizes), body)
     start_heads(network, sampler)
     settings = dataclasses.replace(SETTINGS, detected=0.5 if hands else 0.25)
     return LiftingTrainer(network, body, sampler, settings)

@@ -19,7 +19,7 @@ from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.evaluation.benchmark import System, evaluate
 from i2l_meshnet.evaluation.coco_keypoints import CocoKeypoints, pck, read_people
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import make_crop
+from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.prediction.results import Prediction
 from i2l_meshnet.skeletons import COCO, HALPE26
@@ -34,7 +34,7 @@ def person(anny: AnnyBody, mesh: BodyMesh, parametric: BodyMesh) -> Prediction:
         box=torch.zeros(4),
         score=1.0,
         camera=CAMERA,
-        crop=make_crop(torch.tensor([0.0, 0, 100, 100]), 400.0),
+        crop=Crop.around(torch.tensor([0.0, 0, 100, 100]), (256, 256)),
         lixels=mesh.vertices,
         joints_image=torch.zeros(1, 2),
         lixel_mesh=mesh,

@@ -31,6 +31,7 @@ from i2l_meshnet.models.reference import PlainPoseToFeature
 from i2l_meshnet.training.losses import (
     PUBLISHED_HAND_UNIT,
     LixelTarget,
+    LixelWeights,
     ParameterTarget,
     PointTarget,
     lixel_losses,
@@ -115,7 +116,7 @@ def camera_joints(output: LixelOutput, body: Body) -> tuple[Tensor, Tensor]:
 
 def lixel_terms(network: MeshNet, kind: str, body: Body) -> Terms:
     output = network(batch(4, 20210, body.template.dtype))
-    return lixel_losses(output, lixel_target(raw_targets(kind, body)), body.faces)
+    return lixel_losses(output, lixel_target(raw_targets(kind, body)), body.faces, LixelWeights())
 
 
 def parameter_terms(network: MeshNet, kind: str, body: Body) -> Terms:

@@ -50,7 +50,7 @@ from i2l_meshnet.models.snapshot import read_snapshot
 from i2l_meshnet.prediction.boxes import BoxFile, require_inside
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.training.recipe import Recipe
-from i2l_meshnet.training.state import Position, StateFolder, TrainingState, read_state
+from i2l_meshnet.training.state import Position, StateFolder, TrainingState
 from i2l_meshnet.video.encode import VideoWriter
 from i2l_meshnet.video.source import TICKS, Clip, is_clip
 from i2l_meshnet.video.track import PersonTrack
@@ -379,7 +379,7 @@ def torch_files(folder: Path) -> Calls:
     torch.save({"conv1.weight": torch.ones(2, 2)}, legacy, _use_new_zipfile_serialization=False)
 
     return {
-        path.name: lambda: read_state(path, recipe, 1),
+        path.name: lambda: StateFolder(path.parent, recipe.stage).load(recipe, 1),
         "snapshot_3.pth.tar": _but_incomplete(lambda: read_snapshot(folder / "snapshot_3.pth.tar")),
         "resnet18.pth": _but_incomplete(lambda: load_weights("resnet18", folder / "resnet18.pth")),
         "legacy.bin": _but_incomplete(lambda: load_weights("resnet18", legacy)),

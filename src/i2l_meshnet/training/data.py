@@ -18,7 +18,7 @@ from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelOutput
-from i2l_meshnet.training.loop import Metric, Validation
+from i2l_meshnet.training.loop import Validation
 from i2l_meshnet.training.recipe import Recipe, RunOptions
 from i2l_meshnet.training.stages import Stage, joint_error
 
@@ -109,7 +109,8 @@ class TrainingData:
         targets = self.targets(own_joints=True).to(device)
         return Validation(
             self._dataset(self._validation, len(self._train), augment=False),
-            [Metric(f"MPJPE from {stage.mesh_name}", ErrorMeasure(stage, network, targets))],
+            f"MPJPE from {stage.mesh_name}",
+            ErrorMeasure(stage, network, targets),
         )
 
 

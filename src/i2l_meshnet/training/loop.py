@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -52,45 +52,23 @@ class NonFiniteLossError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Metric:
-    """An error measured on a data set after every epoch; the first one chooses the best checkpoint, lower is better.
+class Validation:
+    """A data set to measure an error on after every epoch; the lowest error chooses the best checkpoint.
 
-    measure: (network's answer, batch) -> value and weight (0 to leave it out) of each sample.
+    name: of the error. measure: (network's answer, batch) -> error and weight (0 to leave it out) of each sample.
     """
 
+    dataset: PersonDataset
     name: str
     measure: Callable[[LixelOutput, Sample], tuple[Float[Tensor, "b"], Float[Tensor, "b"]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Validation:
-    """A data set to measure errors on during training."""
-
-    dataset: PersonDataset
-    metrics: Sequence[Metric]
-
-
-@dataclasses.dataclass(frozen=True)
 class Folders:
-    """Where a training writes, in the published layout. Snapshots and states are in model_dump, sheets in vis."""
+    """Where a training writes, in the published layout. Snapshots and states are in `models`, sheets in `pictures`."""
 
-    out: Path
-
-    @property
-    def log(self) -> Path:
-        return self.out / "log"
-
-    @property
-    def models(self) -> Path:
-        return self.out / "model_dump"
-
-    @property
-    def pictures(self) -> Path:
-        return self.out / "vis"
-
-    @property
-    def results(self) -> Path:
-        return self.out / "result"
+    def __init__(self, out: Path) -> None:
+        names = ("log", "model_dump", "vis", "result")
+        self.log, self.models, self.pictures, self.results = (out / name for name in names)
 
     def make(self) -> None:
         """Make the folders. Raise FileError if that is not possible."""
@@ -154,7 +132,11 @@ class Stop:
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A step whose losses have not been looked at yet. values: means over all processes, then how many want to stop."""
+    """A step whose losses are not checked yet.
+
+    values: means over all processes, then the share of those that want to stop. own: this process' losses. ids: (number
+    of the data set, annotation id) of each sample.
+    """
 
     position: Position
     images: int
@@ -364,7 +346,8 @@ class Trainer:
         stop = own.new_full((1,), float(self._stop.signal is not None))
         shared = cast(Tensor, self._fabric.all_reduce(torch.cat([own, stop]), reduce_op="mean"))
         self._look(reporter)
-        ids = [pair for sample in samples for pair in _identities(sample)]
+        known = [sample.annotation for sample in samples]
+        ids = [pair for one in known for pair in zip(one.source.tolist(), one.id.tolist(), strict=True)]
         self._late = _Step(self.position, images * self._fabric.world_size, shared, own, ids)
         if self.position.step == self._run.max_steps:
             self._look(reporter)
@@ -457,24 +440,23 @@ class Trainer:
         dataset, size = self._validation.dataset, self._recipe.batch
         own = list(range(self._fabric.global_rank, len(dataset), self._fabric.world_size))
         batches = [own[start : start + size] for start in range(0, len(own), size)]
-        sums = torch.zeros(len(self._validation.metrics) + 1, 2, device=self._fabric.device)
+        # Error and weight, and whether a process was told to stop.
+        sums = torch.zeros(3, device=self._fabric.device)
         with contextlib.closing(self._load(dataset, batches)) as samples:
             for number, sample in enumerate(samples):
                 if self._stop.signal is not None:
-                    sums[-1] = 1
+                    sums[2] = 1
                     break
                 sample = self._moved(sample)
                 with self._fabric.autocast():
                     output = self.network(network_input(sample, self._run.channels_last))
-                for row, metric in enumerate(self._validation.metrics):
-                    value, weight = metric.measure(output, sample)
-                    sums[row] += torch.stack([(value * weight).sum(), weight.sum()])
+                error, weight = self._validation.measure(output, sample)
+                sums[:2] += torch.stack([(error * weight).sum(), weight.sum()])
                 if number == 0 and self._fabric.is_global_zero:
                     self._draw(epoch, sample[:SHEET_ROWS], output[:SHEET_ROWS], reporter)
-        *rows, stop = cast(Tensor, self._fabric.all_reduce(sums, reduce_op="sum")).tolist()
-        self._agreed |= stop[0] > 0
-        pairs = zip(self._validation.metrics, rows, strict=True)
-        return {metric.name: total / weight for metric, (total, weight) in pairs if weight}
+        total, count, stop = cast(Tensor, self._fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        self._agreed |= stop > 0
+        return {self._validation.name: total / count} if count else {}
 
     def _draw(self, epoch: int, sample: Sample, output: LixelOutput, reporter: Reporter) -> None:
         sheet = prediction_sheet(sample, self._stage.mesh(self.network, output, sample), self._stage.body.faces)
@@ -497,12 +479,6 @@ class _Telling(Dataset[Sample | UserError]):
 
 def _unchanged(found: Any) -> Sample | UserError:
     return found
-
-
-def _identities(sample: Sample) -> list[tuple[int, int]]:
-    """(number of the data set, annotation id) of each sample of a batch."""
-    annotation = sample.annotation
-    return list(zip(annotation.source.tolist(), annotation.id.tolist(), strict=True))
 
 
 def _prepare_worker(_: int) -> None:

@@ -74,13 +74,29 @@ class StateFolder:
     def load(self, recipe: Recipe, processes: int) -> TrainingState:
         """The newest state.
 
-        Raises FileError if there is none or it is damaged, InputError if it is of another recipe or of another
-        number of processes.
+        Raise FileError if there is none or it is damaged, InputError if it is of another recipe or of another number of
+        processes.
         """
         paths = self.paths()
         if not paths:
             raise FileError(f"{self.folder} holds no state of the {self._stage} stage to continue from")
-        return read_state(paths[-1], recipe, processes)
+        path = paths[-1]
+        with reading(path, "a training state", "remove it to continue from an earlier one"):
+            content = read_torch(path)
+            version = content.pop("version")
+            state = TrainingState(**{**content, "position": Position(**content["position"])})
+            differences = recipe.differences(state.recipe)
+        if version != VERSION:
+            raise FileError(f"{path} is a training state of version {version}, this software reads {VERSION}")
+        if differences:
+            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+            raise InputError(f"{path} is of another recipe: {differences[0]}{more}; use that one or another folder")
+        if state.processes != processes:
+            raise InputError(
+                f"{path} was made by {state.processes} processes, not {processes}: the batches would differ; "
+                f"train with {state.processes}, or start from its last snapshot"
+            )
+        return state
 
 
 def write_state(path: Path, content: dict[str, Any]) -> None:
@@ -105,26 +121,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_plain(item) for item in value)
     return sys.intern(value) if type(value) is str else value
-
-
-def read_state(path: Path, recipe: Recipe, processes: int) -> TrainingState:
-    """The state in a file; errors as in `StateFolder.load`."""
-    with reading(path, "a training state", "remove it to continue from an earlier one"):
-        content = read_torch(path)
-        version = content.pop("version")
-        state = TrainingState(**{**content, "position": Position(**content["position"])})
-        differences = recipe.differences(state.recipe)
-    if version != VERSION:
-        raise FileError(f"{path} is a training state of version {version}, this software reads {VERSION}")
-    if differences:
-        more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-        raise InputError(f"{path} is of another recipe: {differences[0]}{more}; take that one or another --out")
-    if state.processes != processes:
-        raise InputError(
-            f"{path} was made by {state.processes} processes, not {processes}: the batches would be others; "
-            f"train with {state.processes}, or start from its last snapshot with --start"
-        )
-    return state
 
 
 def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
