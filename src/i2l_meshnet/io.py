@@ -63,10 +63,10 @@ def reading(path: Path | str, what: str, fix: str = "", missing: str = "") -> It
         raise
     except FileNotFoundError as error:
         raise FileError(_sentence(f"{path} does not exist", missing or fix)) from error
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
     # Libraries report damaged files by almost any exception.
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise FileError(f"cannot read {path}: {error.strerror}") from error
         raise FileError(_sentence(f"{path} is not {what} ({_reason(error)})", fix)) from error
 
 

@@ -39,6 +39,7 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import transform_points
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import build, published_config
+from i2l_meshnet.models.config import LiftingSizes
 from i2l_meshnet.models.hand import GRID as HAND_GRID
 from i2l_meshnet.models.hand import hand_config
 from i2l_meshnet.models.keypoint import GRID as KEYPOINT_GRID

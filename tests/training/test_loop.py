@@ -102,7 +102,7 @@ def test_rows_of_the_log_are_means_and_gradients_are_clipped(tmp_path: Path) -> 
     losses = []
     for every in (1, 2):
         options = tiny_options(tmp_path / str(every), recipe, log_every=every)
-        assert job.run(options) == 0
+        assert training.run(options) == 0
         with (options.run.out / "log" / "lixel.csv").open() as file:
             losses.append([float(row["mesh_fit"]) for row in csv.DictReader(file)])
     assert len(losses[0]) == 2
@@ -119,11 +119,11 @@ def test_the_best_weights_are_those_of_the_least_error(tmp_path: Path, monkeypat
         # The second sample has no truth.
         return torch.tensor([next(answers), 100.0]), torch.tensor([1.0, 0.0])
 
-    monkeypatch.setattr(job, "joint_error", error)
+    monkeypatch.setattr("i2l_meshnet.training.data.joint_error", error)
     recipe = {"pictures": 2, "end_epoch": 3, "validation": "Toy"}
-    assert job.run(tiny_options(tmp_path, recipe, max_steps=2)) == 0
+    assert training.run(tiny_options(tmp_path, recipe, max_steps=2)) == 0
     options = tiny_options(tmp_path, recipe, resume=True)
-    assert job.run(options) == 0
+    assert training.run(options) == 0
     assert next(answers, None) is None
     assert newest_state(options)["best"] == 2
     extra = checkpoint.read_metadata(options.run.out / "model_dump" / "best_lixel.safetensors").extra
@@ -220,7 +220,7 @@ def test_a_damaged_picture_is_told_in_one_line(tmp_path: Path, workers: int) -> 
     picture.write_bytes(b"cut off")
     with pytest.raises(FileError) as caught:
         training.run(tiny_options(tmp_path, workers=workers))
-    assert str(caught.value).startswith(f"picture {picture} is damaged")
+    assert str(caught.value).startswith(f"{picture} is not a picture (it is damaged)")
     assert "\n" not in str(caught.value)
     # A loader process that is left over would keep Python from ending.
     assert not multiprocessing.active_children()

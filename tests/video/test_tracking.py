@@ -45,12 +45,12 @@ def test_a_short_gap_keeps_the_number_and_a_long_one_does_not(toy: Body) -> None
 @pytest.mark.parametrize(("metres", "number"), [(0.8, 0), (2.2, 1)])
 def test_the_longer_somebody_is_unseen_the_farther_they_may_be(toy: Body, metres: float, number: int) -> None:
     walker = Walker(lambda t: (metres - 1 if t > 0.5 else -1, 0, 6), seen=lambda t: not 0.5 < t < 1.3)
-    assert sorted(follow(make_tracker(Stage(toy, [walker]), CAMERA, SIZE), 0, 32)[-1]) == [number]
+    assert sorted(follow(Tracker(Stage(toy, [walker]), CAMERA, SIZE), 0, 32)[-1]) == [number]
 
 
 def test_somebody_who_stops_out_of_sight_is_not_expected_far_ahead(toy: Body) -> None:
     walker = Walker(lambda t: (2 * min(t, 0.5) - 1.5, 0, 6), seen=lambda t: not 0.5 < t < 1.3)
-    assert sorted(follow(make_tracker(Stage(toy, [walker]), CAMERA, SIZE), 0, 32)[-1]) == [0]
+    assert sorted(follow(Tracker(Stage(toy, [walker]), CAMERA, SIZE), 0, 32)[-1]) == [0]
 
 
 def test_frames_that_are_seconds_apart_keep_the_number(toy: Body) -> None:
@@ -135,7 +135,7 @@ def test_a_person_who_leaves_the_picture_is_not_looked_for_outside(toy: Body) ->
 @pytest.mark.parametrize(("x", "looks"), [(290.0, 1), (305.0, 0)])
 def test_a_box_that_is_hardly_in_the_picture_is_not_looked_into(toy: Body, x: float, looks: int) -> None:
     stage = Stage(toy, [standing(0)])
-    follow(make_tracker(stage, CAMERA, SIZE, boxes=[(x, 50.0, 100.0, 100.0)]), 0, 1)
+    follow(Tracker(stage, CAMERA, SIZE, boxes=[(x, 50.0, 100.0, 100.0)]), 0, 1)
     assert stage.looks == [looks]
 
 

@@ -16,6 +16,7 @@ from i2l_meshnet.video.track import PersonTrack
 
 _ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"
 _DAMAGED = "run predict again"
+_NO_NAMES = np.array([], str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,8 @@ def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int) -> Perso
     track = PersonTrack(
         body=str(rows("body")[0]),
         joint_names=tuple(arrays[prefix + "joint_names"].tolist()),
-        bone_names=tuple(arrays[prefix + "bone_names"].tolist()) if has_params else (),
-        shape_names=tuple(arrays[prefix + "shape_names"].tolist()) if has_params else (),
+        bone_names=tuple(arrays.get(prefix + "bone_names", _NO_NAMES).tolist()),
+        shape_names=tuple(arrays.get(prefix + "shape_names", _NO_NAMES).tolist()),
         time=np.zeros(1),
         frame=np.zeros(1, np.int64),
         focal=arrays["intrinsics"][:2],
