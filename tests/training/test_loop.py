@@ -119,7 +119,7 @@ def test_the_best_weights_are_those_of_the_least_error(tmp_path: Path, monkeypat
         # The second sample has no truth.
         return torch.tensor([next(answers), 100.0]), torch.tensor([1.0, 0.0])
 
-    monkeypatch.setattr("i2l_meshnet.training.data.joint_error", error)
+    monkeypatch.setattr(training_data, "joint_error", error)
     recipe = {"pictures": 2, "end_epoch": 3, "validation": "Toy"}
     assert training.run(tiny_options(tmp_path, recipe, max_steps=2)) == 0
     options = tiny_options(tmp_path, recipe, resume=True)
@@ -220,7 +220,7 @@ def test_a_damaged_picture_is_told_in_one_line(tmp_path: Path, workers: int) -> 
     picture.write_bytes(b"cut off")
     with pytest.raises(FileError) as caught:
         training.run(tiny_options(tmp_path, workers=workers))
-    assert str(caught.value).startswith(f"{picture} is not a picture (it is damaged)")
+    assert str(picture) in str(caught.value)
     assert "\n" not in str(caught.value)
     # A loader process that is left over would keep Python from ending.
     assert not multiprocessing.active_children()

@@ -46,33 +46,17 @@ def score_by_protocol(
     shared = (joint for joint in table.skeleton.joints if joint != root_joint and joint in body.skeleton.joints)
     joints = (root_joint, *(protocol.scored or shared))
     regressor = _regressor(protocol, root)
-
-    def rows(of: Body) -> Float[Tensor, "r v"]:
-        # The set's regressor is made for the vertices of the protocol's body.
-        if regressor is None or protocol.joints is None or of.name != protocol.body:
-            return joint_rows(of.skeleton.joints, joints, of.joint_regressor.cpu(), of.name)
-        if regressor.shape[1] != of.joint_regressor.shape[1]:
-            raise FileError(
-                f"the joint regressor of {source.name} is for {regressor.shape[1]} vertices, the body "
-                f"{of.name!r} has {of.joint_regressor.shape[1]}: download it again"
-            )
-        return joint_rows(protocol.joints, joints, regressor, of.name)
-
     same = body.name == protocol.body
     if not same:
         notes.append(
             f"the network predicts {body.name!r}, not {protocol.body!r}: joints of the same names are compared, "
             "though the two bodies place them a little differently, and vertices are not scored"
         )
-    released = None
-    if protocol.truth_files is not None and source.split == protocol.split:
-        first, second = (source.folder / path for path in protocol.truth_files)
-        if first.is_file() and second.is_file():
-            released = read_released((first, second), len(source), len(table.skeleton))
+    released = _released(source, protocol)
     fitted = bool(table.arrays["fit_known"].any())
     known = released is not None or (fitted if protocol.truth == "fit" else bool(table.arrays["has_depth"].any()))
     _check_depths(source, true_depth, known)
-    readout, scorer = rows(body), None
+    readout, scorer = _rows(body, protocol, joints, regressor), None
     if known:
         whole = same and protocol.vertices and (released is not None or fitted)
         truth: OwnJoints | FittedMeshes | ReleasedTruth
@@ -84,7 +68,7 @@ def score_by_protocol(
                 bodies = [load_body(name, body_directory) for name in table.bodies]
                 fits = TargetBuilder(bodies, grid, table.skeleton)
             if protocol.truth == "fit" and fits is not None:
-                truth = FittedMeshes(fits, JointReader(rows(bodies[0]), whole))
+                truth = FittedMeshes(fits, JointReader(_rows(bodies[0], protocol, joints, regressor), whole))
             else:
                 truth = OwnJoints(table.skeleton, joints, fits)
         metrics = [metric for metric in protocol.metrics if whole or metric.points != "vertices"]
@@ -119,6 +103,30 @@ def _regressor(protocol: Protocol, root: Path) -> Float[Tensor, "j v"] | None:
     if len(regressor) != len(protocol.joints):
         raise FileError(f"{path} has {len(regressor)} rows, not one for each of {len(protocol.joints)} joints")
     return regressor
+
+
+def _rows(
+    body: Body, protocol: Protocol, joints: tuple[str, ...], regressor: Float[Tensor, "j n"] | None
+) -> Float[Tensor, "r v"]:
+    """What reads `joints` off a body: the set's regressor, which is made for the protocol's body, or the body's own."""
+    if regressor is None or protocol.joints is None or body.name != protocol.body:
+        return joint_rows(body.skeleton.joints, joints, body.joint_regressor.cpu(), body.name)
+    if regressor.shape[1] != body.joint_regressor.shape[1]:
+        raise FileError(
+            f"the joint regressor of {protocol.source} is for {regressor.shape[1]} vertices, the body "
+            f"{body.name!r} has {body.joint_regressor.shape[1]}: download it again"
+        )
+    return joint_rows(protocol.joints, joints, regressor, body.name)
+
+
+def _released(source: Source, protocol: Protocol) -> tuple[Float[Tensor, "n j 3"], Float[Tensor, "n v 3"]] | None:
+    """Joints and vertices that the set's makers released for the scored split, if the files are there."""
+    if protocol.truth_files is None or source.split != protocol.split:
+        return None
+    first, second = (source.folder / path for path in protocol.truth_files)
+    if not (first.is_file() and second.is_file()):
+        return None
+    return read_released((first, second), len(source), len(source.table.skeleton))
 
 
 def _check_depths(source: Source, true_depth: bool, known: bool) -> None:
