@@ -24,11 +24,11 @@ def write(folder: Path) -> None:
     from clips import dance
 
     from i2l_meshnet.animation import write_bvh, write_glb, write_usd
+    from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
     from i2l_meshnet.animation.motion import RigClip
     from i2l_meshnet.bodies import load_body
     from i2l_meshnet.bodies.skinning import KinematicTree, blend
     from i2l_meshnet.errors import FileError
-    from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("anny", "anny-hand", "toy", "smpl", "mano"):

@@ -11,11 +11,11 @@ from i2l_lab.synthetic.bvh import Motion, read_bvh
 from i2l_meshnet.animation import bvh as bvh_module
 from i2l_meshnet.animation import motion as motion_module
 from i2l_meshnet.animation import write_bvh, write_glb
+from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 
 
 @pytest.fixture(scope="module", params=["anny", "toy", "smpl", "mano"])

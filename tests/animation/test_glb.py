@@ -11,10 +11,10 @@ from glb_reader import SkinnedFile
 
 from i2l_meshnet.animation import write_glb
 from i2l_meshnet.animation.glb import influences
+from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 
 BODIES = ("anny", "anny-hand", "anny-hand-left", "toy", "smpl", "mano")
 

@@ -9,10 +9,10 @@ from clips import dance
 from pxr import Gf, Usd, UsdGeom, UsdSkel, Vt
 
 from i2l_meshnet.animation import write_usd
+from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 
 
 @pytest.fixture(scope="module", params=["anny", "toy", "mano"])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.prediction.mesh_files import Surface, write_scene, write_surface
 
 

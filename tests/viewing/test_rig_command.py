@@ -8,9 +8,9 @@ from glb_reader import SkinnedFile
 from pxr import Usd
 
 from i2l_meshnet import cli
+from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.viewing.saved import read_saved
 
 

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from i2l_meshnet.animation.gltf import VERTICES, GlbBuffer, generator, one_index, skin
 from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.rig import Rig
-from i2l_meshnet.geometry.gltf import TRIANGLES, VERTICES, GlbBuffer, generator, one_index, skin, uv_downwards
-from i2l_meshnet.io import atomic_path
+from i2l_meshnet.io import write_bytes
 from i2l_meshnet.rendering.shading import vertex_normals
 
 CORRECTIVE_TOLERANCE = 5e-4
@@ -68,9 +68,7 @@ def write_glb(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     }
     if len(clip) > 1:
         gltf["animations"] = [_animation(path.stem, buffer, clip, keys, target_weights)]
-    data = buffer.glb(gltf)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(path, buffer.glb(gltf))
 
 
 def _primitive(
@@ -83,16 +81,13 @@ def _primitive(
 ) -> dict[str, Any]:
     """The bound mesh: places, normals, texture coordinates where it has them, influences, morph targets."""
     faces, of_vertex, uv = bound_mesh(body, len(vertices), full)
-    attributes = {"POSITION": buffer.add(vertices[of_vertex], VERTICES, bounds=True)}
-    attributes["NORMAL"] = buffer.add(vertex_normals(vertices, of_vertex[faces])[of_vertex], VERTICES)
-    if uv is not None:
-        attributes["TEXCOORD_0"] = buffer.add(uv_downwards(uv), VERTICES)
+    normals = vertex_normals(vertices, of_vertex[faces])
+    attributes = buffer.attributes(vertices[of_vertex], normals[of_vertex], uv)
     joints, weights = influences(rig.weights.numpy()[of_vertex])
     for first in range(0, joints.shape[1], 4):
         attributes[f"JOINTS_{first // 4}"] = buffer.add(joints[:, first : first + 4], VERTICES)
         attributes[f"WEIGHTS_{first // 4}"] = buffer.add(weights[:, first : first + 4], VERTICES)
-    indices = buffer.add(faces.astype(np.uint32).reshape(-1), TRIANGLES)
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": 0}
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.triangles(faces), "material": 0}
     if len(targets):
         shifts = [buffer.add(target[of_vertex], VERTICES, bounds=True) for target in targets]
         primitive["targets"] = [{"POSITION": shift} for shift in shifts]

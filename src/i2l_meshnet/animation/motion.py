@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.tensors import TensorDataclass
 
 BLOCK = 256

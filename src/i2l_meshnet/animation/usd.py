@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.animation.glb import Keys, bound_mesh, influences, morphs
+from i2l_meshnet.animation.gltf import SKIN_COLOUR
 from i2l_meshnet.animation.motion import RigClip
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.gltf import SKIN_COLOUR
 from i2l_meshnet.io import read_bytes, write_bytes
 
 USD_ENDINGS = (".usd", ".usdc", ".usda")

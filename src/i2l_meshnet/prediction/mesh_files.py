@@ -9,19 +9,16 @@ from typing import Any, no_type_check
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from i2l_meshnet.compiling import compiled
-from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.gltf import (
+from i2l_meshnet.animation.gltf import (
     CAMERA_TO_GLTF,
     SKIN_COLOUR,
-    TRIANGLES,
-    VERTICES,
     GlbBuffer,
     generator,
     one_index,
     skin,
-    uv_downwards,
 )
+from i2l_meshnet.compiling import compiled
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.io import write_bytes
 from i2l_meshnet.rendering.shading import vertex_normals
 
@@ -161,14 +158,8 @@ def _primitive(buffer: GlbBuffer, surface: Surface) -> dict[str, Any]:
     uv = None
     if surface.uv is not None and surface.face_uv is not None:
         faces, of_vertex, of_uv = one_index(surface.faces, surface.uv, surface.face_uv)
-        vertices, normals, uv = vertices[of_vertex], normals[of_vertex], uv_downwards(surface.uv[of_uv])
-    attributes = {
-        "POSITION": buffer.add(vertices, VERTICES, bounds=True),
-        "NORMAL": buffer.add(normals, VERTICES),
-    }
-    if uv is not None:
-        attributes["TEXCOORD_0"] = buffer.add(uv, VERTICES)
-    return {"attributes": attributes, "indices": buffer.add(faces.astype(np.uint32).reshape(-1), TRIANGLES)}
+        vertices, normals, uv = vertices[of_vertex], normals[of_vertex], surface.uv[of_uv]
+    return {"attributes": buffer.attributes(vertices, normals, uv), "indices": buffer.triangles(faces)}
 
 
 ENCODERS: dict[str, Callable[[Surface], bytes]] = {".obj": _obj, ".ply": _ply, ".glb": _glb}

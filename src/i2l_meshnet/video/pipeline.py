@@ -30,7 +30,7 @@ from i2l_meshnet.video.followed import FollowedPerson, gather, spells_of
 from i2l_meshnet.video.hands import HAND_GAP, make_hand_follower
 from i2l_meshnet.video.options import ClipOptions
 from i2l_meshnet.video.source import TICKS, Clip, Frame
-from i2l_meshnet.video.track import PersonTrack
+from i2l_meshnet.video.track import PersonTrack, rigged
 from i2l_meshnet.video.tracking import Tracker
 from i2l_meshnet.video.unfinished import STRETCH, Sighting, WorkFolder, unfinished
 
@@ -232,9 +232,9 @@ class ClipJob:
             endings["animation"] = {
                 form: f"{name}.{form}" for form in ANIMATIONS if form in self.options.output.formats
             }
-            rigged = track.rigged(body)
+            moving = rigged(body, track)
             for ending in endings["animation"].values():
-                write_animation(_beside(base, ending), *rigged, torch.from_numpy(track.time))
+                write_animation(_beside(base, ending), *moving, torch.from_numpy(track.time))
         files = {kind: {form: self.base.name + end for form, end in ends.items()} for kind, ends in endings.items()}
         return {**_person_record(number, track), "files": files}
 

@@ -23,26 +23,12 @@ FORMAT = "i2l-meshnet person track 1"
 T = TypeVar("T", "HandTrack", "PersonTrack")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Track:
-    """A body in T frames. Metres, radians; camera frame: x right, y down, z forward.
+class _Posed:
+    """What has the pose of a body in T frames."""
 
-    body: name of the body model. joints: in the order of `joint_names`, of the parametric mesh, or of the lixel mesh
-    without one. confidence: of the 2D keypoints, 0 to 1; NaN for a network without confidences, 0 in bridged frames.
-    bridged: frames in which the body was not seen and its motion is interpolated. pose: local rotations as in
-    `BodyParams`. shape: one for the clip. translation: of the body model. The last three are None for a network
-    without parameters.
-    """
-
-    body: str
-    joint_names: tuple[str, ...]
-    bone_names: tuple[str, ...]
-    bridged: Bool[np.ndarray, "t"]
-    confidence: Float32[np.ndarray, "t"]
-    joints: Float32[np.ndarray, "t j 3"]
-    pose: Float32[np.ndarray, "t k 3 3"] | None = None
-    shape: Float32[np.ndarray, "s"] | None = None
-    translation: Float32[np.ndarray, "t 3"] | None = None
+    pose: Float32[np.ndarray, "t k 3 3"] | None
+    shape: Float32[np.ndarray, "s"] | None
+    translation: Float32[np.ndarray, "t 3"] | None
 
     @property
     def params(self) -> BodyParams | None:
@@ -53,51 +39,60 @@ class Track:
         return BodyParams(torch.from_numpy(self.pose), shape, torch.from_numpy(self.translation))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HandTrack(Track):
-    """A person's hand in the frames of a `PersonTrack` (T).
+@dataclasses.dataclass(frozen=True)
+class HandTrack(_Posed):
+    """A person's hand in the frames of a `PersonTrack` (T). Metres, radians, camera frame.
 
-    present: whether the hand was followed in a frame. Otherwise joints and translation are NaN, and the pose is the
-    identity. bridged: present, but not seen.
+    body: name of the hand's model. present: whether the hand was followed in a frame. Otherwise joints and translation
+    are NaN, and the pose is the identity. bridged: present, but not seen. The others are as for the person; pose, shape
+    and translation are None for a network without parameters.
     """
 
+    body: str
+    joint_names: tuple[str, ...]
+    bone_names: tuple[str, ...]
     present: Bool[np.ndarray, "t"]
+    bridged: Bool[np.ndarray, "t"]
+    confidence: Float32[np.ndarray, "t"]
+    joints: Float32[np.ndarray, "t j 3"]
+    pose: Float32[np.ndarray, "t k 3 3"] | None = None
+    shape: Float32[np.ndarray, "s"] | None = None
+    translation: Float32[np.ndarray, "t 3"] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PersonTrack(Track):
-    """A person in every frame from the first to the last one seen (T frames; short gaps are bridged).
+@dataclasses.dataclass(frozen=True)
+class PersonTrack(_Posed):
+    """A person in every frame from the first to the last one seen (T frames; short gaps are bridged). Metres, radians.
 
-    time: seconds from the clip's start. frame: numbers from 0. focal, center: of the camera, pixels of the upright
-    picture. box: (x, y, width, height), pixels. vertices: of the lixel mesh relative to `origin`, only if they were
-    asked for; in half precision for a clip (error under 1 mm). hands: those that were looked for and seen.
+    Camera frame: x right, y down, z forward. body: name of the body model. time: seconds from the clip's start. frame:
+    numbers from 0. focal, center: of the camera, pixels of the upright picture. box: (x, y, width, height), pixels.
+    confidence: of the 2D keypoints, 0 to 1; NaN for a network without confidences, 0 in bridged frames. bridged: frames
+    in which the person was not seen and the motion is interpolated. joints: in the order of `joint_names`, of the
+    parametric mesh, or of the lixel mesh without one. pose: local rotations as in `BodyParams`. shape: one for the
+    clip. translation: of the body model. All three are None for a network without parameters. vertices: of the lixel
+    mesh relative to `origin`, only if they were asked for; in half precision for a clip (error under 1 mm). hands:
+    those that were looked for and seen.
     """
 
+    body: str
+    joint_names: tuple[str, ...]
+    bone_names: tuple[str, ...]
     shape_names: tuple[str, ...]
     time: Float[np.ndarray, "t"]
     frame: Int64[np.ndarray, "t"]
     focal: Float32[np.ndarray, "2"]
     center: Float32[np.ndarray, "2"]
     box: Float32[np.ndarray, "t 4"]
+    confidence: Float32[np.ndarray, "t"]
+    bridged: Bool[np.ndarray, "t"]
+    joints: Float32[np.ndarray, "t j 3"]
+    pose: Float32[np.ndarray, "t k 3 3"] | None = None
+    shape: Float32[np.ndarray, "s"] | None = None
+    translation: Float32[np.ndarray, "t 3"] | None = None
     vertices: Float[np.ndarray, "t v 3"] | None = None
     origin: Float32[np.ndarray, "t 3"] | None = None
     faces: Int64[np.ndarray, "f 3"] | None = None
     hands: Mapping[Side, HandTrack] = dataclasses.field(default_factory=dict)
-
-    def rigged(self, body: Body) -> tuple[Body, BodyParams]:
-        """What moves the rig of this track's `body`, with its fingers where hands were seen and the body has them.
-
-        Raises InputError for a track without parameters.
-        """
-        params = self.params
-        if params is None:
-            raise InputError("a track without body parameters cannot move a skeleton")
-        poses: dict[Side, tuple[str, Tensor, Tensor]] = {
-            side: (hand.body, torch.from_numpy(hand.pose), torch.from_numpy(hand.present))
-            for side, hand in self.hands.items()
-            if hand.pose is not None
-        }
-        return with_hands(body, params, poses)
 
     def save(self, path: Path | str) -> Path:
         """Write the track as .npz, completely or not at all, and return its path. Replaces a file."""
@@ -121,24 +116,41 @@ class PersonTrack(Track):
             arrays.pop("versions", None)
             hands = {side: _built(HandTrack, found) for side in SIDES if (found := _taken(arrays, f"{side}_hand_"))}
             track = dataclasses.replace(_built(cls, arrays), hands=hands)
-            track.validate()
+            require_consistent(track)
         return track
 
-    def validate(self) -> None:
-        """Raises ValueError if the arrays do not fit together."""
-        for track in (self, *self.hands.values()):
-            require_shapes(track)
-            if len(track.joint_names) != track.joints.shape[1]:
-                raise ValueError(f"it has {track.joints.shape[1]} joints, but {len(track.joint_names)} names of joints")
-        if len(self.time) == 0 or any(len(hand.present) != len(self.time) for hand in self.hands.values()):
-            raise ValueError("it has no frames, or hands of other frames")
-        if self.faces is None or self.vertices is None or not self.faces.size:
-            return
-        if self.faces.min() < 0 or self.faces.max() >= self.vertices.shape[1]:
-            raise ValueError("it has faces of vertices that do not exist")
+
+def require_consistent(track: PersonTrack) -> None:
+    """Raises ValueError if the arrays of a track do not fit together."""
+    for part in (track, *track.hands.values()):
+        require_shapes(part)
+        if len(part.joint_names) != part.joints.shape[1]:
+            raise ValueError(f"it has {part.joints.shape[1]} joints, but {len(part.joint_names)} names of joints")
+    if len(track.time) == 0 or any(len(hand.present) != len(track.time) for hand in track.hands.values()):
+        raise ValueError("it has no frames, or hands of other frames")
+    if track.faces is None or track.vertices is None or not track.faces.size:
+        return
+    if track.faces.min() < 0 or track.faces.max() >= track.vertices.shape[1]:
+        raise ValueError("it has faces of vertices that do not exist")
 
 
-def _arrays(track: Track) -> dict[str, np.ndarray]:
+def rigged(body: Body, track: PersonTrack) -> tuple[Body, BodyParams]:
+    """What moves the rig of a track's body: with its fingers where hands were seen and the body has them.
+
+    Raises InputError for a track without parameters.
+    """
+    params = track.params
+    if params is None:
+        raise InputError("a track without body parameters cannot move a skeleton")
+    poses: dict[Side, tuple[str, Tensor, Tensor]] = {
+        side: (hand.body, torch.from_numpy(hand.pose), torch.from_numpy(hand.present))
+        for side, hand in track.hands.items()
+        if hand.pose is not None
+    }
+    return with_hands(body, params, poses)
+
+
+def _arrays(track: HandTrack | PersonTrack) -> dict[str, np.ndarray]:
     given = {field.name: getattr(track, field.name) for field in dataclasses.fields(track) if field.name != "hands"}
     return {name: np.asarray(value) for name, value in given.items() if value is not None}
 

@@ -13,6 +13,7 @@ from i2l_meshnet.animation import ENDINGS, USD_ENDINGS, require_usd, write_anima
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.console import output
 from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.video.track import rigged
 from i2l_meshnet.viewing.saved import read_saved
 
 
@@ -55,7 +56,7 @@ def run(options: RigOptions) -> int:
         raise FileError(f"{scene.path} is damaged: its parameters hold values that are not numbers")
     if not _are_rotations(params.pose):
         raise FileError(f"{scene.path} is damaged: its pose is not made of rotations")
-    write_animation(options.out, *person.track.rigged(body), times, full=options.mesh == "full")
+    write_animation(options.out, *rigged(body, person.track), times, full=options.mesh == "full")
     frames = f"{len(times)} frames" if len(times) > 1 else "one pose"
     output(f"{options.out}: {person.label}, body {body.name}, {frames}")
     return 0

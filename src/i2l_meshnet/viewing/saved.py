@@ -12,7 +12,7 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.io import read_arrays, read_json, reading
 from i2l_meshnet.prediction.results import MeshKind
-from i2l_meshnet.video.track import PersonTrack
+from i2l_meshnet.video.track import PersonTrack, require_consistent
 
 _ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"
 _DAMAGED = "run predict again"
@@ -142,5 +142,5 @@ def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int) -> Perso
         origin=np.zeros((1, 3), np.float32),
         faces=arrays[prefix + "faces"],
     )
-    track.validate()
+    require_consistent(track)
     return track

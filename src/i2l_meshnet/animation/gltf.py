@@ -1,4 +1,4 @@
-"""What glTF 2.0 asks of meshes: its frame, one index for a vertex and its texture coordinates, the binary file.
+"""glTF 2.0: its frame, meshes with one index for a vertex and its texture coordinates, and the binary file (GLB).
 
 Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes), 3.9 (materials), 4 (GLB).
 """
@@ -42,11 +42,6 @@ def one_index(
     unique, inverse = np.unique(pairs, return_inverse=True)
     of_vertex, of_uv = np.divmod(unique, len(uv))
     return inverse.reshape(-1, 3), of_vertex, of_uv
-
-
-def uv_downwards(uv: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "p 2"]:
-    """Texture coordinates with v upwards, as glTF has them."""
-    return uv * (1, -1) + (0, 1)
 
 
 @functools.cache  # reading a package's metadata takes a millisecond
@@ -98,6 +93,22 @@ class GlbBuffer:
         self._data += values.tobytes()
         self._data += bytes(-len(self._data) % 4)
         return len(self._accessors) - 1
+
+    def attributes(
+        self, vertices: Float[np.ndarray, "p 3"], normals: Float[np.ndarray, "p 3"], uv: Float[np.ndarray, "p 2"] | None
+    ) -> dict[str, int]:
+        """Store vertices, normals and texture coordinates, v upwards, as the attributes of a mesh."""
+        attributes = {
+            "POSITION": self.add(vertices, VERTICES, bounds=True),
+            "NORMAL": self.add(normals, VERTICES),
+        }
+        if uv is not None:
+            attributes["TEXCOORD_0"] = self.add(uv * (1, -1) + (0, 1), VERTICES)
+        return attributes
+
+    def triangles(self, faces: Int[np.ndarray, "f 3"]) -> int:
+        """Store triangles as the indices of a mesh."""
+        return self.add(faces.astype(np.uint32).reshape(-1), TRIANGLES)
 
     def glb(self, gltf: dict[str, Any]) -> bytes:
         """The file of this buffer and a glTF document that uses its accessors."""
