@@ -125,6 +125,7 @@ def test_surfaces_are_spanned_by_few_functions(body: AnnyBody, sampler: LiftingS
     assert (other - basis @ (basis.T @ other)).norm(dim=-1).mean() < 0.002
 
 
+@pytest.mark.slow
 def test_training_is_the_same_twice_and_after_a_stop(body: AnnyBody, sampler: LiftingSampler, tmp_path: Path):
     whole = trainer(body, sampler)
     reports: list[dict[str, float]] = []

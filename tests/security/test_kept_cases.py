@@ -136,5 +136,5 @@ def test_clips_are_held_to_length_and_formats(tmp_path: Path) -> None:
         (tmp_path / "list").write_text(playlist)
         assert not is_clip(tmp_path / "list")
         (tmp_path / "list.mp4").write_text(playlist)
-        with pytest.raises(FileError, match="list.mp4"):
+        with pytest.raises(FileError, match=r"list\.mp4"):
             Clip(tmp_path / "list.mp4")

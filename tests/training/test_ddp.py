@@ -47,6 +47,7 @@ def start_two(options: TrainOptions, log: Path) -> list[ForkServerProcess]:
     return [start(options, log, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     one = tiny_options(tmp_path / "one", {**RECIPE, "batch": 4})

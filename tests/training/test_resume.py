@@ -72,6 +72,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
     return options
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path, undisturbed: TrainOptions) -> None:
     moments = random.Random(5)
     kills, said = 0, tmp_path / "log"
@@ -111,7 +112,7 @@ def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path,
     assert not list((options.run.out / "model_dump").glob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_told_to_stop_it_saves_first(tmp_path: Path, undisturbed: TrainOptions, number: signal.Signals) -> None:
     options, said = tiny_options(tmp_path, RECIPE, workers=1), tmp_path / "log"
     process = start(options, said)

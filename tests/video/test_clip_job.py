@@ -118,6 +118,7 @@ def interrupted(after: int, step: Callable[..., Any]) -> Callable[..., Any]:
     return limited
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same(stage: Stage, clip: Path) -> None:
     run(*options(clip, "whole", smooth="offline"))
     stage.looks.clear()

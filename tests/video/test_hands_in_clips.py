@@ -156,6 +156,7 @@ def test_hands_are_drawn_and_written_with_their_person(stage: Stage, clip: Path,
     assert drawn.shape == plain.shape
 
 
+@pytest.mark.slow
 def test_hands_survive_a_kill(stage: Stage, clip: Path) -> None:
     assert run(*options(clip, "whole", pictures=False)) == 0
     step, calls = Tracker.step, iter(range(1000))
