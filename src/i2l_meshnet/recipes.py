@@ -57,17 +57,17 @@ _TINY = Recipe(
 
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "body-lixel": ("SMPL from Human3.6M, MuCo and COCO, lixel stage, as published.", BODY_LIXEL),
-    "body-param": ("SMPL, parameter stage, on top of body-lixel's last snapshot.", _param(BODY_LIXEL)),
+    "body-param": ("SMPL, parameter stage, starts from body-lixel's newest snapshot.", _param(BODY_LIXEL)),
     "body-smooth": (
-        "As body-lixel, but towards the fitted meshes alone: visually smoother, less exact.",
+        "Like body-lixel without the datasets' own joints: meshes look smoother and are less accurate.",
         dataclasses.replace(BODY_LIXEL, own_joints=False),
     ),
     "hand-lixel": ("MANO from FreiHAND, lixel stage, as published.", HAND_LIXEL),
-    "hand-param": ("MANO, parameter stage, on top of hand-lixel's last snapshot.", _param(HAND_LIXEL)),
-    "anny-lixel": ("The published network for the Anny body, on synthetic pictures, lixel stage.", ANNY_LIXEL),
-    "anny-param": ("Anny, parameter stage, on top of anny-lixel's last snapshot.", _param(ANNY_LIXEL)),
-    "tiny": ("A toy body on drawn pictures, lixel stage: a try-out on the CPU, in a minute or two.", _TINY),
-    "tiny-param": ("The toy body, parameter stage, on top of tiny's last snapshot.", _param(_TINY)),
+    "hand-param": ("MANO, parameter stage, starts from hand-lixel's newest snapshot.", _param(HAND_LIXEL)),
+    "anny-lixel": ("The published network for the Anny body on synthetic images, lixel stage.", ANNY_LIXEL),
+    "anny-param": ("Anny, parameter stage, starts from anny-lixel's newest snapshot.", _param(ANNY_LIXEL)),
+    "tiny": ("A toy body on drawn images, lixel stage: to try out training on a CPU in a minute or two.", _TINY),
+    "tiny-param": ("The toy body, parameter stage, starts from tiny's newest snapshot.", _param(_TINY)),
 }
 """Name → what it is for, and the recipe."""
 
@@ -84,7 +84,7 @@ TrainCommand = Annotated[
 
 
 def train(options: Annotated[TrainCommand, tyro.conf.arg(name="")]) -> int:  # pyright: ignore[reportInvalidTypeForm]
-    """Train a network: a recipe, each of whose settings can be changed."""
+    """Train a network with a recipe. `train RECIPE --help` lists its settings."""
     if importlib.util.find_spec("lightning_fabric") is None:
         raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
     # Imported late: it takes a second, which other commands need not wait for.

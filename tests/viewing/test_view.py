@@ -48,7 +48,7 @@ def test_the_command_serves_its_page_on_this_machine_until_ctrl_c(photo, picture
     def look_and_interrupt(_: float) -> None:
         told.append(capsys.readouterr().out)
         found = re.fullmatch(
-            rf"open (http://127.0.0.1:{port}/[\w-]{{32}}/) in a browser; Ctrl-C ends the view\n", told[0]
+            rf"open (http://127.0.0.1:{port}/[\w-]{{32}}/) in a browser; Ctrl-C stops the view\n", told[0]
         )
         assert found is not None, told
         with urllib.request.urlopen(found[1], timeout=30) as page:

@@ -32,19 +32,19 @@ class CheckOptions:
     """What to check."""
 
     name: Positional[str]
-    """The data set: Human36M, MuCo, MSCOCO, PW3D, FreiHAND, SURREAL or Custom."""
+    """The dataset: Human36M, MuCo, MSCOCO, PW3D, FreiHAND, SURREAL or Custom."""
     root: Path
-    """The folder that holds the data sets' folders (the published code's `data/`)."""
+    """Folder of the datasets (the published code's `data/`)."""
     split: str | None = None
-    """One split only; all that the data set has by default."""
+    """The split to check. Default: all splits."""
     samples: int = 12
-    """How many samples are drawn on the contact sheet of each split."""
+    """Number of samples to draw on the contact sheet of each split."""
     out: Path = Path()
     """Folder for the contact sheets."""
     body_dir: Path | None = None
-    """Folder of the licensed SMPL or MANO files; without them only joints are drawn."""
+    """Folder of the licensed SMPL or MANO files. Without them, only joints are drawn."""
     true_boxes: bool = False
-    """Check what `--gt-root` needs: ground-truth boxes in place of RootNet's."""
+    """Check what `--gt-root` needs: ground-truth boxes instead of RootNet's."""
 
 
 def run(options: CheckOptions) -> int:

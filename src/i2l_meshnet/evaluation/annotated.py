@@ -34,21 +34,21 @@ StageName = Literal["auto", "lixel", "param"]
 
 @dataclasses.dataclass(frozen=True)
 class ScoringOptions:
-    """How pictures go through the network."""
+    """How samples are predicted and scored."""
 
     stage: StageName = "auto"
-    """lixel: score the network's own mesh only; param: the body model's as well; auto: whatever the network has."""
+    """lixel: score the lixel mesh only; param: the parametric mesh too; auto: what the network has."""
     gt_root: bool = False
     """Use ground-truth boxes and root depths instead of RootNet's (`use_gt_info` of the published code)."""
     published: bool = False
-    """Reproduce the published code: pictures decoded whole; FreiHAND's param stage in millimetres relative to the
-    root, and its middle fingertip at the neighbouring vertex."""
+    """Use published behaviour: images decoded at full size; FreiHAND's parametric meshes in millimetres relative to the
+    root, and the tip of the middle finger at vertex 445."""
     samples: int | None = None
     """Evaluate on the first N samples only."""
     batch_size: int = 32
-    """Samples in one pass of the network."""
+    """Samples per pass of the network."""
     workers: int = 2
-    """Threads that read pictures."""
+    """Threads that read images."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch_size", "workers"):
@@ -59,12 +59,12 @@ class ScoringOptions:
 
 @dataclasses.dataclass(frozen=True)
 class DrawingOptions:
-    """What is drawn of the results."""
+    """Which results are drawn."""
 
     pictures: int = 8
-    """How many of the worst samples to draw."""
+    """Number of the worst samples to draw."""
     plots: bool = True
-    """Draw the error histogram and the joints' errors (needs the extra `plots`)."""
+    """Draw plots: error histogram, errors by joint (needs the extra `plots`)."""
 
     def __post_init__(self) -> None:
         if self.pictures < 0:

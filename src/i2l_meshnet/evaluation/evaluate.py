@@ -68,13 +68,13 @@ class NetworkOptions:
     """The network that is evaluated."""
 
     weights: Path | None = None
-    """Checkpoint. Default: the network that ships with the package."""
+    """Checkpoint. Default: the network in the package."""
     snapshot: Path | None = None
     """Published snapshot (snapshot_N.pth.tar) instead of a checkpoint."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA device if there is one."""
+    """Where the network runs; auto uses a CUDA device if there is one."""
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.snapshot is not None:
@@ -95,21 +95,20 @@ class EvaluateOptions:
     """Score a network on a benchmark, by the benchmark's own protocol."""
 
     data: Annotated[str, tyro.conf.arg(constructor=tyro.extras.literal_type_from_choices(BENCHMARKS))]
-    """What to evaluate on. real-multiview needs no download of yours, coco-keypoints --annotations and --images,
-    synthetic-pictures shards of `synthesize pictures --held-out` (see docs/evaluation.md)."""
+    """The benchmark. real-multiview needs `data fetch real-multiview`; coco-keypoints needs --annotations and --images;
+    synthetic-pictures needs shards of `i2l-lab synthesize pictures --held-out` (see docs/evaluation.md)."""
     root: Path = Path("data")
-    """Folder that holds the data sets' folders (Human36M/, PW3D/ and so on); for synthetic-pictures, that of the
-    shards."""
+    """Folder of the datasets (Human36M/, PW3D/ and so on). For synthetic-pictures, the folder of the shards."""
     split: str | None = None
-    """Split of the data set. Default: the benchmark's."""
+    """Split of the dataset. Default: the benchmark's."""
     annotations: Path | None = None
-    """For coco-keypoints: the file, such as person_keypoints_val2017.json."""
+    """For coco-keypoints: the annotation file, such as person_keypoints_val2017.json."""
     images: Path | None = None
-    """For coco-keypoints: the folder of its pictures."""
+    """For coco-keypoints: the folder of its images."""
     every: int = 4
     """For real-multiview: use every N-th frame. With 1, acceleration errors are reported too."""
     out: Path = Path("evaluation")
-    """Folder for the results. Created if missing."""
+    """Folder for the results; created if it does not exist."""
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
     scoring: ScoringOptions = dataclasses.field(default_factory=ScoringOptions)
     drawing: DrawingOptions = dataclasses.field(default_factory=DrawingOptions)

@@ -14,69 +14,69 @@ from i2l_meshnet.models.backbone import ResNetName
 from i2l_meshnet.training.losses import LixelWeights
 
 Parity = Literal["batchnorm-drift", "hand-millimetres", "coco-fit-check", "full-decode"]
-"""Faults and habits of the published code that can be had back, see docs/training.md."""
+"""Published behaviour that can be restored; see docs/training.md."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights. A checkpoint is only continued with the recipe it was made with."""
+    """All settings that change the weights. A run can only be resumed with its own recipe."""
 
     stage: Literal["lixel", "param"] = "lixel"
     """What is trained: the lixel network, or the parameter regressor on top of it."""
     body: str = "smpl"
     """The body whose mesh is predicted: smpl, mano, anny, anny-hand, toy."""
     backbone: ResNetName = "resnet50"
-    """Image network of the pose net and of the mesh branch."""
+    """Backbone of the pose network and of the mesh network."""
     crop: int = 256
-    """Side of the network's square input, pixels, a multiple of 32; there are a quarter as many lixels along a side."""
+    """Side of the square crop, pixels, a multiple of 32. The lixel grid has a quarter as many bins along each side."""
     train_3d: tuple[str, ...] = ("Human36M", "MuCo")
-    """Data sets with 3D joints."""
+    """Datasets with 3D joints."""
     train_2d: tuple[str, ...] = ("MSCOCO",)
-    """Data sets with 2D joints; where there are both kinds, each makes half of an epoch."""
+    """Datasets with 2D joints. If there are both kinds, each is half of an epoch."""
     validation: str = ""
-    """Data set to measure the error on during training, as NAME or NAME:SPLIT; none if empty."""
+    """Dataset on which the error is measured after every epoch, as NAME or NAME:SPLIT. Empty: none."""
     batch: int = 16
-    """Pictures in a batch of one device."""
+    """Batch size per device."""
     accumulate: int = 1
-    """Batches whose gradients are joined for one step."""
+    """Number of batches whose gradients are summed for one step."""
     first_epoch: int = 0
-    """Number of the first epoch; the published parameter stage counts on from the lixel stage."""
+    """Number of the first epoch. The published parameter stage continues the count of the lixel stage."""
     end_epoch: int = 13
-    """Number of the epoch before which training ends."""
+    """Number of the epoch at which training ends (exclusive)."""
     decay_epochs: tuple[int, ...] = (10, 12)
-    """Epochs from which the learning rate is divided by --decay-factor once more."""
+    """Epochs at which the learning rate is divided by --decay-factor."""
     decay_factor: float = 10.0
-    """What the learning rate is divided by."""
+    """Divisor of the learning rate at each of --decay-epochs."""
     learning_rate: float = 1e-4
-    """Adam's learning rate; it does not grow with the number of devices."""
+    """Learning rate of Adam. It does not depend on the number of devices."""
     own_joints: bool = True
-    """Lixel stage: also train towards the data sets' own joints; without them meshes get visually smoother."""
+    """Lixel stage: use losses on the datasets' own joints. Without them, meshes look smoother and are less accurate."""
     mesh_joint_weight: float = LixelWeights.mesh_joint
-    """Lixel stage: factor of the losses of the joints that are read off the mesh."""
+    """Lixel stage: weight of the losses on joints regressed from the mesh."""
     normal_weight: float = LixelWeights.normal
-    """Lixel stage: factor of the loss of the surface's normals."""
+    """Lixel stage: weight of the loss on surface normals."""
     edge_weight: float = LixelWeights.edge
-    """Lixel stage: factor of the loss of the edges' lengths."""
+    """Lixel stage: weight of the loss on edge lengths."""
     augment: bool = True
-    """Change scale, rotation and colour of the training pictures at random and mirror bodies."""
+    """Augment training images: random scale, rotation, colour and mirroring."""
     imagenet: str = "torchvision"
-    """Start of the ResNets: torchvision (downloads), keras (the asset resnet50), none, or a file of weights."""
+    """Initial weights of the ResNets: torchvision (downloads), keras (the asset resnet50), none, or a file."""
     batchnorm: Literal["local", "synced", "frozen"] = "local"
-    """BatchNorm takes its statistics from each device's batch (as published), from all devices' (synced, CUDA only),
-    or keeps the running ones (frozen)."""
+    """Statistics of BatchNorm: local, per device (published); synced, across devices (CUDA only); frozen, running
+    statistics that are not updated."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Precision of the network: float32, TF32 (CUDA), or bfloat16 in the layers where it is safe. One that the device
-    does not compute in is refused."""
+    """Precision of the network: float32, TF32 (CUDA), or bfloat16 in the layers where it is safe. The device must
+    support it."""
     clip: float = 0.0
-    """Largest norm of the gradient, 0 for no limit."""
+    """Maximum norm of the gradient; 0 for no limit."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is then measured and kept; 0 for none."""
+    """Decay of an exponential moving average of the weights, which is then evaluated and saved; 0 for none."""
     seed: int = 0
     """Seed of the weights, the order of the samples and their augmentation."""
     pictures: int = 0
-    """Toy data: how many pictures to draw."""
+    """Number of images to draw for the toy body."""
     parity: tuple[Parity, ...] = ()
-    """Published faults to reproduce, see docs/training.md."""
+    """Published behaviour to restore; see docs/training.md."""
 
     def __post_init__(self) -> None:
         _require(self, lambda value: value >= 32 and value % 32 == 0, "a multiple of 32", "crop")
@@ -88,7 +88,7 @@ class Recipe:
         _require(self, lambda value: value >= 0, "at least 0", "clip")
         _require(self, lambda value: 0 <= value < 1, "in [0, 1)", "ema")
         if not self.train_3d + self.train_2d:
-            raise InputError("nothing to train on: name a data set", argument="train_3d")
+            raise InputError("nothing to train on: name a dataset", argument="train_3d")
 
     def rate(self, epoch: int) -> float:
         """The learning rate in `epoch`."""
@@ -99,7 +99,7 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Settings in which a recipe read from JSON is another one. More epochs are no difference: they follow."""
+        """Settings that differ in a recipe read from JSON, except the number of epochs, which may be raised."""
         own = self.to_json()
         names = (own.keys() | other.keys()) - {"end_epoch"}
         return [
@@ -111,40 +111,40 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where and how a training runs; nothing here changes the weights of a run on the CPU."""
+    """Where and how a training runs. These settings do not change the weights of a run on the CPU."""
 
     data: Path = Path("data")
-    """Folder that holds the data sets' folders."""
+    """Folder of the datasets."""
     out: Path = Path("output")
-    """Output folder; log, model_dump, result and vis are made in it."""
+    """Output folder. It gets the folders log, model_dump, result and vis."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
     start: Path | None = None
-    """Checkpoint (.safetensors) to start from; the parameter stage takes the lixel stage's last one in --out."""
+    """Checkpoint (.safetensors) to start from. Default for the parameter stage: the newest lixel snapshot in --out."""
     resume: Annotated[bool, tyro.conf.arg(name="continue", aliases=["--resume"])] = False
-    """Go on with the run in --out where it stopped, or begin it if nothing is saved there yet."""
+    """Resume the run in --out from its latest training state, or start a new run if there is none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes CUDA devices where there are any."""
+    """Where to train; auto uses CUDA devices if there are any."""
     gpu: Annotated[str, tyro.conf.arg(aliases=["--devices"])] = ""
-    """Devices by number, as 0-3 or 0,2; all if empty. With --device cpu, so many processes (one if empty)."""
+    """Device numbers, such as 0-3 or 0,2. Default: all. With --device cpu, one process per number (default: one)."""
     nodes: int = 1
-    """Machines that train together, started by torchrun or SLURM."""
+    """Number of machines, started by torchrun or SLURM."""
     workers: int = 4
-    """Processes that load pictures, for each device."""
+    """Processes per device that load images."""
     max_steps: int = 0
-    """Stop after so many steps in all, saved so that --continue goes on; 0 for no limit."""
+    """Stop after this many steps in total. --continue resumes. 0 for no limit."""
     save_every: int = 1000
-    """Save the state every so many steps, and after every epoch."""
+    """Save the training state every N steps, and after every epoch."""
     keep: int = 2
-    """How many saved states to keep."""
+    """Number of training states to keep."""
     log_every: int = 20
-    """Write a row of the log every so many steps."""
+    """Write a row of the log every N steps."""
     compile: bool = False
     """Compile the network with torch.compile."""
     channels_last: bool = False
-    """Keep feature maps in the channels-last order."""
+    """Use the channels-last memory format."""
     tensorboard: bool = True
-    """Write losses, rates and pictures of predictions for TensorBoard."""
+    """Write losses, rates and images of predictions for TensorBoard."""
     wandb: bool = False
     """Log to Weights & Biases too, if wandb is installed."""
 

@@ -22,15 +22,15 @@ class RigOptions:
     """Write a person of saved results as a file with skeleton and motion; for a photo, in the photo's pose."""
 
     result: Positional[Path]
-    """What predict wrote: a person's .npz of a clip, or the .npz or .json of a photo or clip."""
+    """A file written by predict: the .npz of a person of a clip, or the .npz or .json of a photo or clip."""
     out: Path
     """File to write: .glb or .usd, .usdc, .usda (mesh, skeleton, skin weights, animation), or .bvh (skeleton and
     motion)."""
     person: int = 0
-    """Which person of several, from 0."""
+    """Number of the person, from 0."""
     mesh: Literal["network", "full"] = "network"
-    """For .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full one with texture
-    coordinates, which is close to that (docs/outputs.md)."""
+    """For .glb and .usd: the network's mesh, which moves exactly as predicted, or the body's full mesh with texture
+    coordinates, which is close to it (see docs/outputs.md)."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for results of these bodies."""
 

@@ -36,14 +36,14 @@ SHOWN: tuple[MeshKind, ...] = ("lixel", "param")
 
 @dataclasses.dataclass(frozen=True)
 class ViewOptions:
-    """Look at saved results from all sides in the browser: meshes, skeletons, the camera with its picture."""
+    """Show saved results in 3D in the browser: meshes, skeletons, the camera with its image."""
 
     result: Positional[Path]
-    """What predict wrote: the .json or .npz of a photo or clip, a person's .npz of a clip, or the folder of one."""
+    """A file written by predict (.json or .npz of a photo or clip, .npz of a person), or a folder with one result."""
     picture: Path | None = None
-    """The photo or clip itself; looked for beside the results and in this folder if not given."""
+    """The photo or clip. Default: searched beside the results and in the current folder."""
     port: int = 8080
-    """Port on this machine; 0 takes a free one."""
+    """Port on this machine; 0 picks a free one."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for results of these bodies."""
 
@@ -57,7 +57,7 @@ def run(options: ViewOptions) -> int:
     viewer = Viewer(scene, Backdrop(picture, scene), options.port, options.body_dir)
     if picture is None:
         output(f"without {scene.picture or 'the clip'} behind the people: name it with --picture")
-    output(f"open {viewer.address} in a browser; Ctrl-C ends the view")
+    output(f"open {viewer.address} in a browser; Ctrl-C stops the view")
     try:
         while True:
             time.sleep(viewer.step())
