@@ -126,7 +126,7 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto uses CUDA devices if there are any."""
     gpu: Annotated[str, tyro.conf.arg(aliases=["--devices"])] = ""
-    """Device numbers, such as 0-3 or 0,2. Default: all. With --device cpu, one process per number (default: one)."""
+    """Device numbers, such as 0-3 or 0,2; empty: all. With --device cpu, one process per number; empty: one."""
     nodes: int = 1
     """Number of machines, started by torchrun or SLURM."""
     workers: int = 4
