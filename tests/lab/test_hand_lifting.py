@@ -78,6 +78,7 @@ def _parts(sampler: HandLiftingSampler) -> tuple:
     return landmarks, sampler.params, sampler.camera
 
 
+@pytest.mark.slow
 def test_a_small_network_learns_and_is_kept(
     sampler: HandLiftingSampler, body: AnnyBody, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -44,6 +44,7 @@ def _offsets() -> Tensor:
     return offsets
 
 
+@pytest.mark.slow
 def test_known_offsets_are_found_again(body: AnnyBody):
     n, bones = PEOPLE * FRAMES, len(body.bones)
     pose = axis_angle_to_matrix(0.25 * _noise(n, bones, 3, seed=1))

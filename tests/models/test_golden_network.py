@@ -225,12 +225,14 @@ RUNS = [
     for stage, mode in [("param", "eval"), *((stage, mode) for stage in ("lixel", "param") for mode in BATCHNORM_MODES)]
 ]
 SLOW_IN_FLOAT32 = [
+    ("body", "param", "eval"),
+    ("hand", "param", "eval"),
     ("body", "lixel", "evalbn"),
     ("body", "lixel", "trainbn"),
     ("hand", "lixel", "trainbn"),
     ("body", "param", "trainbn"),
 ]
-"""The other runs cover the same code: each stage, each mode and each kind of body once."""
+"""Other runs cover the same code: `test_float64` both bodies in eval mode, the rest each stage and each mode once."""
 
 
 def slow(*runs: tuple[str, str, str]) -> list[Any]:
