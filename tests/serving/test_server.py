@@ -191,7 +191,7 @@ def test_only_so_many_people_are_answered_and_a_score_chooses_them(serve: Serve,
     [
         ("", b"not a picture", 415, "not a picture"),
         ("", b"", 422, "empty"),
-        ("", picture()[:3000], 422, "truncated"),
+        ("", picture()[:3000], 422, "damaged"),
         ("", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 30\n%%EndComments\n", 415, "not a picture"),
         ("", picture(kind="PPM"), 415, "PPM"),
         ("", picture(2000, 1200), 413, "2000x1200"),
