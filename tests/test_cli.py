@@ -158,7 +158,7 @@ def test_a_benchmark_is_fetched_with_all_that_it_needs(capsys, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("arguments", [["assets"], ["info", "--help"]])
+@pytest.mark.parametrize("arguments", [["assets"], pytest.param(["info", "--help"], marks=pytest.mark.slow)])
 def test_a_full_standard_output_is_one_line(arguments: list[str]) -> None:
     command = [sys.executable, "-c", "import sys; from i2l_meshnet.cli import main; sys.exit(main())"]
     with Path("/dev/full").open("w") as full:

@@ -142,7 +142,7 @@ def test_training_is_the_same_twice_and_after_a_stop(body: AnnyBody, sampler: Li
         torch.testing.assert_close(first, second, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("heatmaps", [False, True])
+@pytest.mark.parametrize("heatmaps", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_learns_a_batch(body: AnnyBody, sampler: LiftingSampler, heatmaps: bool):
     count, size = (8, 16) if heatmaps else (30, 32)  # Heatmaps of all vertices take most of the time.
     options = dataclasses.replace(OPTIONS, steps=count, learning_rate=5e-3, heatmaps=heatmaps, meshed=1.0)

@@ -229,10 +229,12 @@ SLOW_IN_FLOAT32 = [
     ("hand", "param", "eval"),
     ("body", "lixel", "evalbn"),
     ("body", "lixel", "trainbn"),
+    ("hand", "lixel", "evalbn"),
     ("hand", "lixel", "trainbn"),
     ("body", "param", "trainbn"),
 ]
-"""Other runs cover the same code: `test_float64` both bodies in eval mode, the rest each stage and each mode once."""
+"""Faster tests cover the same code: `test_float64` in eval mode, the parameter stage in both modes, and for the lixel
+stage `test_losses.py` and `test_assembly.py`, which hold its losses and gradients to the published ones."""
 
 
 def slow(*runs: tuple[str, str, str]) -> list[Any]:

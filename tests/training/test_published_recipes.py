@@ -35,7 +35,7 @@ def places(dataset_root: Path, body_directory: Path) -> dict[str, list[str]]:
     ("recipes", "data", "lines"),
     [
         (("body-lixel", "body-param"), "Human36M", 4),
-        (("body-smooth",), "PW3D", 2),
+        pytest.param(("body-smooth",), "PW3D", 2, marks=pytest.mark.slow),
         (("hand-lixel", "hand-param"), "FreiHAND", 0),
     ],
     ids=["body", "smooth", "hand"],
