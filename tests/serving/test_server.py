@@ -308,7 +308,7 @@ def test_a_form_in_a_character_set_that_cannot_be_read_is_a_bad_request(
     body = b'--x\r\nContent-Disposition: form-data; name="photo"\r\n\r\nxn--a..\r\n--x--\r\n'
     headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
     answer = client.post("/predict", content=body, headers=headers)
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 422)  # Newer versions of Python can read some of these, and find no file.
     detail(answer)
     assert "Traceback" not in capsys.readouterr().err
 
