@@ -15,7 +15,7 @@ SECONDS_A_LINE = 60.0
 
 
 def output(*items: RenderableType, style: str | None = None) -> None:
-    """Print results on standard output: a text as one unwrapped line, a table as it is."""
+    """Print results on standard output: a string as one unwrapped line, or a rich table."""
     _print(Console(highlight=False), items, style)
 
 

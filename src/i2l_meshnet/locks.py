@@ -1,4 +1,4 @@
-"""Locks on open files. They end with their process, so work in progress can be told from what a killed process left."""
+"""Locks on open files. A lock ends with its process, so work in progress differs from what a killed process left."""
 
 import os
 from pathlib import Path

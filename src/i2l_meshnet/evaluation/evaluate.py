@@ -60,7 +60,7 @@ BENCHMARKS: dict[str, Callable[[System, "EvaluateOptions"], Benchmark[Any]]] = {
     coco_keypoints.NAME: _coco_keypoints,
     synthetic_pictures.NAME: _synthetic_pictures,
 }
-"""Name → what makes the benchmark: a new one is an entry here, a new data set with a protocol one in `PROTOCOLS`."""
+"""Name → function that makes the benchmark. A dataset with a protocol needs only an entry in `PROTOCOLS`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,7 +183,7 @@ def _write_scenes(prediction: PicturePrediction, folder: Path) -> dict[str, str]
 
 
 def _linked(record: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The record of docs/outputs.md with URLs in place of file names."""
+    """The record of docs/outputs.md with URLs instead of file names."""
     people = [
         person
         | {
