@@ -60,7 +60,7 @@ FAULTS = (
         "lifting: points outside are seen surely",
         "confidence.clamp(max=0.3) * uniform(n, 26)",
         "confidence.clamp(max=1.0) * uniform(n, 26)",
-        "tests/lab/test_lifting.py::test_what_lies_outside_the_crop_is_seen_unsurely",
+        "tests/lab/test_lifting.py::test_points_outside_the_crop_have_low_confidence",
     ),
     Fault(
         "prediction: a person almost outside is placed by what is inside",

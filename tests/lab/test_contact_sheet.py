@@ -1,7 +1,6 @@
-"""The contact sheet: panels of all photos, whoever is found on them, in a grid."""
+"""The contact sheet: a grid of panels for all photos, also where nobody was found."""
 
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -15,11 +14,6 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.prediction.results import PicturePrediction
 
 
-@pytest.fixture
-def sheet() -> ModuleType:
-    return contact_sheet
-
-
 class StandInPredictor:
     """Finds nobody."""
 
@@ -30,13 +24,13 @@ class StandInPredictor:
 
 
 def test_a_folder_becomes_one_picture(
-    sheet: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a", "b", "c"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((80, 60, 3), np.uint8))
     monkeypatch.setattr(assets, "ensure", lambda name: tmp_path)
-    monkeypatch.setattr(sheet.MeshPredictor, "load", lambda weights: StandInPredictor())
-    sheet.make_sheet(sheet.SheetOptions((str(tmp_path),), tmp_path / "out" / "sheet.png", height=60))
+    monkeypatch.setattr(contact_sheet.MeshPredictor, "load", lambda weights: StandInPredictor())
+    contact_sheet.make_sheet(contact_sheet.SheetOptions((str(tmp_path),), tmp_path / "out" / "sheet.png", height=60))
     picture = cv2.imread(str(tmp_path / "out" / "sheet.png"))
     assert picture is not None
     # Three photos in two columns: two rows of a panel and its caption, four panels of 40 px each.
@@ -44,26 +38,18 @@ def test_a_folder_becomes_one_picture(
     assert "3 photos" in capsys.readouterr().out
 
 
-def test_tilt_is_towards_the_camera(sheet: ModuleType) -> None:
+def test_tilt_towards_the_camera_is_positive() -> None:
     skeleton = load_body("toy").skeleton
     joints = np.zeros((len(skeleton), 3), np.float32)
     for side in "LR":
         joints[skeleton.index(f"{side}_Shoulder")] = [0, -1, 3]
         joints[skeleton.index(f"{side}_Ankle")] = [0.2, 0.5, 3]
-    assert sheet.tilt(joints, skeleton) == pytest.approx(0)
+    assert contact_sheet.tilt(joints, skeleton) == pytest.approx(0)
     joints[[skeleton.index(f"{side}_Shoulder") for side in "LR"], 2] -= 1.5
-    assert sheet.tilt(joints, skeleton) == pytest.approx(45)
+    assert contact_sheet.tilt(joints, skeleton) == pytest.approx(45)
 
 
-def test_a_window_beyond_the_picture_is_filled_with_paper(sheet: ModuleType) -> None:
-    picture = np.zeros((4, 6, 3), np.uint8)
-    found = sheet._window(picture, np.array([-2, 1]), (5, 4))
-    assert (found[:3, 2:] == 0).all()
-    assert (found[:, :2] == sheet.PAPER).all()
-    assert (found[3:] == sheet.PAPER).all()
-
-
-def test_a_horizon_above_the_middle_is_a_camera_that_looks_down(sheet: ModuleType) -> None:
+def test_a_camera_that_looks_down_has_its_horizon_above_the_centre() -> None:
     found = StandInPredictor()(Path("photo.png"))
-    assert sheet.camera_pitch(found, 0.5) == pytest.approx(0)
-    assert sheet.camera_pitch(found, 0.25) == pytest.approx(np.degrees(np.arctan(20 / 90)))
+    assert contact_sheet.camera_pitch(found, 0.5) == pytest.approx(0)
+    assert contact_sheet.camera_pitch(found, 0.25) == pytest.approx(np.degrees(np.arctan(20 / 90)))

@@ -12,7 +12,6 @@ from i2l_lab.keypoint_calibration import (
     offset_rows,
     triangulated_people,
 )
-from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.data.multiview import KEYPOINT_ROWS, MultiviewSamples
@@ -21,13 +20,6 @@ from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import HALPE26
 
 PEOPLE, FRAMES = 2, 6
-
-
-@pytest.fixture(scope="module")
-def body() -> AnnyBody:
-    found = load_body("anny")
-    assert isinstance(found, AnnyBody)
-    return found
 
 
 def _noise(*shape: int, seed: int) -> Tensor:
@@ -45,19 +37,19 @@ def _offsets() -> Tensor:
 
 
 @pytest.mark.slow
-def test_known_offsets_are_found_again(body: AnnyBody):
-    n, bones = PEOPLE * FRAMES, len(body.bones)
+def test_known_offsets_are_found_again(anny: AnnyBody):
+    n, bones = PEOPLE * FRAMES, len(anny.bones)
     pose = axis_angle_to_matrix(0.25 * _noise(n, bones, 3, seed=1))
     people = torch.arange(PEOPLE).repeat_interleave(FRAMES)
-    shape = (body.mean_shape + 0.1 * _noise(PEOPLE, 6, seed=2)).clamp(0, 1)[people]
+    shape = (anny.mean_shape + 0.1 * _noise(PEOPLE, 6, seed=2)).clamp(0, 1)[people]
     true = _offsets()
-    points = moved_regressor(body, true) @ body(BodyParams(pose, shape, _noise(n, 3, seed=3))).vertices
+    points = moved_regressor(anny, true) @ anny(BodyParams(pose, shape, _noise(n, 3, seed=3))).vertices
     points = points + 0.001 * _noise(n, 26, 3, seed=4)
     points[0, 3] += 0.2  # a limb taken for another
     points[1, 4] = torch.nan  # and one that was not seen
     start = BodyParams(axis_angle_to_matrix(0.03 * _noise(n, bones, 3, seed=5)) @ pose, shape, torch.zeros(n, 3))
     options = CalibrationOptions(steps=120)
-    found = learn_offsets(body, start, people, points, torch.eye(3 * bones) / 0.05**2, options)
+    found = learn_offsets(anny, start, people, points, torch.eye(3 * bones) / 0.05**2, options)
     moved = true.norm(dim=1) > 0
     # The prior holds an offset back, and shapes and poses take a part of it.
     assert (found.offsets - true)[moved].norm(dim=1).max() < 0.6 * true[moved].norm(dim=1).min()
@@ -67,19 +59,19 @@ def test_known_offsets_are_found_again(body: AnnyBody):
     assert found.after < 0.7 * found.before
 
 
-def test_an_offset_moves_its_point_with_its_bone(body: AnnyBody):
-    rows, offsets = offset_rows(body), _offsets()
+def test_an_offset_moves_its_point_with_its_bone(anny: AnnyBody):
+    rows, offsets = offset_rows(anny), _offsets()
     torch.testing.assert_close(rows.sum(-1), torch.zeros(26, 3), atol=1e-3, rtol=0)
-    assert body.vertex_mirror is not None
-    mirrored = rows[list(HALPE26.mirror_permutation)][..., body.vertex_mirror] * torch.tensor(MIRROR)[:, None]
+    assert anny.vertex_mirror is not None
+    mirrored = rows[list(HALPE26.mirror_permutation)][..., anny.vertex_mirror] * torch.tensor(MIRROR)[:, None]
     torch.testing.assert_close(rows, mirrored, atol=2e-3, rtol=0)
-    change = moved_regressor(body, offsets) - rendered_keypoints()
-    rest = body.rest_params()
-    torch.testing.assert_close(change @ body(rest).vertices, offsets, atol=1e-5, rtol=0)
+    change = moved_regressor(anny, offsets) - rendered_keypoints()
+    rest = anny.rest_params()
+    torch.testing.assert_close(change @ anny(rest).vertices, offsets, atol=1e-5, rtol=0)
     pose = rest.pose.clone()
-    bone = body.bones.index("head")
+    bone = anny.bones.index("head")
     pose[bone] = axis_angle_to_matrix(torch.tensor([0.0, 0.0, 0.7]))
-    turned = change @ body(BodyParams(pose, rest.shape, rest.translation)).vertices
+    turned = change @ anny(BodyParams(pose, rest.shape, rest.translation)).vertices
     top = HALPE26.index("Head_top")
     torch.testing.assert_close(turned[top], pose[bone] @ offsets[top], atol=3e-3, rtol=0)
 

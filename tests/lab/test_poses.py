@@ -21,8 +21,8 @@ from i2l_lab.synthetic.poses import (
     read_makehuman_poses,
     segment_distance,
 )
-from i2l_lab.synthetic.procedural import draw_figures
-from i2l_meshnet.bodies.base import Body, BodyParams
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.errors import FileError
 
 
@@ -30,7 +30,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def joints(body: Body, local: np.ndarray) -> dict[str, np.ndarray]:
+def joints(body: AnnyBody, local: np.ndarray) -> dict[str, np.ndarray]:
     """Joints of one pose of the average body, by name."""
     pose = torch.from_numpy(local).float()
     with torch.no_grad():
@@ -58,24 +58,13 @@ def test_turn_between_takes_one_direction_to_the_other(seed: int, case: str):
     np.testing.assert_allclose(np.linalg.det(turn), 1, atol=1e-9)
 
 
-def test_the_identity_figure_stands_with_hanging_arms(anny: Body):
+def test_the_identity_figure_stands_with_hanging_arms(anny: AnnyBody):
     place = joints(anny, FigureRetarget(anny)(figure())[0])
     for side in "LR":
         for upper, lower in (("Hip", "Knee"), ("Knee", "Ankle"), ("Shoulder", "Elbow"), ("Elbow", "Wrist")):
             limb = place[f"{side}_{lower}"] - place[f"{side}_{upper}"]
             assert limb[2] / np.linalg.norm(limb) < -0.99, (side, lower)
     assert place["Nose"][1] < place["Neck"][1]  # faces -y
-
-
-def test_limbs_take_the_directions_of_the_figure(anny: Body):
-    """The left arm stretched forwards, the right shin backwards, as global turns of the segments."""
-    forward = Rotation.from_euler("x", -90, degrees=True).as_matrix()
-    turned = figure(L_upper_arm=forward, L_forearm=forward, L_hand=forward, R_shin=forward.T)
-    place = joints(anny, FigureRetarget(anny)(turned)[0])
-    arm = place["L_Wrist"] - place["L_Elbow"]
-    np.testing.assert_allclose(arm / np.linalg.norm(arm), [0, -1, 0], atol=0.12)
-    shin = place["R_Ankle"] - place["R_Knee"]
-    np.testing.assert_allclose(shin / np.linalg.norm(shin), [0, 1, 0], atol=0.12)
 
 
 def test_heading_is_turned_to_the_front():
@@ -86,15 +75,7 @@ def test_heading_is_turned_to_the_front():
     np.testing.assert_allclose(front[upright, 0], 0, atol=1e-9)
 
 
-def test_drawn_figures_are_rotations_and_mostly_upright():
-    figures = draw_figures(400, np.random.default_rng(0))
-    np.testing.assert_allclose(np.linalg.det(figures), 1, atol=1e-9)
-    assert (figures[:, 0, 2, 2] > 0.5).mean() > 0.9
-    again = draw_figures(400, np.random.default_rng(0))
-    np.testing.assert_array_equal(figures, again)
-
-
-def test_samples_are_reproducible_rotations_within_limits(anny: Body, bank: PoseBank):
+def test_samples_are_reproducible_rotations_within_limits(anny: AnnyBody, bank: PoseBank):
     sampler = PoseSampler(anny, bank)
     poses = sampler.sample(200, generator(5))
     assert poses.shape == (200, len(anny.bones), 3, 3)
@@ -108,7 +89,7 @@ def test_samples_are_reproducible_rotations_within_limits(anny: Body, bank: Pose
     assert not CollisionFigure(anny).collides(poses).any()
 
 
-def test_sampled_poses_have_no_side(anny: Body, bank: PoseBank):
+def test_sampled_poses_have_no_side(anny: AnnyBody, bank: PoseBank):
     """Mirrored half of the time: left and right elbows bend alike on average."""
     poses = PoseSampler(anny, bank).sample(1500, generator())
     angle = ((poses.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).acos().mean(0)
@@ -117,7 +98,7 @@ def test_sampled_poses_have_no_side(anny: Body, bank: PoseBank):
         assert abs(left - right) < 0.08, bone
 
 
-def test_without_mixing_a_sample_is_a_pose_of_the_bank(anny: Body, bank: PoseBank):
+def test_without_mixing_a_sample_is_a_pose_of_the_bank(anny: AnnyBody, bank: PoseBank):
     mix = PoseMix(recombine=0.0, arms=0.0, noise=0.0)
     sampler = PoseSampler(anny, bank, mix)
     poses = sampler.sample(40, generator())
@@ -129,11 +110,6 @@ def test_without_mixing_a_sample_is_a_pose_of_the_bank(anny: Body, bank: PoseBan
     for pose in poses[:, legs]:
         gap = torch.minimum((known - pose).abs().amax((1, 2, 3)), (mirrored - pose).abs().amax((1, 2, 3)))
         assert gap.min() < 1e-3
-
-
-def test_a_mix_without_sources_is_refused(anny: Body, bank: PoseBank):
-    with pytest.raises(ValueError, match="none of the sources"):
-        PoseSampler(anny, bank, PoseMix(sources=(("mocap", 1.0),)))
 
 
 def test_a_bank_splits_into_two_parts(bank: PoseBank):
@@ -163,7 +139,7 @@ def test_segment_distance_against_sampled_points(seed: int):
     assert abs(segment_distance(a, b, c, d) - brute) < 0.01
 
 
-def test_an_arm_through_the_chest_collides_and_rest_does_not(anny: Body):
+def test_an_arm_through_the_chest_collides_and_rest_does_not(anny: AnnyBody):
     check = CollisionFigure(anny)
     rest = torch.eye(3).repeat(1, len(anny.bones), 1, 1)
     assert not check.collides(rest).item()
@@ -173,7 +149,7 @@ def test_an_arm_through_the_chest_collides_and_rest_does_not(anny: Body):
     assert check.collides(torch.from_numpy(through).float()).item()
 
 
-def test_collision_figure_follows_the_body(anny: Body, bank: PoseBank):
+def test_collision_figure_follows_the_body(anny: AnnyBody, bank: PoseBank):
     """Its simplified chain stays within 4 cm of the body's joints."""
     poses = bank.sources["procedural"][:50]
     check = CollisionFigure(anny)
@@ -185,7 +161,7 @@ def test_collision_figure_follows_the_body(anny: Body, bank: PoseBank):
         assert (places[:, row] - body_joint).norm(dim=1).mean() < 0.04, name
 
 
-def test_makehuman_poses_are_read_in_their_axes(anny: Body, tmp_path: Path):
+def test_makehuman_poses_are_read_in_their_axes(anny: AnnyBody, tmp_path: Path):
     """A quarter turn of the knee about the left axis (MakeHuman's x) is one about Anny's x."""
     turn = [np.sin(np.pi / 4), 0.0, 0.0, np.cos(np.pi / 4)]
     path = tmp_path / "package" / "src" / "json" / "poses" / "poses.json"

@@ -173,7 +173,7 @@ class Wardrobe:
             for name in chosen:
                 if name not in loaded:
                     part = "hair" if kind.startswith("hair") else "clothes"
-                    loaded[name] = _read_garment(data / "proxies" / part / name / f"{name}.json", base)
+                    loaded[name] = read_garment(data / "proxies" / part / name / f"{name}.json", base)
             self.garments[kind] = [loaded[name] for name in chosen]
         self.skins: dict[str, list[np.ndarray]] = {"male": [], "female": []}
         for path in sorted((data / "skins").glob("*/textures/*diffuse*.png")):
@@ -205,7 +205,7 @@ def _skin(rest, bones, weights, transforms):
     return result
 
 
-def _read_garment(path: Path, base: BaseMesh) -> Garment:
+def read_garment(path: Path, base: BaseMesh) -> Garment:
     try:
         data = read_json(path)
         meta = data["metadata"]
