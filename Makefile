@@ -1,4 +1,4 @@
-# `make demo` and `make test` need only Python 3.11 or newer, make and git. Both create .venv if it is missing.
+# `make demo` and `make test` need only Python 3.11 or newer, make and git. They create .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,8 +9,8 @@ DOCS_STAMP := $(VENV)/.docs-installed
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 2 --dist worksteal
 NUMERIC_TESTS := $(addprefix tests/,geometry bodies models training prediction evaluation regression exporting lab)
-# CONTRIBUTING.md says what these do not cover. A: as a processor with AVX2 but without AVX-512. B: also
-# without AVX2 in PyTorch and oneDNN. The empty features of Numba count: without them it keeps the real processor's.
+# Limits on processor instructions; CONTRIBUTING.md says what they do not cover. A: AVX2 but no AVX-512. B: also no AVX2
+# in PyTorch and oneDNN. NUMBA_CPU_FEATURES is empty on purpose: otherwise Numba uses the real processor's features.
 SETTING_A := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
 SETTING_B := $(SETTING_A) ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/i2l-meshnet assets detector
 	$(BIN)/i2l-meshnet predict examples/standing_phone.jpg --out $(OUT) --overwrite
 	@echo
-	@echo "The results lie in $(OUT): overlays (*.jpg), meshes (*.obj, *.glb), parameters (*.npz, *.json)."
+	@echo "The results are in $(OUT): overlays (*.jpg), meshes (*.obj, *.glb), parameters (*.npz, *.json)."
 
 test-assets: $(DEV_STAMP)
 	$(BIN)/i2l-meshnet assets detector rtmpose mediapipe
@@ -62,12 +62,11 @@ format: $(DEV_STAMP)
 
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "The site lies in output/site; $(BIN)/mkdocs serve shows it while you write."
+	@echo "The site is in output/site. $(BIN)/mkdocs serve shows it while you write."
 
 pictures: $(DEV_STAMP)
 	$(BIN)/python scripts/draw_pictures.py
 	$(BIN)/python -m i2l_lab.tools.contact_sheet
-	$(BIN)/python scripts/draw_how_it_works.py
 
 notebooks: $(DOCS_STAMP)
 	cd notebooks && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace *.ipynb
@@ -77,7 +76,7 @@ clean:
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e .

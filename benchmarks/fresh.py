@@ -1,9 +1,7 @@
-"""What is measured in a process of its own: `python benchmarks/fresh.py MEASUREMENT ...`.
+"""Measurements that need a fresh process: `python benchmarks/fresh.py MEASUREMENT ...` prints a number.
 
-    memory published|PRECISION BATCH    MiB that a forward pass of the published network adds at its peak
-    mesh                                seconds from the first import to the mesh of a made-up picture
-
-Prints the number.
+memory published|PRECISION BATCH    MiB that a forward pass of the published network adds at its peak
+mesh                                seconds from the first import to the mesh of a synthetic image
 """
 
 import ctypes
@@ -21,20 +19,20 @@ _START = time.perf_counter()
 
 
 def measure(*arguments: str) -> float:
-    """Runs this module in a fresh process and gives the number that it prints. Raises InputError if it fails."""
+    """Run this module in a fresh process and return the number it prints. Raise InputError if it fails."""
     return float(output(__file__, *arguments).splitlines()[-1])
 
 
 def output(*arguments: str) -> str:
-    """What a fresh Python prints. Raises InputError, with the last line of its complaint, if it fails."""
+    """The output of a fresh Python process. Raise InputError with the last line of its errors if it fails."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
-        complaint = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"a process of the benchmark failed: {complaint[-1]}")
+        errors = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"a process of the benchmark failed: {errors[-1]}")
     return done.stdout
 
 
-def _pass_memory(way: str, batch: str) -> float:
+def _pass_memory(variant: str, batch: str) -> float:
     import torch
 
     from i2l_meshnet.models import assembly
@@ -42,19 +40,19 @@ def _pass_memory(way: str, batch: str) -> float:
     from i2l_meshnet.models.reference import plain_copy
     from i2l_meshnet.precision import Precision
     from machine import memory
-    from subjects import made_up_body, pictures
+    from subjects import pictures, random_body
 
-    body = made_up_body()
+    body = random_body()
     network = assembly.build(assembly.published_config(body), body).eval()
-    network = plain_copy(network) if way == "published" else for_inference(network, cast(Precision, way))
+    network = plain_copy(network) if variant == "published" else for_inference(network, cast(Precision, variant))
     image = pictures(int(batch))
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # Gives freed memory back, which the pass would use unseen.
-    Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak of setting up.
-    before = memory("VmRSS", "/proc/self/status")
+    ctypes.CDLL(None).malloc_trim(0)  # Return freed memory to the system: the pass would reuse it unnoticed.
+    Path("/proc/self/clear_refs").write_text("5")  # Reset the peak.
+    before = memory("VmRSS")
     with torch.inference_mode():
         network(image)
-    return memory("VmHWM", "/proc/self/status") - before
+    return memory("VmHWM") - before
 
 
 def _first_mesh() -> float:

@@ -1,9 +1,9 @@
-"""The published way of loading training samples, and ours on the same made-up pictures.
+"""Loading training samples: the published method and ours, on the same synthetic images.
 
-The oracle (`PublishedLoader`) does what the published loader does for each sample, in plain NumPy, OpenCV and PyTorch:
-whole picture decoded, turned to float32, mirrored and warped, body layer for one body (dense matrices, one bone after
-the other, a 4 x 4 matrix for each vertex), projection, fit check. Ours is `PersonDataset.batch`, as a worker calls it;
-the targets are made on the device for a whole batch.
+`PublishedLoader` does what the published loader does for each sample, in plain NumPy, OpenCV and PyTorch: decode the
+whole image, convert it to float32, mirror and warp it, pose one body (dense matrices, one bone after the other, a
+4 x 4 matrix per vertex), project it, check the fit. Ours is `PersonDataset.batch`, as a worker calls it. The targets
+of a whole batch are computed on the device.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilde
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.skeletons import COCO, HUMAN36M, MANO, Skeleton
 from published import pose_plainly
-from subjects import SEED, made_up_body, person
+from subjects import SEED, person, random_body
 
 BATCH = 16
-"""Samples that targets are made for at once."""
+"""Samples whose targets are computed together."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A data set's pictures: (width, height), and side of the box around a person; pixels."""
+    """Images like those of a dataset. size: (width, height). side: of the box around the person; pixels."""
 
     name: str
     size: tuple[int, int]
@@ -51,22 +51,22 @@ CASES = (
 )
 
 
-def made_up_source(case: Case, folder: Path, people: int) -> Source:
-    """Pictures written to `folder` and annotations of one person in each."""
+def random_source(case: Case, folder: Path, people: int) -> Source:
+    """Write images to `folder`; return them with annotations of one person in each."""
     generator = np.random.default_rng(SEED)
     width, height = case.size
-    # As smooth as a photo, so that it is decoded as fast.
+    # Blurred to be as smooth as a photo, so that it decodes as fast.
     picture = cv2.GaussianBlur(person(height, width)[..., ::-1], (0, 0), 2)
     hand = case.skeleton is MANO
-    rows = TableBuilder(case.skeleton, ("made-up",), bones=16 if hand else 24, shapes=10, trusted_fits=hand)
+    rows = TableBuilder(case.skeleton, ("random",), bones=16 if hand else 24, shapes=10, trusted_fits=hand)
     for number in range(people):
         name = f"{case.name}{number}.jpg"
         cv2.imwrite(str(folder / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
         x, y = (float(generator.uniform(0, side - case.side)) for side in case.size)
         joints = generator.normal(0, 0.3, (len(case.skeleton), 3)) + np.array([0, 0, 4])
-        fit = Fit(generator.normal(0, 0.2, 48 if hand else 72), generator.normal(0, 1, 10), (0.0, 0.0, 4.0), "made-up")
+        fit = Fit(generator.normal(0, 0.2, 48 if hand else 72), generator.normal(0, 1, 10), (0.0, 0.0, 4.0), "random")
         rows.add(
-            where="made up",
+            where="random",
             id=number,
             path=name,
             size=case.size,
@@ -82,7 +82,7 @@ def made_up_source(case: Case, folder: Path, people: int) -> Source:
 
 
 class PublishedLoader:
-    """One training sample after another as the published data set classes make them (facts in SPEC.md's terms)."""
+    """Training samples one by one, as the published dataset classes compute them."""
 
     def __init__(
         self, source: Source, body: LinearBody, regressor: np.ndarray, depth_extent: float, mirror: bool
@@ -151,19 +151,19 @@ class PublishedLoader:
         }
 
     def lixels(self, pixels: np.ndarray, depth: np.ndarray, affine: np.ndarray) -> tuple[Any, Any]:
-        """Coordinates on the grid and whether they lie on it."""
+        """Grid coordinates, and whether they are inside the grid."""
         moved = np.dot(affine, np.concatenate([pixels, np.ones_like(pixels[:, :1])], 1).T).T / 4
         grid = np.concatenate([moved, ((depth / (self.depth_extent / 2) + 1) / 2 * 64)[:, None]], 1)
         return grid, ((grid >= 0) & (grid < 64)).all(1)
 
 
-def loading_ways(case: Case, folder: Path, count: int) -> dict[str, Callable[[], object]]:
-    """`count` samples the published way, ours, and ours with the targets, from pictures written to `folder`."""
+def loading_variants(case: Case, folder: Path, count: int) -> dict[str, Callable[[], object]]:
+    """Load `count` samples: published, ours, and ours with targets, from images written to `folder`."""
     hand = case.skeleton is MANO
-    body = made_up_body(hand)
+    body = random_body(hand)
     regressor = np.random.default_rng(SEED).dirichlet(np.ones(body.joint_regressor.shape[1]), 17)
     extent = 0.3 if hand else 2.0
-    source = made_up_source(case, folder, count)
+    source = random_source(case, folder, count)
     published = PublishedLoader(source, body, regressor, extent, mirror=not hand)
     dataset = PersonDataset(source, augment=True, mirror=not hand, seed=SEED)
     matrix = torch.from_numpy(regressor).float()

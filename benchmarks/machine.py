@@ -1,4 +1,4 @@
-"""What the machine itself can do, and what a process uses of it."""
+"""What the machine can do, and how much memory a process uses."""
 
 import platform
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from i2l_meshnet.errors import InputError
 
 
 def describe(device: torch.device) -> str:
-    """The processor or GPU and the versions that matter to speed."""
+    """The processor or GPU, the threads, and PyTorch's version."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -24,7 +24,7 @@ def describe(device: torch.device) -> str:
 def matmul_peak(
     device: torch.device, dtype: torch.dtype, clock: Callable[[], float], size: int = 2048, rounds: int = 5
 ) -> float:
-    """GFLOP/s of the fastest of some products of two square matrices."""
+    """GFLOP/s of the fastest of several products of two square matrices."""
     a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(rounds + 1):
@@ -36,10 +36,10 @@ def matmul_peak(
     return 2 * size**3 / best / 1e9
 
 
-def memory(field: str, file: str = "/proc/self/smaps_rollup") -> float:
-    """A field of this process's memory use as the Linux kernel counts it, MiB. Raises InputError elsewhere."""
-    path = Path(file)
+def memory(field: str) -> float:
+    """A field of this process's /proc/self/status, MiB. Raise InputError if it is missing (not on Linux)."""
+    path = Path("/proc/self/status")
     for line in path.read_text().splitlines() if path.is_file() else []:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
-    raise InputError(f"memory is measured on Linux only: there is no {field} in {file}")
+    raise InputError(f"memory is measured on Linux only: {path} has no {field}")

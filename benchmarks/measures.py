@@ -1,7 +1,6 @@
-"""What `python benchmarks/run.py` measures, one function a group of rows."""
+"""The measurements of `python benchmarks/run.py`: a function for each group of rows."""
 
 import contextlib
-import copy
 import dataclasses
 import io
 import statistics
@@ -25,12 +24,14 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies import Body, BodyParams, load_body
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.exporting.export import write
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
-from i2l_meshnet.models.exported import ExportedNetwork
+from i2l_meshnet.models.checkpoint import Metadata
+from i2l_meshnet.models.exported import ExportedNetwork, Runtime, open_exported, openvino_precisions
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
 from i2l_meshnet.models.loading import default_weights, load_network
@@ -46,97 +47,52 @@ from i2l_meshnet.prediction.results import SaveOptions
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import project, render_meshes
 from i2l_meshnet.runtimes import import_openvino
-from loader import CASES, loading_ways
-from peers import Missing, anny_body, pyrender_picture, smplx_body
+from loader import CASES, loading_variants
+from peers import Missing, anny_body, smplx_body
 from published import align_plainly, pose_plainly
-from rows import Row, missing_row, timed_rows
-from runtimes import exported_ways
 from scoring import VERTICES, make_predictions, published_evaluate, scored
-from subjects import SEED, made_up_body, made_up_network, person, pictures
-from training_step import step_ways
-from turns import Turns, take_turns
+from subjects import SEED, person, pictures, random_body, random_network
+from timing import Row, Timings, interleave, missing_row, timed_rows
+from training_step import step_variants
 
-Ways = Mapping[str, Callable[[], object]]
+Variants = Mapping[str, Callable[[], object]]
 PUBLISHED = "published"
 COMMAND = "import sys; from i2l_meshnet.cli import main; sys.exit(main())"
 PHOTO_SIZE = (1024, 1536)
-"""Height and width of the made-up photo."""
+"""Height and width of the synthetic photo."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """How everything is measured. turns: at most, and so many seconds a comparison. clock: wall or processor time."""
+    """How to measure. rounds, budget: maximum rounds and seconds per comparison. clock: wall or processor time."""
 
     device: torch.device
-    turns: int
+    rounds: int
     budget: float
     clock: Callable[[], float]
     batches: tuple[int, ...]
 
-    def compare(self, ways: Ways) -> Turns:
-        """Times the ways in turn."""
+    def compare(self, variants: Variants) -> Timings:
+        """Time the variants, interleaved."""
         wait = partial(torch.cuda.synchronize, self.device) if self.device.type == "cuda" else None
-        return take_turns(ways, self.turns, self.clock, wait, self.budget)
+        return interleave(variants, self.rounds, self.clock, wait, self.budget)
 
 
 def published_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
-    """Forward passes of the published network, made up or of a checkpoint or snapshot: the oracle and ours."""
+    """Forward passes of the published network: the published formulation and ours, in each precision."""
     network, _ = _published(weights, body_directory)
     ready = {PUBLISHED: plain_copy(network)}
-    ready |= {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
-    if bench.device.type == "cuda":
-        ready[f"{PUBLISHED}, TF32"] = _with_tensor_float(ready[PUBLISHED]).to(bench.device)  # its best plain mode
+    ready |= {precision: for_inference(network, precision, bench.device) for precision in _precisions(bench.device)}
     yield from _forward_passes(bench, "published network", ready)
 
 
 def _precisions(device: torch.device) -> Iterator[Precision]:
-    """Those that a device computes in."""
+    """The precisions that a device supports."""
     return (precision for precision in DTYPES if precision in supported_precisions(device))
 
 
-def compiled_network(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
-    """Forward passes of the published network through torch.compile: minutes to compile, so only when asked for.
-
-    On a GPU with the fastest kernels it finds and the whole pass as one CUDA graph (max-autotune).
-    """
-    network, _ = _published(weights, body_directory)
-    plain = {way: for_inference(network, way, bench.device) for way in _precisions(bench.device)}
-    mode = "max-autotune" if bench.device.type == "cuda" else "default"
-    ready: dict[str, Any] = {PUBLISHED: plain_copy(network), **plain}
-    ready |= {f"{way}, compiled": _Compiled(part, mode) for way, part in plain.items()}
-    yield from _forward_passes(bench, "published network, torch.compile", ready)
-
-
-class _Compiled(torch.nn.Module):
-    """A network through torch.compile, still with its grid."""
-
-    def __init__(self, network: MeshNet, mode: str) -> None:
-        super().__init__()
-        self.grid, self.run = network.grid, torch.compile(network, mode=mode)
-
-    def forward(self, image: Tensor) -> Any:
-        return self.run(image)
-
-
-def _with_tensor_float(network: MeshNet) -> MeshNet:
-    """A copy whose passes may use TensorFloat-32, as the published code's PyTorch does by itself."""
-    network = copy.deepcopy(network)
-    earlier: list[tuple[Any, Any]] = []
-
-    def switch(part: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        earlier.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-
-    def restore(part: torch.nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = earlier.pop()
-
-    network.register_forward_pre_hook(switch)
-    network.register_forward_hook(restore)
-    return network
-
-
 def default_network(bench: Bench) -> Iterator[Row]:
-    """Forward passes of the network that ships; its peer is itself as it was trained."""
+    """Forward passes of the default network, compared with itself before `for_inference`."""
     network, _, _ = load_network(default_weights())
     ready = {"as trained": network, "fp32": for_inference(network, device=bench.device)}
     yield from _forward_passes(bench, "default network", ready)
@@ -144,7 +100,7 @@ def default_network(bench: Bench) -> Iterator[Row]:
 
 
 def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) -> Iterator[Row]:
-    """Forward passes of both networks by other runtimes beside PyTorch; CPU. None where these are not installed."""
+    """Forward passes of both networks in other runtimes and PyTorch; CPU. No rows if OpenVINO is not installed."""
     try:
         import_openvino()
     except InputError as error:
@@ -158,43 +114,58 @@ def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) ->
     for what, peer, network, body in networks:
         with tempfile.TemporaryDirectory() as folder:
             ready = {peer: plain_copy(network), "fp32": for_inference(network)}
-            ways = {**ready, **exported_ways(network, body, Path(folder))}
-            yield from _forward_passes(bench, f"{what}, runtimes", ways)
+            ready |= _exported(network, body, Path(folder) / "network.onnx")
+            yield from _forward_passes(bench, f"{what}, runtimes", ready)
+
+
+def _exported(network: MeshNet, body: Body, path: Path) -> dict[str, ExportedNetwork]:
+    """The network in ONNX Runtime and OpenVINO, in all precisions that the processor supports. path: file to write."""
+    assert network.config is not None
+    write(network, Metadata(network.config, "", ""), "onnx", path)
+    runtimes: list[tuple[Runtime, Precision]] = [("onnx", "fp32"), *(("openvino", p) for p in openvino_precisions())]
+    opened = {f"{runtime} {precision}": open_exported(path, runtime, precision) for runtime, precision in runtimes}
+    return {name: ExportedNetwork(description, runner, body) for name, (description, runner) in opened.items()}
 
 
 def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshNet, Body]:
-    """A published network, made up or of a checkpoint or snapshot, and its body."""
+    """A published network, of a file or with random weights, and its body."""
     if weights is not None:
         return load_network(weights, body_directory)[:2]
-    body = made_up_body()
-    return made_up_network(body), body
+    body = random_body()
+    return random_network(body), body
 
 
 @torch.inference_mode()
-def _forward_passes(
-    bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork | _Compiled]
-) -> Iterator[Row]:
+def _forward_passes(bench: Bench, what: str, networks: Mapping[str, MeshNet | ExportedNetwork]) -> Iterator[Row]:
     first = next(iter(networks))
     networks[first].to(bench.device)  # pyright: ignore[reportAttributeAccessIssue] (the peer is a network of ours)
     height, width = networks[first].grid.crop_size
     crop = torch.from_numpy(person(height, width)).to(bench.device).permute(2, 0, 1).float() / 255
 
-    def crops(way: str, batch: int) -> Float[Tensor, "b 3 h w"]:
-        """Contiguous for the peer, as it was published; channels last for ours, as `predict` has them."""
+    def crops(variant: str, batch: int) -> Float[Tensor, "b 3 h w"]:
+        """Contiguous for the first variant, as published; channels last for the others, as in `predict`."""
         image = crop.expand(batch, -1, -1, -1).contiguous()
-        return image if way == first else image.contiguous(memory_format=torch.channels_last)
+        return image if variant == first else image.contiguous(memory_format=torch.channels_last)
 
-    placed = {way: _in_space(network, crops(way, 1)) for way, network in networks.items()}
-    deviations = {way: 1000 * float((found - placed[first]).norm(dim=-1).max()) for way, found in placed.items()}
+    placed = {variant: _in_space(network, crops(variant, 1)) for variant, network in networks.items()}
+    deviations = {
+        variant: 1000 * float((found - placed[first]).norm(dim=-1).max()) for variant, found in placed.items()
+    }
     del deviations[first]
-    work = {way: work_of(network, crops(way, 1)) for way, network in networks.items() if isinstance(network, MeshNet)}
+    work = {
+        variant: work_of(network, crops(variant, 1))
+        for variant, network in networks.items()
+        if isinstance(network, MeshNet)
+    }
     for batch in bench.batches:
-        turns = bench.compare({way: partial(network, crops(way, batch)) for way, network in networks.items()})
-        yield from timed_rows(f"{what}, batch {batch}", turns, batch, batch > 1, deviations, work)
+        timings = bench.compare(
+            {variant: partial(network, crops(variant, batch)) for variant, network in networks.items()}
+        )
+        yield from timed_rows(f"{what}, batch {batch}", timings, batch, batch > 1, deviations, work)
 
 
 def _in_space(network: LixelNetwork, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v 3"]:
-    """The vertices of people of 2 m, 5 m away from a camera of 1,000 px, as `predict` crops them; m."""
+    """Vertices of people 2 m tall and 5 m from a camera of 1,000 px, in `predict`'s crops; m."""
     vertices = network(image).vertices.cpu()
     height, width = network.grid.crop_size
     people = len(vertices)
@@ -206,7 +177,7 @@ def _in_space(network: LixelNetwork, image: Float[Tensor, "b 3 h w"]) -> Float[T
 
 @torch.inference_mode()
 def work_of(network: MeshNet, image: Float[Tensor, "1 3 h w"]) -> float:
-    """GFLOP (two for each multiplication with addition) of one forward pass."""
+    """GFLOP of one forward pass; a multiply-add counts as two."""
     from torch.utils.flop_counter import FlopCounterMode  # takes a second
 
     with FlopCounterMode(display=False) as counter:
@@ -215,19 +186,20 @@ def work_of(network: MeshNet, image: Float[Tensor, "1 3 h w"]) -> float:
 
 
 def pass_memory(bench: Bench) -> Iterator[Row]:
-    """What a forward pass of the published network adds to memory at its peak, each in a process of its own; CPU."""
+    """Peak memory that a forward pass of the published network adds, in fresh processes; CPU."""
     for batch in bench.batches[:2]:
         found = {
-            way: fresh.measure("memory", way, str(batch)) for way in (PUBLISHED, *_precisions(torch.device("cpu")))
+            variant: fresh.measure("memory", variant, str(batch))
+            for variant in (PUBLISHED, *_precisions(torch.device("cpu")))
         }
-        for way, value in found.items():
-            peer = None if way == PUBLISHED else PUBLISHED
+        for variant, value in found.items():
+            peer = None if variant == PUBLISHED else PUBLISHED
             times = None if peer is None else found[peer] / value
-            yield Row(f"memory of a pass, batch {batch}", way, value, value, value, "MiB", None, peer, times)
+            yield Row(f"memory of a pass, batch {batch}", variant, value, value, value, "MiB", None, peer, times)
 
 
 def cold_start(photo: Path | None) -> Iterator[Row]:
-    """From nothing to a mesh in Python, and to all result files of the command; wall time, files in the cache."""
+    """From process start to a mesh in Python, and to all files of `predict`; wall time, warm file cache."""
     yield _seconds("first mesh from a cold process", "MeshPredictor", [fresh.measure("mesh") for _ in range(3)])
     times = []
     with tempfile.TemporaryDirectory() as folder:
@@ -240,13 +212,13 @@ def cold_start(photo: Path | None) -> Iterator[Row]:
     yield _seconds("first result from a cold process", "predict", times)
 
 
-def _seconds(what: str, way: str, values: list[float]) -> Row:
-    return Row(what, way, statistics.median(values), min(values), max(values), "s")
+def _seconds(what: str, variant: str, values: list[float]) -> Row:
+    return Row(what, variant, statistics.median(values), min(values), max(values), "s")
 
 
 def body_layer(bench: Bench, batch: int = 16) -> Iterator[Row]:
-    """Posing bodies of SMPL's size against the reference implementation's way, one body after the other; CPU."""
-    body, generator = made_up_body(), torch.Generator().manual_seed(SEED)
+    """Posing bodies of SMPL's size, compared with the reference implementation, one by one; CPU."""
+    body, generator = random_body(), torch.Generator().manual_seed(SEED)
     pose = torch.randn(batch, len(body.bones), 3, generator=generator) * 0.3
     shape = torch.randn(batch, 10, generator=generator)
     shift = torch.zeros(batch, 3)
@@ -256,25 +228,27 @@ def body_layer(bench: Bench, batch: int = 16) -> Iterator[Row]:
         bodies = [pose_plainly(body, pose[i : i + 1], shape[i : i + 1], shift[:1]) for i in range(batch)]
         return torch.cat(bodies)[:, : len(body.template)]
 
-    ways, absent = _present({"smplx": lambda: smplx_body(body, params)})
+    variants, absent = _present({"smplx": lambda: smplx_body(body, params)})
     ours = lambda: body(params).vertices  # noqa: E731
-    yield from _body_rows(bench, f"body layer, {batch} bodies", {"one by one": plainly, **ways, "ours": ours}, batch)
+    yield from _body_rows(
+        bench, f"body layer, {batch} bodies", {"one by one": plainly, **variants, "ours": ours}, batch
+    )
     yield from _absent_rows(f"body layer, {batch} bodies", absent)
 
     person = AnnyBody.load(bones=None)
     turned = torch.randn(batch, len(person.bones), 3, generator=generator) * 0.2
     shapes = torch.rand(batch, len(person.shape_names), generator=generator)
     posed = BodyParams(axis_angle_to_matrix(turned), shapes, shift)
-    ways, absent = _present({"anny": lambda: anny_body(person, person.shape_names, posed)})
+    variants, absent = _present({"anny": lambda: anny_body(person, person.shape_names, posed)})
     ours = lambda: person(posed).vertices  # noqa: E731
-    yield from _body_rows(bench, f"Anny body, {batch} bodies", {**ways, "ours": ours}, batch)
+    yield from _body_rows(bench, f"Anny body, {batch} bodies", {**variants, "ours": ours}, batch)
     yield from _absent_rows(f"Anny body, {batch} bodies", absent)
 
 
 def _present(
     peers: Mapping[str, Callable[[], Callable[[], Any]]],
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """The peers that are ready here, and why the others are not."""
+    """The peers that can be measured, and the reasons for the others."""
     ready, absent = {}, {}
     for name, make in peers.items():
         try:
@@ -290,16 +264,16 @@ def _absent_rows(what: str, absent: Mapping[str, str]) -> Iterator[Row]:
 
 
 @torch.inference_mode()
-def _body_rows(bench: Bench, what: str, ways: Mapping[str, Callable[[], Tensor]], batch: int) -> Iterator[Row]:
-    """Rows of ways that give vertices (m), each with its deviation from the first's."""
-    first, *others = ways
-    wanted = ways[first]()
-    deviations = {way: 1000 * float((ways[way]() - wanted).norm(dim=-1).max()) for way in others}
-    yield from timed_rows(what, bench.compare(ways), batch, deviations=deviations)
+def _body_rows(bench: Bench, what: str, variants: Mapping[str, Callable[[], Tensor]], batch: int) -> Iterator[Row]:
+    """Rows of variants that return vertices (m), each with its deviation from the first variant."""
+    first, *others = variants
+    wanted = variants[first]()
+    deviations = {variant: 1000 * float((variants[variant]() - wanted).norm(dim=-1).max()) for variant in others}
+    yield from timed_rows(what, bench.compare(variants), batch, deviations=deviations)
 
 
 def procrustes(bench: Bench, batch: int = 32) -> Iterator[Row]:
-    """Aligning meshes of SMPL's size against NumPy, one after the other; CPU."""
+    """Aligning meshes of SMPL's size, compared with NumPy, one by one; CPU."""
     generator = torch.Generator().manual_seed(SEED)
     source = torch.randn(batch, 6890, 3, generator=generator) * 0.3
     target = source + 0.05 * torch.randn(source.shape, generator=generator)
@@ -309,32 +283,31 @@ def procrustes(bench: Bench, batch: int = 32) -> Iterator[Row]:
         return [align_plainly(*pair) for pair in pairs]
 
     difference = similarity_align(source, target) - torch.from_numpy(np.stack(plainly()))
-    turns = bench.compare({"NumPy, one by one": plainly, "ours": lambda: similarity_align(source, target)})
+    timings = bench.compare({"NumPy, one by one": plainly, "ours": lambda: similarity_align(source, target)})
     deviation = 1000 * float(difference.norm(dim=-1).max())
-    yield from timed_rows(f"Procrustes, {batch} meshes", turns, batch, deviations={"ours": deviation})
+    yield from timed_rows(f"Procrustes, {batch} meshes", timings, batch, deviations={"ours": deviation})
 
 
 def rendering(bench: Bench, side: int = 1024) -> Iterator[Row]:
-    """One body that fills the picture, drawn with light, against `pyrender`; and our rasteriser alone; CPU."""
+    """One body that fills the image: rendered with light, and rasterised only; CPU."""
     body = load_body("anny")
     vertices = (body(body.rest_params(1)).vertices[0] @ body.upright.T).numpy()  # pyright: ignore[reportAttributeAccessIssue]
     vertices = vertices - (vertices.min(0) + vertices.max(0)) / 2 + [0, 0, 5]
     focal = 0.95 * side * 5 / float(np.ptp(vertices[:, 1]))
     faces, grey = body.faces.numpy(), np.full_like(vertices, 0.7)
     center = (side / 2, side / 2)
-    ways, absent = _present({"pyrender": lambda: pyrender_picture(vertices, faces, focal, side)})
     points = project(vertices, (focal, focal), center)
-    ours = lambda: render_meshes(vertices, faces, (focal, focal), center, (side, side), grey, supersample=1)  # noqa: E731
-    what = f"rendering, a body in {side} x {side}"
-    yield from timed_rows(what, bench.compare({**ways, "ours": ours}))
-    yield from _absent_rows(what, absent)
-    alone = {"ours": lambda: rasterize(points, faces, (side, side))}
-    yield from timed_rows(f"rasteriser, a body in {side} x {side}", bench.compare(alone))
+    tasks = {
+        "rendering": lambda: render_meshes(vertices, faces, (focal, focal), center, (side, side), grey, supersample=1),
+        "rasteriser": lambda: rasterize(points, faces, (side, side)),
+    }
+    for name, task in tasks.items():
+        yield from timed_rows(f"{name}, a body in {side} x {side}", bench.compare({"ours": task}))
 
 
 def parts(bench: Bench, batch: int = 8) -> Iterator[Row]:
-    """The two rewritten parts of the network alone, forward and forward with backward, against the published way."""
-    network = made_up_network(made_up_body()).to(bench.device)
+    """The two rewritten parts of the network, forward and with backward, compared with the published formulation."""
+    network = random_network(random_body()).to(bench.device)
     plain = plain_copy(network)
     head, plain_head = network.mesh_branch.get_submodule("head"), plain.mesh_branch.get_submodule("head")
     assert isinstance(head, LixelHead)
@@ -344,7 +317,7 @@ def parts(bench: Bench, batch: int = 8) -> Iterator[Row]:
         columns = head.features(network.mesh_branch.get_submodule("backbone")(network.pose_to_feature(pose)))
     layers = (plain_head.conv_x, plain_head.conv_y, plain_head.conv_z_2)
     pairs = list(zip(columns, (layer.get_parameter("0.weight") for layer in layers), strict=True))
-    ways: dict[str, dict[str, Callable[[], Tensor]]] = {
+    variants: dict[str, dict[str, Callable[[], Tensor]]] = {
         "pose to feature": {
             PUBLISHED: lambda: plain.pose_to_feature(pose),
             "ours": lambda: network.pose_to_feature(pose),
@@ -354,32 +327,29 @@ def parts(bench: Bench, batch: int = 8) -> Iterator[Row]:
             "ours": lambda: torch.stack([linear_soft_argmax(c, w.squeeze(-1)) for c, w in pairs]),
         },
     }
-    for what, both in ways.items():
+    for what, both in variants.items():
         with torch.no_grad():
             yield from timed_rows(f"{what}, batch {batch}", bench.compare(both), batch)
-        learning = {way: lambda run=run: run().sum().backward() for way, run in both.items()}
+        learning = {variant: lambda run=run: run().sum().backward() for variant, run in both.items()}
         yield from timed_rows(f"{what}, forward and backward, batch {batch}", bench.compare(learning), batch)
 
 
-def training_step(bench: Bench, batch: int, compiled: bool) -> Iterator[Row]:
-    """A step of the lixel stage of the body network; with --compile also compiled ways."""
-    names = ["published", "ours", "bf16+channels-last"] + compiled * ["compile", "compile+bf16+channels-last"]
-    if "bf16" not in _precisions(bench.device):
-        names = [name for name in names if "bf16" not in name]
-    ways = step_ways(names, batch, bench.device.type)
-    yield from timed_rows(f"training step, pictures, batch {batch}", bench.compare(ways), batch, rate=True)
+def training_step(bench: Bench, batch: int) -> Iterator[Row]:
+    """A training step of the lixel stage of the body network."""
+    variants = step_variants(batch, bench.device.type, half="bf16" in _precisions(bench.device))
+    yield from timed_rows(f"training step, images, batch {batch}", bench.compare(variants), batch, rate=True)
 
 
 def loader(bench: Bench, samples: int) -> Iterator[Row]:
-    """Training samples a second, of pictures of the data sets' sizes; one process."""
+    """Training samples per second, from images of the datasets' sizes; one process."""
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            turns = bench.compare(loading_ways(case, Path(folder), samples))
-        yield from timed_rows(f"loader, {case.name} {case.size[0]} x {case.size[1]}", turns, samples, rate=True)
+            timings = bench.compare(loading_variants(case, Path(folder), samples))
+        yield from timed_rows(f"loader, {case.name} {case.size[0]} x {case.size[1]}", timings, samples, rate=True)
 
 
 def evaluation(bench: Bench, samples: int = 256, batch: int = 32) -> Iterator[Row]:
-    """Scoring predictions; deviations are of the errors that are reported."""
+    """Scoring predictions. The deviation is between the reported errors."""
     cases = (
         ("MPJPE and PA-MPJPE, sparse regressor", 32, False),
         ("MPJPE and PA-MPJPE, dense regressor", VERTICES, False),
@@ -391,19 +361,12 @@ def evaluation(bench: Bench, samples: int = 256, batch: int = 32) -> Iterator[Ro
         ours = scored(predictions, batch, bench.device.type, everything)
         columns = [0, 1, 6, 7] if everything else [0, 1, 2, 3]
         deviation = float(np.abs(oracle() - ours()[:, columns]).max())
-        turns = bench.compare({PUBLISHED: oracle, "ours": ours})
-        yield from timed_rows(f"evaluation, {name}", turns, samples, deviations={"ours": deviation})
-
-
-def gpu(bench: Bench) -> Iterator[Row]:
-    """What needs a GPU, where there is none."""
-    for batch in () if bench.device.type == "cuda" else (64, 256):
-        for way in (PUBLISHED, *DTYPES, *(f"{precision}, compiled" for precision in DTYPES)):
-            yield missing_row(f"published network on a GPU, batch {batch}", way, "not measured: no CUDA device here")
+        timings = bench.compare({PUBLISHED: oracle, "ours": ours})
+        yield from timed_rows(f"evaluation, {name}", timings, samples, deviations={"ours": deviation})
 
 
 def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
-    """`predict` on copies of a photo, all of its files written; and the detector alone, if it has been fetched."""
+    """`predict` on copies of a photo with all result files, and the detector alone if it has been downloaded."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         picture = photo or _write_photo(folder / "photo.jpg")
@@ -424,12 +387,12 @@ def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
                 options = PredictOptions(InputOptions((str(copies),)), Path(out), network, people, output=output)
                 predict_files.run(options)
 
-        ways = {
+        variants = {
             "all files": lambda: predict(True),
             "numbers only": lambda: predict(False),
         }
         how = "with detection" if detect else "without detection"
-        yield from timed_rows(f"predict, {count} photos, {how}", bench.compare(ways), count, True)
+        yield from timed_rows(f"predict, {count} photos, {how}", bench.compare(variants), count, True)
         if detector is not None:
             find, pixels = PersonDetector(detector), read_photo(picture).pixels
             yield from timed_rows("detector, a photo", bench.compare({"ours": lambda: find(pixels)}))

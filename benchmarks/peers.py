@@ -1,19 +1,15 @@
-"""Other people's packages that do what a part of ours does, where they are installed: `smplx`, `anny`, `pyrender`.
-
-None is a dependency; each raises `Missing` where it is not installed or does not run here.
-"""
+"""Other packages with the same function as a part of ours: `smplx` and `anny`, if they are installed."""
 
 import contextlib
 import importlib
 import io
-import os
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.bodies import Body, BodyParams
@@ -22,7 +18,7 @@ from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
 
 
 class Missing(Exception):
-    """Why a peer cannot be measured here."""
+    """A package is not installed or does not run; the message is the reason."""
 
 
 def _package(name: str) -> ModuleType:
@@ -30,12 +26,12 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise Missing("not installed" if error.name == name else f"does not run: {error}") from error
-    except Exception as error:  # whatever a package trips over while it is imported
+    except Exception as error:  # an import can raise anything
         raise Missing(f"does not run: {type(error).__name__}: {error}") from error
 
 
 def smplx_body(body: LinearBody, params: BodyParams) -> Callable[[], Float[Tensor, "n v 3"]]:
-    """Vertices of SMPL-shaped bodies by the package `smplx`, which is given our made-up body's arrays as its model."""
+    """Vertices of SMPL-shaped bodies by the package `smplx`, with the arrays of our random body as its model."""
     smplx = _package("smplx")
     vertices, bones = len(body.template), len(body.bones)
     kinematic = np.array([[max(parent, 0) for parent in body.parents], range(bones)])
@@ -49,7 +45,7 @@ def smplx_body(body: LinearBody, params: BodyParams) -> Callable[[], Float[Tenso
         f=body.faces.numpy(),
     )
     count = len(params.shape)
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells that there are ten shape values
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a warning about shape values
         layer = smplx.SMPL("", data_struct=model, batch_size=count, num_betas=params.shape.shape[-1])
     angles = matrix_to_axis_angle(params.pose).flatten(1)
 
@@ -64,7 +60,7 @@ def smplx_body(body: LinearBody, params: BodyParams) -> Callable[[], Float[Tenso
 
 
 def anny_body(body: Body, shape_names: tuple[str, ...], params: BodyParams) -> Callable[[], Float[Tensor, "n v 3"]]:
-    """Vertices of our mesh's topology by the package `anny`. params: of our Anny body posed by all bones of the rig."""
+    """Vertices of our mesh by the package `anny`. params: of our Anny body, with all bones of the rig."""
     anny = _package("anny")
     with contextlib.redirect_stdout(io.StringIO()):
         model = anny.Anny(rig="anny", topology="notoes_collapse10pc", skinning_method="lbs").float()
@@ -79,22 +75,3 @@ def anny_body(body: Body, shape_names: tuple[str, ...], params: BodyParams) -> C
         return model(pose_parameters=deltas, phenotype_kwargs=shape)["vertices"]
 
     return pose
-
-
-def pyrender_picture(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], focal: float, side: int
-) -> Callable[[], object]:
-    """A square picture of a mesh (camera frame, y down) by `pyrender`, with EGL or OSMesa as PYOPENGL_PLATFORM says."""
-    if "PYOPENGL_PLATFORM" not in os.environ and "DISPLAY" not in os.environ:
-        raise Missing("no display: set PYOPENGL_PLATFORM to egl or osmesa")
-    pyrender, trimesh = _package("pyrender"), _package("trimesh")
-    try:
-        scene = pyrender.Scene(ambient_light=(0.3, 0.3, 0.3))
-        scene.add(pyrender.Mesh.from_trimesh(trimesh.Trimesh(vertices * [1, -1, -1], faces, process=False)))
-        scene.add(pyrender.IntrinsicsCamera(focal, focal, side / 2, side / 2))
-        scene.add(pyrender.DirectionalLight(intensity=3.0))
-        renderer = pyrender.OffscreenRenderer(side, side)
-        renderer.render(scene)
-    except Exception as error:  # drivers fail in many ways
-        raise Missing(f"does not run: {type(error).__name__}: {str(error).splitlines()[0][:80]}") from error
-    return lambda: renderer.render(scene)

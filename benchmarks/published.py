@@ -1,7 +1,4 @@
-"""The published way of doing things, plain and slow: what ours is measured against.
-
-That of the network is in `models.reference`.
-"""
+"""The published body layer and alignment, plain and slow. The published network is in `models.reference`."""
 
 import numpy as np
 import torch
@@ -11,7 +8,7 @@ from i2l_meshnet.bodies.linear import LinearBody
 
 
 def pose_plainly(body: LinearBody, pose: Tensor, shape: Tensor, shift: Tensor) -> Tensor:
-    """Vertices and bone starts of one body, as the reference implementations of SMPL and MANO work them out.
+    """Vertices and bone heads of one body, as the reference implementations of SMPL and MANO compute them.
 
     pose: axis-angle (1, k, 3); shape (1, s); shift (1, 3).
     """

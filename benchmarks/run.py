@@ -1,13 +1,12 @@
-"""This machine's speed, each row beside what it is compared with: `python benchmarks/run.py`."""
+"""Measure this machine's speed, each row beside what it is compared with: `python benchmarks/run.py`."""
 
 import dataclasses
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 # As `i2l-meshnet` does before PyTorch is loaded: waiting threads sleep.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -22,11 +21,7 @@ from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.io import atomic_path
 from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.precision import DTYPES, supported_precisions
-from rows import COLUMNS, Row, markdown_table
-
-if TYPE_CHECKING:
-    # Imported late: they import all that is measured, training included, which takes seconds.
-    from measures import Bench
+from timing import COLUMNS, Row, markdown_table
 
 Group = Literal[
     "procrustes",
@@ -35,7 +30,6 @@ Group = Literal[
     "published",
     "default",
     "runtimes",
-    "gpu",
     "parts",
     "memory",
     "cold",
@@ -44,39 +38,36 @@ Group = Literal[
     "evaluation",
     "predict",
 ]
+START, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchOptions:
-    """Measure this machine: ours against the published formulation, in turns."""
+    """Measure this machine: this package against the published formulation, interleaved."""
 
     only: tuple[Group, ...] = get_args(Group)
-    """What to measure: alignment, body layer, rendering, the published network, the default one, both by other runtimes
-    (extra openvino), what a GPU does, the rewritten parts, memory, first results, training step, loader, evaluation,
-    the whole of predict. The quick ones come first. Each row is printed as soon as it is measured."""
+    """What to measure: alignment, body layer, rendering, the published network, the default network, both in other
+    runtimes (extra openvino), the rewritten parts, memory, first results, training step, loader, evaluation, and
+    `predict`. Quick groups run first. Each row is printed as soon as it is measured."""
     quick: bool = False
-    """Few turns and small batches: some minutes in place of many."""
+    """Few rounds and small batches: some minutes instead of many."""
     weights: Path | None = None
-    """Checkpoint or snapshot of a published network to measure; made-up weights if not given."""
+    """Checkpoint or snapshot of a published network. Default: random weights."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for --weights."""
     photo: Path | None = None
-    """Photo of people for `predict`; a made-up picture, taken as one person, if not given."""
+    """Photo of people for `predict`. Default: a synthetic image, used as one person."""
     photos: int = 100
     """Copies of the photo for `predict` (8 with --quick)."""
-    compile: bool = False
-    """Measure torch.compile too, which takes minutes to compile: the published network and the training step."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the networks run."""
+    """Device of the networks."""
     flush: bool = False
-    """Let the processor take numbers below 1e-38 for zero, which the published volumes are full of and which cost some
-    processors most of their time; as PyTorch does not by itself."""
+    """Flush subnormal numbers (below 1e-38) to zero. PyTorch does not by default, and the published volumes are full of
+    them, which makes some processors many times slower."""
     threads: int | None = None
-    """Threads of PyTorch; as many as it likes if not given."""
+    """Threads of PyTorch. Default: PyTorch's own choice."""
     clock: Literal["wall", "cpu"] = "wall"
-    """cpu: count this process's processor time, on a machine that has other work; take it with --threads 1."""
-    json: Path | None = None
-    """Write the rows to this file too."""
+    """cpu: count the processor time of this process, for a machine with other load. Use it with --threads 1."""
     markdown: bool = False
     """Print the table as Markdown."""
     update: Path | None = None
@@ -84,75 +75,61 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         if self.photos < 1 or (self.threads is not None and self.threads < 1):
-            raise InputError("--photos and --threads are at least 1")
-        if self.update is not None and not self.update.is_file():
-            raise InputError(f"there is no file {self.update} to update")
-        if self.photo is not None and not self.photo.is_file():
-            raise InputError(f"there is no photo {self.photo}")
+            raise InputError("--photos and --threads must be at least 1")
+        for path in filter(None, (self.update, self.photo)):
+            if not path.is_file():
+                raise InputError(f"{path} does not exist")
 
 
 def run(options: BenchOptions) -> int:
-    """Measures, prints and writes; returns the exit code 0. Raises UserError for what cannot be measured."""
+    """Measure, print and write; return the exit code 0. Raise UserError for what cannot be measured."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.flush:
-        # Before PyTorch starts its threads, which take it over.
+        # PyTorch's threads inherit this, so it is set before they start.
         torch.set_flush_denormal(True)
     device = choose_device(options.device)
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     before = _load()
-    supported = supported_precisions(device)
-    peaks = {
-        precision: round(machine.matmul_peak(device, kind, clock))
+    peaks = ", ".join(
+        f"{precision} {machine.matmul_peak(device, kind, clock):,.0f} GFLOP/s"
         for precision, kind in DTYPES.items()
-        if precision in supported
-    }
-    bench = _bench(options, device, clock)
+        if precision in supported_precisions(device)
+    )
     rows: list[Row] = []
-    wanted = {*options.only, *(["compiled"] if options.compile else [])}
-    for group, measure in _measures(options, bench).items():
-        if group in wanted:
+    for group, measure in _measures(options, device, clock).items():
+        if group in options.only:
             for row in measure():
                 print(" | ".join(row.cells()), file=sys.stderr, flush=True)
                 rows.append(row)
-    facts = {
-        "machine": machine.describe(device),
-        "load_before_and_after": [before, _load()],
-        "clock": options.clock,
-        "matmul_peak_gflops": peaks,
-    }
+    facts = (
+        machine.describe(device),
+        f"clock: {options.clock}; load {before} to {_load()}; matrix products reach {peaks}",
+    )
     _print(facts, rows, options.markdown)
     if options.update is not None:
-        _update(options.update, "\n\n".join(_facts(facts)) + "\n\n" + markdown_table(rows))
-    if options.json is not None:
-        content = {**facts, "rows": [dataclasses.asdict(row) for row in rows]}
-        with atomic_path(options.json) as path:
-            path.write_text(json.dumps(content, indent=1))
+        _update(options.update, "\n\n".join(facts) + "\n\n" + markdown_table(rows))
     return 0
 
 
 def _update(file: Path, text: str) -> None:
-    """Replace what is between the two marks of a Markdown file. Raise InputError if it has none."""
-    start, end = "<!-- bench -->", "<!-- /bench -->"
-    before, found, rest = file.read_text(encoding="utf-8").partition(start)
-    _, found_end, after = rest.partition(end)
+    """Replace the part of a Markdown file between the two marks. Raise InputError if it has no such part."""
+    before, found, rest = file.read_text(encoding="utf-8").partition(START)
+    _, found_end, after = rest.partition(END)
     if not found or not found_end:
-        raise InputError(f"{file} has no part between {start} and {end}")
+        raise InputError(f"{file} has no part between {START} and {END}")
     with atomic_path(file) as path:
-        path.write_text(f"{before}{start}\n\n{text}\n{end}{after}", encoding="utf-8")
+        path.write_text(f"{before}{START}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def _bench(options: BenchOptions, device: torch.device, clock: Callable[[], float]) -> "Bench":
-    from measures import Bench
+def _measures(
+    options: BenchOptions, device: torch.device, clock: Callable[[], float]
+) -> dict[str, Callable[[], Iterable[Row]]]:
+    """The function that makes the rows of each group."""
+    import measures  # imports everything that is measured, which takes seconds
 
     large = (8,) if options.quick else (8, 32) if device.type == "cpu" else (64, 256)
-    return Bench(device, 3 if options.quick else 9, 5.0 if options.quick else 20.0, clock, (1, *large))
-
-
-def _measures(options: BenchOptions, bench: "Bench") -> dict[str, Callable[[], Iterable[Row]]]:
-    """What makes each group's rows."""
-    import measures
-
+    bench = measures.Bench(device, 3 if options.quick else 9, 5.0 if options.quick else 20.0, clock, (1, *large))
     photos = min(options.photos, 8) if options.quick else options.photos
     return {
         "procrustes": lambda: measures.procrustes(bench),
@@ -160,22 +137,20 @@ def _measures(options: BenchOptions, bench: "Bench") -> dict[str, Callable[[], I
         "render": lambda: measures.rendering(bench),
         "published": lambda: measures.published_network(bench, options.weights, options.body_dir),
         "default": lambda: measures.default_network(bench),
-        "compiled": lambda: measures.compiled_network(bench, options.weights, options.body_dir),
         "runtimes": lambda: measures.runtimes(bench, options.weights, options.body_dir),
-        "gpu": lambda: measures.gpu(bench),
         "parts": lambda: measures.parts(bench),
         "memory": lambda: measures.pass_memory(bench),
         "cold": lambda: measures.cold_start(options.photo),
-        "training": lambda: measures.training_step(bench, 4 if options.quick else 16, options.compile),
+        "training": lambda: measures.training_step(bench, 4 if options.quick else 16),
         "loader": lambda: measures.loader(bench, 16 if options.quick else 48),
         "evaluation": lambda: measures.evaluation(bench),
         "predict": lambda: measures.whole_path(bench, options.photo, photos),
     }
 
 
-def _print(facts: dict[str, Any], rows: Sequence[Row], markdown: bool) -> None:
+def _print(facts: Sequence[str], rows: Sequence[Row], markdown: bool) -> None:
     console = Console(highlight=False)
-    for line in _facts(facts):
+    for line in facts:
         console.print(line, markup=False, soft_wrap=True)
     if markdown:
         print("", markdown_table(rows), sep="\n", end="")
@@ -186,19 +161,13 @@ def _print(facts: dict[str, Any], rows: Sequence[Row], markdown: bool) -> None:
     console.print(table)
 
 
-def _facts(facts: dict[str, Any]) -> tuple[str, str]:
-    peaks = ", ".join(f"{kind} {value:,} GFLOP/s" for kind, value in facts["matmul_peak_gflops"].items())
-    loads = " to ".join("unknown" if load is None else f"{load:.1f}" for load in facts["load_before_and_after"])
-    return facts["machine"], f"clock: {facts['clock']}; load {loads}; matrix products reach {peaks}"
-
-
-def _load() -> float | None:
-    """Processes that wanted to run in the last minute, where the system counts them."""
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+def _load() -> str:
+    """The system's load average of the last minute."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and return the exit code; errors that the user can fix are printed as one line."""
+    """Measure, and return the exit code. Errors that the user can fix are printed as one line."""
     try:
         return run(tyro.cli(BenchOptions, prog="benchmarks/run.py", args=arguments))
     except UserError as error:

@@ -1,10 +1,9 @@
-"""Scoring predictions against the published way of scoring.
+"""Scoring predictions: the published method and ours.
 
-The oracle (`published_evaluate`) does for each sample what the published evaluate() of Human3.6M does in its param
-stage, in NumPy: the lixel mesh to pixels, to the image, to the camera; joints of both meshes; MPJPE, PA-MPJPE. Ours is
-`evaluation.scoring.ScoreKeeper`, to which the same predictions come in batches as from a network. The regressor is once
-as sparse as the tests' stand-in (32 vertices a joint) and once without a zero, the worst case. Predictions are random
-meshes about random people: the time does not depend on the values. Both get their input in the form that they work on.
+`published_evaluate` does for each sample what the published evaluate() of Human3.6M does in its param stage, in NumPy:
+lixel mesh to pixels, to the image, to the camera; joints of both meshes; MPJPE, PA-MPJPE. Ours is
+`evaluation.scoring.ScoreKeeper`, which receives the same predictions in batches. The regressor is either sparse (32
+vertices per joint) or dense, the worst case. Predictions are random: the time does not depend on the values.
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ SCORED = [HUMAN36M.index(joint) for joint in HUMAN36M_SCORED]
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """A batch of samples with their lixel meshes and parametric meshes (m), and the joint regressor."""
+    """A batch of samples with their lixel meshes, parametric meshes (m) and joint regressor."""
 
     sample: Sample
     lixel: Tensor
@@ -48,7 +47,7 @@ class Predictions:
 
 
 def make_predictions(count: int, per_joint: int, seed: int = 0) -> Predictions:
-    """per_joint: vertices that a joint depends on."""
+    """per_joint: vertices with a weight for each joint."""
     random = np.random.default_rng(seed)
     regressor = np.zeros((len(HUMAN36M), VERTICES))
     for row in regressor:
@@ -85,7 +84,7 @@ def make_predictions(count: int, per_joint: int, seed: int = 0) -> Predictions:
 
 
 def published_evaluate(predictions: Predictions) -> Callable[[], np.ndarray]:
-    """The oracle: one sample after the other; (n, 4) millimetres. Tensors are turned to arrays beforehand."""
+    """Score samples one by one; (n, 4) millimetres. Tensors are converted to arrays beforehand."""
     annotation = predictions.sample.annotation
     lixel, param, regressor = (getattr(predictions, name).numpy() for name in ("lixel", "param", "regressor"))
     to_image = invert_affine(predictions.sample.crop.affine).numpy()
@@ -117,7 +116,7 @@ def published_evaluate(predictions: Predictions) -> Callable[[], np.ndarray]:
 
 
 class TrueMeshes(nn.Module):
-    """The data set's joints, and the predicted vertices moved a little as the true ones: only the time matters."""
+    """The dataset's joints; as true vertices, the predicted ones scaled by 1.01, since only the time matters."""
 
     def __init__(self, joints: OwnJoints, vertices: Tensor) -> None:
         super().__init__()
@@ -130,7 +129,7 @@ class TrueMeshes(nn.Module):
 
 
 def scored(predictions: Predictions, batch: int, device: str, everything: bool) -> Callable[[], np.ndarray]:
-    """The scorer in batches; (n, 2 · metrics), millimetres where they are distances. Predictions lie on `device`."""
+    """Score batches on `device`; (n, 2 x metrics), distances in millimetres."""
     joints = ("Pelvis", *HUMAN36M_SCORED)
     own: nn.Module = OwnJoints(HUMAN36M, joints, None)
     rows = joint_rows(HUMAN36M.joints, joints, predictions.regressor.float(), "smpl")

@@ -1,4 +1,4 @@
-"""What is measured: bodies and networks of the published sizes, made up, so that no licensed file is needed."""
+"""Random bodies and networks of the published sizes, which need no licensed files, and synthetic images."""
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from i2l_meshnet.skeletons import MANO, SMPL
 SEED = 11
 
 
-def made_up_body(hand: bool = False) -> LinearBody:
-    """A body of SMPL's or MANO's sizes with random constants: as much work, and of as little use as any noise."""
+def random_body(hand: bool = False) -> LinearBody:
+    """A body of SMPL's or MANO's sizes with random constants, so posing takes as long as for the real one."""
     vertices, bones, faces = (778, 16, 1538) if hand else (6890, 24, 13776)
     generator = np.random.default_rng(SEED)
     weights = np.zeros((vertices, bones))
@@ -39,24 +39,24 @@ def made_up_body(hand: bool = False) -> LinearBody:
         pose_mean=np.zeros((bones, 3)),
     )
     if hand:
-        return LinearBody("made-up hand", "none", MANO, MANO_BONES, data, joint_vertices=MANO_TIPS, kind="right hand")
-    return LinearBody("made-up", "none", SMPL, SMPL_BONES, data, joint_vertices=SMPL_FACE_VERTICES)
+        return LinearBody("random hand", "none", MANO, MANO_BONES, data, joint_vertices=MANO_TIPS, kind="right hand")
+    return LinearBody("random", "none", SMPL, SMPL_BONES, data, joint_vertices=SMPL_FACE_VERTICES)
 
 
 @torch.no_grad()
-def made_up_network(body: LinearBody, sharpness: float = 2.0) -> MeshNet:
+def random_network(body: LinearBody, sharpness: float = 2.0) -> MeshNet:
     """The published network (ResNet-50, no parameter regressor) in evaluation mode with random weights.
 
-    They spread activations and points about as trained ones do, so that rounding shows in the lixels as it does in use:
-    He's values, residual branches that add little, the maps' BatchNorm statistics those of a batch of pictures, and
-    heatmaps whose logits deviate by about `sharpness`.
+    Activations and points spread about as in a trained network, so rounding errors are similar: He initialisation,
+    weak residual branches, BatchNorm statistics of a batch of images, and heatmap logits with a standard deviation of
+    about `sharpness`.
     """
     generator = torch.Generator().manual_seed(SEED)
     network = assembly.build(assembly.published_config(body), body).eval()
     network.parameter_regressor = None
     for part in network.modules():
         if isinstance(part, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
-            # A transposed convolution of stride 2 leaves each output 2 x 2 of its 4 x 4 taps.
+            # With stride 2, 2 x 2 of the 4 x 4 taps of a transposed convolution reach each output.
             taps = part.in_channels * 4 if isinstance(part, nn.ConvTranspose2d) else part.weight[0].numel()
             part.weight.normal_(0, (2 / taps) ** 0.5, generator=generator)
         elif isinstance(part, Bottleneck):
@@ -76,13 +76,13 @@ def made_up_network(body: LinearBody, sharpness: float = 2.0) -> MeshNet:
 
 
 def _sharpen(head: LixelHead, deep: Float[Tensor, "b c h w"], sharpness: float) -> None:
-    """Scales a head's last layers so that the logits of a heatmap deviate by `sharpness` for the map `deep`."""
+    """Scale a head's last layers: for the map `deep`, logits have a standard deviation of `sharpness`."""
     for layer, columns in zip((head.conv_x, head.conv_y, head.conv_z_2), head.features(deep), strict=True):
         layer[0].weight *= sharpness / layer(columns).std(-1).mean()
 
 
 def pictures(batch: int, size: int = 256) -> Float[Tensor, "{batch} 3 {size} {size}"]:
-    """Coarse blocks of colour with noise over them, in [0, 1]."""
+    """Coarse blocks of colour with noise, in [0, 1]."""
     generator = torch.Generator().manual_seed(SEED)
     blocks = torch.rand(batch, 3, 8, 8, generator=generator)
     noise = torch.rand(batch, 3, size, size, generator=generator)
@@ -90,10 +90,10 @@ def pictures(batch: int, size: int = 256) -> Float[Tensor, "{batch} 3 {size} {si
 
 
 def person(height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """The Anny body at rest, drawn over `pictures`' blocks; RGB."""
+    """The Anny body at rest in front of blocks of colour; RGB."""
     body = load_body("anny")
     vertices = body(body.rest_params(1)).vertices[0].numpy()
-    # Its z points up and y to its back; the camera's y points down. 5 m away, four fifths of the picture's height.
+    # Anny's z is up and its y is backwards; the camera's y is down. 5 m away, four fifths of the image's height.
     vertices = vertices[:, [0, 2, 1]] * [1, -1, 1]
     vertices = vertices - (vertices.min(0) + vertices.max(0)) / 2 + [0, 0, 5]
     focal = 0.8 * height * 5 / float(np.ptp(vertices[:, 1]))

@@ -1,18 +1,14 @@
-"""One training step of the lixel stage: the published formulation against ours, and what each option does to a step.
+"""One training step of the lixel stage: the published formulation against ours.
 
-A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random pictures and targets. The
-published formulation (`models.reference`) makes the joints' Gaussian volumes and keeps the heads' heatmaps. All ways
-work on the same weights.
+A step is forward, losses, backward and Adam, of the body network with ResNet-50, on random images and targets. The
+published formulation (`models.reference`) computes the joints' Gaussian volumes and keeps the heads' heatmaps.
 """
 
 import contextlib
 import copy
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from i2l_meshnet.bodies import Body, BodyParams
 from i2l_meshnet.data.annotation import Annotation, FittedBody
@@ -22,40 +18,13 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.reference import plain_copy
-from i2l_meshnet.training.average import WeightAverage
 from i2l_meshnet.training.loop import Batch, StageStep
 from i2l_meshnet.training.stages import LixelStage
-from subjects import made_up_body, made_up_network
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """The formulation, and options as `i2l-meshnet train` names them."""
-
-    published: bool = False
-    channels_last: bool = False
-    bf16: bool = False
-    compile: bool = False
-    ema: float = 0.0
-    clip: float = 0.0
-
-
-WAYS = {
-    "published": Variant(published=True),
-    "ours": Variant(),
-    "channels-last": Variant(channels_last=True),
-    "bf16": Variant(bf16=True),
-    "bf16+channels-last": Variant(bf16=True, channels_last=True),
-    "ema": Variant(ema=0.999),
-    "clip": Variant(clip=1.0),
-    "compile": Variant(compile=True),
-    "compile+bf16+channels-last": Variant(compile=True, bf16=True, channels_last=True),
-}
-"""Ways of a step; but for the first all are ours."""
+from subjects import random_body, random_network
 
 
 def make_batch(body: Body, count: int, device: str) -> Batch:
-    """Random pictures and targets."""
+    """Random images and targets."""
     generator = torch.Generator().manual_seed(0)
     joints, vertices = body.joint_regressor.shape
 
@@ -104,51 +73,40 @@ def make_batch(body: Body, count: int, device: str) -> Batch:
     return Batch(sample.to(device), target.to(device))
 
 
-class Trained:
-    """A network and the optimizer of its weights, which several ways of training share to save memory."""
-
-    def __init__(self, network: MeshNet, body: Body) -> None:
-        self.network, self.stage = network, LixelStage(body)
-        self.published = plain_copy(network)
-        self.published.load_state_dict(network.state_dict(keep_vars=True), assign=True)
-        self.parameters = self.stage.prepare(network)
-        for either in (network, self.published):
-            self.stage.train_mode(either)
-        self.optimizer = torch.optim.Adam(self.parameters, 1e-4)
-
-    def step(self, variant: Variant, batch: Batch) -> Callable[[], None]:
-        """A training step with the options `variant`."""
-        network: nn.Module = self.published if variant.published else self.network
-        if variant.compile:
-            network = cast(nn.Module, torch.compile(network))
-        model = StageStep(cast(MeshNet, network), self.stage, variant.channels_last)
-        named = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
-        average = WeightAverage(named, variant.ema) if variant.ema else None
-        kind = batch.sample.image.device.type
-
-        def run() -> None:
-            with torch.autocast(kind, torch.bfloat16) if variant.bf16 else contextlib.nullcontext():
-                terms = model(batch)
-            torch.stack(list(terms.values())).sum().backward()
-            if variant.clip:
-                nn.utils.clip_grad_norm_(self.parameters, variant.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            if average:
-                average.update(1000)
-
-        return run
+def step_variants(count: int, device: str, half: bool) -> dict[str, Callable[[], None]]:
+    """Training steps of `count` images, by variant. half: also in bfloat16, channels last."""
+    body = random_body()
+    network = random_network(body).to(device)
+    batch = make_batch(body, count, device)
+    stage = LixelStage(body.to(device))
+    # Both formulations share the weights and the optimizer, which saves memory.
+    published = plain_copy(network)
+    published.load_state_dict(network.state_dict(keep_vars=True), assign=True)
+    optimizer = torch.optim.Adam(stage.prepare(network), 1e-4)
+    variants = {
+        "published": _step(published, stage, optimizer, batch),
+        "ours": _step(network, stage, optimizer, batch),
+    }
+    if half:
+        packed = copy.deepcopy(network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        optimizer = torch.optim.Adam(stage.prepare(packed), 1e-4)
+        variants["bf16+channels-last"] = _step(packed, stage, optimizer, batch, half=True)
+    return variants
 
 
-def step_ways(names: Sequence[str], batch: int, device: str) -> dict[str, Callable[[], None]]:
-    """Training steps of `batch` pictures, by their names in `WAYS`."""
-    body = made_up_body()
-    network = made_up_network(body).to(device)
-    pictures = make_batch(body, batch, device)
-    body.to(device)
-    plain = Trained(network, body)
-    packed = plain
-    if any(WAYS[name].channels_last for name in names):
-        network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        packed = Trained(network, body)
-    return {name: (packed if WAYS[name].channels_last else plain).step(WAYS[name], pictures) for name in names}
+def _step(
+    network: MeshNet, stage: LixelStage, optimizer: torch.optim.Optimizer, batch: Batch, half: bool = False
+) -> Callable[[], None]:
+    """A training step. half: in bfloat16, channels last."""
+    stage.train_mode(network)
+    model = StageStep(network, stage, half)
+    kind = batch.sample.image.device.type
+
+    def run() -> None:
+        with torch.autocast(kind, torch.bfloat16) if half else contextlib.nullcontext():
+            terms = model(batch)
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run

@@ -1,11 +1,11 @@
-"""Opens our GLB, USD and BVH files in Blender and compares them with our own meshes and bones.
+"""Open our GLB, USD and BVH files in Blender and compare them with our own meshes and bones.
 
-    python scripts/check_animation.py write output/animation          # where i2l-meshnet is installed
-    python scripts/check_animation.py blender output/animation        # where Blender's module is: pip install bpy
+    python scripts/check_animation.py write output/animation          # in an environment with i2l-meshnet
+    python scripts/check_animation.py blender output/animation        # in an environment with Blender: pip install bpy
 
-The first writes a clip of 60 random smooth poses of Anny, its hand and the toy, and of SMPL and MANO where
-I2L_MESHNET_BODIES names their files, and prints how far Anny is off where a file or reader knows less than the body;
-the second prints distances over all frames, millimetres.
+The first command writes a clip of 60 random smooth poses for each body (SMPL and MANO if I2L_MESHNET_BODIES names their
+files). It prints the errors of a reader with four bone influences and of the full mesh. The second command prints the
+distances over all frames in millimetres.
 """
 
 import sys
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 TICKS_A_SECOND = 1000
-"""Of the USD files' time codes."""
+"""Rate of the time codes in our USD files."""
 
 
 def write(folder: Path) -> None:
-    """Files of a clip for each body, and what Blender should find in them, in glTF's frame."""
+    """Write the files of each body, and the vertices and bones that Blender should read, in glTF's frame."""
     sys.path.append(str(Path(__file__).parents[1] / "tests" / "animation"))
     import torch
     from clips import dance
@@ -35,7 +35,7 @@ def write(folder: Path) -> None:
         try:
             body = load_body(name)
         except FileError as error:
-            print(f"without {name}: {error}")
+            print(f"skipped {name}: {error}")
             continue
         params, times = dance(body)
         write_glb(folder / f"{name}.glb", body, params, times)
@@ -54,18 +54,18 @@ def write(folder: Path) -> None:
 
         largest = motion.rig.weights.topk(4, -1)
         four = torch.zeros_like(motion.rig.weights).scatter(-1, largest.indices, largest.values)
-        _tell("readers of four influences", skinned(motion.rig, four / four.sum(-1, keepdim=True)) - vertices)
+        _report("four bone influences", skinned(motion.rig, four / four.sum(-1, keepdim=True)) - vertices)
         rig = RigClip(body, params, times, full=True).rig
-        _tell("the full mesh", skinned(rig, rig.weights) - body.full_mesh(vertices.float()))
+        _report("full mesh", skinned(rig, rig.weights) - body.full_mesh(vertices.float()))
 
 
-def _tell(what: str, difference) -> None:
-    off = 1e3 * difference.norm(dim=-1).numpy()
-    print(f"{what}: mean {off.mean():.2f}, 99th percentile {np.quantile(off, 0.99):.1f}, largest {off.max():.1f} mm")
+def _report(what: str, difference) -> None:
+    error = 1e3 * difference.norm(dim=-1).numpy()
+    print(f"{what}: mean {error.mean():.2f}, 99 % below {np.quantile(error, 0.99):.1f}, maximum {error.max():.1f} mm")
 
 
 def blender(folder: Path) -> None:
-    """What Blender makes of the files."""
+    """Compare what Blender reads with the expected vertices and bones."""
     import bpy
 
     def to_gltf(points: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def blender(folder: Path) -> None:
             read = bpy.ops.import_scene.gltf if ending == ".glb" else bpy.ops.wm.usd_import
             read(filepath=str(truth.with_suffix(ending)))
             scene = bpy.context.scene
-            # Blender's frames: of its own rate in glTF, time codes in USD.
+            # Blender counts frames at its own rate for glTF, and time codes for USD.
             rate = scene.render.fps / scene.render.fps_base if ending == ".glb" else TICKS_A_SECOND
             objects = [o for o in bpy.data.objects if o.type == "MESH"]
             mesh = next(o for o in objects if any(m.type == "ARMATURE" for m in o.modifiers))

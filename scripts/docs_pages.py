@@ -1,7 +1,7 @@
-"""MkDocs hook: the pages of the docs site that are made from something else in the repository.
+"""MkDocs hook: generate the pages of the docs site that are not files in docs/.
 
-Command line: what each command's --help prints. Python API: a page for each package, from its docstrings. Notebooks,
-benchmarks and the change log: as they stand, outside docs/.
+Command line: the --help of each command. Python API: a page for each package, from its docstrings. Notebooks,
+benchmarks, the changelog and other files outside docs/ are copied.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ COPIED = {
     "security-policy.md": "SECURITY.md",
 }
 RECIPE = "train tiny"
-"""All recipes of `train` have the settings of this one."""
+"""All recipes of `train` have the same options, so one help text is enough."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Puts the pages of the Python API into the navigation, in place of the entry `api/`."""
+    """Replace the entry `api/` of the navigation by the pages of the Python API."""
     for section in config.nav or []:
         for entries in section.values():
             for entry in entries:
@@ -37,7 +37,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages."""
+    """Add the generated pages."""
 
     def add(path: str, content: str | bytes) -> None:
         files.append(File.generated(config, path, content=content))
@@ -61,7 +61,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leads links that are right in the repository, such as ../benchmarks/README.md, to the pages of the site."""
+    """Change links that work in the repository, such as ../benchmarks/README.md, to the pages of the site."""
     if page.file.src_uri in COPIED:
         markdown = markdown.replace("](docs/", "](")
     for target, original in COPIED.items():
@@ -70,7 +70,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _api_pages() -> dict[str, tuple[str, str]]:
-    """Path of each page → its title and text."""
+    """Title and text of each API page, by path."""
     pages = {"api/index.md": ("Overview", _overview())}
     packages = sorted(path.parent for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE)
     loose = [path for path in sorted(SOURCE.glob("*.py")) if path.stem not in ("__init__", "cli")]
@@ -89,7 +89,7 @@ def _overview() -> str:
     lines = [
         "# Python API",
         "",
-        "What `from i2l_meshnet import …` offers; every other public name has its page beside.",
+        "These names can be imported with `from i2l_meshnet import …`. Each package has its own page.",
         "",
     ]
     lines += ["```python", "from i2l_meshnet import MeshPredictor", ""]
@@ -113,12 +113,12 @@ def _api_page(title: str, modules: list[Path]) -> str:
 
 
 def _command_line() -> str:
-    """Every command's help text."""
+    """The help text of every command."""
     os.environ["COLUMNS"] = "80"  # fits the page
     from i2l_lab.cli import LAB
     from i2l_meshnet.cli import PRODUCT
 
-    lines = ["# Command line", "", "What `i2l-meshnet COMMAND --help` and `i2l-lab COMMAND --help` print.", ""]
+    lines = ["# Command line", "", "The output of `i2l-meshnet COMMAND --help` and `i2l-lab COMMAND --help`.", ""]
     for program, more in ((PRODUCT, [RECIPE]), (LAB, [])):
         names = sorted([*program.examples, *more], key=lambda name: program.names.index(name.split()[0]))
         for name in names:

@@ -1,11 +1,10 @@
-"""Makes the pictures of README and docs that show results, with the network that ships with the package.
+"""Draw the images of README and docs that show results of the default network.
 
-    python scripts/draw_pictures.py                  # all of them
+    python scripts/draw_pictures.py                  # all images
     python scripts/draw_pictures.py --only page view
 
-`page` and `view` are photographs of a headless Chromium (playwright and the extras [serve] and [view]); `clip` fetches
-the asset multiview. `make pictures` runs this and the scripts of the other pictures; docs/images/hands.jpg, which
-does not depend on the body's network, is drawn by i2l_lab.tools.score_hands.
+`page` and `view` are screenshots of a headless Chromium (playwright and the extras [serve] and [view]). `clip`
+downloads the asset multiview. i2l_lab.tools.score_hands draws docs/images/hands.jpg.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -34,13 +33,13 @@ PHOTO = ROOT / "examples" / "standing_phone.jpg"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PATIENCE = 300_000
-"""Milliseconds; WebGL without a GPU is slow."""
+"""Timeout in milliseconds; WebGL without a GPU is slow."""
 CLIP_TIMES = (0.35, 0.8)
-"""Frames of the clip that are shown, as shares of its length."""
+"""Frames of the clip to show, as fractions of its length."""
 
 
 def run(*arguments: object) -> None:
-    """Runs an i2l-meshnet command of this environment."""
+    """Run an i2l-meshnet command of this environment."""
     subprocess.run([Path(sys.executable).with_name("i2l-meshnet"), *map(str, arguments)], check=True)
 
 
@@ -54,7 +53,7 @@ def shrunk(picture: UInt8[np.ndarray, "h w 3"], width: int) -> UInt8[np.ndarray,
 
 
 def draw_photo(out: Path, work: Path) -> None:
-    """What `predict` draws of an example, scaled down."""
+    """The images that `predict` draws for an example, scaled down."""
     run("predict", PHOTO, "--out", work)
     for what, width in (("overlay", 939), ("joints", 939), ("side", 457)):
         name = f"{PHOTO.stem}_{what}.jpg"
@@ -73,7 +72,7 @@ def draw_clip(out: Path, work: Path) -> None:
 
 @contextlib.contextmanager
 def visited(*command: object, width: int, height: int) -> Iterator[Any]:
-    """A page of a headless browser at the address that an i2l-meshnet command prints; both end afterwards."""
+    """A browser page at the address that an i2l-meshnet command prints. Browser and command are stopped afterwards."""
     from playwright.sync_api import sync_playwright
 
     browser_path = next(filter(None, map(shutil.which, CHROMIUM)))
@@ -107,20 +106,21 @@ def draw_page(out: Path, work: Path) -> None:
 
 
 def draw_view(out: Path, work: Path) -> None:
-    """The view of a photo's person."""
+    """The 3D view of a photo's person."""
     run("predict", PHOTO, "--out", work / "view", "--no-pictures", "--formats", "glb")
     result = work / "view" / f"{PHOTO.stem}.json"
     with visited("view", result, "--picture", PHOTO, "--port", 0, width=1200, height=790) as page:
         page.locator("canvas").last.wait_for()
         page.get_by_text("look through the camera").wait_for()
         page.wait_for_timeout(15_000)
-        # viser's notice that there is no GPU.
+        # Remove viser's notice that there is no GPU.
         page.evaluate("document.querySelectorAll('[role=alert]').forEach(notice => notice.remove())")
         page.screenshot(path=work / "view.png")
     write_picture(out / "view.jpg", shrunk(read(work / "view.png"), 850), 85)
 
 
-PICTURES: dict[str, Callable[[Path, Path], None]] = {
+Name = Literal["photo", "clip", "page", "view"]
+PICTURES: dict[Name, Callable[[Path, Path], None]] = {
     "photo": draw_photo,
     "clip": draw_clip,
     "page": draw_page,
@@ -130,19 +130,16 @@ PICTURES: dict[str, Callable[[Path, Path], None]] = {
 
 @dataclasses.dataclass(frozen=True)
 class PictureOptions:
-    """Which pictures, and where."""
+    """Which images to draw, and where."""
 
-    only: tuple[str, ...] = tuple(PICTURES)
-    """Names: photo, clip, page, view."""
+    only: tuple[Name, ...] = get_args(Name)
+    """Names of images: photo, clip, page, view."""
     out: Path = ROOT / "docs" / "images"
-    """Folder of the pictures."""
+    """Folder to write to."""
 
 
 def main(options: PictureOptions) -> None:
-    """Draws the pictures."""
-    strangers = sorted({*options.only} - {*PICTURES})
-    if strangers:
-        sys.exit(f"draw_pictures: there is no picture {strangers[0]}; there are {', '.join(PICTURES)}")
+    """Draw the images."""
     assets.ensure("detector")
     for name in options.only:
         with tempfile.TemporaryDirectory() as work:

@@ -1,14 +1,15 @@
-"""The real server under four clients that send good and bad pictures, for an hour: `python scripts/soak_server.py`.
+"""Load test of the server for an hour: `python scripts/soak_server.py` (`make soak`).
 
-Starts `i2l-meshnet serve` with the default model and small limits, and has clients send it photos, broken and
-oversized ones, playlists, forms that are none, paths of other files, and go away before they are answered. It ends with
-code 1 if an answer was not the right one of docs/serve.md's, or quotes a file of the machine; if memory grew by more
-than 5 % (medians of the first and the last sixth); or if open files, threads or results are left when all is quiet
-again. Linux only: the figures are read from /proc.
+Starts `i2l-meshnet serve` with the default model and small limits. Four clients send photos, damaged and oversized
+images, playlists, malformed forms and paths of other files, and some disconnect early. Exits with 1 if a status is not
+the one of docs/serve.md, if a response contains a file of the machine, if memory grew by more than 5 % (median of the
+first sixth to the last), or if open files, threads or results remain when the server is idle again. Linux only: it
+reads /proc.
 """
 
 import argparse
 import contextlib
+import operator
 import os
 import re
 import signal
@@ -37,22 +38,22 @@ START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from i2l_meshnet.cli import main; sys.exit(main())"
 )
-"""Whoever runs this in the background may have its children ignore Ctrl-C."""
+"""Resets the handler of Ctrl-C, which child processes of a background job ignore."""
 GROWTH = 1.05
-LEAST_WARM_UP = 60.0
-"""Seconds; memory grows until every kind of picture has been seen."""
+MINIMUM_WARM_UP = 60.0
+"""Seconds; memory grows until every kind of image has been processed."""
 LATE_THREADS = 6
-"""The event loop's pool starts its threads one by one, as they are needed."""
+"""Threads that may start after the warm-up: the event loop's pool starts them when needed."""
 NAMED = {200, 202, 204, 400, 404, 405, 413, 415, 422, 503}
-"""The statuses that these requests may get."""
+"""The statuses that docs/serve.md allows for these requests."""
 
 
 class Server:
-    """The process that serves, and what /proc tells of it."""
+    """The server process and its figures from /proc."""
 
     def __init__(self, process: subprocess.Popen[str], address: str, folder: Path) -> None:
         self.process, self.address, self._folder = process, address, folder
-        self._proc, self._begun = Path(f"/proc/{process.pid}"), time.monotonic()
+        self._proc, self._started = Path(f"/proc/{process.pid}"), time.monotonic()
 
     def memory(self) -> float:
         """Resident memory, MB."""
@@ -60,17 +61,17 @@ class Server:
 
     def left(self) -> tuple[int, int, int]:
         """Open files, threads, and folders of uploads and results."""
-        kept = sum(1 for place in self._folder.glob("i2l-meshnet-serve-*") for _ in place.iterdir())
+        kept = sum(1 for folder in self._folder.glob("i2l-meshnet-serve-*") for _ in folder.iterdir())
         return len(list((self._proc / "fd").iterdir())), len(list((self._proc / "task").iterdir())), kept
 
     def busy(self) -> float:
-        """Share of one processor that server and clients have had so far."""
+        """Processor time of server and clients so far, as a fraction of one processor."""
         fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
         served = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return (served + time.process_time()) / (time.monotonic() - self._begun)
+        return (served + time.process_time()) / (time.monotonic() - self._started)
 
     def quiet(self) -> tuple[int, int, int]:
-        """What is left when nobody has asked for anything for a while."""
+        """The same after the server has been idle for a while."""
         time.sleep(KEEP_SECONDS + 5)
         return self.left()
 
@@ -104,7 +105,7 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
 
 
 def good_pictures() -> list[bytes]:
-    """The examples, as they are and smaller, in several formats."""
+    """The examples, original and smaller, in several formats."""
     photos = [Image.open(path).convert("RGB") for path in EXAMPLES]
     smaller = [photo.resize((photo.width // 2, photo.height // 2)) for photo in photos]
     whole = [path.read_bytes() for path in EXAMPLES]
@@ -112,7 +113,7 @@ def good_pictures() -> list[bytes]:
 
 
 def bad_pictures() -> list[bytes]:
-    """What is no picture, is broken, or is beyond the limits."""
+    """Files that are not images, are damaged, or exceed the limits."""
     photo = EXAMPLES[0].read_bytes()
     return [
         b"",
@@ -126,17 +127,17 @@ def bad_pictures() -> list[bytes]:
     ]
 
 
-PLACES = (
+PATHS = (
     *("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/jobs/..%2f..%2fetc%2fpasswd"),
     *("/jobs/x/files/..%2f..%2f..%2fetc%2fpasswd", "/predict?photo=/etc/passwd", "/?url=file:///etc/passwd"),
 )
 
 
 class Visitors:
-    """The clients, and what they were answered."""
+    """The clients and the responses they got."""
 
-    def __init__(self, server: Server, most_busy: float) -> None:
-        self._server, self._most_busy = server, most_busy
+    def __init__(self, server: Server, max_busy: float) -> None:
+        self._server, self._max_busy = server, max_busy
         self._good, self._bad = good_pictures(), bad_pictures()
         self._lock = threading.Lock()
         self.statuses: Counter[str] = Counter()
@@ -144,7 +145,7 @@ class Visitors:
         self.wrong: list[str] = []
 
     def run(self, seconds: float) -> list[float]:
-        """Four clients for so long; the server's memory every second meanwhile, MB."""
+        """Run four clients; return the server's memory in each second, MB."""
         end, memory = time.monotonic() + seconds, []
         with ThreadPoolExecutor(4) as clients:
             visits = [clients.submit(self._visit, number, end) for number in range(4)]
@@ -161,7 +162,7 @@ class Visitors:
         random = np.random.default_rng(number)
         with Client(base_url=self._server.address, timeout=300) as client:
             while time.monotonic() < end:
-                while self._server.busy() > self._most_busy and time.monotonic() < end:
+                while self._server.busy() > self._max_busy and time.monotonic() < end:
                     time.sleep(0.1)
                 kind = random.random()
                 if kind < 0.4:
@@ -171,28 +172,28 @@ class Visitors:
                 elif kind < 0.8:
                     self._send(client, "bad", self._bad[random.integers(len(self._bad))], {413, 415, 422, 503})
                 elif kind < 0.9:
-                    place = PLACES[random.integers(len(PLACES))]
-                    self._note("place", client.get(place), {200, 404, 405} if place == PLACES[-1] else {404, 405})
+                    path = PATHS[random.integers(len(PATHS))]
+                    self._note("path", client.get(path), {200, 404, 405} if path == PATHS[-1] else {404, 405})
                 elif kind < 0.95:
                     answer = client.post(
                         "/predict", content=b"--b\r\n", headers={"Content-Type": "multipart/form-data"}
                     )
                     self._note("form", answer, {400, 503})
-                else:  # goes away before it is answered
+                else:  # disconnect before the response
                     with contextlib.suppress(TimeoutException):
                         client.post("/predict", files={"photo": self._good[0]}, timeout=0.05)
 
     def _send(self, client: Client, what: str, data: bytes, right: set[int]) -> None:
-        begun = time.monotonic()
+        start = time.monotonic()
         answer = client.post("/predict", files={"photo": ("../../etc/passwd", data)})
         self._note(what, answer, right)
         if answer.status_code == 200:
-            self.seconds.append(time.monotonic() - begun)
+            self.seconds.append(time.monotonic() - start)
         elif answer.status_code == 503:
             time.sleep(min(int(answer.headers["retry-after"]), 2))
 
     def _job(self, client: Client, data: bytes) -> None:
-        """A job that is asked after, and of which one file is fetched; its results are left to their time."""
+        """Submit a job, poll it, and download one file. Its results are not deleted, so they must expire."""
         answer = client.post("/jobs", files={"photo": data})
         self._note("job", answer, {202, 503})
         while answer.status_code in (200, 202) and answer.json()["state"] in ("waiting", "running"):
@@ -210,14 +211,12 @@ class Visitors:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seconds", type=float, default=3600.0, help="how long, after a warm-up of a twentieth of that"
-    )
-    parser.add_argument("--busy", type=float, default=2.0, help="most of one processor to use on average (0.5: half)")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="duration, after a warm-up of a twentieth of it")
+    parser.add_argument("--busy", type=float, default=2.0, help="maximum average processor use (0.5: half a processor)")
     options = parser.parse_args()
     with serving() as server:
         visitors = Visitors(server, options.busy)
-        visitors.run(max(options.seconds / 20, LEAST_WARM_UP))
+        visitors.run(max(options.seconds / 20, MINIMUM_WARM_UP))
         before = server.quiet()
         memory = visitors.run(options.seconds)
         after = server.quiet()
@@ -232,11 +231,11 @@ def main() -> int:
             f"{len(visitors.seconds)} photos answered: p50 {p50:.2f} s, p95 {p95:.2f} s, at {busy:.2f} of a processor"
         )
     print(f"memory: {first:.0f} MB in the first sixth, {last:.0f} MB in the last ({last / first - 1:+.1%})")
-    print(f"left when quiet, after the warm-up and at the end (files, threads, results): {before}, {after}")
+    print(f"remaining when idle, after the warm-up and at the end (files, threads, results): {before}, {after}")
     faults = [*visitors.wrong[:10]]
     faults += ["memory grew"] if last > GROWTH * first else []
-    most = (before[0], before[1] + LATE_THREADS, 0)
-    faults += ["something was left"] if any(late > early for early, late in zip(most, after, strict=True)) else []
+    allowed = (before[0], before[1] + LATE_THREADS, 0)
+    faults += ["files, threads or results remain"] if any(map(operator.gt, after, allowed)) else []
     print("\n".join(faults) or "no fault")
     return 1 if faults else 0
 

@@ -1,13 +1,12 @@
-"""The wheel in an empty environment outside the checkout: `python scripts/wheel_test.py` (`make wheel-test`).
+"""Test the wheel in an empty environment outside the checkout (`make wheel-test`).
 
-Builds the wheel, installs it with the extras [train] and [lab] as constraints.txt pins their packages, and there, with
-nothing of the checkout on the path: `i2l-meshnet predict` on a photo, one epoch of `train tiny`, `i2l-lab --help`.
-Needs the network where pip's cache or the cache of assets lacks something.
+Builds the wheel and installs it with the extras [train] and [lab], at the versions of constraints.txt. In the new
+environment, without the checkout on the path, it runs `i2l-meshnet predict` on a photo, one epoch of `train tiny`, and
+`i2l-lab --help`. Needs the network for packages and assets that are not cached.
 
---synthesize also makes two pictures with `i2l-lab synthesize`, for which 320 MB of assets are fetched, and a network
-from them with `i2l-lab lift`.
---reuse takes the packages of an environment instead of installing them: quick, but it does not notice a dependency that
-pyproject.toml fails to name.
+--synthesize also makes two images with `i2l-lab synthesize` (downloads 320 MB of assets) and trains on them with
+`i2l-lab lift`. --reuse takes the packages of another environment instead of installing them: faster, but it does not
+detect a dependency missing from pyproject.toml.
 """
 
 import argparse
@@ -23,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "train,lab"
 CHECK = """import sys, i2l_lab, i2l_meshnet
 for package in (i2l_lab, i2l_meshnet):
-    assert package.__file__.startswith(sys.prefix), f"{package.__file__} is not of the wheel"
+    assert package.__file__.startswith(sys.prefix), f"{package.__file__} is not from the wheel"
 """
 
 
 def build(folder: Path) -> Path:
-    """The wheel, built from a copy of what git knows, so that nothing else of the checkout gets into it."""
+    """Build the wheel from a copy of the files in git, so that nothing else of the checkout is included."""
     copy = folder / "checkout"
     copy.mkdir()
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
@@ -43,17 +42,17 @@ def build(folder: Path) -> Path:
 
 
 def make_environment(folder: Path, wheel: Path, reuse: Path | None) -> Path:
-    """An environment with the wheel; gives its folder of programs."""
+    """Create an environment with the wheel; return its folder of programs."""
     venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if sys.platform == "win32" else "bin")
     python = programs / "python"
     if reuse is not None:
-        place = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        packages = "import sysconfig; print(sysconfig.get_path('purelib'))"
         mine, other = (
-            subprocess.run([name, "-c", place], check=True, capture_output=True, text=True).stdout.strip()
+            subprocess.run([name, "-c", packages], check=True, capture_output=True, text=True).stdout.strip()
             for name in (python, reuse / "bin" / "python")
         )
-        # A path in a .pth file: the other environment's own .pth files, its editable install among them, are not read.
+        # Python does not read the .pth files of a folder added by a .pth file, such as the other editable install.
         (Path(mine) / "reused.pth").write_text(other + "\n")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--no-deps", "--ignore-installed", wheel], check=True)
@@ -62,7 +61,7 @@ def make_environment(folder: Path, wheel: Path, reuse: Path | None) -> Path:
 
 
 def use(programs: Path, folder: Path, synthesize: bool) -> None:
-    """Runs what users run. Raises CalledProcessError or AssertionError."""
+    """Run commands as a user does. Raise CalledProcessError or AssertionError."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(*command: str | Path) -> None:
@@ -90,8 +89,8 @@ def use(programs: Path, folder: Path, synthesize: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reuse", type=Path, help="environment whose packages to use")
-    parser.add_argument("--synthesize", action="store_true", help="make two pictures and a network with i2l-lab too")
+    parser.add_argument("--reuse", type=Path, help="environment whose packages are used")
+    parser.add_argument("--synthesize", action="store_true", help="also make two images and a network with i2l-lab")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name), time.perf_counter()

@@ -1,27 +1,39 @@
-"""The command, on its quickest group."""
+"""The command, on its quickest groups."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+import peers
 from run import main
 
 
 def test_rows_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "bench.json"
-    assert main(["--quick", "--only", "render", "--markdown", "--json", str(path)]) == 0
-    printed = capsys.readouterr().out
-    assert "matrix products reach fp32" in printed
-    assert "| rasteriser, a body in 1024 x 1024 | ours |" in printed
-    content = json.loads(path.read_text())
-    ours, *_ = [row for row in content["rows"] if row["way"] == "ours"]
-    assert ours["value"] > 0
-    assert content["matmul_peak_gflops"]["fp32"] > 0
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- bench -->\nold\n<!-- /bench -->\nbelow\n")
+    assert main(["--quick", "--only", "render", "--markdown", "--update", str(page)]) == 0
+    printed, text = capsys.readouterr().out, page.read_text()
+    for shown in (printed, text):
+        assert "matrix products reach fp32" in shown
+        assert "| rasteriser, a body in 1024 x 1024 | ours |" in shown
+    assert text.startswith("above\n<!-- bench -->\n")
+    assert text.endswith("<!-- /bench -->\nbelow\n")
+    assert "old" not in text
 
 
-def test_bad_options_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_user_are_printed_as_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--photo", str(tmp_path / "none.jpg")]) == 1
-    assert "there is no photo" in capsys.readouterr().err
-    assert main(["--photos", "0"]) == 1
-    assert "at least 1" in capsys.readouterr().err
+    assert "none.jpg" in capsys.readouterr().err
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    assert main(["--quick", "--only", "render", "--update", str(page)]) == 1
+    assert "page.md" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_package_that_is_missing_or_damaged_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(peers.Missing):
+        peers._package("no_such_package_at_all")
+    (tmp_path / "damaged_package_of_the_test.py").write_text("import numpy\nnumpy.no_such_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(peers.Missing, match="AttributeError"):
+        peers._package("damaged_package_of_the_test")
