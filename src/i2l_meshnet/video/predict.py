@@ -49,7 +49,7 @@ def _predict_clips(
     """The clips with the names of their results, relative to the output folder."""
     people = options.people
     if people.hand is not None:
-        raise InputError("--hand is for pictures; leave it out for clips, or look at people and their --hands")
+        raise InputError("only photos can show a hand alone: for clips, choose people with hands", argument="hand")
     require_writable(options.out)
     boxes = None
     if people.boxes is not None:
@@ -59,7 +59,7 @@ def _predict_clips(
         base = options.out / name
         if is_finished(base) and not options.output.overwrite:
             discard(unfinished(base))
-            message(f"skipped {clip.path}: {record_of(base)} is there already; --overwrite replaces it")
+            message(f"skipped {clip.path}: {record_of(base)} exists; set overwrite to replace it")
             continue
         try:
             source = Clip(clip.path, options.input.max_pixels, clip_options.max_clip_length)
@@ -90,7 +90,7 @@ class _Bars(contextlib.ExitStack):
         """A `Report`."""
         if task != self._task:
             if not self._task and done:
-                message(f"going on with {self.clip.path} after {counted(done, 'frame')} that are kept")
+                message(f"resuming {self.clip.path} after {counted(done, 'frame')}")
             self.close()
             self._bar = self.enter_context(progress(f"{self.clip.path.name}: {task}", total, done))
             self._task = task

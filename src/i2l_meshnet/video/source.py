@@ -139,7 +139,7 @@ class Clip:
         if width * height > self._max_pixels:
             raise TooManyPixelsError(
                 f"cannot read {self.path}: {width}x{height} is more than {self._max_pixels / 1e6:g} million pixels; "
-                "make it smaller, or allow more with --max-pixels"
+                "make it smaller, or allow more pixels (max_pixels)"
             )
 
     def _require_length(self, frames: int, seconds: float) -> None:
@@ -150,7 +150,7 @@ class Clip:
         found = f"{seconds:.0f} s" if seconds > self._max_length else f"{frames} frames (the limit is {most:.0f})"
         raise TooLongError(
             f"cannot read {self.path}: it has at least {found}, and clips may last {self._max_length:g} s; "
-            "cut it, or allow more with --max-clip-length"
+            "cut it, or allow longer clips (max_clip_length)"
         )
 
 

@@ -58,9 +58,10 @@ class Camera:
 def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     """Draws people until Ctrl-C, Escape in the window or the camera's end; writes the drawings as a video."""
     if options.input.inputs:
-        raise InputError("--webcam reads a camera instead of files; leave out the files")
-    if options.people.hands or options.people.hand is not None:
-        raise InputError("--hands and --hand are for files; leave them out for cameras")
+        raise InputError("a camera replaces the files: leave out the files", argument="webcam")
+    for name in ("hands", "hand"):
+        if getattr(options.people, name):
+            raise InputError("hands are for files: leave it out for cameras", argument=name)
     require_writable(options.out)
     source = Camera(clip_options.webcam or 0)
     predictor = load_predictor(options, None)
