@@ -1,4 +1,4 @@
-"""Poses a GLB by what is in the file alone, as glTF 2.0 tells how: nodes, inverse binds, weights, samplers."""
+"""Pose a GLB by its content alone, by the rules of glTF 2.0: nodes, inverse binds, weights, samplers."""
 
 import functools
 from pathlib import Path
@@ -44,11 +44,11 @@ class SkinnedFile:
 
     @property
     def times(self) -> np.ndarray:
-        """Of the key frames, seconds."""
+        """Times of the key frames, seconds."""
         return self.values(self.gltf.animations[0].samplers[0].input)[:, 0]
 
     def track(self, node: int, path: str, time: float | None) -> np.ndarray | None:
-        """What the animation says about a node at a time, if anything: linear, quaternions along the arc."""
+        """The animated value of a node at a time, or None: linear, and along the arc for quaternions."""
         if time is None or not self.gltf.animations:
             return None
         for channel in self.gltf.animations[0].channels:
@@ -64,19 +64,19 @@ class SkinnedFile:
     def _world(self, node: int, time: float | None) -> np.ndarray:
         """Global transform of a node, (4, 4)."""
         here, matrix = self.gltf.nodes[node], np.eye(4)
-        turn = self.track(node, "rotation", time)
-        place = self.track(node, "translation", time)
-        matrix[:3, :3] = Rotation.from_quat((here.rotation or [0, 0, 0, 1]) if turn is None else turn).as_matrix()
-        matrix[:3, 3] = (here.translation or [0, 0, 0]) if place is None else place
+        rotation, translation = (self.track(node, path, time) for path in ("rotation", "translation"))
+        rotation = (here.rotation or [0, 0, 0, 1]) if rotation is None else rotation
+        matrix[:3, :3] = Rotation.from_quat(rotation).as_matrix()
+        matrix[:3, 3] = (here.translation or [0, 0, 0]) if translation is None else translation
         return self.world(self.parents[node], time) @ matrix if node in self.parents else matrix
 
     def pose(self, time: float | None = None) -> np.ndarray:
-        """The mesh at a time, seconds; as the nodes stand if None. glTF's frame, metres."""
+        """The mesh at a time (seconds), or without the animation. glTF's frame, metres."""
         amounts = self.track(self.carrier, "weights", time)
         if amounts is None:
             amounts = self.gltf.meshes[self.gltf.nodes[self.carrier].mesh].weights or []
         bound = self.vertices + sum(a * target for a, target in zip(amounts, self.targets, strict=True))
         maps = np.stack([self.world(node, time) for node in self.skin.joints]) @ self.binds
         points = np.concatenate([bound, np.ones((len(bound), 1))], 1)
-        held = np.einsum("vkij,vj->vki", maps[self.joints], points)[..., :3]
-        return (held * self.weights[..., None]).sum(1)
+        moved = np.einsum("vkij,vj->vki", maps[self.joints], points)[..., :3]
+        return (moved * self.weights[..., None]).sum(1)

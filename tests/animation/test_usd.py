@@ -1,27 +1,23 @@
 """Animated USD files, posed by OpenUSD's own skinning."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from clips import dance
-from pxr import Gf, Usd, UsdGeom, UsdSkel, Vt
+from pxr import Usd, UsdGeom, UsdSkel, Vt
 
 from i2l_meshnet.animation import write_usd
-from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import InputError
+from i2l_meshnet.bodies.base import Body, BodyParams
 
-
-@pytest.fixture(scope="module", params=["anny", "toy", "mano"])
-def body(request: pytest.FixtureRequest, body_directory: Path) -> Body:
-    return load_body(request.param, body_directory)
+Vertices = Callable[[Body, BodyParams], np.ndarray]
 
 
 def posed(stage: Usd.Stage, time: float | None) -> np.ndarray:
-    """The mesh in the world at a time code, as UsdSkel has it: blend shapes, then skinning."""
+    """The mesh in the world at a time code, computed by UsdSkel: blend shapes, then skinning."""
     root = UsdSkel.Root(stage.GetDefaultPrim())
     cache = UsdSkel.Cache()
     assert cache.Populate(root, Usd.TraverseInstanceProxies())
@@ -41,14 +37,17 @@ def posed(stage: Usd.Stage, time: float | None) -> np.ndarray:
     return np.array(points, np.float64)
 
 
-def test_the_file_moves_the_mesh_as_the_body_does(body: Body, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["anny", "toy", "mano"])
+def test_the_file_moves_the_mesh_like_the_body(
+    name: str, body_directory: Path, vertices: Vertices, tmp_path: Path
+) -> None:
+    body = load_body(name, body_directory)
     params, times = dance(body, 12)
     write_usd(tmp_path / "dancer.usdc", body, params, times)
     stage = Usd.Stage.Open(str(tmp_path / "dancer.usdc"))
-    expected = body(params).vertices.double().numpy() * CAMERA_TO_GLTF
     rate = stage.GetTimeCodesPerSecond()
-    for time, vertices in zip(times.tolist(), expected, strict=True):
-        np.testing.assert_allclose(posed(stage, time * rate), vertices, atol=1e-4)
+    for time, expected in zip(times.tolist(), vertices(body, params), strict=True):
+        np.testing.assert_allclose(posed(stage, time * rate), expected, atol=1e-4)
     assert UsdGeom.GetStageUpAxis(stage) == "Y"
     assert UsdGeom.GetStageMetersPerUnit(stage) == 1
     assert stage.GetStartTimeCode() / rate == pytest.approx(float(times[0]))
@@ -58,10 +57,9 @@ def test_the_file_moves_the_mesh_as_the_body_does(body: Body, tmp_path: Path) ->
     assert body.licence in stage.GetMetadata("comment")
 
 
-def test_names_of_bones_are_kept_and_no_rule_of_usd_is_broken(tmp_path: Path) -> None:
+def test_bone_names_are_kept_and_the_skeleton_is_valid(tmp_path: Path) -> None:
     body = load_body("anny")
-    params, times = dance(body, 2)
-    write_usd(tmp_path / "07 person.usda", body, params, times)
+    write_usd(tmp_path / "07 person.usda", body, *dance(body, 2))
     stage = Usd.Stage.Open(str(tmp_path / "07 person.usda"))
     skeleton = UsdSkel.Skeleton(next(prim for prim in stage.Traverse() if prim.IsA(UsdSkel.Skeleton)))
     assert list(skeleton.GetJointNamesAttr().Get()) == list(body.rig_bones)
@@ -70,30 +68,12 @@ def test_names_of_bones_are_kept_and_no_rule_of_usd_is_broken(tmp_path: Path) ->
         assert joint.rpartition("/")[0] == ("" if parent < 0 else joints[parent])
     valid, why = UsdSkel.Topology(Vt.TokenArray(joints)).Validate()
     assert valid, why
-    assert Gf.IsClose(
-        float(
-            np.sum(
-                UsdGeom.PrimvarsAPI(stage.GetPrimAtPath("/_07_person/mesh")).GetPrimvar("skel:jointWeights").Get()[:12]
-            )
-        ),
-        1.0,
-        1e-5,
-    )
+    assert stage.GetPrimAtPath("/_07_person/mesh")
 
 
-def test_one_pose_has_no_time(tmp_path: Path) -> None:
-    body = load_body("toy")
-    params, _ = dance(body, 3)
-    write_usd(tmp_path / "still.usd", body, params[1:2], torch.zeros(1))
+def test_one_pose_has_no_time(toy: Body, vertices: Vertices, tmp_path: Path) -> None:
+    params, _ = dance(toy, 3)
+    write_usd(tmp_path / "still.usd", toy, params[1:2], torch.zeros(1))
     stage = Usd.Stage.Open(str(tmp_path / "still.usd"))
     assert not stage.HasAuthoredTimeCodeRange()
-    expected = body(params[1]).vertices.double().numpy() * CAMERA_TO_GLTF
-    np.testing.assert_allclose(posed(stage, None), expected, atol=1e-4)
-
-
-def test_times_that_do_not_fit(tmp_path: Path) -> None:
-    body = load_body("toy")
-    params, times = dance(body, 4)
-    with pytest.raises(InputError, match="times"):
-        write_usd(tmp_path / "x.usdc", body, params, times.flip(0))
-    assert not list(tmp_path.iterdir())
+    np.testing.assert_allclose(posed(stage, None), vertices(toy, params[1]), atol=1e-4)
