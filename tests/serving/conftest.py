@@ -21,7 +21,7 @@ def predictor() -> MeshPredictor:
 
 @pytest.fixture
 def serve(predictor: MeshPredictor, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
-    """Makes clients of applications that keep their files in `tmp_path`; arguments are those of `client_of`."""
+    """Make clients of applications whose files are in `tmp_path`. Arguments: as for `client_of`."""
     with contextlib.ExitStack() as stack:
 
         def make(work: Callable[[Job], None] | None = None, **arguments: Any) -> TestClient:

@@ -35,6 +35,15 @@ def form(data: bytes, name: str = "me.jpg") -> dict[str, tuple[str, bytes, str]]
     return {"photo": (name, data, "image/jpeg")}
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, at most two minutes."""
+    for _ in range(12_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the condition is not met after two minutes")
+
+
 @contextlib.contextmanager
 def client_of(
     work: Callable[[Job], None] | None,
@@ -44,7 +53,7 @@ def client_of(
     token: str | None = None,
     **limits: float,
 ) -> Iterator[TestClient]:
-    """A client of an application. work: the predictor's if None. limits: those that are not the default."""
+    """A client of an application. work: default: the predictor's. limits: in which it differs from the default."""
     bounds = Limits(**limits)  # pyright: ignore[reportArgumentType]
     queue = JobQueue(work or JobRunner(predictor, bounds), folder, bounds)
     app = create_app(queue, bounds, names, token)
@@ -54,15 +63,14 @@ def client_of(
 
 @contextlib.contextmanager
 def running(queue: JobQueue, limits: Limits) -> Iterator[str]:
-    """The address of a server that really listens."""
+    """The address of a server that listens on a port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     app = create_app(queue, limits)
     server = uvicorn.Server(uvicorn.Config(app, http=ImpatientProtocol, ws="none", log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    until(lambda: server.started)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join()

@@ -1,4 +1,4 @@
-"""A network that sees Anny stand in every crop, and a detector that finds as many people as it is told."""
+"""A network that predicts a standing Anny in every crop, and a detector of a given number of people."""
 
 import dataclasses
 
@@ -14,11 +14,11 @@ from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.prediction.detect import PersonDetector
 
 FACING = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-"""Root rotation that lets Anny stand upright before the camera and face it."""
+"""Root rotation with which Anny is upright and faces the camera."""
 
 
 class StandingNetwork:
-    """Gives the same lixels for whatever it is shown."""
+    """Predicts the same lixels for every crop."""
 
     def __init__(self, body: Body) -> None:
         self.grid = LixelGrid(crop_size=(256, 192), depth_extent=2.4, margin=0.5, depth_axis="crop")
@@ -45,10 +45,10 @@ class StandingNetwork:
 
 
 class Detector(PersonDetector):
-    """Finds `count` people side by side, the first with a score of 0.9, the others with 0.6."""
+    """Finds `count` people side by side, the first with a score of 0.9, the others with 0.6. It loads no network."""
 
     def __init__(self, count: int = 1) -> None:
-        self.count, self.threshold = count, 0.35  # and no network is loaded
+        self.count, self.threshold = count, 0.35
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = image.shape[:2]

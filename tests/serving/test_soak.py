@@ -22,13 +22,13 @@ FUZZER = shutil.which(os.environ.get("SCHEMATHESIS", "schemathesis"))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory and open files are read from /proc")
 def test_four_clients_with_good_and_bad_pictures() -> None:
-    """The real server; its hour is `python scripts/soak_server.py`."""
+    """`make soak` runs this for an hour."""
     found = subprocess.run([sys.executable, SOAK, "--seconds", SECONDS], capture_output=True, text=True)
     print(found.stdout)
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.mark.skipif(FUZZER is None, reason="schemathesis is not installed; SCHEMATHESIS names it elsewhere")
+@pytest.mark.skipif(FUZZER is None, reason="schemathesis is not installed")
 def test_the_openapi_description_is_fuzzed_without_a_500(predictor: MeshPredictor, tmp_path: Path) -> None:
     limits = Limits(keep_seconds=5.0, max_upload=1.0)
     with running(JobQueue(JobRunner(predictor, limits), tmp_path, limits), limits) as address:

@@ -35,7 +35,7 @@ class Limits:
         for field in dataclasses.fields(Limits):
             value = getattr(self, field.name)
             if not 0 < value < math.inf:
-                raise InputError(f"--{field.name.replace('_', '-')} is a number greater than 0, not {value:g}")
+                raise InputError(f"it must be a number greater than 0, not {value:g}", argument=field.name)
 
     @property
     def upload_bytes(self) -> int:

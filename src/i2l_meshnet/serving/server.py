@@ -60,11 +60,12 @@ class ServeOptions(Limits):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.port < 65536:
-            raise InputError(f"--port is between 0 and 65535, not {self.port}")
+            raise InputError(f"it must be between 0 and 65535, not {self.port}", argument="port")
         if self.token is not None and not _TOKEN.fullmatch(self.token):
-            raise InputError("--token is at least 16 letters, digits, - or _")
+            raise InputError("it must be at least 16 letters, digits, - or _", argument="token")
         if (self.certificate is None) != (self.key is None):
-            raise InputError("--certificate and --key belong together; give both")
+            given = "certificate" if self.key is None else "key"
+            raise InputError("https needs a certificate and its key: give both", argument=given)
 
 
 def run(options: ServeOptions) -> int:
@@ -130,7 +131,7 @@ def _require_extra() -> None:
 def _token_of_environment() -> str | None:
     token = os.environ.get(TOKEN_VARIABLE)
     if token and not _TOKEN.fullmatch(token):
-        raise InputError(f"{TOKEN_VARIABLE} is at least 16 letters, digits, - or _")
+        raise InputError(f"{TOKEN_VARIABLE} must be at least 16 letters, digits, - or _")
     return token or None
 
 
@@ -140,14 +141,16 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise InputError(f"cannot listen on {host}: {error.strerror}; see --host") from error
+        raise InputError(f"cannot listen on {host}: {error.strerror}", argument="host") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
     except OSError as error:
         listener.close()
-        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from error
+        raise InputError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another", argument="port"
+        ) from error
     return listener
 
 
