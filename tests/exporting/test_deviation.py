@@ -1,4 +1,4 @@
-"""How far two networks' meshes are said to differ."""
+"""The reported deviation of the meshes of two networks."""
 
 import dataclasses
 
@@ -17,12 +17,12 @@ from i2l_meshnet.prediction.predictor import MeshPredictor
 SIDE = 512
 BODY = load_body("toy")
 BIN = LixelGrid().crop_size[1] / LixelGrid().shape[2]
-"""Crop pixels of a bin along x."""
+"""Width of a bin, crop pixels."""
 
 
 @dataclasses.dataclass
 class Shrunk:
-    """In the place of a network: everybody is upright and `size` of what fits the crop, `shift` bins to the side."""
+    """A stand-in network: everybody is upright, of `size` times the height of the crop, `shift` bins to the side."""
 
     size: float
     shift: float = 0.0

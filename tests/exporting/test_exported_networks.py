@@ -1,4 +1,4 @@
-"""What the runtimes compute from exported files is what the network computes, and wrong files are told."""
+"""Runtimes compute the same from exported files as the network; wrong files raise errors."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -37,7 +38,7 @@ def deepening() -> nn.Module:
 
 
 class SmallStages(ResNetStages):
-    """In the place of a ResNet's stages: one layer."""
+    """One layer instead of the stages of a ResNet."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -48,7 +49,7 @@ class SmallStages(ResNetStages):
 
 
 class SmallBackbone(ResNet):
-    """In the place of a ResNet: three layers."""
+    """Three layers instead of a ResNet."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -61,7 +62,7 @@ class SmallBackbone(ResNet):
 
 
 def small_network(body: Body) -> tuple[MeshNet, Metadata]:
-    """The published network's parts, small, with weights that spread the points about."""
+    """A small published network. Its weights spread the points."""
     torch.manual_seed(0)
     joints = len(body.skeleton.joints)
     config = NetworkConfig.for_body(body, "published", "small", LixelGrid())
@@ -79,7 +80,7 @@ def small_network(body: Body) -> tuple[MeshNet, Metadata]:
         config.grid,
         config,
     )
-    return network.eval(), Metadata(config, "none", "made up", {"made": "for a test"})
+    return network.eval(), Metadata(config, "none", "random", {"made": "for a test"})
 
 
 def crops(count: int) -> Tensor:
@@ -103,38 +104,35 @@ def files(toy: Body, tmp_path_factory: pytest.TempPathFactory) -> dict[Format, P
 
 
 @torch.no_grad()
-def check(network: MeshNet, exported: ExportedNetwork, atol: float = 1e-3) -> float:
-    """Compares answers to batches of two sizes; gives the vertices' largest deviation, lixels."""
-    worst = 0.0
+def check(network: MeshNet, exported: ExportedNetwork) -> None:
+    """Compare the outputs for batches of two sizes."""
     for count in (1, 3):
         expected, found = named_tensors(network(crops(count))), named_tensors(exported(crops(count)))
         assert [*expected] == [*found]
         for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, atol=atol, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023
-        worst = max(worst, float((found["vertices"] - expected["vertices"]).abs().max()))
+            torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=0, msg=lambda text: f"{name}: {text}")  # noqa: B023
         assert float(expected["vertices"].std(1).max()) > 0.5
-    return worst
 
 
 @pytest.mark.parametrize(("runtime", "written_for"), [(r, r) for r in SUFFIXES] + [("openvino", "onnx")])
-def test_runtimes_answer_batches_of_any_size_as_the_network_does(
+def test_runtimes_compute_the_same_for_batches_of_any_size(
     runtime: Format, written_for: Format, files: dict[Format, Path], toy: Body
 ) -> None:
     network, metadata = small_network(toy)
-    exported, body, told = load_exported(files[written_for], None, runtime)
-    assert told == metadata
+    exported, body, read = load_exported(files[written_for], None, runtime)
+    assert read == metadata
     assert (exported.grid, body.name) == (network.grid, "toy")
     check(network, exported)
 
 
-def test_an_openvino_archive_unpacks_to_plain_ir(files: dict[Format, Path], toy: Body, tmp_path: Path) -> None:
+def test_an_openvino_archive_contains_plain_ir(files: dict[Format, Path], toy: Body, tmp_path: Path) -> None:
     with zipfile.ZipFile(files["openvino"]) as archive:
         archive.extractall(tmp_path)
     exported, _, _ = load_exported(tmp_path / "model.xml", None, "openvino")
     check(small_network(toy)[0], exported)
 
 
-def test_no_file_holds_a_licensed_bodys_regressor(body_directory: Path, tmp_path: Path) -> None:
+def test_no_file_contains_the_regressor_of_a_licensed_body(body_directory: Path, tmp_path: Path) -> None:
     body = load_body("smpl", body_directory)
     network, metadata = small_network(body)
     paths = {runtime: tmp_path / f"network{suffix}" for runtime, suffix in SUFFIXES.items()}
@@ -142,9 +140,9 @@ def test_no_file_holds_a_licensed_bodys_regressor(body_directory: Path, tmp_path
     write_openvino(paths["onnx"], paths["openvino"])
     values = body.joint_regressor[body.joint_regressor != 0].unique()[:16].numpy()
     for runtime, path in paths.items():
-        held = path.read_bytes()
-        # Four bytes may be there by chance, but not those of all values.
-        assert sum(value.tobytes() in held for value in values) < len(values) / 2
+        content = path.read_bytes()
+        # The four bytes of a value may occur by chance, but not those of all values.
+        assert sum(value.tobytes() in content for value in values) < len(values) / 2
         exported, _, _ = load_exported(path, body_directory, runtime)
         found, expected = exported(crops(2)), network(crops(2))
         torch.testing.assert_close(found.mesh_joints, expected.mesh_joints, atol=1e-3, rtol=0)
@@ -161,56 +159,51 @@ def test_the_benchmark_times_every_runtime_and_precision(
         check(network, ways[way])
 
 
-def test_crops_of_another_size_are_refused(files: dict[Format, Path]) -> None:
+def test_batches_that_do_not_fit(files: dict[Format, Path], tmp_path: Path) -> None:
     exported, _, _ = load_exported(files["onnx"], None, "onnx")
-    with pytest.raises(InputError, match=r"takes crops of 256x256 \(height x width\) pixels, not 128x256"):
+    with pytest.raises(InputError):
         exported(torch.zeros(1, 3, 128, 256))
+    model = onnx.load(files["onnx"])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "network.onnx")
+    fixed, _, _ = load_exported(tmp_path / "network.onnx", None, "onnx")
+    with pytest.raises(InputError):
+        fixed(crops(3))
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES.values(), ".xml"])
-def test_files_that_are_none_are_told_in_one_line(suffix: str, tmp_path: Path) -> None:
+def test_missing_and_damaged_files(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"wrong{suffix}"
-    with pytest.raises(FileError, match="network"):
-        load_ready(path)
-    path.write_bytes(b"no network\nat all")
-    with pytest.raises(FileError) as told:
-        load_ready(path)
-    assert str(path) in str(told.value)
-    assert "\n" not in str(told.value)
+    for content in (None, b"no network\nat all"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(FileError) as caught:
+            load_ready(path)
+        assert str(path) in str(caught.value)
 
 
-def test_other_versions_and_strange_networks_are_told(files: dict[Format, Path], tmp_path: Path) -> None:
+def test_other_versions_and_invalid_descriptions(files: dict[Format, Path], tmp_path: Path) -> None:
     model = onnx.load(files["onnx"])
     (entry,) = (entry for entry in model.metadata_props if entry.key == "i2l_meshnet")
     content = json.loads(entry.value)
     path = tmp_path / "network.onnx"
-    for change, expected in (
-        ({"version": 99, "software": "9.9"}, r"export version 99 \(i2l-meshnet 9.9\), this software reads 1"),
-        ({"format": "something"}, "is not a network that"),
-        ({"outputs": ["joints"]}, "is not a network that"),
-        ({"fit": "AAAA"}, "is not a network that"),
-        ({"network": {}}, "is not a network that"),
-        ({"arithmetic": "int8"}, "8-bit networks are no longer supported: export it"),
-        ({"body": None, "network": {**content["network"], "vertices": 7}}, "predicts the body 'toy'"),
+    for change in (
+        {"version": 99, "software": "9.9"},
+        {"format": "something"},
+        {"outputs": ["joints"]},
+        {"fit": "AAAA"},
+        {"network": {}},
+        {"arithmetic": "int8"},
+        {"body": None, "network": {**content["network"], "vertices": 7}},
     ):
         entry.value = json.dumps({**content, **change})
         onnx.save(model, path)
-        with pytest.raises(UserError, match=expected):
+        with pytest.raises(UserError):
             load_ready(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    with pytest.raises(FileError, match="has no description"):
+    with pytest.raises(FileError):
         load_ready(path)
-
-
-def test_a_graph_of_a_fixed_batch_is_told(files: dict[Format, Path], tmp_path: Path) -> None:
-    model = onnx.load(files["onnx"])
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    path = tmp_path / "network.onnx"
-    onnx.save(model, path)
-    exported, _, _ = load_exported(path, None, "onnx")
-    with pytest.raises(InputError, match="cannot answer 3 crops"):
-        exported(crops(3))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
@@ -231,10 +224,8 @@ while networks:
     assert (done.returncode, done.stdout.split()) == (0, ["handled"] * 2), done.stderr
 
 
-def test_runtimes_that_do_not_fit_are_told(
-    files: dict[Format, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=r"network\.pt2: \.pt2 networks are no longer supported"):
+def test_runtimes_that_do_not_fit(files: dict[Format, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
         load_ready(tmp_path / "network.pt2")
     wrong: list[tuple[Path, dict[str, Any]]] = [
         (tmp_path / "body.safetensors", {"runtime": "openvino"}),
@@ -247,5 +238,5 @@ def test_runtimes_that_do_not_fit_are_told(
             load_ready(path, **given)
         assert caught.value.argument in given
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputError, match=r"pip install 'i2l-meshnet\[openvino\]'"):
+    with pytest.raises(InputError):
         load_ready(files["openvino"])

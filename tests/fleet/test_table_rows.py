@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small photos, a file that is none, and a photo in a subfolder."""
+    """Two small photos, a file that is no picture, and a photo in a subfolder."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "sub").mkdir()
     for name, source in (("a.jpg", "phone"), ("b.png", "garden"), ("sub/c.jpg", "jacket")):
@@ -47,13 +47,13 @@ def maker() -> RowMaker:
     return RowMaker(options(), detect=False)
 
 
-def test_a_row_holds_what_the_predictor_says(maker: RowMaker, photos: Path) -> None:
+def test_a_row_has_the_values_of_the_prediction(maker: RowMaker, photos: Path) -> None:
     paths = [str(photos / name) for name in ("a.jpg", "broken.jpg", "b.png")]
     table = maker(pa.table({"picture": paths}))
     assert table.schema.equals(SCHEMA)
     first, broken, second = table.to_pylist()
     assert [first["picture"], broken["picture"], second["picture"]] == paths
-    # One by one: the broken picture has put the two into different batches.
+    # The broken picture puts the two photos into different batches.
     expected = [maker.predictor(path) for path in (paths[0], paths[2])]
     for row, picture in zip((first, second), expected, strict=True):
         (person,) = picture
@@ -68,10 +68,10 @@ def test_a_row_holds_what_the_predictor_says(maker: RowMaker, photos: Path) -> N
             ("shape", person.params.shape),
             ("joints_image", person.joints_image),
         ):
-            # Six decimals are kept.
+            # Rows have six decimals.
             np.testing.assert_allclose(row[key], value.numpy(), rtol=1e-6, atol=1e-6, err_msg=key)
         assert row["reprojection_error"]["median"] == pytest.approx(person.reprojection_error[0], abs=1e-3)
-    assert "broken.jpg: it is not a picture" in broken["error"]
+    assert paths[1] in broken["error"]
     assert {key for key, value in broken.items() if value is not None} == {"picture", "error"}
     facts = json.loads(table.schema.metadata[b"i2l-meshnet"])
     assert len(facts["body"]["joint_names"]) == len(first["lixel_joints"])
@@ -91,7 +91,7 @@ def test_hands_have_columns_of_their_own(photos: Path, tmp_path: Path) -> None:
     for side, hand in person.hands.items():
         found = row[f"{side}_hand"]
         assert hand.params is not None
-        # Batches of other sizes round otherwise: tenths of a millimetre.
+        # Batches of other sizes are rounded differently, by 0.1 mm.
         np.testing.assert_allclose(found["lixel_joints"], hand.lixel_mesh.joints, atol=5e-4)
         np.testing.assert_allclose(found["translation"], hand.params.translation, atol=5e-4)
         assert facts["hands"][f"{side}_hand"]["name"] == hand.body.name
@@ -99,11 +99,12 @@ def test_hands_have_columns_of_their_own(photos: Path, tmp_path: Path) -> None:
     assert small["left_hand"] is None
 
 
-def test_a_table_has_the_same_columns_throughout(photos: Path, tmp_path: Path) -> None:
+def test_all_parts_of_a_table_have_the_same_columns(photos: Path, tmp_path: Path) -> None:
     folder = str(tmp_path / "people")
     assert predict_table.run(options(photos / "a.jpg", parquet=folder)) == 0
-    with pytest.raises(InputError, match="was made without --hands"):
+    with pytest.raises(InputError) as caught:
         predict_table.run(options(photos / "b.png", parquet=folder, hands=True))
+    assert caught.value.argument == "hands"
 
 
 def test_a_picture_without_people_has_a_row_without_a_person(photos: Path, maker: RowMaker, monkeypatch) -> None:
@@ -121,12 +122,12 @@ def test_boxes_by_file_name(photos: Path, tmp_path: Path) -> None:
     first, second, other = maker(pa.table({"picture": [str(photos / "a.jpg"), str(photos / "b.png")]})).to_pylist()
     assert (first["box"], second["box"]) == ([10, 20, 150, 200], [30, 20, 150, 200])
     assert (first["person"], second["person"]) == (0, 1)
-    assert "has no boxes for" in other["error"]
+    assert str(photos / "b.png") in other["error"]
 
 
 @pytest.fixture
 def served(photos: Path) -> Iterator[str]:
-    """The photos at a http address."""
+    """The photos on a web server."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -141,7 +142,7 @@ def served(photos: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_pictures_are_found_and_read_below_addresses(photos: Path, served: str) -> None:
+def test_pictures_are_found_and_read_at_addresses(photos: Path, served: str) -> None:
     memory = fsspec.filesystem("memory")
     for path in photos.rglob("*"):
         if path.is_file():
@@ -156,28 +157,19 @@ def test_pictures_are_found_and_read_below_addresses(photos: Path, served: str) 
     here = read_address(str(photos / "a.jpg"), 10**6).pixels
     for address in ("memory://found/a.jpg", f"{served}/a.jpg"):
         np.testing.assert_array_equal(read_address(address, 10**6).pixels, here)
-    for address, told in (
-        (f"{served}/none.jpg", "cannot fetch http"),
-        (f"{served}/broken.jpg", f"cannot read {served}/broken.jpg: it is not a picture"),
-        ("memory://found/none.jpg", "cannot fetch memory"),
-    ):
-        with pytest.raises(FileError, match=told):
+    for address in (f"{served}/none.jpg", f"{served}/broken.jpg", "memory://found/none.jpg"):
+        with pytest.raises(FileError) as caught:
             read_address(address, 10**6)
+        assert address in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
-    [
-        ("memory://nothing-here", "no pictures in memory://nothing-here; --recursive"),
-        ("memory://nothing-here/*.jpg", "no pictures in memory://nothing-here/"),
-        ("nosuch://bucket/folder", "cannot look for pictures in nosuch://"),
-        ("no-such-folder", "no such file or folder"),
-    ],
+    "address", ["memory://empty", "memory://empty/*.jpg", "nosuch://bucket/folder", "no-such-folder"]
 )
-def test_places_without_pictures_are_one_line(address: str, told: str) -> None:
-    with pytest.raises(FileError, match=told.replace("*", r"\*")) as caught:
+def test_addresses_without_pictures(address: str) -> None:
+    with pytest.raises(FileError) as caught:
         find_addresses([address])
-    assert "\n" not in str(caught.value)
+    assert address in str(caught.value)
 
 
 def rows(*names: str) -> "pa.Table":
@@ -202,16 +194,16 @@ def test_a_table_grows_by_whole_parts_and_knows_its_pictures(tmp_path: Path, rem
     assert again.pictures() == set()
 
 
-def test_a_part_that_is_none_is_named(tmp_path: Path) -> None:
+def test_invalid_parts_and_folders(tmp_path: Path) -> None:
     (tmp_path / "people-000000-x.parquet").write_text("no table")
-    with pytest.raises(FileError, match=r"people-000000-x\.parquet, which should be a part of the table: "):
+    with pytest.raises(FileError, match=r"people-000000-x\.parquet"):
         TableFolder(str(tmp_path)).pictures()
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="as the table's folder"):
+    with pytest.raises(FileError):
         TableFolder(str(tmp_path / "file"))
 
 
-def test_the_command_writes_a_table_and_goes_on_where_it_was(
+def test_the_command_writes_a_table_and_resumes(
     photos: Path, tmp_path: Path, maker: RowMaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(predict_table, "RowMaker", lambda options, detect: maker)
@@ -219,25 +211,19 @@ def test_the_command_writes_a_table_and_goes_on_where_it_was(
     assert cli.main(["predict", str(photos / "a.jpg"), "--parquet", out, "--no-detect"]) == 0
     assert capsys.readouterr().out.startswith("pictures: 1, people: 1, ")
     assert cli.main(["predict", str(photos), "--parquet", out, "--no-detect"]) == 1
-    told = capsys.readouterr()
-    assert "pictures: 2, people: 1, " in told.out
-    assert "; failed: 1; skipped, in the table already: 1; table in" in told.out
-    assert told.err.count("\n") == 1
-    assert "failed: cannot read" in told.err
+    printed = capsys.readouterr()
+    assert "pictures: 2, people: 1, " in printed.out
+    assert "failed: 1" in printed.out
+    assert printed.err.count("\n") == 1
     table = pq.read_table(out)
     assert sorted(Path(name).name for name in table["picture"].to_pylist()) == ["a.jpg", "b.png", "broken.jpg"]
     assert cli.main(["predict", str(photos / "b.png"), "--parquet", out, "--no-detect", "--overwrite"]) == 0
     assert pq.read_table(out).num_rows == 1
 
 
-def test_hands_alone_have_no_rows(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rows for people"):
-        predict_table.run(options(photos, hand="any", parquet=str(tmp_path)))
-
-
-def test_ray_is_named_where_it_is_missing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="name its folder with --parquet"):
-        options(engine="ray")
+def test_invalid_options(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_table.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"i2l-meshnet\[ray\]"):
-        predict_table.run(options(photos, engine="ray", parquet=str(tmp_path)))
+    for wrong, argument in (({"hand": "any"}, "hand"), ({"engine": "ray"}, "engine")):
+        with pytest.raises(InputError) as caught:
+            predict_table.run(options(photos, parquet=str(tmp_path), **wrong))
+        assert caught.value.argument == argument

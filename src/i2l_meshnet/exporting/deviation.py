@@ -54,7 +54,7 @@ def subjects(predictor: MeshPredictor, folder: Path | None) -> list[Subject]:
     found = [predictor.prepare(read_photo(picture.path), picture.path.name) for picture in pictures]
     found = [subject for subject in found if subject.people]
     if not found:
-        raise InputError(f"nobody was found in the images of {source}: name other images with --pictures")
+        raise InputError(f"nobody was found in the images of {source}: name other images", argument="pictures")
     return found
 
 

@@ -53,16 +53,14 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.out.suffix.lower() == ".pt2":
-            raise InputError(f"{self.out}: .pt2 export was removed: export to .onnx or .openvino")
+            raise InputError(f"{self.out}: .pt2 export was removed: export to .onnx or .openvino", argument="out")
         if self.runtime is None or self.out.suffix.lower() != SUFFIXES[self.runtime]:
             endings = ", ".join(f"{suffix} for {name}" for name, suffix in SUFFIXES.items())
-            raise InputError(f"{self.out} does not end like its format: name it {endings}")
+            raise InputError(f"{self.out} does not end like its format: name it {endings}", argument="out")
         if self.hand and self.weights is not None:
-            raise InputError(
-                "--hand exports the hand network in the package, --weights another network; give one of them"
-            )
+            raise InputError("this is the hand network in the package: leave out the weights", argument="hand")
         if not self.limit > 0:
-            raise InputError("--limit must be greater than 0")
+            raise InputError(f"it must be greater than 0, not {self.limit:g}", argument="limit")
 
     @property
     def runtime(self) -> Format | None:
@@ -95,8 +93,8 @@ def run(options: ExportOptions) -> int:
             )
         if not found["fp32"].mesh <= options.limit:
             raise InputError(
-                f"{options.out} is not written: {found['fp32']}, "
-                f"more than the limit of {options.limit:g} mm; see --limit"
+                f"{options.out} is not written: {found['fp32']}, more than the limit of {options.limit:g} mm",
+                argument="limit",
             )
         size = temporary.stat().st_size / 1e6
     people = found["fp32"].people

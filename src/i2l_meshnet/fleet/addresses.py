@@ -69,7 +69,7 @@ def _remote(text: str, recursive: bool) -> list[str]:
         found = [system.unstrip_protocol(str(name)) for name in names]
     pictures = sorted(address for address in found if _suffix(address) in SUFFIXES)
     if not pictures:
-        hint = "" if recursive or pattern else "; --recursive looks into its subfolders too"
+        hint = "" if recursive or pattern else "; its subfolders were not searched"
         raise FileError(f"no pictures in {text}{hint}")
     return pictures
 

@@ -24,7 +24,7 @@ def run(options: PredictOptions) -> int:
     interrupted run. Raises UserError for what concerns all images.
     """
     if options.people.hand is not None:
-        raise InputError("a table has rows for people: leave out --hand (--hands adds their hands), or --parquet")
+        raise InputError("a table has rows for whole people: choose people with hands", argument="hand")
     start = time.perf_counter()
     addresses = find_addresses(options.input.inputs, options.input.recursive)
     with TableFolder(options.table.parquet or "") as table:
@@ -34,8 +34,9 @@ def run(options: PredictOptions) -> int:
         hands = options.people.hands
         if there and hands != ("left_hand" in there):
             raise InputError(
-                f"the table in {options.table.parquet} was made {'without' if hands else 'with'} --hands, and its "
-                "columns differ: name another folder, or replace it with --overwrite"
+                f"the table in {options.table.parquet} has columns {'without' if hands else 'with'} hands: "
+                "name another folder, or overwrite the table",
+                argument="hands",
             )
         known = table.pictures()
         wanted = [address for address in addresses if address not in known]
@@ -72,7 +73,7 @@ def _tables(addresses: Sequence[str], options: PredictOptions) -> Iterator[pa.Ta
         yield from RowMaker(options, detect).tables(addresses)
         return
     if importlib.util.find_spec("ray") is None:
-        raise InputError("--engine ray needs Ray: pip install 'i2l-meshnet[ray]'")
+        raise InputError("Ray is not installed: pip install 'i2l-meshnet[ray]'", argument="engine")
     # Imported late: it is an extra, and takes seconds.
     from i2l_meshnet.fleet.ray_engine import ray_tables
 

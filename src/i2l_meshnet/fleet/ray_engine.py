@@ -63,7 +63,7 @@ def _room(gpus: float) -> int:
     there = ray.cluster_resources()
     room = int(there.get("GPU", 0) / gpus) if gpus else int(there.get("CPU", 0))
     if room < 1:
-        raise InputError(f"the cluster has no room for a worker with {gpus:g} GPUs; give fewer with --gpus-per-worker")
+        raise InputError(f"the cluster has no worker with {gpus:g} free GPUs: give fewer", argument="gpus_per_worker")
     return room
 
 
