@@ -1,4 +1,4 @@
-"""Write videos: H.264 in MP4, in pieces that are joined without encoding again, with the sound of another file."""
+"""Write videos as H.264 in MP4. Pieces are joined without encoding them again, with the sound of another file."""
 
 import contextlib
 import heapq
@@ -21,19 +21,19 @@ from i2l_meshnet.videos import open_video
 
 TIME_BASE = Fraction(1, TICKS)
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
-"""Tried in this order; PyAV's wheels have the first."""
+"""Encoders in order of preference. PyAV's wheels have the first."""
 QUALITY = {"libx264": {"crf": "20", "preset": "veryfast"}}
 BT709 = STUDIO_RANGE = 1
-"""FFmpeg's numbers for HD colours (the same for matrix, primaries and transfer) and for the range 16 to 235."""
+"""FFmpeg's numbers of HD colours (matrix, primaries and transfer) and of the range 16 to 235."""
 AUDIO_IN_MP4 = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
-"""Sound that MP4 players support and that is copied. Other sound (PCM, Vorbis) is encoded as AAC."""
+"""Audio codecs that MP4 players support: they are copied. Others (PCM, Vorbis) are encoded as AAC."""
 
 
 class VideoWriter:
-    """A video file of RGB pictures with their own times. A context manager; the file is complete after it."""
+    """Writes RGB frames with individual times to a video file. Leaving the context completes the file."""
 
     def __init__(self, path: Path, width: int, height: int, rate: Fraction) -> None:
-        """width, height: of the pictures; odd ones lose their last column or row. rate: frames a second, about."""
+        """width, height: of the frames; odd sizes lose a column or row. rate: approximate frames per second."""
         self.width, self.height = width // 2 * 2, height // 2 * 2
         if min(self.width, self.height) < 2:
             raise FileError(f"cannot write {path}: {width}x{height} pixels are too few for a video")
@@ -47,14 +47,14 @@ class VideoWriter:
         self._stream, self._duration = stream, round(TICKS / rate)
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = TIME_BASE
-        # Without B-frames packets leave in the order of the pictures, so that pieces can follow each other.
+        # Without B-frames packets are in the order of the frames, so that pieces can be joined.
         stream.codec_context.max_b_frames = 0
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = STUDIO_RANGE
 
     def write(self, pixels: UInt8[np.ndarray, "h w 3"], ticks: int) -> None:
-        """Adds a picture at a time (1/90,000 s) later than the one before."""
+        """Add a frame. ticks: its time in 1/90,000 s, later than the previous one."""
         cut = np.ascontiguousarray(pixels[: self.height, : self.width])
         frame = av.VideoFrame.from_ndarray(cut, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=BT709, dst_color_range=STUDIO_RANGE
@@ -63,7 +63,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Completes the file."""
+        """Complete the file."""
         self._container.mux(self._stream.encode())
         self._container.close()
 
@@ -82,23 +82,23 @@ def join(
 ) -> None:
     """Join pieces from `VideoWriter`, each with the ticks of its first frame, into one MP4 file.
 
-    sound: a file whose first audio track is kept. start: time stamp of that file's start, seconds. Only a few packets
-    are in memory at a time. Raises FileError if the sound cannot be read.
+    sound: a file whose first audio track is added. start: time stamp of the start of that file, seconds. Only a few
+    packets are in memory at a time. Raises FileError if the sound cannot be read.
     """
     try:
         with contextlib.ExitStack() as stack:
             container = stack.enter_context(av.open(out, "w", format="mp4", options={"movflags": "+faststart"}))
-            streams = [_pictures(pieces, container)]
+            streams = [_video(pieces, container)]
             if sound is not None:
                 streams.append(_sound(stack.enter_context(open_video(sound)), container, start))
-            # In the order of their times, as players need them.
+            # Players need packets in the order of their times.
             for packet in heapq.merge(*streams, key=lambda packet: (packet.dts or 0) * packet.time_base):
                 container.mux(packet)
     except FFmpegError as error:
         raise FileError(f"cannot write {out}: {error.strerror}") from error
 
 
-def _pictures(pieces: Sequence[tuple[Path, int]], container: OutputContainer) -> Iterator[Packet]:
+def _video(pieces: Sequence[tuple[Path, int]], container: OutputContainer) -> Iterator[Packet]:
     target = None
     for path, first in pieces:
         with av.open(path) as piece:
@@ -124,7 +124,7 @@ def _sound(source: InputContainer, container: OutputContainer, start: Fraction) 
 
 
 def _shifted(packets: Iterator[Packet], target: Stream, seconds: Fraction) -> Iterator[Packet]:
-    """Packets for the stream `target`, later by `seconds`."""
+    """Move packets to the stream `target`, `seconds` later."""
     for packet in packets:
         if packet.dts is not None and packet.pts is not None:
             shift = round(seconds / packet.time_base)

@@ -1,4 +1,4 @@
-"""From followed people to tracks: bridge gaps, give each person one shape, smooth motion, a block at a time."""
+"""From followed people to tracks: bridge gaps, use one shape per person, smooth the motion. Works block by block."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from i2l_meshnet.video.track import HandTrack, PersonTrack
 
 
 def finish(person: FollowedPerson, body: Body, ticks: Int64[np.ndarray, "f"], smooth: SmoothKind) -> None:
-    """Make a person's arrays final, in place. ticks: times of all frames of the clip."""
-    _steady(person, body, ticks, smooth, _mean_shape([person]))
-    _pose(person, body)
+    """Bridge, smooth and complete the arrays of a person in place. ticks: times of all frames of the clip."""
+    _smooth(person, body, ticks, smooth, _mean_shape([person]))
+    _complete(person, body)
 
 
 def finish_hands(
@@ -36,19 +36,19 @@ def finish_hands(
     ticks: Int64[np.ndarray, "f"],
     smooth: SmoothKind,
 ) -> None:
-    """The same for all spells of one hand of a finished person, at the depth of the body's wrist."""
+    """Do the same for all spells of one hand of a finished person. The depth is that of the body's wrist."""
     shape, wrist = _mean_shape(spells), body.skeleton.index(WRISTS[side])
     for spell in spells:
-        _steady(spell, hand, ticks, smooth, shape)
+        _smooth(spell, hand, ticks, smooth, shape)
         for part in spell.blocks():
-            near = slice(part.start + spell.first - owner.first, part.stop + spell.first - owner.first)
-            depth = owner.motion(near).lixel_mesh(body).joints[:, wrist, 2:]
+            shift = spell.first - owner.first
+            depth = owner.motion(slice(part.start + shift, part.stop + shift)).lixel_mesh(body).joints[:, wrist, 2:]
             spell.put(part, spell.motion(part).at_depth(depth))
-        _pose(spell, hand)
+        _complete(spell, hand)
 
 
 def _mean_shape(people: Sequence[FollowedPerson]) -> Float[Tensor, "s"] | None:
-    """The mean of the shapes that were seen, weighted by confidence."""
+    """The mean of the predicted shapes, weighted by confidence; None for a network without parameters."""
     if not people or "shape" not in people[0].columns:
         return None
     weight = torch.cat([person.trust * torch.from_numpy(person.seen) for person in people])[:, None]
@@ -56,18 +56,18 @@ def _mean_shape(people: Sequence[FollowedPerson]) -> Float[Tensor, "s"] | None:
     return (shapes * weight).sum(0) / weight.sum()
 
 
-def _steady(
+def _smooth(
     person: FollowedPerson,
     body: Body,
     ticks: Int64[np.ndarray, "f"],
     smooth: SmoothKind,
     shape: Float[Tensor, "s"] | None,
 ) -> None:
-    """Bridge the gaps, give all frames one shape, and smooth the motion."""
+    """Bridge the gaps, use one shape for all frames, and smooth the motion."""
     times = torch.from_numpy(ticks[person.first : person.first + len(person)] / TICKS)
     _bridge(person, times)
     if smooth == "offline":
-        _steady_offline(person, body, times, shape)
+        _smooth_offline(person, body, times, shape)
         return
     motion_filter = MotionFilter()
     for part in person.blocks():
@@ -80,28 +80,27 @@ def _steady(
         person.put(part, motion)
 
 
-def _steady_offline(
+def _smooth_offline(
     person: FollowedPerson, body: Body, times: Float[Tensor, "t"], shape: Float[Tensor, "s"] | None
 ) -> None:
     trust = person.trust
-    # A frame depends on others as far as the fit of its mesh reaches, and these on others for their depth.
+    # The fit of a frame uses frames within three widths, and their depths use frames within three widths of these.
     reach = 3 * (WIDTH["depth"] + max(WIDTH.values()))
-    kept: list[tuple[slice, Motion]] = []
+    waiting: list[tuple[slice, Motion]] = []
     for part in person.blocks():
         low = int(torch.searchsorted(times, times[part.start] - reach))
         high = int(torch.searchsorted(times, times[part.stop - 1] + reach, right=True))
-        near = slice(low, high)
-        motion = person.motion(near)
+        motion = person.motion(slice(low, high))
         if shape is not None:
             motion = motion.with_shape(body, shape)
-        smooth = smooth_offline(motion, times[near], trust[near], slice(part.start - low, part.stop - low))
-        # Later blocks read raw frames before them, so a block is written when no later one reaches it.
-        kept.append((part, smooth))
-        while kept and (part.stop == len(person) or times[kept[0][0].stop - 1] < times[part.stop] - reach):
-            person.put(*kept.pop(0))
+        inner = slice(part.start - low, part.stop - low)
+        waiting.append((part, smooth_offline(motion, times[low:high], trust[low:high], inner)))
+        # Later blocks read earlier raw frames, so a block is written when no later block reads it.
+        while waiting and (part.stop == len(person) or times[waiting[0][0].stop - 1] < times[part.stop] - reach):
+            person.put(*waiting.pop(0))
 
 
-def _pose(person: FollowedPerson, body: Body) -> None:
+def _complete(person: FollowedPerson, body: Body) -> None:
     """Fill the columns origin, joints and translation from the final motion."""
     for part in person.blocks():
         motion = person.motion(part)
@@ -113,7 +112,7 @@ def _pose(person: FollowedPerson, body: Body) -> None:
 
 
 def _bridge(person: FollowedPerson, times: Float[Tensor, "t"]) -> None:
-    """Interpolate the frames in which a person was not seen between the sightings before and after."""
+    """Interpolate the frames in which a person was not seen."""
     sightings = np.flatnonzero(person.seen)
     for gap in np.flatnonzero(np.diff(sightings) > 1).tolist():
         before, after = int(sightings[gap]), int(sightings[gap + 1])
@@ -125,7 +124,7 @@ def _bridge(person: FollowedPerson, times: Float[Tensor, "t"]) -> None:
 
 
 def _between(motion: Motion, steps: Float[Tensor, "n"]) -> Motion:
-    """Motions at `steps` (0 to 1) from the first to the last frame of a motion."""
+    """Interpolate between the first and the last frame of a motion. steps: 0 to 1."""
     start, end = motion[0], motion[-1]
     values: dict[str, Any] = {}
     for field in dataclasses.fields(motion):
@@ -148,9 +147,9 @@ def to_track(
     vertices: bool = False,
     hands: Mapping[Side, tuple[Body, list[FollowedPerson]]] | None = None,
 ) -> PersonTrack:
-    """The track of a finished person; its long arrays are on disk. vertices: whether it has the lixel mesh.
+    """The track of a finished person. Its long arrays are on disk. vertices: whether to add the lixel mesh.
 
-    hands: of each side the hand's body and finished spells.
+    hands: for each side, the body of the hand and its finished spells.
     """
     columns, frames = person.columns, np.arange(person.first, person.first + len(person))
     return PersonTrack(
@@ -177,7 +176,7 @@ def to_track(
 
 
 def _hand_track(owner: FollowedPerson, hand: Body, spells: Sequence[FollowedPerson]) -> HandTrack:
-    """A hand over the frames of its owner."""
+    """The track of a hand in the frames of its owner."""
     present, bridged = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
     absent = {"confidence": 0.0, "joints": np.nan, "translation": np.nan, "pose": np.eye(3)}
     columns: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""Videos in Python: the people of every frame, with fixed numbers and smooth motion, as frames come in."""
+"""Videos in Python: the people of every frame, with permanent numbers and smooth motion, frame by frame."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,14 +21,14 @@ from i2l_meshnet.video.source import Clip, Frame
 from i2l_meshnet.video.tracking import DETECT_EVERY, MAX_GAP, Tracker
 
 SAMPLES = 2
-"""Samples along each side of a pixel in the drawings of video."""
+"""Samples per pixel and axis in drawings of videos."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrackedFrame:
-    """One frame and the people in it, by numbers that are the same in all frames.
+    """One frame and the people in it, by their numbers, which are the same in all frames.
 
-    number: of the frame, from 0. time: seconds from the start. pixels: upright RGB.
+    number: of the frame, from 0. time: seconds from the start of the clip. pixels: upright RGB.
     """
 
     number: int
@@ -38,7 +38,7 @@ class TrackedFrame:
     people: dict[int, Prediction]
 
     def overlay(self, show: MeshKind = "lixel") -> UInt8[np.ndarray, "h w 3"]:
-        """The picture with the meshes of all people."""
+        """The frame with the meshes of all people."""
         surfaces = [person.surface(show) for person in self.people.values()]
         focal, center = self.camera.focal.double().numpy(), self.camera.center.double().numpy()
         return draw_overlay(self.pixels, surfaces, focal, center, list(self.people), SAMPLES)
@@ -54,12 +54,15 @@ def predict_video(
     detect_every: int = DETECT_EVERY,
     max_gap: float = MAX_GAP,
 ) -> Iterator[TrackedFrame]:
-    """The people of every frame of a video file, computed while you iterate; nothing is kept.
+    """Yield the people of every frame of a video file. Frames are computed while you iterate.
 
-    Three lines: `predictor = MeshPredictor.load()`, `for frame in predict_video(predictor, "clip.mp4"):`,
-    `    print(frame.time, frame.people)`. smooth: "one-euro" uses earlier frames only. boxes: (x, y, width, height),
-    pixels, of the people of the first frame; then the detector is not used. detect_every: frames between two runs of
-    the detector. max_gap: seconds after which an unseen person's number is given up. Raises UserError.
+        predictor = MeshPredictor.load()
+        for frame in predict_video(predictor, "clip.mp4"):
+            print(frame.time, frame.people)
+
+    smooth: "one-euro" uses earlier frames only. boxes: (x, y, width, height) of the people in the first frame, pixels;
+    then the detector is not used. detect_every: frames between two runs of the detector. max_gap: seconds after which
+    an unseen person is given up. Raises UserError.
     """
     source = Clip(Path(clip))
     camera, _ = (intrinsics or Intrinsics()).camera(source.width, source.height)
@@ -72,7 +75,7 @@ def predict_video(
 def follow(
     tracker: Tracker, frames: Iterable[Frame], smooth: Literal["one-euro", "off"] = "one-euro"
 ) -> Iterator[TrackedFrame]:
-    """The people of frames as they come in."""
+    """Yield each frame with its people."""
     smoothers: dict[int, LiveSmoother] = {}
     for frame in frames:
         people = tracker.step(frame.pixels, frame.time)
@@ -85,7 +88,7 @@ def follow(
 
 
 class LiveSmoother:
-    """Smooths the predictions of one person as they come in, with the mean of the shapes so far."""
+    """Smooths the predictions of one person frame by frame. The shape is the mean of all frames so far."""
 
     def __init__(self, body: Body, time: float) -> None:
         """time: of the first frame, seconds."""

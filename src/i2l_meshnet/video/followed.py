@@ -16,18 +16,18 @@ from i2l_meshnet.video.source import TICKS
 from i2l_meshnet.video.unfinished import Part, WorkFolder
 
 BLOCK = 256
-"""Frames that are in memory at once."""
+"""Maximum number of frames in memory."""
 BRIDGED_TRUST = 0.05
 """Weight of a bridged frame when motion is smoothed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FollowedPerson:
-    """A person, or one of their hands while it was followed, over the frames from `first` on (T).
+    """A person, or one spell in which one of their hands was followed: T frames from `first`.
 
-    identity: number of the person. seen: False in the frames between sightings, which are bridged. columns: rows of
-    arrays on disk: those of `Rows`, and what `finish` fills in: origin (of the lixel mesh's vertices), joints and, for
-    a body with parameters, translation.
+    identity: number of the person. seen: False in frames between sightings, which are bridged. columns: arrays on disk:
+    the columns of `Rows`, and the columns that `finish` sets: origin (of the vertices of the lixel mesh), joints and,
+    for a body with parameters, translation.
     """
 
     identity: int
@@ -62,13 +62,13 @@ class FollowedPerson:
 
 
 def gather(
-    folder: WorkFolder, body: Body, least: int, part: Part = "body", max_gap: float | None = None
+    folder: WorkFolder, body: Body, min_frames: int, part: Part = "body", max_gap: float | None = None
 ) -> list[FollowedPerson]:
-    """Everyone who was seen in at least `least` frames, ordered by their first one; bridged rows are zero.
+    """All people who were seen in at least `min_frames` frames, in the order of their first frame.
 
-    body: of the people, or of the hands that are the `part`. max_gap: seconds unseen after which a new
-    `FollowedPerson` starts; None: never. All people's arrays are in one file for each column, in a subfolder that is
-    replaced, so the number of open files does not grow with that of people.
+    body: of the people, or of the hands if `part` is a hand. max_gap: seconds unseen after which a new
+    `FollowedPerson` starts; None: never. Rows of unseen frames are zero. The arrays of all people are in one file per
+    column, in a subfolder that is replaced, so the number of open files does not depend on the number of people.
     """
     spells: dict[int, list[_Spell]] = {}
     rows_of: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
@@ -81,7 +81,7 @@ def gather(
                 past.append(_Spell(identity, frame))
             past[-1].last, past[-1].count, past[-1].time = frame, past[-1].count + 1, time
         rows_of = rows_of or {name: (values.shape[1:], values.dtype) for name, values in rows.columns.items()}
-    chosen = [spell for past in spells.values() for spell in past if spell.count >= least]
+    chosen = [spell for past in spells.values() for spell in past if spell.count >= min_frames]
     if not chosen:
         return []
     rows_of |= {"origin": ((3,), np.dtype(np.float32)), "joints": ((len(body.skeleton), 3), np.dtype(np.float32))}
@@ -91,24 +91,24 @@ def gather(
     people, start = [], 0
     for spell in sorted(chosen, key=lambda spell: (spell.first, spell.identity)):
         end = start + spell.last - spell.first + 1
-        own = {name: column[start:end] for name, column in columns.items()}
-        people.append(FollowedPerson(spell.identity, spell.first, np.zeros(end - start, bool), own))
+        rows = {name: column[start:end] for name, column in columns.items()}
+        people.append(FollowedPerson(spell.identity, spell.first, np.zeros(end - start, bool), rows))
         start = end
     for stretch in folder.stretches():
         rows = stretch.rows[part]
         for person in people:
-            there = (rows.identity == person.identity) & (rows.frame >= person.first)
-            there &= rows.frame < person.first + len(person)
-            places = rows.frame[there] - person.first
-            person.seen[places] = True
+            own = (rows.identity == person.identity) & (rows.frame >= person.first)
+            own &= rows.frame < person.first + len(person)
+            frames = rows.frame[own] - person.first
+            person.seen[frames] = True
             for name, values in rows.columns.items():
-                person.columns[name][places] = values[there]
+                person.columns[name][frames] = values[own]
     return people
 
 
 @dataclasses.dataclass
 class _Spell:
-    """Frames from `first` to `last` in which a person was seen without a long gap. time: of the last, seconds."""
+    """Frames from `first` to `last` in which a person was seen without a long gap. time: of the last frame, seconds."""
 
     identity: int
     first: int
@@ -120,7 +120,7 @@ class _Spell:
 def _new_arrays(
     folder: Path, length: int, rows_of: dict[str, tuple[tuple[int, ...], np.dtype]]
 ) -> dict[str, np.ndarray]:
-    """Arrays of zeros on disk in a new folder. rows_of: shape and type of a row of each."""
+    """Create arrays of zeros in a new folder. rows_of: shape and type of a row of each array."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return {
@@ -130,5 +130,5 @@ def _new_arrays(
 
 
 def spells_of(spells: Sequence[FollowedPerson], person: FollowedPerson) -> list[FollowedPerson]:
-    """The spells of this person's hand among those of everyone."""
+    """The spells of one person."""
     return [spell for spell in spells if spell.identity == person.identity]

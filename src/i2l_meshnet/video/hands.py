@@ -1,4 +1,4 @@
-"""The hands of people in a clip: followed from the frame before, and searched for now and then."""
+"""The hands of people in a clip: followed from frame to frame, and searched in every `SEARCH_EVERY`-th frame."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,13 @@ from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction, Side
 
 SEARCH_EVERY = 5
-"""Frames between two searches for hands. A search runs the network five times, a known hand once."""
+"""Frames between two searches for hands. A search runs the network five times, following a hand runs it once."""
 HAND_GAP = 0.5
-"""Seconds unseen after which a hand counts as hidden and its motion is not bridged."""
+"""Seconds unseen after which the motion of a hand is not bridged."""
 
 
 class HandFollower:
-    """Adds their hands to the people of each frame.
+    """Adds hands to the people of each frame.
 
     The same frames give the same results. `state` and `restore` let it continue in another process.
     """
@@ -33,7 +33,7 @@ class HandFollower:
     def step(
         self, pixels: UInt8[np.ndarray, "h w 3"], people: Mapping[int, Prediction], camera: Camera
     ) -> dict[int, Prediction]:
-        """The people (by number) of the next frame, with the hands that are seen."""
+        """Add hands to the people of the next frame, by number."""
         known = [self._known.get(who, {}) for who in people]
         # A new person is searched at once.
         search = [self._frames % SEARCH_EVERY == 0 or who not in self._known for who in people]
@@ -44,7 +44,7 @@ class HandFollower:
         return dict(zip(people, placed, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON values; numbers are exact."""
+        """The state for `restore`, as JSON values. Numbers are exact."""
         known = [
             [who, side, hand.points.tolist(), hand.presence]
             for who, hands in self._known.items()
@@ -62,9 +62,9 @@ class HandFollower:
 
 
 def make_hand_follower(predictor: MeshPredictor) -> HandFollower | None:
-    """A follower for a predictor with hands, else None. Raises InputError if they are no `HandPredictor`."""
+    """A follower, or None for a predictor without hands. Raise InputError if its hands are no `HandPredictor`."""
     if predictor.hands is None:
         return None
     if not isinstance(predictor.hands, HandPredictor):
-        raise InputError("in clips, hands are found by a HandPredictor; give the predictor one")
+        raise InputError("hands in clips need a predictor whose hands are a HandPredictor")
     return HandFollower(predictor.hands)

@@ -1,4 +1,4 @@
-"""A person's motion as separate signals that can be smoothed, and back to meshes."""
+"""The motion of a person as signals that can be smoothed, and back to meshes."""
 
 import dataclasses
 
@@ -13,20 +13,20 @@ from i2l_meshnet.tensors import TensorDataclass
 from i2l_meshnet.video.smoothing import OneEuro, fit_points, fit_rotations, local_fit
 
 CUTOFF = {"pose": 3.3, "ray": 3.3, "vertices": 3.3, "depth": 0.5}
-"""One-Euro's cutoffs, Hz."""
+"""Cutoffs of One-Euro, Hz."""
 GAIN = {"pose": 2.0, "ray": 20.0, "vertices": 6.0, "depth": 2.0}
-"""One-Euro's gains: Hz for each radian (pose), tangent of a viewing angle (ray), metre or e-fold (depth) a second."""
+"""Gains of One-Euro, Hz per unit per second. Units: radian (pose), tangent of an angle (ray), metre, e-fold (depth)."""
 WIDTH = {"pose": 0.08, "ray": 0.05, "vertices": 0.08, "depth": 0.25}
 """Widths of the offline fits, seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Motion(TensorDataclass):
-    """One person at one time or at many (batch axis: time), camera frame, metres.
+    """One person at one time or at several times (batch axis). Camera frame, metres.
 
-    depth: of the root along z. ray: (x / z, y / z) of the lixel mesh's root; its `origin` is that ray at the root's
-    depth. vertices: of the lixel mesh relative to the origin. root_ray: of the parametric mesh's root. pose, shape: as
-    in `BodyParams`. The last three are None for a network without parameters.
+    depth: z of the root. ray: (x / z, y / z) of the root of the lixel mesh. vertices: of the lixel mesh relative to
+    `origin`. root_ray: (x / z, y / z) of the root of the parametric mesh. pose, shape: as in `BodyParams`. root_ray,
+    pose and shape are None for a network without parameters.
     """
 
     depth: Float[Tensor, "*t 1"]
@@ -45,36 +45,34 @@ class Motion(TensorDataclass):
         vertices = prediction.lixel_mesh.vertices - _along(ray, depth)
         if prediction.params is None or prediction.parametric_mesh is None:
             return Motion(depth, ray, vertices)
-        root_place = prediction.parametric_mesh.joints[root]
-        return Motion(
-            depth, ray, vertices, root_place[:2] / root_place[2:], prediction.params.pose, prediction.params.shape
-        )
+        at_root = prediction.parametric_mesh.joints[root]
+        params = prediction.params
+        return Motion(depth, ray, vertices, at_root[:2] / at_root[2:], params.pose, params.shape)
 
     @property
     def origin(self) -> Float[Tensor, "*t 3"]:
-        """What `vertices` are relative to, camera frame, metres."""
+        """The point on `ray` at the depth of the root. Camera frame, metres."""
         return _along(self.ray, self.depth)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The fields as arrays. The vertices, most of them, are in half precision (error under 1 mm)."""
+        """The fields that are not None, as arrays. Vertices, the largest, are in half precision (error under 1 mm)."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arrays = {name: value.numpy() for name, value in fields.items() if value is not None}
         return {**arrays, "vertices": arrays["vertices"].astype(np.float16)}
 
     def at_depth(self, depth: Float[Tensor, "*t 1"]) -> "Motion":
-        """The same picture with the root at another depth: points keep their rays and their distances in depth."""
+        """Move the root to another depth. Every point stays on its ray and keeps its depth relative to the root."""
         points = self.vertices + self.origin[..., None, :]
         z = points[..., 2:]
         moved = points * (z + (depth - self.depth)[..., None, :]) / z
         return dataclasses.replace(self, depth=depth, vertices=moved - _along(self.ray, depth)[..., None, :])
 
     def with_shape(self, body: Body, shape: Float[Tensor, "s"]) -> "Motion":
-        """The same picture with one shape. A person who is larger than predicted is farther away in proportion."""
+        """Replace the shapes by one shape. The depth is scaled with the size, so that the image stays the same."""
         if self.shape is None:
             return self
-        one = shape.expand(self.shape.shape)
         ratio = rest_size(body, shape) / rest_size(body, self.shape)
-        return dataclasses.replace(self.at_depth(self.depth * ratio[..., None]), shape=one)
+        return dataclasses.replace(self.at_depth(self.depth * ratio[..., None]), shape=shape.expand(self.shape.shape))
 
     def lixel_mesh(self, body: Body) -> BodyMesh:
         """The lixel mesh in the camera frame."""
@@ -95,14 +93,14 @@ def _along(ray: Float[Tensor, "*t 2"], depth: Float[Tensor, "*t 1"]) -> Float[Te
 
 
 def rest_size(body: Body, shape: Float[Tensor, "*t s"]) -> Float[Tensor, "*t"]:
-    """Mean distance of the joints from their middle when a body of this shape is at rest, metres."""
+    """Mean distance of the joints from their centre in the rest pose, metres."""
     rest = dataclasses.replace(body.rest_params(*shape.shape[:-1]), shape=shape)
     joints = body(rest).joints
     return (joints - joints.mean(-2, keepdim=True)).norm(dim=-1).mean(-1)
 
 
 class MotionFilter:
-    """One-Euro filters for the motion of one person (or hand) of one shape, frame by frame."""
+    """One-Euro filters for the motion of one person or hand."""
 
     def __init__(self) -> None:
         kinds = {**{name: name for name in CUTOFF}, "root_ray": "ray"}
@@ -111,7 +109,7 @@ class MotionFilter:
         }
 
     def step(self, motion: Motion, seconds: float) -> Motion:
-        """The smoothed motion. seconds: since the step before."""
+        """Smooth the next frame. seconds: time since the previous step."""
         depth = self._filters["depth"].step(motion.depth.log(), seconds).exp()
         motion = motion.at_depth(depth)
         smooth = {
@@ -125,14 +123,14 @@ class MotionFilter:
 def smooth_offline(
     motion: Motion, times: Float[Tensor, "n"], trust: Float[Tensor, "n"], part: slice = slice(None)
 ) -> Motion:
-    """The frames `part` of a motion, smoothed with those before and after. times: seconds. trust: weights."""
+    """Smooth the frames `part` of a motion, with earlier and later frames. times: seconds. trust: weights."""
 
     def weights(kind: str) -> Float[Tensor, "t n"]:
         return local_fit(times[part], times, trust, WIDTH[kind])
 
     # Depth is smoothed first, so that its noise does not change the size of the mesh.
-    everywhere = local_fit(times, times, trust, WIDTH["depth"])
-    motion = motion.at_depth(fit_points(everywhere, motion.depth.log()).exp())
+    of_depth = local_fit(times, times, trust, WIDTH["depth"])
+    motion = motion.at_depth(fit_points(of_depth, motion.depth.log()).exp())
     return Motion(
         depth=motion.depth[part],
         ray=fit_points(weights("ray"), motion.ray),

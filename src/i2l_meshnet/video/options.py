@@ -10,18 +10,18 @@ from i2l_meshnet.video.tracking import DETECT_EVERY
 
 @dataclasses.dataclass(frozen=True)
 class ClipOptions:
-    """Clips and cameras: how people are followed."""
+    """How people are followed in clips and camera images."""
 
     webcam: int | None = None
-    """Number of a camera to read instead of files, 0 for the first; Ctrl-C stops it."""
+    """Number of a camera to use instead of files, 0 for the first. Ctrl-C stops."""
     detect_every: int = DETECT_EVERY
-    """Frames from one run of the detector to the next; in between, each person is searched where the mesh was."""
+    """Run the detector every N-th frame. In between, people are followed from frame to frame."""
     max_clip_length: float = MAX_LENGTH
-    """Refuse longer clips, seconds."""
+    """Maximum length of a clip, seconds."""
     smooth: SmoothKind = "one-euro"
-    """How motion is smoothed; offline also uses later frames and is smoother."""
+    """How to smooth the motion: one-euro uses earlier frames; offline also uses later frames and is smoother."""
     save_vertices: bool = False
-    """Also write the network's own mesh of every frame into the .npz files (7 KB per frame and person)."""
+    """Also write the lixel mesh of every frame into the .npz files (7 KB per frame and person)."""
 
     def __post_init__(self) -> None:
         if self.detect_every < 1:

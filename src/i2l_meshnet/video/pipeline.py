@@ -1,4 +1,4 @@
-"""From a clip to its results: people followed, motion finished, videos drawn, files written."""
+"""From a clip to its results: follow people, finish their motion, draw videos, write files."""
 
 import contextlib
 import time
@@ -34,22 +34,22 @@ from i2l_meshnet.video.track import PersonTrack, rigged
 from i2l_meshnet.video.tracking import Tracker
 from i2l_meshnet.video.unfinished import STRETCH, Sighting, WorkFolder, unfinished
 
-LEAST_SEEN = 5
-"""A person seen in fewer frames is taken for a mistake, unless the clip is as short."""
+MIN_FRAMES = 5
+"""People seen in fewer frames are removed as false detections, unless the clip is shorter."""
 FORMAT_VERSION = 1
 VIDEOS = ("overlay", "side_by_side")
 ANIMATIONS = ("glb", "bvh", "usd")
-"""Formats of a person's animation: those of `write_animation`."""
+"""Formats of `write_animation` that `predict` writes."""
 Hands = Mapping[Side, tuple[Body, list[FollowedPerson]]]
-"""For each side, the hand's body and the spells in which hands were followed."""
+"""For each side, the body of the hand and the spells in which hands were followed."""
 Report = Callable[[str, int, int | None], None]
-"""Called with the task, the number of frames done, and their total (None: unknown)."""
+"""Called with the task, the number of finished frames, and the total (None: unknown)."""
 
 
 class ClipJob:
-    """One clip: people found and followed, motion finished, videos drawn, files written.
+    """The whole work on one clip.
 
-    Finished work is kept in a folder beside the results until all of it is done. A second run continues from there and
+    Finished work is kept in a folder beside the results until all results are written. A second run resumes from it and
     gives the same results.
     """
 
@@ -63,10 +63,10 @@ class ClipJob:
         boxes: Sequence[PersonBox] | None = None,
         report: Report = lambda task, done, total: None,
     ) -> None:
-        """base: path and start of the name of all results. boxes: of the first frame's people, or None.
+        """base: path and start of the name of all results. boxes: of the people in the first frame, or None.
 
-        report: called at the start of each task and after each of its frames. An exception in it ends the job. Raises
-        InputError for a box outside the picture.
+        report: called at the start of each task and after each of its frames. An exception in it stops the job. Raises
+        InputError for a box outside the frame.
         """
         self.clip, self.base, self.predictor, self._report = clip, base, predictor, report
         self.options, self.clip_options = options, clip_options
@@ -79,12 +79,12 @@ class ClipJob:
             detect_every=clip_options.detect_every,
             root_depth=options.people.root_depth,
         )
-        self._hands = make_hand_follower(predictor)
+        self._hand_follower = make_hand_follower(predictor)
         self.work = WorkFolder(unfinished(base), self._facts(boxes))
         self._start = time.perf_counter()
 
     def run(self) -> str:
-        """Do everything and return a summary in one line. Raises TakenError if another process works on this clip."""
+        """Do all work and return a summary line. Raise TakenError if another process works on this clip."""
         with self.work.opened():
             self._follow()
             summary = self._write_results()
@@ -94,9 +94,9 @@ class ClipJob:
     def _facts(self, boxes: Sequence[PersonBox] | None) -> dict[str, Any]:
         """Everything that the kept work depends on."""
         status = self.clip.path.stat()
-        kept_anyway = ("inputs", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam")
+        irrelevant = ("inputs", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam")
         every = {**self.options.by_flag(), **vars(self.clip_options)}
-        options = {name: value for name, value in every.items() if name not in kept_anyway}
+        options = {name: value for name, value in every.items() if name not in irrelevant}
         return {
             "clip": [str(self.clip.path.resolve()), status.st_size, status.st_mtime_ns],
             "options": options,
@@ -106,20 +106,21 @@ class ClipJob:
         }
 
     def _follow(self) -> None:
-        """Follow people through all frames that are not kept yet."""
+        """Follow people through all frames that are not kept yet, and keep a stretch at a time."""
         spans = self.work.spans()
         index, done = len(spans), sum(len(ticks) for _, ticks in spans)
         if state := self.work.state():
             self.tracker.restore(state["people"])
-            if self._hands is not None:
-                self._hands.restore(state["hands"])
+            if self._hand_follower is not None:
+                self._hand_follower.restore(state["hands"])
         self._report("following people", done, self.clip.frame_count)
         ticks: list[int] = []
         sightings: list[Sighting] = []
 
         def keep() -> None:
             nonlocal index
-            state = {"people": self.tracker.state(), "hands": None if self._hands is None else self._hands.state()}
+            hands = None if self._hand_follower is None else self._hand_follower.state()
+            state = {"people": self.tracker.state(), "hands": hands}
             self.work.add(index, done - len(ticks), ticks, sightings, state)
             ticks.clear()
             sightings.clear()
@@ -127,9 +128,9 @@ class ClipJob:
 
         for frame in self.clip.frames(done):
             people = self.tracker.step(frame.pixels, frame.time)
-            if self._hands is not None:
-                people = self._hands.step(frame.pixels, people, self.camera)
-            sightings += [Sighting(frame.number, who, person) for who, person in people.items()]
+            if self._hand_follower is not None:
+                people = self._hand_follower.step(frame.pixels, people, self.camera)
+            sightings += [Sighting(frame.number, identity, person) for identity, person in people.items()]
             ticks.append(frame.ticks)
             done += 1
             self._report("following people", done, self.clip.frame_count)
@@ -139,7 +140,7 @@ class ClipJob:
             keep()
 
     def _write_results(self) -> str:
-        """Finish, draw and write what was followed; returns the summary."""
+        """Finish, draw and write the followed people; return the summary."""
         ticks = np.concatenate([ticks for _, ticks in self.work.spans()])
         people, hands = self._finished(ticks)
         if self.options.output.pictures:
@@ -149,23 +150,23 @@ class ClipJob:
         return self._summary(found, len(ticks))
 
     def _finished(self, ticks: Int64[np.ndarray, "f"]) -> tuple[list[FollowedPerson], Hands]:
-        """Everyone, and for each side the spells in which hands were followed, smooth and with one shape each."""
-        least, body, smooth = min(LEAST_SEEN, len(ticks)), self.predictor.body, self.clip_options.smooth
-        people = gather(self.work, body, least)
+        """All people and their hands, with smooth motion and one shape each."""
+        min_frames, body, smooth = min(MIN_FRAMES, len(ticks)), self.predictor.body, self.clip_options.smooth
+        people = gather(self.work, body, min_frames)
         for person in people:
             finish(person, body, ticks, smooth)
         hands: dict[Side, tuple[Body, list[FollowedPerson]]] = {}
         if isinstance(self.predictor.hands, HandPredictor):
             for side in SIDES:
                 hand = self.predictor.hands.body_of(side)
-                spells = gather(self.work, hand, least, side, HAND_GAP)
+                spells = gather(self.work, hand, min_frames, side, HAND_GAP)
                 hands[side] = (hand, spells)
                 for person in people:
                     finish_hands(spells_of(spells, person), hand, side, person, body, ticks, smooth)
         return people, hands
 
     def _draw(self, people: Sequence[FollowedPerson], hands: Hands) -> None:
-        """Draw all stretches from the first that is not drawn yet."""
+        """Draw all stretches that are not drawn yet."""
         body, output = self.predictor.body, self.options.output
         bounds = view_bounds([person.columns["joints"][:, body.skeleton.root_index] for person in people])
         artist = Artist(people, hands, body, self.camera, output.shown, output.max_side, bounds)
@@ -204,14 +205,14 @@ class ClipJob:
     def _write(
         self, base: Path, people: Sequence[FollowedPerson], hands: Hands, ticks: Int64[np.ndarray, "f"]
     ) -> list[dict[str, Any]]:
-        """Write the results under names that start with that of `base`; returns the records of the people."""
+        """Write all results; return the records of the people. base: start of their names."""
         videos = {name: f"_{name}.mp4" for name in VIDEOS} if self.options.output.pictures else {}
         starts = [int(first[0]) for _, first in self.work.spans()]
         for name, ending in videos.items():
             pieces = [(self.work.file(name, index, ".mp4"), start) for index, start in enumerate(starts)]
             with atomic_path(_beside(base, ending)) as temporary:
                 join(pieces, temporary, self.clip.path if self.clip.has_audio else None, self.clip.start)
-        # One person at a time: their arrays may be long.
+        # One person at a time, because their arrays may be long.
         found = [self._write_person(base, number, person, hands, ticks) for number, person in enumerate(people)]
         record = self._record(found, ticks)
         record["files"] = {name: self.base.name + ending for name, ending in videos.items()}
@@ -221,10 +222,10 @@ class ClipJob:
     def _write_person(
         self, base: Path, number: int, person: FollowedPerson, hands: Hands, ticks: Int64[np.ndarray, "f"]
     ) -> dict[str, Any]:
-        """Write the track and the animation of a person; returns their record."""
+        """Write the track and the animation of a person; return their record."""
         body = self.predictor.body
-        theirs: Hands = {side: (hand, spells_of(spells, person)) for side, (hand, spells) in hands.items()}
-        track = to_track(person, body, self.camera, ticks, self.clip_options.save_vertices, theirs)
+        own: Hands = {side: (hand, spells_of(spells, person)) for side, (hand, spells) in hands.items()}
+        track = to_track(person, body, self.camera, ticks, self.clip_options.save_vertices, own)
         name = f"_person_{number:02d}"
         endings = {"arrays": {"npz": f"{name}.npz"}}
         track.save(_beside(base, endings["arrays"]["npz"]))
@@ -232,9 +233,9 @@ class ClipJob:
             endings["animation"] = {
                 form: f"{name}.{form}" for form in ANIMATIONS if form in self.options.output.formats
             }
-            moving = rigged(body, track)
+            animated = rigged(body, track)
             for ending in endings["animation"].values():
-                write_animation(_beside(base, ending), *moving, torch.from_numpy(track.time))
+                write_animation(_beside(base, ending), *animated, torch.from_numpy(track.time))
         files = {kind: {form: self.base.name + end for form, end in ends.items()} for kind, ends in endings.items()}
         return {**_person_record(number, track), "files": files}
 
@@ -271,10 +272,10 @@ class ClipJob:
         parts = [
             f"{self.clip.path.name}: {counted(frames, 'frame')}, {counted(len(people), 'person', 'people')}, "
             f"{time.perf_counter() - self._start:.1f} s",
-            f"detector run {counted(self.tracker.detections, 'time')}",
+            counted(self.tracker.detections, "run") + " of the detector",
         ]
         if bridged := sum(person["bridged_frames"] for person in people):
-            parts.append(f"{counted(bridged, 'frame')} of a person bridged")
+            parts.append(f"{counted(bridged, 'frame')} bridged")
         if hands := sum(len(person["hands"]) for person in people):
             parts.append(counted(hands, "hand"))
         if not people:
@@ -287,7 +288,7 @@ def _beside(base: Path, ending: str) -> Path:
 
 
 def _person_record(number: int, track: PersonTrack) -> dict[str, Any]:
-    """What the .json file has about a person, apart from their files."""
+    """The record of a person in the .json file, without the names of files."""
     mean = float(track.confidence[~track.bridged].mean())
     return {
         "number": number,

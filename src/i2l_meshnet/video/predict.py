@@ -1,4 +1,4 @@
-"""The `predict` command for clips, alone or mixed with pictures: videos, tracks and animation out of each."""
+"""The `predict` command for photos and clips. A clip becomes videos, tracks and animation."""
 
 import contextlib
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from i2l_meshnet.video.unfinished import unfinished
 
 
 def run(options: PredictOptions, clip_options: ClipOptions) -> int:
-    """Process pictures and clips. Returns the exit code: 0, or 1 if one could not be read or written.
+    """Process photos and clips. Return the exit code: 0, or 1 if a file could not be read or written.
 
-    Raises UserError for a problem with all of them.
+    Raises UserError for a problem with all files.
     """
     if "usd" in options.output.formats:
         require_usd()
@@ -34,7 +34,7 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     found = find_pictures(inputs.inputs, inputs.recursive, options.out, (*SUFFIXES, *VIDEO_SUFFIXES))
     named = [*zip(found, result_names(found), strict=True)]
     clips = [(picture, name) for picture, name in named if is_clip(picture.path)]
-    pictures = [one for one in named if one not in clips]
+    pictures = [pair for pair in named if pair not in clips]
     code = 0
     if pictures:
         code = predict_pictures(options, [picture for picture, _ in pictures], [name for _, name in pictures])
@@ -46,7 +46,7 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
 def _predict_clips(
     options: PredictOptions, clip_options: ClipOptions, clips: Sequence[tuple[PictureFile, Path]]
 ) -> int:
-    """The clips with the names of their results, relative to the output folder."""
+    """clips: with the names of their results, relative to the output folder."""
     people = options.people
     if people.hand is not None:
         raise InputError("only photos can show a hand alone: for clips, choose people with hands", argument="hand")
@@ -80,7 +80,7 @@ def _predict_clips(
 
 
 class _Bars(contextlib.ExitStack):
-    """Shows the progress of a clip: a bar for each task."""
+    """Shows the progress of a clip, with a bar for each task."""
 
     def __init__(self, clip: Clip) -> None:
         super().__init__()

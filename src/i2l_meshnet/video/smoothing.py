@@ -1,6 +1,6 @@
-"""Smooth motion: the One-Euro filter while frames come in, local polynomials where the whole clip is known.
+"""Smooth motion: the One-Euro filter frame by frame, or local polynomials if all frames are known.
 
-Both work on points and on rotations. The difference of two points is a vector, that of two rotations a rotation vector.
+Both work on points and on rotations. The difference of two rotations is a rotation vector.
 """
 
 import math
@@ -18,20 +18,19 @@ SmoothKind = Literal["one-euro", "offline", "off"]
 class OneEuro:
     """The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012): a low-pass whose cutoff grows with the speed.
 
-    Slow motion is smoothed to `cutoff` Hz. At a speed v (units a second; radians for rotations) the cutoff is
-    cutoff + gain · v, so that at a steady speed the filter lags by less than 1 / (2 π gain) units. The speed itself is
-    low-passed at `speed_cutoff` Hz.
+    At a speed v (units per second; radians per second for rotations) the cutoff is cutoff + gain · v, Hz. At a constant
+    speed the filter therefore lags by less than 1 / (2 π gain) units. The speed is low-passed at `speed_cutoff` Hz.
     """
 
     def __init__(self, cutoff: float, gain: float, speed_cutoff: float = 1.0, rotations: bool = False) -> None:
-        """rotations: values are rotation matrices (..., 3, 3), not points (..., d) of three or fewer dimensions."""
+        """rotations: values are rotation matrices (..., 3, 3) instead of points (..., d)."""
         self.cutoff, self.gain, self.speed_cutoff, self.rotations = cutoff, gain, speed_cutoff, rotations
         self._raw: Tensor | None = None
         self._smooth: Tensor | None = None
         self._speed: Tensor | None = None
 
     def step(self, value: Tensor, seconds: float) -> Tensor:
-        """The filtered value. seconds: since the step before; ignored at the first."""
+        """Filter the next value. seconds: time since the previous step; ignored in the first."""
         if self._raw is None or self._smooth is None or self._speed is None:
             self._raw = self._smooth = value
             self._speed = torch.zeros_like(self._difference(value, value))
@@ -49,23 +48,23 @@ class OneEuro:
 
 
 def _share(cutoff: Tensor | float, seconds: float) -> Tensor | float:
-    """The share of a new value in the output of a first-order low-pass of `cutoff` Hz after `seconds`.
+    """The weight of a new value in a first-order low-pass of `cutoff` Hz after `seconds`.
 
-    Exact for the continuous filter. The usual t / (t + 1) lags a third more at 25 frames a second than at 60.
+    This is exact for the continuous filter. The usual t / (t + 1) lags a third more at 25 frames per second than at 60.
     """
-    turned = 2 * math.pi * cutoff * seconds
-    return 1 - (-turned).exp() if isinstance(turned, Tensor) else -math.expm1(-turned)
+    angle = 2 * math.pi * cutoff * seconds
+    return 1 - (-angle).exp() if isinstance(angle, Tensor) else -math.expm1(-angle)
 
 
 def local_fit(
     times: Float[Tensor, "t"], near: Float[Tensor, "n"], trust: Float[Tensor, "n"], width: float
 ) -> Float[Tensor, "t n"]:
-    """Weights from values at the times `near` to smooth values at `times` (seconds): rows sum to 1.
+    """Weights that map values at the times `near` to smooth values at `times` (seconds). Rows sum to 1.
 
-    Each row gives the value of a fitted parabola at its time: a Savitzky-Golay filter for any sampling. The fit is
-    weighted by `trust` and by a Gaussian of standard deviation `width` seconds, cut off at three of them. So there is
-    no lag, not even at the ends, and a steady acceleration passes unchanged. Where fewer than three samples are near,
-    the fit is their weighted mean.
+    Each row evaluates a parabola, fitted around its time: a Savitzky-Golay filter for any sampling. The fit is weighted
+    by `trust` and by a Gaussian with a standard deviation of `width` seconds, cut off at three standard deviations.
+    There is no lag, even at the ends, and constant acceleration is preserved. With fewer than three samples, the fit is
+    their weighted mean.
     """
     distance = (near[None] - times[:, None]).double() / width
     weight = torch.exp(-0.5 * distance.square()) * (distance.abs() <= 3) * trust.double()
@@ -81,12 +80,12 @@ def local_fit(
 
 
 def fit_points(weights: Float[Tensor, "t n"], values: Float[Tensor, "n *d"]) -> Float[Tensor, "t *d"]:
-    """Smooth points by the weights of `local_fit`."""
+    """Smooth points with the weights of `local_fit`."""
     return torch.tensordot(weights.to(values.dtype), values, 1)
 
 
 def fit_rotations(weights: Float[Tensor, "t n"], values: Float[Tensor, "n *d 3 3"]) -> Float[Tensor, "t *d 3 3"]:
-    """Smooth rotations by the weights of `local_fit`: the rotation nearest to the weighted sum (their chordal mean)."""
+    """Smooth rotations with the weights of `local_fit`: the chordal mean, the rotation nearest to the weighted sum."""
     import roma  # takes two seconds
 
     mean: Tensor = roma.special_procrustes(fit_points(weights, values))  # pyright: ignore[reportAssignmentType]

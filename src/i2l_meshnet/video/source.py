@@ -1,4 +1,4 @@
-"""Read videos: frames in order, upright and with their times."""
+"""Read videos: upright frames in order, with their times."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,23 +21,23 @@ from i2l_meshnet.videos import decode_frames, open_video
 VIDEO_SUFFIXES = tuple(
     f".{ending}" for ending in "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()
 )
-"""Endings of the videos that are found in folders. A file that the user names may have any ending."""
+"""Suffixes of videos in folders. A file that the user names may have any suffix."""
 
 MAX_LENGTH = 7200.0
-"""Default limit on the length of a clip, seconds."""
+"""Default maximum length of a clip, seconds."""
 
 MAX_RATE = 240
-"""Frame rate for which the length limit holds. A clip with more frames a second must be shorter in proportion."""
+"""Maximum frames per second of a clip of maximum length. A clip with a higher rate must be shorter."""
 
 TICKS = 90_000
-"""Ticks a second. A frame of the usual rates, NTSC included, takes a whole number of ticks."""
+"""Ticks per second. At all common frame rates, NTSC included, a frame lasts an integer number of ticks."""
 
 _FIX = "copy or download it again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One upright RGB picture of a clip. number: from 0. ticks: time since the start of the clip."""
+    """One upright RGB frame of a clip. number: from 0. ticks: time since the start of the clip."""
 
     number: int
     ticks: int
@@ -45,7 +45,7 @@ class Frame:
 
     @property
     def time(self) -> float:
-        """Seconds from the clip's start."""
+        """Time since the start of the clip, seconds."""
         return self.ticks / TICKS
 
 
@@ -54,7 +54,7 @@ class TooLongError(FileError):
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a file is a video: by its ending, or by its content if the ending is unknown."""
+    """Whether a file is a video: by its suffix, or by its content if the suffix is unknown."""
     ending = path.suffix.lower()
     if ending in VIDEO_SUFFIXES or ending in SUFFIXES:
         return ending in VIDEO_SUFFIXES
@@ -68,20 +68,20 @@ def is_clip(path: Path) -> bool:
 class Clip:
     """A video file.
 
-    width, height: of the upright pictures, with square pixels. rate: mean frames a second. frame_count: from the
-    header, so it can be off by a few; None if unknown. start: time stamp of the file's start, seconds.
+    width, height: of the upright frames, with square pixels. rate: mean frames per second. frame_count: from the
+    header, which may be slightly wrong; None if unknown. start: time stamp of the start of the file, seconds.
     """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS, max_length: float = MAX_LENGTH) -> None:
         """Read the header and the first frame. max_length: seconds.
 
-        Raises FileError for a file without pictures; TooManyPixelsError or TooLongError for a clip beyond a limit,
-        which `frames` may find later.
+        Raises FileError for a file without frames, TooManyPixelsError or TooLongError for a clip beyond a limit.
+        `frames` raises them too: the header may be wrong.
         """
         self.path, self._max_pixels, self._max_length = path, max_pixels, max_length
         with reading(path, "a video", _FIX), open_video(path, max_pixels) as container:
             if not container.streams.video:
-                raise FileError(f"cannot read {path}: it has no picture, only {_kinds(container)}; give a video")
+                raise FileError(f"cannot read {path}: it has no video stream, only {_kinds(container)}; give a video")
             stream = container.streams.video[0]
             self._require_pixels(stream.width, stream.height)
             self.start = Fraction(container.start_time or 0, av.time_base)
@@ -98,10 +98,10 @@ class Clip:
             raise FileError(f"cannot use {path}: {self.width}x{self.height} pixels are too few to see a person")
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
-        """The frames from number `start` on. Earlier ones are decoded, but not converted.
+        """Yield the frames from number `start`. Earlier frames are decoded, but not converted.
 
-        Times strictly increase; a frame without a time stamp follows the frame before at the mean rate. Frames that
-        cannot be decoded are skipped. All have the size of the first.
+        Times strictly increase. The time of a frame without a time stamp follows from the mean rate. Frames that cannot
+        be decoded are skipped. All frames are resized to the size of the first.
         """
         size: tuple[int, int] | None = None
         last = -1
@@ -126,14 +126,14 @@ class Clip:
     def _upright(
         self, frame: VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int] | None
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture as RGB with square pixels, rotated as its metadata say. size: (width, height) to resize to."""
-        quarter_turns = round(frame.rotation / 90) % 4
+        """An RGB frame with square pixels, rotated by its metadata. size: (width, height) to resize to."""
+        quarters = round(frame.rotation / 90) % 4
         width, height = round(frame.width * (pixel_aspect or 1)), frame.height
         if size is not None:
-            width, height = size if quarter_turns % 2 == 0 else size[::-1]
+            width, height = size if quarters % 2 == 0 else size[::-1]
         self._require_pixels(width, height)
         pixels = frame.reformat(width, height, format="rgb24").to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
+        return np.ascontiguousarray(np.rot90(pixels, quarters))
 
     def _require_pixels(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -143,11 +143,11 @@ class Clip:
             )
 
     def _require_length(self, frames: int, seconds: float) -> None:
-        """Raise TooLongError if a clip of so many frames and seconds is beyond the limit."""
-        most = self._max_length * MAX_RATE
-        if seconds <= self._max_length and frames <= most:
+        """Raise TooLongError if a clip has too many frames or seconds."""
+        max_frames = self._max_length * MAX_RATE
+        if seconds <= self._max_length and frames <= max_frames:
             return
-        found = f"{seconds:.0f} s" if seconds > self._max_length else f"{frames} frames (the limit is {most:.0f})"
+        found = f"{seconds:.0f} s" if seconds > self._max_length else f"{frames} frames (the limit is {max_frames:.0f})"
         raise TooLongError(
             f"cannot read {self.path}: it has at least {found}, and clips may last {self._max_length:g} s; "
             "cut it, or allow longer clips (max_clip_length)"

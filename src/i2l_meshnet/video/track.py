@@ -1,4 +1,4 @@
-"""One person of a clip over time, and the .npz file of it (described in docs/outputs.md)."""
+"""One person of a clip over time, and the .npz file of their track (described in docs/outputs.md)."""
 
 import dataclasses
 import json
@@ -23,12 +23,26 @@ FORMAT = "i2l-meshnet person track 1"
 T = TypeVar("T", "HandTrack", "PersonTrack")
 
 
-class _Posed:
-    """What has the pose of a body in T frames."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _PosedTrack:
+    """A body in T frames. Metres, radians, camera frame (x right, y down, z forward).
 
-    pose: Float32[np.ndarray, "t k 3 3"] | None
-    shape: Float32[np.ndarray, "s"] | None
-    translation: Float32[np.ndarray, "t 3"] | None
+    body: name of the body model. confidence: mean of the 2D keypoints, 0 to 1; NaN for a network without confidences,
+    0 in bridged frames. bridged: frames in which the body was not seen and the motion is interpolated. joints: in the
+    order of `joint_names`; those of the parametric mesh, or of the lixel mesh if there is none. pose: local rotations
+    as in `BodyParams`. shape: the same in all frames. translation: of the body model. Pose, shape and translation are
+    None for a network without parameters.
+    """
+
+    body: str
+    joint_names: tuple[str, ...]
+    bone_names: tuple[str, ...]
+    confidence: Float32[np.ndarray, "t"]
+    bridged: Bool[np.ndarray, "t"]
+    joints: Float32[np.ndarray, "t j 3"]
+    pose: Float32[np.ndarray, "t k 3 3"] | None = None
+    shape: Float32[np.ndarray, "s"] | None = None
+    translation: Float32[np.ndarray, "t 3"] | None = None
 
     @property
     def params(self) -> BodyParams | None:
@@ -39,63 +53,39 @@ class _Posed:
         return BodyParams(torch.from_numpy(self.pose), shape, torch.from_numpy(self.translation))
 
 
-@dataclasses.dataclass(frozen=True)
-class HandTrack(_Posed):
-    """A person's hand in the frames of a `PersonTrack` (T). Metres, radians, camera frame.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandTrack(_PosedTrack):
+    """A person's hand in the frames of a `PersonTrack`.
 
-    body: name of the hand's model. present: whether the hand was followed in a frame. Otherwise joints and translation
-    are NaN, and the pose is the identity. bridged: present, but not seen. The others are as for the person; pose, shape
-    and translation are None for a network without parameters.
+    present: whether the hand was followed in a frame. In other frames, joints and translation are NaN, the pose is the
+    identity and the confidence is 0.
     """
 
-    body: str
-    joint_names: tuple[str, ...]
-    bone_names: tuple[str, ...]
     present: Bool[np.ndarray, "t"]
-    bridged: Bool[np.ndarray, "t"]
-    confidence: Float32[np.ndarray, "t"]
-    joints: Float32[np.ndarray, "t j 3"]
-    pose: Float32[np.ndarray, "t k 3 3"] | None = None
-    shape: Float32[np.ndarray, "s"] | None = None
-    translation: Float32[np.ndarray, "t 3"] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class PersonTrack(_Posed):
-    """A person in every frame from the first to the last one seen (T frames; short gaps are bridged). Metres, radians.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PersonTrack(_PosedTrack):
+    """A person in every frame from the first to the last in which they were seen; short gaps are bridged.
 
-    Camera frame: x right, y down, z forward. body: name of the body model. time: seconds from the clip's start. frame:
-    numbers from 0. focal, center: of the camera, pixels of the upright picture. box: (x, y, width, height), pixels.
-    confidence: of the 2D keypoints, 0 to 1; NaN for a network without confidences, 0 in bridged frames. bridged: frames
-    in which the person was not seen and the motion is interpolated. joints: in the order of `joint_names`, of the
-    parametric mesh, or of the lixel mesh without one. pose: local rotations as in `BodyParams`. shape: one for the
-    clip. translation: of the body model. All three are None for a network without parameters. vertices: of the lixel
-    mesh relative to `origin`, only if they were asked for; in half precision for a clip (error under 1 mm). hands:
-    those that were looked for and seen.
+    time: seconds from the start of the clip. frame: numbers from 0. focal, center: of the camera, pixels of the upright
+    frame. box: (x, y, width, height), pixels. vertices: of the lixel mesh relative to `origin`, if they were requested;
+    in half precision (error under 1 mm). hands: the hands that were seen, if hands were requested.
     """
 
-    body: str
-    joint_names: tuple[str, ...]
-    bone_names: tuple[str, ...]
     shape_names: tuple[str, ...]
     time: Float[np.ndarray, "t"]
     frame: Int64[np.ndarray, "t"]
     focal: Float32[np.ndarray, "2"]
     center: Float32[np.ndarray, "2"]
     box: Float32[np.ndarray, "t 4"]
-    confidence: Float32[np.ndarray, "t"]
-    bridged: Bool[np.ndarray, "t"]
-    joints: Float32[np.ndarray, "t j 3"]
-    pose: Float32[np.ndarray, "t k 3 3"] | None = None
-    shape: Float32[np.ndarray, "s"] | None = None
-    translation: Float32[np.ndarray, "t 3"] | None = None
     vertices: Float[np.ndarray, "t v 3"] | None = None
     origin: Float32[np.ndarray, "t 3"] | None = None
     faces: Int64[np.ndarray, "f 3"] | None = None
     hands: Mapping[Side, HandTrack] = dataclasses.field(default_factory=dict)
 
     def save(self, path: Path | str) -> Path:
-        """Write the track as .npz, completely or not at all, and return its path. Replaces a file."""
+        """Write the track as .npz, completely or not at all, and return the path. An existing file is replaced."""
         path = Path(path)
         arrays = _arrays(self)
         for side, hand in self.hands.items():
@@ -107,21 +97,21 @@ class PersonTrack(_Posed):
 
     @classmethod
     def load(cls, path: Path | str) -> "PersonTrack":
-        """Read what `save` wrote. Raises FileError for any other file."""
+        """Read a file that `save` wrote. Raise FileError for any other file."""
         path = Path(path)
         with reading(path, "a person's track", "give the person_NN.npz of a clip"):
             arrays: dict[str, Any] = read_arrays(path)
             if str(arrays.pop("format", "")) != FORMAT:
                 raise ValueError(f"it is not of the format '{FORMAT}'")
             arrays.pop("versions", None)
-            hands = {side: _built(HandTrack, found) for side in SIDES if (found := _taken(arrays, f"{side}_hand_"))}
-            track = dataclasses.replace(_built(cls, arrays), hands=hands)
+            hands = {side: _make(HandTrack, found) for side in SIDES if (found := _pop(arrays, f"{side}_hand_"))}
+            track = dataclasses.replace(_make(cls, arrays), hands=hands)
             require_consistent(track)
         return track
 
 
 def require_consistent(track: PersonTrack) -> None:
-    """Raises ValueError if the arrays of a track do not fit together."""
+    """Raise ValueError if the arrays of a track do not fit together."""
     for part in (track, *track.hands.values()):
         require_shapes(part)
         if len(part.joint_names) != part.joints.shape[1]:
@@ -135,7 +125,7 @@ def require_consistent(track: PersonTrack) -> None:
 
 
 def rigged(body: Body, track: PersonTrack) -> tuple[Body, BodyParams]:
-    """What moves the rig of a track's body: with its fingers where hands were seen and the body has them.
+    """The body and its parameters in every frame, for animation. Hands move the fingers, if the body has fingers.
 
     Raises InputError for a track without parameters.
     """
@@ -150,18 +140,18 @@ def rigged(body: Body, track: PersonTrack) -> tuple[Body, BodyParams]:
     return with_hands(body, params, poses)
 
 
-def _arrays(track: HandTrack | PersonTrack) -> dict[str, np.ndarray]:
+def _arrays(track: _PosedTrack) -> dict[str, np.ndarray]:
     given = {field.name: getattr(track, field.name) for field in dataclasses.fields(track) if field.name != "hands"}
     return {name: np.asarray(value) for name, value in given.items() if value is not None}
 
 
-def _taken(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Remove the arrays with a prefix and return them without it."""
+def _pop(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Remove the arrays whose names start with a prefix, and return them by their names without it."""
     names = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays.pop(name) for name in names}
 
 
-def _built(kind: type[T], arrays: dict[str, Any]) -> T:
-    """A track of the arrays of a file. Raises KeyError or TypeError if some are missing or unknown."""
+def _make(kind: type[T], arrays: dict[str, Any]) -> T:
+    """Make a track from the arrays of a file. Raise KeyError or TypeError if arrays are missing or unknown."""
     texts = {name: tuple(value.tolist()) for name, value in arrays.items() if name.endswith("_names")}
     return kind(**{**arrays, **texts, "body": str(arrays["body"])})

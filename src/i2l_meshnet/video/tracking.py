@@ -1,8 +1,8 @@
-"""Follow people from frame to frame, with boxes from the last frame's meshes and a detector that runs now and then.
+"""Follow people from frame to frame, with boxes from their meshes and a detector that runs every N-th frame.
 
-The pose network needs a box for each person and frame, and the last mesh, moved on by its speed, gives a better one
-than the detector. So this does not track detections. It proposes boxes, runs the network on them, and compares the
-joints: that decides who is who (an optimal assignment) and whether two boxes show the same person.
+The network needs a box for each person and frame. The last mesh, moved by the person's speed, gives a better box than
+the detector. Therefore detections are not tracked. The network runs on proposed boxes, and the joints that it finds
+identify people: by an optimal assignment, and because two boxes with the same joints show the same person.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from i2l_meshnet.prediction.results import Prediction
 
 DETECT_EVERY = 10
 SEARCH_EVERY = 3
-"""Frames between two runs of the detector while a person is lost or nobody is there."""
+"""Frames between two runs of the detector while a person is lost or nobody is known."""
 MAX_GAP = 1.0
 """Seconds after which an unseen person is given up."""
 SAME_BOX = 0.3
@@ -30,26 +30,26 @@ SAME_BOX = 0.3
 DRIFTED_BOX = 0.5
 """Overlap below which a detection replaces the expected box."""
 SAME_PERSON = 0.1
-"""Mean distance of the joints, in heights of the person, below which two boxes show the same person."""
+"""Two boxes show the same person below this mean distance of joints, in heights of the person."""
 REACH, REACH_A_SECOND = 0.25, 0.5
-"""Maximum mean distance of joints from the expected ones, in heights, and what each second unseen adds to it."""
+"""Maximum mean distance between found and expected joints, in heights, and its growth per second unseen."""
 SPEED_MEMORY = 0.15
 """Seconds over which a person's speed is averaged."""
 COASTING = 0.3
-"""Seconds in which the speed of an unseen person falls to a third."""
+"""Time constant of the decay of an unseen person's speed, seconds."""
 PHANTOM_MISSES = 3
-"""Runs of the detector without a person, after which only the network sees them: see `_Track.is_phantom`."""
+"""Number of runs of the detector that must miss a person: see `_Track.is_phantom`."""
 VISIBLE_SHARE = 0.2
-"""Minimum share of a box inside the picture for the network to run on it."""
+"""Minimum share of a box inside the frame. Other boxes are not given to the network."""
 
 
 @dataclasses.dataclass
 class _Track:
-    """A person as last seen. Its fields are part of the kept work of a clip.
+    """A known person. The fields are saved in the unfinished work of a clip.
 
-    box: (x, y, width, height), pixels. velocity: of its centre, pixels a second. seen, confirmed: when the network and
-    when the detector last saw the person, seconds. score: the detector's. misses: runs of the detector since then in
-    which only the network saw the person.
+    box: (x, y, width, height), pixels. velocity: of the centre of the box, pixels per second. seen: when the network
+    last saw the person, seconds. confirmed: when the detector last found the person, seconds. score: of the detector.
+    misses: runs of the detector since `confirmed` in which only the network saw the person.
     """
 
     identity: int
@@ -78,14 +78,14 @@ class _Track:
         return float(self.box[2:].max())
 
     def shift(self, time: float) -> Float[np.ndarray, "2"]:
-        """How far the person has moved since last seen, pixels, at a falling speed."""
+        """Expected movement since the person was last seen, pixels. The speed decays."""
         return self.velocity * COASTING * (1 - math.exp(-(time - self.seen) / COASTING))
 
     def expected_box(self, time: float) -> Float[np.ndarray, "4"]:
         return self.box + np.concatenate([self.shift(time), np.zeros(2)])
 
     def see(self, candidate: "_Candidate", time: float) -> None:
-        """Update the person from what the network saw at `time`."""
+        """Update the person from what the network found at `time`."""
         moved = candidate.box[:2] + candidate.box[2:] / 2 - self.box[:2] - self.box[2:] / 2
         share = 1 - math.exp(-(time - self.seen) / SPEED_MEMORY)
         self.velocity = self.velocity + share * (moved / (time - self.seen) - self.velocity)
@@ -94,17 +94,17 @@ class _Track:
             self.confirm(time, candidate.prediction.score)
 
     def confirm(self, time: float, score: float) -> None:
-        """The detector has found the person too."""
+        """Update the person after the detector has found them."""
         self.confirmed, self.score, self.misses = time, score, 0
 
     def is_phantom(self, time: float, max_gap: float) -> bool:
-        """Whether the detector has not found this person for long, although the network sees one."""
+        """Whether the detector has missed this person for long, although the network sees a person."""
         return self.misses >= PHANTOM_MISSES and time - self.confirmed > max_gap
 
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    """What the network saw in a box. track: the person it was expected to be, None for a new detection."""
+    """What the network found in a box. track: the expected person; None for a new detection."""
 
     track: _Track | None
     prediction: Prediction
@@ -147,13 +147,13 @@ class Tracker:
     ) -> None:
         """camera, size (width, height): of all frames.
 
-        boxes: where the people of the first frame are. Without boxes, the detector finds people; without a detector,
-        the whole picture is the first box. detect_every: frames between two runs of the detector. max_gap: seconds
-        after which an unseen person is given up. root_depth: metres, of all people. Raises InputError for a box
-        outside the picture and for values out of range.
+        boxes: of the people in the first frame. Without boxes, the detector finds people. Without a detector, the first
+        box is the whole frame. detect_every: frames between two runs of the detector. max_gap: seconds after which an
+        unseen person is given up. root_depth: of all people, metres. Raises InputError for a box outside the frame and
+        for values out of range.
         """
         if detect_every < 1 or not max_gap > 0:
-            raise InputError("the detector runs every 1 or more frames, and a gap lasts more than 0 seconds")
+            raise InputError("detect_every must be at least 1 frame, max_gap greater than 0 seconds")
         start = [] if boxes is None else [as_box(box) for box in boxes]
         for box in start:
             require_inside(box, *size, "the first frame")
@@ -162,42 +162,42 @@ class Tracker:
         self.predictor, self.camera, self.root_depth = predictor, camera, root_depth
         self.detect_every, self.max_gap = detect_every, max_gap
         self.detections = 0
-        """How often the detector has run."""
+        """Number of runs of the detector."""
         self._detector, self._start = predictor.detector if boxes is None else None, start
         self._tracks: list[_Track] = []
         self._waited, self._next_identity = detect_every, 0
         self._searching, self._last = True, 0.0
 
     def step(self, pixels: UInt8[np.ndarray, "h w 3"], time: float) -> dict[int, Prediction]:
-        """The people seen in the next frame, by number; a person keeps theirs. time: seconds, increasing.
+        """The people in the next frame, by their permanent numbers. time: seconds, increasing.
 
-        A person that the network does not recognise (`Prediction.reliable`) counts as not seen.
+        A person whose prediction is not `reliable` counts as not seen.
         """
-        # People of the last frame are still known, however long ago it was.
+        # People of the previous frame are still known, even if it was long ago.
         patience = max(self.max_gap, time - self._last)
         self._tracks, self._last = [track for track in self._tracks if time - track.seen <= patience], time
         expected = [(track, track.expected_box(time)) for track in self._tracks]
         found = self._new_boxes(pixels)
-        looks = [look for look in _looks(expected, found, time) if _inside(look[1].box, pixels)]
+        proposals = [pair for pair in _proposals(expected, found, time) if _inside(pair[1].box, pixels)]
         predictions = self.predictor.predict_batch(
-            [pixels], [[box for _, box in looks]], [self.camera], self.root_depth
+            [pixels], [[box for _, box in proposals]], [self.camera], self.root_depth
         )[0]
         candidates = [
             _Candidate.of(track, prediction)
-            for (track, _), prediction in zip(looks, predictions, strict=True)
+            for (track, _), prediction in zip(proposals, predictions, strict=True)
             if prediction.reliable
         ]
         named = self._assign(_distinct(candidates), time)
         if self._detector is not None and self._waited == 0:
             for track in self._tracks:
-                # A hidden person is no miss of the detector. A person whom only the network sees is one.
+                # The detector misses a person whom the network sees. It does not miss a hidden person.
                 track.misses += track.seen == time and track.confirmed < time
         self._tracks = [track for track in self._tracks if not track.is_phantom(time, self.max_gap)]
         self._searching = not self._tracks or any(track.seen < time for track in self._tracks)
         return dict(sorted(named.items()))
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON values; numbers are exact."""
+        """The state for `restore`, as JSON values. Numbers are exact."""
         return {
             "tracks": [track.to_json() for track in self._tracks],
             "waited": self._waited,
@@ -214,7 +214,7 @@ class Tracker:
         self._searching, self._last, self.detections = state["searching"], state["last"], state["detections"]
 
     def _new_boxes(self, pixels: UInt8[np.ndarray, "h w 3"]) -> list[PersonBox]:
-        """The detector's boxes, if it is its turn, and the boxes to start from."""
+        """The boxes of the detector, if it runs in this frame, and the boxes to start from."""
         self._waited += 1
         if self._waited < (min(SEARCH_EVERY, self.detect_every) if self._searching else self.detect_every):
             return []
@@ -226,7 +226,7 @@ class Tracker:
         return boxes
 
     def _assign(self, candidates: Sequence[_Candidate], time: float) -> dict[int, Prediction]:
-        """Assign numbers by the nearest joints, for all people at once. Unknown detections are new people."""
+        """Assign candidates to known people by the distance of joints. Other detections are new people."""
         cost = np.array([[_distance(track, candidate, time) for candidate in candidates] for track in self._tracks])
         cost = cost.reshape(len(self._tracks), len(candidates))
         named: dict[int, Prediction] = {}
@@ -245,15 +245,15 @@ class Tracker:
 
 
 def _distance(track: _Track, candidate: _Candidate, time: float) -> float:
-    """Distance of a candidate's joints from the expected ones; 1 is the maximum."""
+    """Mean distance between found and expected joints, relative to the maximum."""
     apart = np.linalg.norm(candidate.joints - track.joints - track.shift(time), axis=1).mean()
     return float(apart / track.height / (REACH + REACH_A_SECOND * (time - track.seen)))
 
 
-def _looks(
+def _proposals(
     expected: Sequence[tuple[_Track, Float[np.ndarray, "4"]]], found: Sequence[PersonBox], time: float
 ) -> list[tuple[_Track | None, PersonBox]]:
-    """Boxes to run the network on, and whom to expect: all expected boxes, and detections that match none of them.
+    """Boxes to run the network on, and the person expected in each: the expected boxes, and unmatched detections.
 
     A detection replaces an expected box that has drifted away from it.
     """
@@ -261,31 +261,31 @@ def _looks(
     overlap = overlap.reshape(len(expected), len(found))
     pairs = _assigned(-overlap)
     matched = {row: column for row, column in pairs if overlap[row, column] >= SAME_BOX}
-    looks: list[tuple[_Track | None, PersonBox]] = []
+    proposals: list[tuple[_Track | None, PersonBox]] = []
     for row, (track, box) in enumerate(expected):
         x, y, width, height = box.tolist()
-        place = (x, y, width, height)
+        proposal = (x, y, width, height)
         if row in matched:
             detection = found[matched[row]]
             track.confirm(time, detection.score)
             if overlap[row, matched[row]] < DRIFTED_BOX:
-                place = detection.box
-        looks.append((track, PersonBox(place, track.score)))
-    return [*looks, *((None, person) for column, person in enumerate(found) if column not in matched.values())]
+                proposal = detection.box
+        proposals.append((track, PersonBox(proposal, track.score)))
+    return [*proposals, *((None, person) for column, person in enumerate(found) if column not in matched.values())]
 
 
 def _assigned(cost: Float[np.ndarray, "r c"]) -> list[tuple[int, int]]:
-    """Pairs of rows and columns with the minimum sum of costs; each row and column is in one pair at most."""
-    from scipy.optimize import linear_sum_assignment  # takes a third of a second, which photos need not wait for
+    """Pairs of rows and columns with the minimum sum of costs. Each row and column is in at most one pair."""
+    from scipy.optimize import linear_sum_assignment  # takes 0.3 s, and photos do not need it
 
     rows, columns = linear_sum_assignment(cost)
     return [*zip(rows.tolist(), columns.tolist(), strict=True)]
 
 
 def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    """One candidate for each person: of those with the same joints, an expected one, then the most confident."""
+    """One candidate per person. Expected candidates are preferred, then those with higher confidence."""
     kept: list[_Candidate] = []
-    for candidate in sorted(candidates, key=lambda one: (one.track is None, -one.trust)):
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.track is None, -candidate.trust)):
         near = [np.linalg.norm(candidate.joints - other.joints, axis=1).mean() / other.height for other in kept]
         if not near or min(near) > SAME_PERSON:
             kept.append(candidate)
@@ -301,7 +301,7 @@ def _overlap(one: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> floa
 
 
 def _inside(box: Sequence[float], pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether enough of a box is inside the picture."""
+    """Whether enough of a box is inside the frame."""
     size = np.array([pixels.shape[1], pixels.shape[0]], float)
     low, high = np.maximum(box[:2], 0), np.minimum(np.add(box[:2], box[2:]), size - 1)
     return bool((high - low >= 2).all() and np.prod(high - low) >= VISIBLE_SHARE * np.prod(box[2:]))

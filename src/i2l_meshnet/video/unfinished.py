@@ -1,4 +1,4 @@
-"""Unfinished work on a clip, in a folder so that it outlives a kill: what was seen in each stretch of frames."""
+"""Unfinished work on a clip: the sightings in each stretch of frames, in a folder, so that a killed run can resume."""
 
 import contextlib
 import dataclasses
@@ -18,16 +18,16 @@ from i2l_meshnet.prediction.results import Prediction
 from i2l_meshnet.video.motion import Motion
 
 STRETCH = 64
-"""Frames that are kept together. At most this many are processed again after a kill."""
+"""Frames that are saved together. At most this many are processed again after a kill."""
 Part = Literal["body", "left", "right"]
-"""What is followed: a person, and each of their hands."""
+"""The body of a person, or one of their hands."""
 _PREFIX: dict[Part, str] = {"body": "", "left": "left_", "right": "right_"}
-"""Prefix of a part's arrays in the file of a stretch."""
+"""Prefix of the arrays of a part in the file of a stretch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sighting:
-    """One person in one frame, as the network saw them. identity: the person's number."""
+    """The prediction of one person in one frame. identity: number of the person."""
 
     frame: int
     identity: int
@@ -36,7 +36,7 @@ class Sighting:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Sightings (n) of bodies, or of hands of one side: the frame, and the number of the person.
+    """N sightings of bodies, or of hands of one side. frame: its number. identity: number of the person.
 
     columns: box, confidence and the fields of `Motion`; empty without sightings.
     """
@@ -64,9 +64,9 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Create or reopen the folder and lock it. Work that was kept for other facts is removed.
+        """Create or reopen the folder and lock it. Work for other facts is removed.
 
-        Raises FileError if it cannot be written or is not our work folder, TakenError if another process uses it.
+        Raises FileError if the folder cannot be written or is not a work folder, TakenError if another process uses it.
         """
         with work_folder(self.path):
             path = self.path / "facts.json"
@@ -97,19 +97,19 @@ class WorkFolder:
             yield Stretch(int(arrays["first"]), arrays["ticks"], rows)
 
     def spans(self) -> list[tuple[int, Int64[np.ndarray, "f"]]]:
-        """First frame and times of every finished stretch."""
+        """The first frame and the times of every finished stretch."""
         return [(int(arrays["first"]), arrays["ticks"]) for arrays in self._arrays("first", "ticks")]
 
     def state(self) -> dict[str, Any] | None:
-        """The state that `add` was given with the last finished stretch; None without stretches."""
+        """The state after the last finished stretch; None without stretches."""
         states = [str(arrays["state"]) for arrays in self._arrays("state")]
         return json.loads(states[-1]) if states else None
 
     def _arrays(self, *names: str) -> Iterator[dict[str, np.ndarray]]:
-        """The arrays of every stretch, all or those named."""
+        """The arrays of every stretch: all arrays, or the named arrays."""
         index = 0
         while (path := self.file("seen", index, ".npz")).exists():
-            with reading(path, "kept work of a clip", "delete its folder to start again"):
+            with reading(path, "kept work of a clip", "delete its folder to start the clip again"):
                 arrays = read_arrays(path, names)
             yield arrays
             index += 1
@@ -117,12 +117,12 @@ class WorkFolder:
     def add(
         self, index: int, first: int, ticks: Sequence[int], sightings: Sequence[Sighting], state: dict[str, Any]
     ) -> None:
-        """Keep a stretch. state: of the trackers, after its last frame."""
+        """Save a stretch. state: of the trackers after its last frame."""
         arrays = {"first": np.array(first), "ticks": np.array(ticks, np.int64), "state": np.array(json.dumps(state))}
         for part, prefix in _PREFIX.items():
-            seen = [(one, found) for one in sightings if (found := _part_of(one.prediction, part)) is not None]
-            arrays[f"{prefix}frame"] = np.array([one.frame for one, _ in seen], np.int64)
-            arrays[f"{prefix}identity"] = np.array([one.identity for one, _ in seen], np.int64)
+            seen = [(each, found) for each in sightings if (found := _part_of(each.prediction, part)) is not None]
+            arrays[f"{prefix}frame"] = np.array([each.frame for each, _ in seen], np.int64)
+            arrays[f"{prefix}identity"] = np.array([each.identity for each, _ in seen], np.int64)
             for name, values in _columns([found for _, found in seen]).items():
                 arrays[f"{prefix}column_{name}"] = values
         with atomic_path(self.file("seen", index, ".npz")) as temporary, temporary.open("wb") as file:
@@ -130,7 +130,7 @@ class WorkFolder:
 
 
 def unfinished(base: Path) -> Path:
-    """The work folder of the results whose names start with that of `base`."""
+    """The work folder of the results whose names start with `base`."""
     return base.with_name(base.name + ".unfinished")
 
 

@@ -1,4 +1,4 @@
-"""`predict --webcam`: people in front of a camera, drawn as they move."""
+"""`predict` for a camera: show people as they move."""
 
 import time
 from collections.abc import Iterator
@@ -23,15 +23,16 @@ from i2l_meshnet.video.tracking import Tracker
 
 WINDOW = "i2l-meshnet"
 RATE = Fraction(15)
-"""Frames a second that the encoder expects; frames keep their own times."""
-SECONDS_BETWEEN_LINES = 5.0
+"""Frames per second for the encoder. Frames keep their own times."""
+STATUS_SECONDS = 5.0
+"""Time between two status lines, seconds."""
 
 
 class Camera:
-    """A camera of OpenCV as a source of frames with their times."""
+    """A camera, read by OpenCV."""
 
     def __init__(self, number: int) -> None:
-        """Raises FileError if there is no such camera or it gives no picture."""
+        """Raise FileError if there is no such camera or it gives no picture."""
         self._stream = cv2.VideoCapture(number)  # noqa: TID251 (a device number)
         fine, first = self._stream.read()
         if not fine:
@@ -40,7 +41,7 @@ class Camera:
         self.height, self.width = first.shape[:2]
 
     def frames(self) -> Iterator[Frame]:
-        """Frames as they are asked for, until the camera gives no more. Two at the same time are one."""
+        """Yield frames until the camera stops. A second frame at the same time is skipped."""
         start, last, number = time.monotonic(), -1, 0
         try:
             while True:
@@ -56,9 +57,9 @@ class Camera:
 
 
 def run(options: PredictOptions, clip_options: ClipOptions) -> int:
-    """Draws people until Ctrl-C, Escape in the window or the camera's end; writes the drawings as a video."""
+    """Draw people until Ctrl-C, Escape in the window or the end of the camera. Write the drawings as a video."""
     if options.input.inputs:
-        raise InputError("a camera replaces the files: leave out the files", argument="webcam")
+        raise InputError("a camera is used instead of files: leave out the files", argument="webcam")
     for name in ("hands", "hand"):
         if getattr(options.people, name):
             raise InputError("hands are for files: leave it out for cameras", argument=name)
@@ -72,9 +73,9 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     path = options.out / f"webcam_{datetime.now():%Y%m%d_%H%M%S}_overlay.mp4"
     window = has_window()
     if not window:
-        message("no window: this OpenCV or machine has none; `i2l-meshnet serve` shows the camera in a browser")
+        message("OpenCV cannot open a window here; `i2l-meshnet serve` shows the camera in a browser")
     count, writer = 0, None
-    begun = said = time.monotonic()
+    start = reported = time.monotonic()
     with atomic_path(path) as temporary:
         try:
             for frame in follow(tracker, source.frames(), "off" if clip_options.smooth == "off" else "one-euro"):
@@ -83,24 +84,24 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
                 writer.write(drawn, round(frame.time * TICKS))
                 count += 1
                 now = time.monotonic()
-                if now - said >= SECONDS_BETWEEN_LINES:
+                if now - reported >= STATUS_SECONDS:
                     people = counted(len(frame.people), "person", "people")
-                    message(f"{count / (now - begun):.1f} frames a second, {people}; Ctrl-C ends it")
-                    said = now
+                    message(f"{count / (now - start):.1f} frames per second, {people}; Ctrl-C stops")
+                    reported = now
                 if window and not _show(drawn):
                     break
         except KeyboardInterrupt:
-            message("ending")
+            message("stopping")
         if writer is None:
             raise FileError(f"camera {clip_options.webcam} gave no picture that could be drawn")
         writer.close()
-    rate = count / max(time.monotonic() - begun, 1e-9)
-    output(f"{counted(count, 'frame')}, {rate:.1f} a second; overlay in {path}")
+    rate = count / max(time.monotonic() - start, 1e-9)
+    output(f"{counted(count, 'frame')}, {rate:.1f} per second; overlay in {path}")
     return 0
 
 
 def has_window() -> bool:
-    """Whether OpenCV can open a window here: the headless package and a machine without a display cannot."""
+    """Whether OpenCV can open a window: not with the headless package, and not without a display."""
     try:
         cv2.namedWindow(WINDOW)
     except cv2.error:
@@ -109,6 +110,6 @@ def has_window() -> bool:
 
 
 def _show(picture: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Shows a picture; False once Escape was pressed."""
+    """Show a picture. Return False if Escape was pressed."""
     cv2.imshow(WINDOW, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return cv2.waitKey(1) != 27
