@@ -42,7 +42,7 @@ def write(folder: Path) -> None:
         write_bvh(folder / f"{name}.bvh", body, params, times)
         write_usd(folder / f"{name}.usdc", body, params, times)
         motion = RigClip(body, params, times).motion()
-        turned, places = KinematicTree(motion.rig.parents).pose(motion.rotations, motion.rig.offsets, motion.places)
+        turned, places = KinematicTree(motion.rig.parents).pose(motion.rotations, motion.rig.offsets, motion.positions)
         vertices = body(params).vertices.double() * torch.from_numpy(CAMERA_TO_GLTF)
         np.savez(folder / f"{name}.npz", vertices=vertices, times=times, bones=motion.rig.bones, places=places)
         if name != "anny":

@@ -41,7 +41,7 @@ def test_the_skeleton_moves_like_the_rig(body: Body, tmp_path: Path) -> None:
     assert motion.frame_time == pytest.approx(float(times[1] - times[0]), abs=1e-6)
     expected = RigClip(body, params, times).motion()
     order = [motion.names.index(name) for name in expected.rig.bones]
-    rotations, starts = expected.rotations.clone(), expected.places[:, None].repeat(1, len(order), 1)
+    rotations, starts = expected.rotations.clone(), expected.positions[:, None].repeat(1, len(order), 1)
     for bone, parent in enumerate(expected.rig.parents[1:], 1):
         starts[:, bone] = starts[:, parent] + rotations[:, parent] @ expected.rig.offsets[bone]
         rotations[:, bone] = rotations[:, parent] @ rotations[:, bone]

@@ -18,7 +18,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.folders import LOCK
 from i2l_meshnet.io import write_bytes
 from i2l_meshnet.serving import server
-from i2l_meshnet.serving.schema import Answer
+from i2l_meshnet.serving.schema import PhotoAnswer
 from i2l_meshnet.serving.server import ServeOptions
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "standing_phone.jpg"
@@ -130,7 +130,7 @@ def test_the_default_model_and_ctrl_c(tmp_path: Path) -> None:
             with EXAMPLE.open("rb") as photo:
                 response = client.post("/predict", files={"photo": photo}, headers=headers)
             assert response.status_code == 200
-            answer = Answer.model_validate(response.json())
+            answer = PhotoAnswer.model_validate(response.json())
             assert answer.picture == {"file": None, "width": 939, "height": 1400}
             (person,) = answer.people
             assert person.reliable

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.serving import app
 from i2l_meshnet.serving.jobs import Job
-from i2l_meshnet.serving.schema import Answer, JobStatus
+from i2l_meshnet.serving.schema import JobStatus, PhotoAnswer
 
 Serve = Callable[..., TestClient]
 
@@ -56,7 +56,7 @@ def detail(response) -> str:
 def test_a_photo_becomes_people_and_files(client: TestClient) -> None:
     response = send(client, "/predict?formats=obj&formats=glb&fov=40")
     assert response.status_code == 200
-    answer = Answer.model_validate(response.json())
+    answer = PhotoAnswer.model_validate(response.json())
     (person,) = answer.people
     assert person.score == pytest.approx(0.9)
     assert person.reliable

@@ -1,4 +1,4 @@
-"""Bodies in motion as files for animation programs: skinned GLB and USD, BVH."""
+"""Write animated bodies for animation programs: skinned GLB and USD, BVH."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ __all__ = ["ENDINGS", "USD_ENDINGS", "require_usd", "write_animation", "write_bv
 
 
 def write_animation(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "t"], full: bool = False) -> None:
-    """Write a body in motion in the format of the path's ending, one of `ENDINGS`; see `write_glb`.
+    """Write an animated body in the format of the path's suffix, one of `ENDINGS`. Arguments: see `write_glb`.
 
     A .bvh file has no mesh, and its times start at 0.
     """

@@ -1,4 +1,4 @@
-"""Write motion as BVH: the skeleton's rest pose, and Euler angles frame by frame.
+"""Write motion as BVH: the rest pose of the skeleton, and Euler angles for every frame.
 
 Source of the format: M. Meredith and S. Maddock, "Motion Capture File Formats Explained" (2001).
 """
@@ -24,10 +24,10 @@ STILL_FRAME_TIME = 1 / 30
 def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "t"]) -> None:
     """Write the skeleton of the mean shape and its motion as BVH.
 
-    Metres, degrees; y up, right-handed. The root moves in the camera frame in glTF's axes (x right, y up, z towards the
-    viewer). The rest pose stands upright and faces z. A BVH file starts at 0 and has one frame time, so motion with
-    uneven times is interpolated at its median rate. Raises InputError for times that do not increase, FileError if the
-    file cannot be written.
+    Units are metres and degrees. The frame is the camera frame with the axes of glTF: x right, y up, z towards the
+    viewer. The rest pose is upright and faces z. A BVH file starts at 0 and has one frame time, so motion with uneven
+    times is resampled at its median rate. Raises InputError for times that do not increase, FileError if the file
+    cannot be written.
     """
     from scipy.spatial.transform import Rotation  # takes half a second
 
@@ -43,20 +43,20 @@ def write_bvh(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
             motion = _at(clip, even[start : start + BLOCK])
             rotations = motion.rotations[:, order].flatten(0, 1).numpy()
             with warnings.catch_warnings():
-                # In gimbal lock, as a person who lies may be, any of the equal angles will do.
+                # In gimbal lock, which lying people can cause, several angles are equal, and any of them is correct.
                 warnings.simplefilter("ignore", UserWarning)
                 angles = Rotation.from_matrix(rotations).as_euler("ZXY", degrees=True).reshape(len(motion.times), -1)
-            # Angles go on beyond ±180°, so that programs that interpolate between frames do not spin.
+            # Angles continue beyond ±180°, because programs interpolate between frames.
             before = angles[:1] if last is None else last
             angles = np.unwrap(np.concatenate([before, angles]), period=360, axis=0)[1:]
             last = angles[-1:]
-            for place, turns in zip(motion.places.numpy(), angles, strict=True):
-                values = [*(f"{value:.6f}" for value in place), *(f"{value:.5f}" for value in turns)]
+            for position, angle in zip(motion.positions.numpy(), angles, strict=True):
+                values = [*(f"{value:.6f}" for value in position), *(f"{value:.5f}" for value in angle)]
                 file.write(" ".join(values) + "\n")
 
 
 def _even_times(times: Float[Tensor, "t"]) -> Float[Tensor, "e"]:
-    """Even times from the first to the last, at the median rate."""
+    """Evenly spaced times from the first to the last, at the median rate."""
     if len(times) == 1:
         return times
     frames = int(((times[-1] - times[0]) / times.diff().median()).round()) + 1
@@ -64,26 +64,26 @@ def _even_times(times: Float[Tensor, "t"]) -> Float[Tensor, "e"]:
 
 
 def _at(clip: RigClip, even: Float[Tensor, "e"]) -> RigMotion:
-    """The motion at other times: rotated along the shortest way, moved on straight lines."""
+    """The motion at other times. Rotations are interpolated along the shortest arc, positions linearly."""
     times = clip.times
     if len(times) == 1:
         return clip.motion()
     after = torch.searchsorted(times, even).clamp(1, len(times) - 1)
     share = ((even - times[after - 1]) / (times[after] - times[after - 1])).clamp(0, 1)
     low = int(after[0]) - 1
-    near, after = clip.motion(slice(low, int(after[-1]) + 1)), after - low
+    keys, after = clip.motion(slice(low, int(after[-1]) + 1)), after - low
 
     def between(values: Tensor) -> Tensor:
         return torch.lerp(values[after - 1], values[after], share[:, None])
 
-    rotations = interpolate_rotations(near.rotations[after - 1], near.rotations[after], share[:, None, None])
-    return RigMotion(clip.rig, rotations, between(near.places), between(near.amounts), even)
+    rotations = interpolate_rotations(keys.rotations[after - 1], keys.rotations[after], share[:, None, None])
+    return RigMotion(clip.rig, rotations, between(keys.positions), between(keys.amounts), even)
 
 
 def _joint(rig: Rig, bone: int = 0, depth: int = 0) -> tuple[list[str], list[int]]:
-    """The lines of a bone and all below it, and these bones in the order of the lines and channels.
+    """The lines of a bone and its descendants, and these bones in the order of the lines and channels.
 
-    A bone without children is as long as its parent.
+    A bone without children gets the length of its parent.
     """
     tab = "\t" * depth
     offset = "OFFSET " + " ".join(f"{value:.6f}" for value in rig.offsets[bone].tolist())

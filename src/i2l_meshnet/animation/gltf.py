@@ -1,4 +1,4 @@
-"""glTF 2.0: its frame, meshes with one index for a vertex and its texture coordinates, and the binary file (GLB).
+"""glTF 2.0: its frame, meshes with one index per vertex and texture coordinate, and the binary file (GLB).
 
 Source of the format: Khronos, "glTF 2.0 Specification", sections 3.7 (meshes), 3.9 (materials), 4 (GLB).
 """
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 CAMERA_TO_GLTF = np.array([1.0, -1.0, -1.0])
-"""Camera frame (x right, y down, z forward) to glTF's (y up, z towards the viewer): half a turn about x."""
+"""Camera frame (x right, y down, z forward) to glTF's (y up, z towards the viewer): 180° about x."""
 
 SKIN_COLOUR = (215.0, 190.0, 170.0)
 """Red, green and blue of the bodies' material, 0 to 255."""
@@ -22,7 +22,7 @@ SKIN_COLOUR = (215.0, 190.0, 170.0)
 SKIN_ROUGHNESS = 0.8
 
 VERTICES, TRIANGLES = 34962, 34963
-"""Kinds of buffers: what belongs to vertices, what lists triangles."""
+"""Targets of buffers: attributes of vertices, indices of triangles."""
 _TYPES = {
     np.dtype(np.float32): 5126,
     np.dtype(np.uint8): 5121,
@@ -34,9 +34,9 @@ _TYPES = {
 def one_index(
     faces: Int[np.ndarray, "f 3"], uv: Float[np.ndarray, "t 2"], face_uv: Int[np.ndarray, "f 3"]
 ) -> tuple[Int[np.ndarray, "f 3"], Int[np.ndarray, "p"], Int[np.ndarray, "p"]]:
-    """Repeats a vertex on a seam for each of its texture coordinates.
+    """Duplicate the vertices on seams, one for each texture coordinate.
 
-    Returns faces over the P pairs, and each pair's vertex and texture coordinate.
+    Returns faces over P pairs, and the vertex and the texture coordinate of each pair.
     """
     pairs = faces.ravel().astype(np.int64) * len(uv) + face_uv.ravel()
     unique, inverse = np.unique(pairs, return_inverse=True)
@@ -46,12 +46,12 @@ def one_index(
 
 @functools.cache  # reading a package's metadata takes a millisecond
 def generator() -> str:
-    """What files say of who wrote them."""
+    """The software named in files."""
     return f"i2l-meshnet {version('i2l-meshnet')}"
 
 
 def skin(color: Sequence[float] = SKIN_COLOUR) -> dict[str, Any]:
-    """A matt material of a colour, 0 to 255."""
+    """A matte material. color: red, green and blue, 0 to 255."""
     return {
         "name": "skin",
         "pbrMetallicRoughness": {
@@ -71,9 +71,9 @@ class GlbBuffer:
         self._accessors: list[dict[str, Any]] = []
 
     def add(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
-        """Stores rows of values (floats as float32) and returns the accessor's number.
+        """Store rows of values (floats as float32) and return the number of the accessor.
 
-        target: the kind of buffer. bounds: least and greatest values are told, as glTF wants them for some.
+        target: of the buffer. bounds: add the minimum and maximum, which glTF requires for some accessors.
         """
         if values.dtype.kind == "f":
             values = values.astype(np.float32)
@@ -97,7 +97,7 @@ class GlbBuffer:
     def attributes(
         self, vertices: Float[np.ndarray, "p 3"], normals: Float[np.ndarray, "p 3"], uv: Float[np.ndarray, "p 2"] | None
     ) -> dict[str, int]:
-        """Store vertices, normals and texture coordinates, v upwards, as the attributes of a mesh."""
+        """Store vertices, normals and texture coordinates (v up) as the attributes of a mesh."""
         attributes = {
             "POSITION": self.add(vertices, VERTICES, bounds=True),
             "NORMAL": self.add(normals, VERTICES),

@@ -1,4 +1,4 @@
-"""Skinned, animated bodies as USD (UsdSkel).
+"""Write skinned, animated bodies as USD (UsdSkel).
 
 Source of the format: Pixar, "UsdSkel Schemas In-Depth" in the documentation of OpenUSD.
 """
@@ -24,27 +24,26 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.io import read_bytes, write_bytes
 
 USD_ENDINGS = (".usd", ".usdc", ".usda")
-TICKS_A_SECOND = 1000
-"""Time codes: the times of frames are kept as they are, to the microsecond and below."""
+TIME_CODES_PER_SECOND = 1000
+"""Time codes are floats, so the times of frames are kept to less than a microsecond."""
 
 
 def require_usd() -> None:
-    """Raises InputError where OpenUSD's Python module is missing."""
+    """Raise InputError if OpenUSD is not installed."""
     if importlib.util.find_spec("pxr") is None:
         raise InputError("USD files need OpenUSD: pip install 'i2l-meshnet[usd]'")
 
 
 def _pxr(*names: str) -> list[Any]:
-    """Modules of OpenUSD. They are an extra, take seconds to import, and tell no types."""
+    """Import modules of OpenUSD. They are an extra, take seconds to import, and have no types."""
     return [importlib.import_module(f"pxr.{name}") for name in names]
 
 
 def write_usd(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "t"], full: bool = False) -> None:
-    """Writes a body in motion as a USD file (.usdc, .usda or .usd): mesh, skeleton, skin weights, animation.
+    """Write an animated body as USD (.usdc, .usda or .usd): mesh, skeleton, skin weights, animation.
 
-    The content, frame (y up, metres) and arguments are those of `write_glb`; pose-dependent correctives are blend
-    shapes. Raises InputError for times that do not increase and where OpenUSD is missing, FileError if the file cannot
-    be written.
+    Content, frame (y up, metres) and arguments: see `write_glb`. Pose-dependent correctives are blend shapes. Raises
+    InputError for times that do not increase or if OpenUSD is not installed, FileError if the file cannot be written.
     """
     require_usd()
     Gf, Usd, UsdGeom, UsdSkel = _pxr("Gf", "Usd", "UsdGeom", "UsdSkel")
@@ -52,17 +51,17 @@ def write_usd(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
     clip = RigClip(body, params, times, full)
     keys = Keys.of(clip)
     vertices, targets, target_weights = morphs(clip.rig, keys.amounts)
-    # OpenUSD replaces the file that it saves, so it saves to a folder of its own.
+    # OpenUSD writes the file directly, so it writes to a temporary folder.
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / f"scene{path.suffix}"
         stage: Any = Usd.Stage.CreateNew(str(saved))
         UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
         UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-        stage.SetTimeCodesPerSecond(TICKS_A_SECOND)
+        stage.SetTimeCodesPerSecond(TIME_CODES_PER_SECOND)
         stage.SetMetadata("comment", f"body {body.name}: {body.licence}")
         if len(clip) > 1:
-            stage.SetStartTimeCode(float(clip.times[0]) * TICKS_A_SECOND)
-            stage.SetEndTimeCode(float(clip.times[-1]) * TICKS_A_SECOND)
+            stage.SetStartTimeCode(float(clip.times[0]) * TIME_CODES_PER_SECOND)
+            stage.SetEndTimeCode(float(clip.times[-1]) * TIME_CODES_PER_SECOND)
             stage.SetFramesPerSecond(round(1 / float(clip.times.diff().median()), 3))
         name = "_" * (not path.stem[:1].isalpha()) + re.sub(r"\W", "_", path.stem, flags=re.ASCII)
         root = UsdSkel.Root.Define(stage, f"/{name}")
@@ -76,20 +75,20 @@ def write_usd(path: Path, body: Body, params: BodyParams, times: Float[Tensor, "
             names = [f"corrective_{i}" for i in range(len(targets))]
             _blend_shapes(stage, mesh, animation, names, targets[:, bound_mesh(body, len(vertices), full)[1]])
             _set_over_time(animation.CreateBlendShapeWeightsAttr(), clip, target_weights.astype(np.float32))
-        # Animated meshes tell where they are at most, for viewers that cull.
-        low, high = keys.places.min(0) - _reach(clip.rig), keys.places.max(0) + _reach(clip.rig)
+        # Viewers use the extent to skip objects that are out of view.
+        low, high = keys.positions.min(0) - _reach(clip.rig), keys.positions.max(0) + _reach(clip.rig)
         root.CreateExtentAttr([Gf.Vec3f(*low.tolist()), Gf.Vec3f(*high.tolist())])
         stage.Save()
         write_bytes(path, read_bytes(saved))
 
 
 def _reach(rig: Rig) -> float:
-    """How far vertices can be from the root bone, metres."""
+    """Maximum distance of vertices from the root bone, metres (estimated from the rest pose)."""
     return float((rig.vertices - rig.heads[0]).norm(dim=-1).max()) * 1.5
 
 
 def _joints(rig: Rig) -> list[str]:
-    """Names as USD has them: paths from the root bone."""
+    """Joint names of USD: paths from the root bone."""
     paths: list[str] = []
     for bone, parent in zip(rig.bones, rig.parents, strict=True):
         own = re.sub(r"\W", "_", bone)
@@ -103,7 +102,7 @@ def _skeleton(stage: Any, path: str, rig: Rig, keys: Keys) -> Any:
     skeleton: Any = UsdSkel.Skeleton.Define(stage, path)
     skeleton.CreateJointsAttr(_joints(rig))
     skeleton.CreateJointNamesAttr(list(rig.bones))
-    # USD's matrices act on rows: they are the transposes of ours.
+    # USD multiplies row vectors, so its matrices are transposed.
     binds = torch.linalg.inv(rig.inverse_binds).mT.contiguous().numpy()
     skeleton.CreateBindTransformsAttr(Vt.Matrix4dArray.FromNumpy(binds))
     rest = np.tile(np.eye(4), (len(rig.bones), 1, 1))
@@ -113,21 +112,20 @@ def _skeleton(stage: Any, path: str, rig: Rig, keys: Keys) -> Any:
 
 
 def _animation(stage: Any, path: str, clip: RigClip, keys: Keys) -> Any:
-    """Rotations of the root and of the bones that turn; the others stay as they are in the first pose."""
+    """The rotations of the moving bones and the position of the root. Other bones keep the first pose."""
     UsdSkel, Vt = _pxr("UsdSkel", "Vt")
 
     count = len(clip.rig.bones)
-    places = clip.rig.offsets.float().numpy().copy()
-    turns = keys.first.copy()
+    offsets, units = clip.rig.offsets.float().numpy().copy(), keys.first.copy()
     animation: Any = UsdSkel.Animation.Define(stage, path)
     animation.CreateJointsAttr(_joints(clip.rig))
     animation.CreateScalesAttr(Vt.Vec3hArray.FromNumpy(np.ones((count, 3), np.float16)))
     rotations, translations = animation.CreateRotationsAttr(), animation.CreateTranslationsAttr()
     for row, time in enumerate(clip.times.tolist()):
-        turns[keys.moving], places[0] = keys.quaternions[row], keys.places[row]
-        when = () if len(clip) == 1 else (time * TICKS_A_SECOND,)
-        rotations.Set(Vt.QuatfArray.FromNumpy(turns), *when)
-        translations.Set(Vt.Vec3fArray.FromNumpy(places), *when)
+        units[keys.moving], offsets[0] = keys.quaternions[row], keys.positions[row]
+        when = () if len(clip) == 1 else (time * TIME_CODES_PER_SECOND,)
+        rotations.Set(Vt.QuatfArray.FromNumpy(units), *when)
+        translations.Set(Vt.Vec3fArray.FromNumpy(offsets), *when)
     return animation
 
 
@@ -146,14 +144,14 @@ def _mesh(stage: Any, path: str, body: Body, rig: Rig, vertices: Float[np.ndarra
     mesh.CreateDisplayColorAttr([Gf.Vec3f(*colour)])
     if uv is not None:
         primvars = UsdGeom.PrimvarsAPI(mesh)
-        place = primvars.CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
-        place.Set(Vt.Vec2fArray.FromNumpy(uv.astype(np.float32)))
+        coordinates = primvars.CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
+        coordinates.Set(Vt.Vec2fArray.FromNumpy(uv.astype(np.float32)))
     joints, weights = influences(rig.weights.numpy()[of_vertex])
     binding = UsdSkel.BindingAPI.Apply(mesh.GetPrim())
-    held = binding.CreateJointIndicesPrimvar(False, joints.shape[1])
-    held.Set(Vt.IntArray.FromNumpy(joints.astype(np.int32).reshape(-1)))
-    share = binding.CreateJointWeightsPrimvar(False, joints.shape[1])
-    share.Set(Vt.FloatArray.FromNumpy(weights.astype(np.float32).reshape(-1)))
+    indices = binding.CreateJointIndicesPrimvar(False, joints.shape[1])
+    indices.Set(Vt.IntArray.FromNumpy(joints.astype(np.int32).reshape(-1)))
+    values = binding.CreateJointWeightsPrimvar(False, joints.shape[1])
+    values.Set(Vt.FloatArray.FromNumpy(weights.astype(np.float32).reshape(-1)))
     binding.CreateGeomBindTransformAttr(Gf.Matrix4d(1))
     return mesh.GetPrim()
 
@@ -177,4 +175,4 @@ def _set_over_time(attribute: Any, clip: RigClip, values: np.ndarray) -> None:
     (Vt,) = _pxr("Vt")
 
     for time, row in zip(clip.times.tolist(), values, strict=True):
-        attribute.Set(Vt.FloatArray.FromNumpy(row), *(() if len(clip) == 1 else (time * TICKS_A_SECOND,)))
+        attribute.Set(Vt.FloatArray.FromNumpy(row), *(() if len(clip) == 1 else (time * TIME_CODES_PER_SECOND,)))

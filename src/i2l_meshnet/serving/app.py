@@ -1,4 +1,4 @@
-"""The HTTP application: a page, predictions, jobs with progress, result files."""
+"""The HTTP application: the page, predictions, jobs with progress, result files."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from i2l_meshnet.serving.guard import Guard
 from i2l_meshnet.serving.jobs import NO_SPACE, Job, JobQueue, Refusal, State, stopping
 from i2l_meshnet.serving.limits import Limits
 from i2l_meshnet.serving.runner import PredictRequest, require_readable, write_zip
-from i2l_meshnet.serving.schema import About, Answer, Health, JobStatus, Options, Problem
+from i2l_meshnet.serving.schema import About, Health, JobStatus, Options, PhotoAnswer, Problem
 
 STATIC = Path(str(files("i2l_meshnet.serving") / "static"))
 SWEEP_SECONDS = 1.0
@@ -37,7 +37,7 @@ _FORM_BYTES = 10_000
 """Maximum size of a form without its file: boundaries and headers."""
 _POLL_SECONDS = 0.05
 _CHECK_THREADS = 4
-"""Uploads that are checked at the same time, in threads of their own: a slow check delays no other work."""
+"""Maximum number of uploads that are checked at the same time."""
 
 _UPLOAD = {
     "requestBody": {
@@ -80,9 +80,8 @@ def create_app(
     token: str | None = None,
     secure: bool = False,
 ) -> ASGIApp:
-    """The guarded application. names, token, secure: as `Guard` takes them. It closes the queue when it ends."""
-
-    checks = ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="upload-check")
+    """The guarded application. names, token, secure: see `Guard`. It closes the queue when it stops."""
+    uploads = _Uploads(queue, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,7 +90,7 @@ def create_app(
             yield
         finally:
             sweeping.cancel()
-            checks.shutdown(wait=False, cancel_futures=True)
+            uploads.close()
             await asyncio.to_thread(queue.close)
 
     app = FastAPI(
@@ -108,7 +107,13 @@ def create_app(
     app.mount("/static", StaticFiles(directory=STATIC))
     for address, page in (("/", "index.html"), ("/docs", "api.html")):
         app.add_api_route(address, _page(STATIC / page), include_in_schema=False)
+    _add_information(app, queue, limits)
+    _add_predictions(app, queue, uploads)
+    _add_jobs(app, queue)
+    return Guard(app, names, token, secure)
 
+
+def _add_information(app: FastAPI, queue: JobQueue, limits: Limits) -> None:
     @app.get("/health", responses=_problems())
     async def health() -> Health:
         """Whether the server is alive."""
@@ -126,15 +131,17 @@ def create_app(
             keep_seconds=limits.keep_seconds,
         )
 
+
+def _add_predictions(app: FastAPI, queue: JobQueue, uploads: "_Uploads") -> None:
     @app.post(
         "/predict",
-        response_model=Answer,
+        response_model=PhotoAnswer,
         responses=_UPLOAD_PROBLEMS | {200: {"content": {"application/zip": {}}}},
         openapi_extra=_UPLOAD,
     )
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Predict the people of a photo. `Accept: application/zip` returns all files, and nothing is kept."""
-        job = await _accept_upload(request, options, queue, limits, checks, clips=False)
+        job = await uploads.accept(request, options, clips=False)
         try:
             while not (job.ended or job.dropped or queue.stopping or await request.is_disconnected()):
                 await asyncio.sleep(_POLL_SECONDS)
@@ -156,14 +163,15 @@ def create_app(
     )
     async def begin(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Accept a photo or a clip and return at once. Poll the job's state until it is done."""
-        job = await _accept_upload(request, options, queue, limits, checks, clips=True)
+        job = await uploads.accept(request, options, clips=True)
         return JSONResponse(_status(job, queue), HTTPStatus.ACCEPTED, {"Location": f"/jobs/{job.id}"})
 
+
+def _add_jobs(app: FastAPI, queue: JobQueue) -> None:
     @app.get("/jobs/{identity}", response_model=JobStatus, responses=_GONE)
     async def state(identity: str) -> Response:
         """The state of a job, and its answer when it is done."""
-        job = _found(queue, identity)
-        return JSONResponse(_status(job, queue))
+        return JSONResponse(_status(_found(queue, identity), queue))
 
     @app.delete("/jobs/{identity}", status_code=HTTPStatus.NO_CONTENT, responses=_GONE)
     async def forget(identity: str) -> None:
@@ -185,8 +193,6 @@ def create_app(
         if path is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "this job has no such file")
         return FileResponse(path, filename=name, content_disposition_type="inline")
-
-    return Guard(app, names, token, secure)
 
 
 async def _sweep(queue: JobQueue) -> None:
@@ -227,31 +233,72 @@ async def _zip(job: Job, after: BackgroundTask | None = None) -> Response:
     return FileResponse(path, media_type="application/zip", filename="results.zip", background=after)
 
 
-async def _accept_upload(
-    request: Request, options: Options, queue: JobQueue, limits: Limits, checks: ThreadPoolExecutor, *, clips: bool
-) -> Job:
-    """Receive and check an upload within `max_seconds`, and queue it as a job. Raise Refusal."""
-    asked = _predict_request(options, clips)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a multipart/form-data form with the file field 'photo'")
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > limits.upload_bytes + _FORM_BYTES:
-        raise _too_large(limits)
-    job = queue.enter(asked)
-    try:
-        job.folder.mkdir(mode=0o700)
-        async with asyncio.timeout(limits.max_seconds):
-            await _receive(request, job, limits)
-            await asyncio.get_running_loop().run_in_executor(checks, require_readable, job, limits)
-    except BaseException as error:
-        queue.drop(job)
-        refusal = stopping() if queue.stopping else _upload_refusal(error)
-        if refusal is None:
-            raise
-        raise refusal from error
-    queue.start(job)
-    return job
+class _Uploads:
+    """Receives uploads, checks them and queues them as jobs."""
+
+    def __init__(self, queue: JobQueue, limits: Limits) -> None:
+        self._queue, self._limits = queue, limits
+        # Checks have their own threads, so that a slow check delays no other work.
+        self._checks = ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="upload-check")
+
+    async def accept(self, request: Request, options: Options, *, clips: bool) -> Job:
+        """Receive and check an upload within `max_seconds`, and queue it as a job. Raise Refusal."""
+        wanted = _predict_request(options, clips)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "multipart/form-data":
+            raise Refusal(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a multipart/form-data form with the file field 'photo'"
+            )
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal():
+            self._require_size(int(length) - _FORM_BYTES)
+        job = self._queue.enter(wanted)
+        try:
+            job.folder.mkdir(mode=0o700)
+            async with asyncio.timeout(self._limits.max_seconds):
+                await self._receive(request, job)
+                await asyncio.get_running_loop().run_in_executor(self._checks, require_readable, job, self._limits)
+        except BaseException as error:
+            self._queue.drop(job)
+            refusal = stopping() if self._queue.stopping else _upload_refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        self._queue.start(job)
+        return job
+
+    def close(self) -> None:
+        """Stop checking."""
+        self._checks.shutdown(wait=False, cancel_futures=True)
+
+    async def _receive(self, request: Request, job: Job) -> None:
+        """Write the form's file to `job.upload`. Never read more than the limit."""
+
+        async def limited() -> AsyncGenerator[bytes, None]:
+            total = 0
+            async for chunk in request.stream():
+                total += len(chunk)
+                self._require_size(total - _FORM_BYTES)
+                yield chunk
+
+        try:
+            form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=8).parse()
+        except (LookupError, UnicodeError) as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the form names a character set that cannot be read") from error
+        try:
+            photo = form.get("photo")
+            if not isinstance(photo, UploadFile):
+                raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no file field 'photo'")
+            self._require_size(photo.size or 0)
+            await asyncio.to_thread(_store, photo, job.upload)
+        finally:
+            await form.close()
+
+    def _require_size(self, size: int) -> None:
+        if size > self._limits.upload_bytes:
+            raise Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the upload is larger than {self._limits.max_upload:g} MB"
+            )
 
 
 def _predict_request(options: Options, clips: bool) -> PredictRequest:
@@ -259,32 +306,6 @@ def _predict_request(options: Options, clips: bool) -> PredictRequest:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "give either focal or fov, not both")
     camera = Intrinsics(focal=options.focal, field_of_view=options.fov)
     return PredictRequest(camera, options.score, tuple(dict.fromkeys(options.formats)), clips)
-
-
-async def _receive(request: Request, job: Job, limits: Limits) -> None:
-    """Write the form's file to `job.upload`. Never read more than the limit."""
-
-    async def limited() -> AsyncGenerator[bytes, None]:
-        total = 0
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > limits.upload_bytes + _FORM_BYTES:
-                raise _too_large(limits)
-            yield chunk
-
-    try:
-        form = await MultiPartParser(request.headers, limited(), max_files=1, max_fields=8).parse()
-    except (LookupError, UnicodeError) as error:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the form names a character set that cannot be read") from error
-    try:
-        photo = form.get("photo")
-        if not isinstance(photo, UploadFile):
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no file field 'photo'")
-        if (photo.size or 0) > limits.upload_bytes:
-            raise _too_large(limits)
-        await asyncio.to_thread(_store, photo, job.upload)
-    finally:
-        await form.close()
 
 
 def _store(photo: UploadFile, path: Path) -> None:
@@ -310,10 +331,6 @@ def _upload_refusal(error: BaseException) -> Refusal | None:
     return None
 
 
-def _too_large(limits: Limits) -> Refusal:
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the upload is larger than {limits.max_upload:g} MB")
-
-
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
@@ -327,5 +344,5 @@ async def _unwritable(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"detail": f"{place}: {first['msg']}"}, HTTPStatus.UNPROCESSABLE_ENTITY)
+    parameter = ".".join(str(part) for part in first["loc"][1:])
+    return JSONResponse({"detail": f"{parameter}: {first['msg']}"}, HTTPStatus.UNPROCESSABLE_ENTITY)

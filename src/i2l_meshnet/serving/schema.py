@@ -34,7 +34,7 @@ class Options(BaseModel):
     )
 
 
-class Person(BaseModel):
+class PhotoPerson(BaseModel):
     """One person; docs/outputs.md describes all keys. Camera frame (x right, y down, z forward), metres; pixels."""
 
     model_config = ConfigDict(extra="allow")
@@ -50,17 +50,17 @@ class Person(BaseModel):
     files: dict[str, dict[str, str]] = Field(description="URLs of mesh files, by mesh and format")
 
 
-class Answer(BaseModel):
+class PhotoAnswer(BaseModel):
     """The people of a photo; docs/outputs.md describes all keys."""
 
     model_config = ConfigDict(extra="allow")
 
-    id: str = Field(description="of the job that keeps the files")
+    id: str = Field(description="id of the job that keeps the files")
     keep_seconds: float = Field(description="seconds until the files are deleted")
     left_out: int = Field(description="number of detected people beyond the server's limit")
     picture: dict[str, Any] = Field(description="width and height, pixels")
     intrinsics: dict[str, Any] = Field(description="focal length, principal point, and their source")
-    people: list[Person]
+    people: list[PhotoPerson]
     files: dict[str, str] = Field(description="URLs of drawn images, scenes, arrays and this record")
 
 
@@ -81,7 +81,7 @@ class ClipAnswer(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str = Field(description="of the job that keeps the files")
+    id: str = Field(description="id of the job that keeps the files")
     keep_seconds: float = Field(description="seconds until the files are deleted")
     clip: dict[str, Any] = Field(description="size, frames, frame rate, seconds")
     people: list[ClipPerson]
@@ -97,7 +97,7 @@ class JobStatus(BaseModel):
     stage: str = Field(description="the current step")
     share: float = Field(description="share of the work that is done, 0 to 1")
     problem: Problem | None = Field(None, description="why the job failed")
-    answer: Answer | ClipAnswer | None = Field(None, description="once the job is done")
+    answer: PhotoAnswer | ClipAnswer | None = Field(None, description="once the job is done")
 
 
 class Health(BaseModel):
