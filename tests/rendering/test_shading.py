@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
-from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import Lighting, Textures, project, render_meshes, shade, vertex_normals
 
@@ -27,11 +25,8 @@ def one_light(direction: tuple[float, float, float]) -> Lighting:
 def test_normals_of_a_sphere_point_outwards():
     vertices, faces = icosphere()
     np.testing.assert_allclose(vertex_normals(vertices, faces), vertices, atol=8e-3)
-
-
-def test_a_loose_vertex_has_no_normal():
-    vertices = np.concatenate([SQUARE, [[5, 5, 5]]]).astype(np.float32)
-    assert (vertex_normals(vertices, FACES)[4] == 0).all()
+    loose = np.concatenate([SQUARE, [[5, 5, 5]]]).astype(np.float32)
+    assert (vertex_normals(loose, FACES)[4] == 0).all()
 
 
 def drawn(
@@ -44,9 +39,7 @@ def drawn(
 
 @pytest.mark.parametrize("faces", [FACES, FACES[:, ::-1]])
 @pytest.mark.parametrize(("light", "expected"), [((0, -1, -1), 0.2 + np.sqrt(0.5)), ((0, 0, 1), 0.2)])
-def test_light_falls_by_lamberts_law_on_the_side_that_is_seen(
-    faces: np.ndarray, light: tuple[float, float, float], expected: float
-):
+def test_the_visible_side_is_lit_by_lamberts_law(faces: np.ndarray, light: tuple[float, float, float], expected: float):
     picture, coverage = drawn(SQUARE, faces, np.full((4, 3), 0.5), one_light(light))
     np.testing.assert_allclose(picture[coverage == 1], 0.5 * expected, rtol=1e-5)
     assert (picture[coverage == 0] == 0).all()
@@ -60,7 +53,7 @@ def test_colours_are_interpolated_on_the_surface():
     np.testing.assert_allclose(places[rows, columns, 0] / places[rows, columns, 2] * 20 + 15.5, columns, atol=1e-4)
 
 
-def test_a_texture_lies_the_right_way_up_and_repeats():
+def test_a_texture_is_upright_and_repeats():
     pictures = np.arange(4 * 4 * 3, dtype=np.float32).reshape(1, 4, 4, 3)
     corner_uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)  # v = 1 at the top
     points = np.array([[0, 0, 1], [4, 0, 1], [4, 4, 1], [0, 4, 1]], np.float32) - np.array([0.5, 0.5, 0], np.float32)
@@ -84,7 +77,7 @@ def test_pixels_are_the_means_of_their_samples():
     assert 0 < coverage.mean() < 1
 
 
-def test_supersampling_keeps_places_and_smooths_edges():
+def test_supersampling_keeps_positions_and_smooths_edges():
     vertices, faces = icosphere()
     vertices = vertices * 0.5 + np.array([0.2, -0.1, 3], np.float32)
     colours = np.full((len(vertices), 3), 0.8, np.float32)
@@ -98,22 +91,3 @@ def test_supersampling_keeps_places_and_smooths_edges():
     assert abs(smooth.sum() / plain.sum() - 1) < 0.02
     assert ((smooth > 0) & (smooth < 1)).any()
     assert (picture <= smooth[..., None] + 1e-6).all()
-
-
-def test_people_occlude_each_other_by_depth():
-    vertices, faces = icosphere()
-    near, far = vertices * 0.3 + np.array([0, 0, 2], np.float32), vertices * 0.6 + np.array([0, 0, 4], np.float32)
-    both = np.concatenate([far, near])
-    colours = np.concatenate([np.tile([[1.0, 0, 0]], (len(far), 1)), np.tile([[0, 1.0, 0]], (len(near), 1))])
-    picture, _ = render_meshes(
-        both, np.concatenate([faces, faces + len(far)]), (100.0, 100.0), (31.5, 31.5), (64, 64), colours
-    )
-    assert picture[32, 32, 1] > 0.3
-    assert picture[32, 32, 0] == 0
-
-
-def test_projection_agrees_with_the_camera():
-    points = np.random.default_rng(0).normal(size=(9, 3)) + np.array([0, 0, 4])
-    camera = Camera(torch.tensor([500.0, 480.0]), torch.tensor([320.0, 200.0]))
-    expected = camera.project(torch.from_numpy(points).float()).numpy()
-    np.testing.assert_allclose(project(points, (500.0, 480.0), (320.0, 200.0))[:, :2], expected, atol=1e-3)

@@ -89,10 +89,10 @@ class Job:
 
 @dataclasses.dataclass
 class _Detector:
-    """Finds people. most: in a picture."""
+    """Finds people. max_people: in an image."""
 
     find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    most: int = 100
+    max_people: int = 100
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.find(pixels)

@@ -80,7 +80,7 @@ class RowMaker:
         hands = self.predictor.hands
         if detect:
             self.predictor.detector = PersonDetector(assets.ensure("detector"), people.score, threads)
-            self.predictor.detector.most = people.max_people
+            self.predictor.detector.max_people = people.max_people
         facts = {
             "format_version": FORMAT_VERSION,
             "network": self.predictor.network_facts,

@@ -45,9 +45,9 @@ class BoxFile:
     optionally `score`, and `file_name` or `image_id` (which is compared with the digits of the file's name).
     """
 
-    def __init__(self, path: Path, most: int | None = None) -> None:
-        """Reads the file. most: maximum people per image. Raises FileError for a file of another form."""
-        self.path, self._most = path, most
+    def __init__(self, path: Path, max_people: int | None = None) -> None:
+        """Reads the file. max_people: maximum people per image. Raises FileError for a file of another form."""
+        self.path, self._max_people = path, max_people
         self._only: list[PersonBox] | None = None
         self._by_name: dict[str, list[PersonBox]] = {}
         self._by_id: dict[str, list[PersonBox]] = {}
@@ -66,21 +66,21 @@ class BoxFile:
         """Whether the file is a plain list, which names no picture."""
         return self._only is not None
 
-    def of(self, picture: Path, place: Path | None = None) -> list[PersonBox] | None:
+    def of(self, picture: Path, relative: Path | None = None) -> list[PersonBox] | None:
         """The boxes of a picture; None if the file does not name it. Raises InputError for too many.
 
-        Names are tried from the longest: the path as given, its place below the input folder, the file's name, the
+        Names are tried from the longest: the path as given, its path below the input folder, the file's name, the
         name without its ending; then the image id.
         """
-        found = self._found(picture, place)
-        if found is not None and self._most is not None and len(found) > self._most:
+        found = self._found(picture, relative)
+        if found is not None and self._max_people is not None and len(found) > self._max_people:
             raise InputError(f"{self.path} has {len(found)} boxes for {picture}, more than allowed", "max_people")
         return found
 
-    def _found(self, picture: Path, place: Path | None) -> list[PersonBox] | None:
+    def _found(self, picture: Path, relative: Path | None) -> list[PersonBox] | None:
         if self._only is not None:
             return self._only
-        names = [str(picture), picture.as_posix(), (place or picture).as_posix(), picture.name, picture.stem]
+        names = [str(picture), picture.as_posix(), (relative or picture).as_posix(), picture.name, picture.stem]
         for name in names:
             if name in self._by_name:
                 return self._by_name[name]

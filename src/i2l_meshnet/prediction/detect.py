@@ -39,8 +39,8 @@ class PersonDetector:
             self._size = (int(entry.shape[2]), int(entry.shape[3]))
         self._input = entry.name
         self.threshold = threshold
-        self.most: int | None = None
-        """Most people of a picture, those with the best scores; None for all."""
+        self.max_people: int | None = None
+        """Maximum people per picture, the highest scores first; None for all."""
 
     def __call__(
         self, image: UInt8[np.ndarray, "h w 3"]
@@ -60,7 +60,7 @@ class PersonDetector:
         corners[:, 1::2] = corners[:, 1::2].clip(0, height)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
         seen = (boxes[:, 2:] >= 2).all(1)
-        return boxes[seen][: self.most], dets[seen, 4][: self.most]
+        return boxes[seen][: self.max_people], dets[seen, 4][: self.max_people]
 
     def _letterbox(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "1 3 ih iw"], float]:
         height, width = image.shape[:2]

@@ -61,7 +61,7 @@ class PictureFile:
     """An image to read: its file, and its path below the input folder (its name if it was named itself)."""
 
     path: Path
-    place: Path
+    relative: Path
 
 
 def find_pictures(
@@ -80,8 +80,8 @@ def find_pictures(
         raise InputError("nothing to do: name at least one picture, folder or pattern")
     found: dict[Path, PictureFile] = {}
 
-    def add(path: Path, place: Path) -> None:
-        found.setdefault(path.resolve(), PictureFile(path, place))
+    def add(path: Path, relative: Path) -> None:
+        found.setdefault(path.resolve(), PictureFile(path, relative))
 
     for text in inputs:
         path = Path(text).expanduser()

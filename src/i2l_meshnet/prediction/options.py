@@ -31,7 +31,7 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
-            raise InputError("--max-pixels is at least 1")
+            raise InputError(f"the minimum is 1, not {self.max_pixels}", argument="max_pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise InputError("--batch-size is at least 1")
+            raise InputError(f"the minimum is 1, not {self.batch_size}", argument="batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +80,17 @@ class PeopleOptions:
 
     def __post_init__(self) -> None:
         if self.root_depth is not None and not 0 < self.root_depth < float("inf"):
-            raise InputError(f"--root-depth is a distance greater than 0 metres, not {self.root_depth:g}")
+            raise InputError(f"the depth must be greater than 0 metres, not {self.root_depth:g}", argument="root_depth")
         if not 0 < self.score <= 1:
-            raise InputError(f"--score is greater than 0 and at most 1, not {self.score:g}")
+            raise InputError(f"a score is greater than 0 and at most 1, not {self.score:g}", argument="score")
         if self.max_people < 1:
-            raise InputError("--max-people is at least 1")
+            raise InputError(f"the minimum is 1, not {self.max_people}", argument="max_people")
         if self.hands and self.hand is not None:
-            raise InputError("--hands looks for people and their hands, --hand for hands alone; give one of them")
+            raise InputError(
+                "images show people with their hands, or hands alone (hand): give only one", argument="hands"
+            )
         if self.hand_weights is not None and not self.hands and self.hand is None:
-            raise InputError("--hand-weights is for --hands or --hand; give one of them")
+            raise InputError("no hands are predicted: give hands or hand too", argument="hand_weights")
 
     @property
     def subject(self) -> str:
@@ -112,9 +114,11 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         if self.engine == "ray" and self.parquet is None:
-            raise InputError("--engine ray writes a table; name its folder with --parquet")
-        if self.workers < 0 or not 0 <= self.gpus_per_worker < float("inf"):
-            raise InputError("--workers and --gpus-per-worker are 0 or more")
+            raise InputError("ray writes a table: give its folder (parquet)", argument="engine")
+        if self.workers < 0:
+            raise InputError(f"the minimum is 0, not {self.workers}", argument="workers")
+        if not 0 <= self.gpus_per_worker < float("inf"):
+            raise InputError(f"the minimum is 0, not {self.gpus_per_worker:g}", argument="gpus_per_worker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +142,7 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         if self.network.precision != "fp32" and (self.people.hand is not None or self.table.engine == "ray"):
-            raise InputError("--precision is for whole people in one process: leave out --hand and --engine ray")
+            raise InputError("only fp32 is available for hands alone and on Ray workers", argument="precision")
 
     def by_flag(self) -> dict[str, Any]:
         """The options of all groups, by the names of their flags."""

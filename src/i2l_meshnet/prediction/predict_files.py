@@ -96,7 +96,7 @@ def predict_pictures(options: PredictOptions, pictures: Sequence[PictureFile], n
         if is_finished(base) and not options.output.overwrite:
             message(f"skipped {picture.path}: {record_of(base)} exists; --overwrite replaces it")
             tally.counts["skipped"] += 1
-        elif boxes is not None and boxes.of(picture.path, picture.place) is None:
+        elif boxes is not None and boxes.of(picture.path, picture.relative) is None:
             message(f"skipped {picture.path}: {boxes.path} has no boxes for it")
             tally.counts["skipped"] += 1
         else:
@@ -137,21 +137,21 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None) -> MeshPredic
         network.runtime,
     )
     if predictor.detector is not None:
-        predictor.detector.most = people.max_people
+        predictor.detector.max_people = people.max_people
     return predictor
 
 
-def boxes_for(path: Path, pictures: Sequence[PictureFile], most: int) -> BoxFile:
-    """The file's boxes, at most `most` per image.
+def boxes_for(path: Path, pictures: Sequence[PictureFile], max_people: int) -> BoxFile:
+    """The file's boxes, at most `max_people` per image.
 
     Raises InputError if it has boxes for none of the images or too many for one, FileError if it is no box file.
     """
-    boxes = BoxFile(path, most)
+    boxes = BoxFile(path, max_people)
     if boxes.for_one_picture and len(pictures) > 1:
         raise InputError(
             f"{path} is a list of boxes for one picture, but there are {len(pictures)}; name the pictures in it"
         )
-    if all(boxes.of(picture.path, picture.place) is None for picture in pictures):
+    if all(boxes.of(picture.path, picture.relative) is None for picture in pictures):
         raise InputError(f"{path} names none of the pictures, such as {pictures[0].path.name}; check its file names")
     return boxes
 
@@ -163,7 +163,7 @@ def _answered(
 
     def load(task: _Task) -> Subject:
         path = task.picture.path
-        given = None if boxes is None else boxes.of(path, task.picture.place)
+        given = None if boxes is None else boxes.of(path, task.picture.relative)
         photo = read_photo(path, options.input.max_pixels)
         return predictor.prepare(photo, path.name, task.name.name, given, options.camera)
 
@@ -241,8 +241,8 @@ def result_names(pictures: Sequence[PictureFile]) -> list[Path]:
 
 
 def _name_at(picture: PictureFile, level: int) -> Path:
-    stem, ending = picture.place.stem, picture.place.suffix[1:].lower()
+    stem, ending = picture.relative.stem, picture.relative.suffix[1:].lower()
     if level == 0:
-        return picture.place.with_name(stem)
+        return picture.relative.with_name(stem)
     parts = [*([] if level < 2 else picture.path.resolve().parent.parts[1:][-(level - 1) :]), stem, ending]
-    return picture.place.with_name("_".join(part for part in parts if part))
+    return picture.relative.with_name("_".join(part for part in parts if part))

@@ -1,7 +1,7 @@
 """From images to people: boxes, crops, one network pass for many people, and meshes placed in space.
 
-`MeshPredictor` is the whole way. Its steps: `images` reads and `detect` finds people, `look` cuts crops, the network
-predicts lixels, `placing` puts the meshes in space, `results` holds them and `result_files` writes them.
+`MeshPredictor` contains all steps: `images` reads and `detect` finds people, `crop_person` cuts crops, the network
+predicts lixels, `placing` puts the meshes in space, `results` has the types and `result_files` writes the files.
 """
 
 import dataclasses
@@ -244,7 +244,7 @@ class MeshPredictor:
         results: list[list[Prediction]] = [[] for _ in images]
         for start in range(0, len(seen), self.batch_size):
             batch = seen[start : start + self.batch_size]
-            crops, pixels = zip(*(self.look(images[index], person) for index, person in batch), strict=True)
+            crops, pixels = zip(*(self.crop_person(images[index], person) for index, person in batch), strict=True)
             image = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
             output = self._run(image).to("cpu")
             if not (output.vertices.isfinite().all() and output.joints.isfinite().all()):
@@ -275,7 +275,7 @@ class MeshPredictor:
         people = [person for _, person in batch]
         return Views(people, Crop.stack(crops), Camera.stack(seen_by), torch.tensor(sizes), torch.tensor(depths))
 
-    def look(
+    def crop_person(
         self, image: UInt8[np.ndarray, "h w 3"], person: PersonBox
     ) -> tuple[Crop, UInt8[np.ndarray, "crop_height crop_width 3"]]:
         """The crop of a person, and its pixels as the network sees them.

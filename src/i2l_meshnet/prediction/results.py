@@ -48,7 +48,7 @@ class SaveOptions:
 
     def __post_init__(self) -> None:
         if "rigged-glb" in self.formats and "param" not in self.meshes:
-            raise InputError("the format rigged-glb is for the mesh param, which is not among the meshes to write")
+            raise InputError("rigged-glb needs the mesh param, which is not written", argument="formats")
         if self.max_side < 0:
             raise InputError(f"the longer side of drawings is at least 0, not {self.max_side}", argument="max_side")
 

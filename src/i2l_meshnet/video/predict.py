@@ -64,7 +64,7 @@ def _predict_clips(
         try:
             source = Clip(clip.path, options.input.max_pixels, clip_options.max_clip_length)
             predictor = predictor or load_predictor(options, boxes)
-            given = None if boxes is None else boxes.of(clip.path, clip.place)
+            given = None if boxes is None else boxes.of(clip.path, clip.relative)
             with _Bars(source) as bars:
                 summary = ClipJob(source, base, predictor, options, clip_options, given, bars.report).run()
             if source.frame_count is not None and bars.frames < 0.9 * source.frame_count:
