@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from glb_reader import SkinnedFile
-from pxr import Usd
 
 from i2l_meshnet import cli
 from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import FileError
 from i2l_meshnet.viewing.saved import read_saved
 
 
@@ -66,15 +64,6 @@ def test_a_person_of_a_clip_becomes_an_animated_glb(clip: Path, toy: Body, tmp_p
         np.testing.assert_allclose(file.pose(float(time)), vertices * CAMERA_TO_GLTF, atol=1e-4)
 
 
-def test_a_person_of_a_clip_becomes_an_animated_usd(clip: Path, toy: Body, tmp_path: Path) -> None:
-    out = tmp_path / "walker.usdc"
-    assert cli.main(["rig", str(clip), "--person", "1", "--out", str(out)]) == 0
-    stage = Usd.Stage.Open(str(out))
-    times = np.array(stage.GetPrimAtPath("/walker/skeleton/motion").GetAttribute("rotations").GetTimeSamples())
-    np.testing.assert_allclose(times / stage.GetTimeCodesPerSecond(), np.arange(4, 12) / 25)
-    assert len(stage.GetPrimAtPath("/walker/mesh").GetAttribute("points").Get()) == toy.joint_regressor.shape[1]
-
-
 def test_a_person_of_a_photo_becomes_a_rig_in_the_photos_pose(photo: Path, tmp_path: Path) -> None:
     with np.load(photo.with_suffix(".npz")) as arrays:
         expected = arrays["param_vertices"] * CAMERA_TO_GLTF
@@ -87,49 +76,33 @@ def test_a_person_of_a_photo_becomes_a_rig_in_the_photos_pose(photo: Path, tmp_p
     assert "Frames: 1\n" in (tmp_path / "person.bvh").read_text()
 
 
-def test_what_does_not_fit_is_told_in_one_line(photo: Path, clip: Path, tmp_path: Path, capsys) -> None:
-    (tmp_path / "notes.json").write_text("[1]")
-    (tmp_path / "broken.npz").write_bytes(b"no zip")
-    (tmp_path / "text.txt").write_text("x")
+@pytest.fixture
+def cases(photo: Path, tmp_path: Path) -> dict[str, list[str]]:
+    """Name of a fault -> arguments of `rig`, without --out."""
+    for name, content in (("notes.json", b"[1]"), ("broken.npz", b"no zip"), ("text.txt", b"x")):
+        (tmp_path / name).write_bytes(content)
+    with np.load(photo.with_suffix(".npz")) as file:
+        arrays = dict(file)
+    parameters = ("pose_matrix", "shape", "translation")
+    np.savez(tmp_path / "lixels.npz", **{key: value for key, value in arrays.items() if key not in parameters})
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with np.load(photo.with_suffix(".npz")) as arrays:
-        np.savez(
-            tmp_path / "odd.npz", **{key: value for key, value in arrays.items() if key != "body"}, body=np.array("toy")
-        )
-    good = ["--out", str(tmp_path / "x.glb")]
-    cases = [
-        ([str(photo), "--out", "x.fbx"], "x.fbx"),
-        ([str(photo), "--person", "2", *good], "photo.npz"),
-        ([str(tmp_path / "missing.npz"), *good], "missing.npz does not exist"),
-        ([str(tmp_path / "missing.json"), *good], "missing.json does not exist"),
-        ([str(tmp_path / "notes.json"), *good], "notes.json"),
-        ([str(tmp_path / "broken.npz"), *good], "broken.npz"),
-        ([str(tmp_path / "text.txt"), *good], "text.txt"),
-        ([str(tmp_path / "other.npz"), *good], "image_size"),
-        ([str(tmp_path / "odd.npz"), *good], "odd.npz"),
-        ([str(tmp_path), *good], str(tmp_path)),
-    ]
-    for arguments, expected in cases:
-        assert cli.main(["rig", *arguments]) == 1
+    np.savez(tmp_path / "odd.npz", **{**arrays, "body": np.array("toy")})
+    (tmp_path / "two").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "two" / name).write_bytes(photo.read_bytes())
+    files = ("notes.json", "broken.npz", "text.txt", "other.npz", "odd.npz", "lixels.npz", "missing.npz", "two")
+    return {name: [str(tmp_path / name)] for name in files} | {"photo.npz": [str(photo), "--person", "2"]}
+
+
+def test_unusable_results_are_reported_in_one_line(cases: dict[str, list[str]], tmp_path: Path, capsys) -> None:
+    for name, arguments in cases.items():
+        assert cli.main(["rig", *arguments, "--out", str(tmp_path / "x.glb")]) == 1
         error = capsys.readouterr().err
-        assert expected in error
+        assert name in error
         assert error.count("\n") == 1
     assert not (tmp_path / "x.glb").exists()
-
-
-def test_a_folder_of_several_results_asks_which(photo: Path, tmp_path: Path) -> None:
-    for name in ("a.json", "b.json"):
-        (tmp_path / name).write_bytes(photo.read_bytes())
-    with pytest.raises(FileError, match=r"results of 2 pictures; name one, such as .*a\.json"):
-        read_saved(tmp_path)
-
-
-def test_a_network_without_parameters_has_nothing_to_rig(photo: Path, tmp_path: Path, capsys) -> None:
-    with np.load(photo.with_suffix(".npz")) as arrays:
-        kept = {key: value for key, value in arrays.items() if key not in ("pose_matrix", "shape", "translation")}
-    np.savez(tmp_path / "lixels.npz", **kept)
-    assert cli.main(["rig", str(tmp_path / "lixels.npz"), "--out", str(tmp_path / "x.glb")]) == 1
-    assert "no body parameters" in capsys.readouterr().err
+    assert cli.main(["rig", "x.json", "--out", "x.fbx"]) == 1
+    assert "--out" in capsys.readouterr().err
     (person, _) = read_saved(tmp_path / "lixels.npz").people
-    np.testing.assert_array_equal(person.track.joints[0], kept["lixel_joints"][0])
     assert person.track.params is None
+    assert person.track.joints.shape[0] == 1

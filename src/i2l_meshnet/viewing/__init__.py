@@ -1,1 +1,1 @@
-"""Results that were saved, read back: the interactive view and conversion to animation files."""
+"""Saved results: the interactive view and the conversion to animation files."""

@@ -1,4 +1,4 @@
-"""Saved results of photos and clips, read back as people in space (files as in docs/outputs.md)."""
+"""Reads saved results of photos and clips (docs/outputs.md describes the files)."""
 
 import dataclasses
 from pathlib import Path
@@ -14,20 +14,20 @@ from i2l_meshnet.io import read_arrays, read_json, reading
 from i2l_meshnet.prediction.results import MeshKind
 from i2l_meshnet.video.track import PersonTrack, require_consistent
 
-_ADVICE = "give the .npz or .json file of a photo or clip that predict wrote, or the folder of one"
+_ADVICE = "give a .npz or .json file that predict wrote, or the folder of one result"
 _DAMAGED = "run predict again"
 _NO_NAMES = np.array([], str)
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedPerson:
-    """A person, or a hand of a photo. label: unlike those of others. track: one frame long for a photo."""
+    """A person, or a hand in a photo. label: unique in the scene. track: one frame for a photo."""
 
     label: str
     track: PersonTrack
 
     def mesh(self, kind: MeshKind, row: int, body: Body | None) -> Float[np.ndarray, "v 3"] | None:
-        """The mesh in a row of the track; None if there is none. body: poses the parametric mesh."""
+        """The mesh in a row of the track, or None. body: needed for the parametric mesh."""
         track = self.track
         if kind == "lixel":
             if track.vertices is None or track.origin is None:
@@ -62,9 +62,9 @@ def read_saved(path: Path) -> SavedScene:
     if path.is_dir():
         records = sorted(record for record in path.glob("*.json") if _record(record).get("people") is not None)
         if not records:
-            raise FileError(f"{path} holds no results; {_ADVICE}")
+            raise FileError(f"{path} has no results; {_ADVICE}")
         if len(records) > 1:
-            raise FileError(f"{path} holds results of {len(records)} pictures; name one, such as {records[0]}")
+            raise FileError(f"{path} has {len(records)} results; name one, such as {records[0]}")
         return read_saved(records[0])
     with reading(path, "a complete result of predict", _DAMAGED, _ADVICE):
         if path.suffix == ".npz":
@@ -93,7 +93,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
-    """A photo's .npz, with what its .json has about the photo; or one person's of a clip."""
+    """Read the .npz of a photo or of a clip's person. record: content of the photo's .json."""
     with reading(path, "a complete result of predict", _DAMAGED, _ADVICE):
         arrays = read_arrays(path)
         if "format" in arrays:
@@ -109,14 +109,14 @@ def _read_arrays(path: Path, record: dict[str, Any]) -> SavedScene:
 
 
 def _file_name(name: object) -> str | None:
-    """The name of a picture, which is beside its results or in this folder. Raises ValueError for other paths."""
+    """A picture's file name. Raises ValueError for a path in another folder."""
     if name is not None and (not isinstance(name, str) or Path(name).name != name or "\0" in name):
         raise ValueError(f"{str(name)[:100]!r} is not a file name")
     return name
 
 
 def _photographed(arrays: dict[str, np.ndarray], prefix: str, row: int) -> PersonTrack:
-    """One row of a photo's arrays as a track of one frame. prefix: of the names of arrays."""
+    """One row of a photo's arrays as a track of one frame. prefix: of the array names."""
 
     def rows(key: str) -> np.ndarray:
         return arrays[prefix + key][row : row + 1]

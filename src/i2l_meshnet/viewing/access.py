@@ -1,4 +1,4 @@
-"""The checks that requests to the view must pass before viser sees them."""
+"""Access checks of the view's server, made before viser sees a request."""
 
 import contextlib
 import dataclasses
@@ -21,25 +21,25 @@ HEADERS = {
 }
 
 
-class Door:
-    """Answers only requests by this machine's name, from the view's own page, whose path starts with a secret.
+class AccessCheck:
+    """Refuse requests for other host names, from other sites, or without the secret at the start of the path.
 
-    viser answers every WebSocket, so every page in the user's browser could connect to it. The secret is in the path
-    because viser's page keeps it when it opens its WebSocket. A cookie would be sent to the host's other ports too.
+    viser accepts every WebSocket, so every page in the user's browser could connect to it. The secret is in the path
+    because viser's page uses its own path for its WebSocket. A cookie would also be sent to other ports of the host.
     """
 
     def __init__(self) -> None:
         self.token = secrets.token_urlsafe(24)
-        self.used = False
-        """Whether a server was started with the checks."""
+        self.active = False
+        """Whether a server was started with these checks."""
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Within, a server that the `websockets` library starts checks its requests: viser has no setting for it."""
+        """Add the checks to a server that the `websockets` library starts in this context: viser has no hook for it."""
         plain: Any = websockets.asyncio.server.serve
 
         def serve(*arguments: Any, process_request: Any = None, **options: Any) -> Any:
-            self.used = True
+            self.active = True
             return plain(*arguments, process_request=self._checked(process_request), **options)
 
         websockets.asyncio.server.serve = serve  # pyright: ignore[reportAttributeAccessIssue]
@@ -48,19 +48,19 @@ class Door:
         finally:
             websockets.asyncio.server.serve = plain
 
-    def _checked(self, answer: Callable[[ServerConnection, Request], Response | None]) -> Any:
+    def _checked(self, respond: Callable[[ServerConnection, Request], Response | None]) -> Any:
         def check(connection: ServerConnection, request: Request) -> Response | None:
             headers = request.headers
             hosts = headers.get_all("Host")
             if len(hosts) != 1 or not is_known_host(hosts[0]):
-                return connection.respond(HTTPStatus.MISDIRECTED_REQUEST, "this server is not called that\n")
+                return connection.respond(HTTPStatus.MISDIRECTED_REQUEST, "this server has another name\n")
             is_websocket = headers.get("Upgrade", "").lower() == "websocket"
             if is_websocket and not is_same_origin(hosts[0], headers.get("Origin"), headers.get("Sec-Fetch-Site")):
                 return connection.respond(HTTPStatus.FORBIDDEN, "requests from other sites are refused\n")
             token, _, path = request.path.partition("?")[0].removeprefix("/").partition("/")
             if not is_token(token, self.token):
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "open the address that the command printed\n")
-            response = answer(connection, dataclasses.replace(request, path=f"/{path}"))
+            response = respond(connection, dataclasses.replace(request, path=f"/{path}"))
             if response is not None:
                 response.headers.update(HEADERS)
             return response
