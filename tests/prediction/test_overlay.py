@@ -8,9 +8,9 @@ from i2l_meshnet.prediction.mesh_files import Surface
 from i2l_meshnet.prediction.overlay import (
     COLORS,
     LEFT_COLOR,
+    OPACITY,
     RIGHT_COLOR,
     draw_joints,
-    draw_layer,
     draw_overlay,
     draw_view,
     fit_to_side,
@@ -29,13 +29,9 @@ def projected(surface: Surface) -> np.ndarray:
 
 
 def coverage(surface: Surface) -> np.ndarray:
-    """Share of each pixel that a drawn mesh covers."""
-    layer = draw_layer([surface], [projected(surface)], [surface.normals], (700, 900))
-    assert layer is not None
-    alpha = np.zeros((700, 900), np.float32)
-    height, width = layer.alpha.shape
-    alpha[layer.top : layer.top + height, layer.left : layer.left + width] = layer.alpha
-    return alpha
+    """Share of each pixel that a drawn mesh covers: the share of a white photo that it hides."""
+    white, black = (draw_overlay(np.full((700, 900, 3), v, np.uint8), [surface], FOCAL, CENTER) for v in (255, 0))
+    return (1 - (white.astype(float) - black).mean(-1) / 255) / OPACITY
 
 
 @pytest.mark.parametrize("number", [0, 2])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from i2l_meshnet import assets
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.fleet.addresses import read_address
-from i2l_meshnet.prediction.batches import answers, batches, read_ahead
+from i2l_meshnet.prediction.batches import batches, predict_each, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import SIDES, HandPredictor
@@ -96,7 +96,7 @@ class RowMaker:
     def tables(self, addresses: Iterable[str]) -> Iterator[pa.Table]:
         """Rows of the pictures, in order, a table for each batch of the network."""
         for batch in batches(read_ahead(addresses, self._load), self.options.network.batch_size):
-            answered = answers(batch, self.predictor, self.options.people.root_depth)
+            answered = predict_each(batch, self.predictor, self.options.people.root_depth)
             rows = [row for address, answer in answered for row in _rows(address, answer)]
             yield pa.Table.from_pylist(rows, self.schema)
 

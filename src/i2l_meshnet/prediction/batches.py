@@ -1,4 +1,4 @@
-"""Many pictures through one predictor: read ahead, in batches, and one picture's fault costs no other its answer."""
+"""Predicts many images: reads ahead in threads, makes batches, and isolates an error to its image."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,21 +9,21 @@ from i2l_meshnet.errors import UserError
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import PicturePrediction
 
-PIXELS_HELD = 60_000_000
-"""A batch is closed when its pictures together have so many pixels, however few people they show."""
+MAX_BATCH_PIXELS = 60_000_000
+"""A batch ends when its images have this many pixels, even if they show few people."""
 READ_AHEAD = 2
 
 Key = TypeVar("Key")
-"""Whatever the caller knows a picture by."""
+"""The caller's name of an image."""
 Value = TypeVar("Value")
 
 
 def read_ahead(
     keys: Iterable[Key], load: Callable[[Key], Value], threads: int = 1, ahead: int = READ_AHEAD
 ) -> Iterator[tuple[Key, Value | UserError]]:
-    """What `load` makes of each key, in order, in threads while the caller is at work; a UserError in place of one.
+    """Call `load` for each key in threads. Yields keys and results in order; a UserError is yielded as a result.
 
-    ahead: how many may be under way or wait for the caller.
+    ahead: maximum number of results that are being made or wait for the caller.
     """
 
     def attempt(key: Key) -> Value | UserError:
@@ -51,7 +51,7 @@ def read_ahead(
 def batches(
     items: Iterable[tuple[Key, Subject | UserError]], batch_size: int
 ) -> Iterator[list[tuple[Key, Subject | UserError]]]:
-    """Groups of pictures with about `batch_size` people, or as many as memory should hold."""
+    """Group images into batches of about `batch_size` people and at most about `MAX_BATCH_PIXELS`."""
     batch: list[tuple[Key, Subject | UserError]] = []
     people = pixels = 0
     for item in items:
@@ -59,28 +59,31 @@ def batches(
         if isinstance(item[1], Subject):
             people += len(item[1].people)
             pixels += item[1].photo.width * item[1].photo.height
-        if people >= batch_size or pixels >= PIXELS_HELD or len(batch) >= batch_size:
+        if people >= batch_size or pixels >= MAX_BATCH_PIXELS or len(batch) >= batch_size:
             yield batch
             batch, people, pixels = [], 0, 0
     if batch:
         yield batch
 
 
-def answers(
+def predict_each(
     batch: Sequence[tuple[Key, Subject | UserError]], predictor: MeshPredictor, root_depth: float | None = None
 ) -> list[tuple[Key, PicturePrediction | UserError]]:
-    """The people of each picture of a batch, in order, or why there is no answer. root_depth: metres, of all people."""
+    """Predict the images of a batch, in order. An error of one image does not affect the others.
+
+    root_depth: metres, for all people.
+    """
+
+    def alone(subject: Subject) -> PicturePrediction | UserError:
+        try:
+            return predictor.predict([subject], root_depth)[0]
+        except UserError as error:
+            return error
+
     subjects = [subject for _, subject in batch if isinstance(subject, Subject)]
     try:
         found: list[PicturePrediction | UserError] = [*predictor.predict(subjects, root_depth)]
     except UserError:
-        found = [_alone(subject, predictor, root_depth) for subject in subjects]
-    done = iter(found)
-    return [(key, next(done) if isinstance(subject, Subject) else subject) for key, subject in batch]
-
-
-def _alone(subject: Subject, predictor: MeshPredictor, root_depth: float | None) -> PicturePrediction | UserError:
-    try:
-        return predictor.predict([subject], root_depth)[0]
-    except UserError as error:
-        return error
+        found = [alone(subject) for subject in subjects]
+    results = iter(found)
+    return [(key, next(results) if isinstance(subject, Subject) else subject) for key, subject in batch]

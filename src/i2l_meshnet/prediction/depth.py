@@ -1,4 +1,4 @@
-"""The root's place in space, in closed form, so that a metric mesh projects onto its lixels. No RootNet."""
+"""Solves for the position of a metric mesh so that it projects onto its lixels. RootNet is not needed."""
 
 import dataclasses
 import math
@@ -11,15 +11,15 @@ from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.tensors import TensorDataclass
 
 MIN_DEPTH = 0.1
-"""No point of a mesh is placed nearer to the camera than this, metres."""
+"""Minimum depth of every point of a mesh, metres."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement(TensorDataclass):
-    """Where a root-relative mesh was placed, and how well it then projects.
+    """The position of a root-relative mesh, and its reprojection error.
 
-    translation: of the root, camera frame, metres. median_error, mean_error: distance between projected and given
-    points over the points that had a weight, pixels.
+    translation: position of the root, camera frame, metres. median_error, mean_error: distance between projected and
+    given points, over the points of nonzero weight, pixels.
     """
 
     translation: Float[Tensor, "*b 3"]
@@ -36,18 +36,18 @@ def solve_translation(
     huber: float | Float[Tensor, "*b"] = 3.0,
     iterations: int = 20,
 ) -> Placement:
-    """The translation T for which root-relative `points` X (metres) project nearest to `pixels` u.
+    """The translation T with which root-relative `points` X (metres) project nearest to `pixels` u.
 
     u = f (X + T)_xy / (X + T)_z + c, multiplied by the depth, is linear in T:
-    f T_x - (u - c) T_z = (u - c) X_z - f X_x, and the same in y: two rows for each point, three unknowns. The
-    first solution weighs all rows alike; the next ones divide each row by its depth, so that residuals are pixels,
-    and count those beyond `huber` pixels by their length only, not its square (iteratively reweighted least
-    squares); the second half of them fades out what is beyond twice the median residual. So a share of wrong points,
-    whole limbs included, does not pull the mesh away.
+    f T_x - (u - c) T_z = (u - c) X_z - f X_x, and the same for y. Each point gives two equations for the three
+    unknowns. The first solution weights all equations equally. The next solutions divide each equation by its depth, so
+    residuals are in pixels, and are reweighted. The first half of the iterations uses the Huber weight with threshold
+    `huber`. The second half uses a weight that falls with the square of the residual beyond twice the median. Outliers,
+    even a whole limb, therefore hardly move the mesh.
 
-    weights: 0 leaves a point out (truncated joints); all points count where fewer than three would. root_depth:
-    T_z where it is known, metres. Where the depth cannot be told (a flat, tiny or reversed mesh) it is held so that
-    every point is at least `MIN_DEPTH` in front of the camera. Computed in float64; the given dtype is returned.
+    weights: 0 ignores a point. If fewer than three points have a weight, all points are used. root_depth: T_z if known,
+    metres. If the depth is undetermined (a flat, tiny or mirrored mesh), it is clamped so that every point is at least
+    `MIN_DEPTH` in front of the camera. Computed in float64 and returned in the given dtype.
     """
     dtype = points.dtype
     points, pixels, camera = points.double(), pixels.double(), camera.to(dtype=torch.float64)
@@ -83,9 +83,9 @@ def _least_squares(
     root_depth: Float[Tensor, "*b"] | None,
     nearest: Float[Tensor, "*b"],
 ) -> Float[Tensor, "*b 3"]:
-    """Minimises the sum of weight · |focal · (X_xy + T_xy - ray (X_z + T_z))|² over T.
+    """Minimize the sum of weight · |focal · (X_xy + T_xy - ray (X_z + T_z))|² over T.
 
-    Eliminating T_xy (a weighted mean for any T_z) leaves one linear equation in T_z.
+    For any T_z, the best T_xy is a weighted mean. Its elimination leaves one linear equation for T_z.
     """
     share = (weight / weight.sum(-1, keepdim=True))[..., None]
     offset = rays * points[..., 2:] - points[..., :2]
@@ -122,13 +122,15 @@ def solve_root_depth(
     lengths: Float[Tensor, "p"],
     weights: Float[Tensor, "*b n"] | None = None,
 ) -> Float[Tensor, "*b"]:
-    """Root depth Z (metres) at which back-projected points have the body's own lengths. For networks without params.
+    """Root depth Z (metres) at which the bones of back-projected joints have the body's lengths.
 
-    A point with ray a = (u - c) / f and root-relative depth d lies at (a (d + Z), d + Z), so the squared distance of
-    a pair is quadratic in Z: |Δa|² Z² + 2 Δa·Δ(a d) Z + |Δ(a d)|² + Δd². The sum over `pairs` equals the sum of
-    squared `lengths` (metres) at its larger root; pairs off by more than half their length are then left out and the
-    sum is solved again. weights: a pair counts by the smaller weight of its ends. Where no real root exists, the
-    depth of least misfit is returned; never nearer than `MIN_DEPTH` before the nearest point.
+    It is for networks without body parameters. A point with ray a = (u - c) / f and root-relative depth d is at
+    (a (d + Z), d + Z). The squared distance of a pair is therefore quadratic in Z:
+    |Δa|² Z² + 2 Δa·Δ(a d) Z + |Δ(a d)|² + Δd². Z is the larger root at which the sum over `pairs` equals the sum of
+    squared `lengths` (metres). Pairs that differ by more than half their length are then removed and Z is solved again.
+    If there is no real root, Z is the minimum of the misfit. Every point is at least `MIN_DEPTH` from the camera.
+
+    weights: the weight of a pair is the smaller weight of its two points.
     """
     dtype = pixels.dtype
     pixels, relative, camera = pixels.double(), relative_depth.double(), camera.to(dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""People in a picture, as boxes."""
+"""Finds people in images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +12,26 @@ from i2l_meshnet.prediction.boxes import PersonBox
 from i2l_meshnet.runtimes import onnxruntime
 
 DEFAULT_THRESHOLD = 0.35
-"""Score from which a box counts; people half hidden in a group score about 0.4."""
+"""Minimum score of a person. People half hidden in a group have about 0.4."""
 
 PAD_VALUE = 114
 """Grey of YOLOX's letterbox."""
 
 
 class PersonDetector:
-    """YOLOX (Ge et al. 2021) as exported by MMDeploy, run with onnxruntime on the CPU.
+    """YOLOX (Ge et al. 2021), exported by MMDeploy and run with onnxruntime on the CPU.
 
-    The network takes BGR values from 0 to 255, letterboxed from the top left corner, and returns boxes after
-    non-maximum suppression: `dets` (1, n, 5) = x1, y1, x2, y2, score in letterbox pixels.
+    The input is BGR, 0 to 255, letterboxed from the top left corner. The output, after non-maximum suppression, is
+    `dets` (1, n, 5): x1, y1, x2, y2 in letterbox pixels, and the score.
     """
 
     def __init__(self, path: Path, threshold: float = DEFAULT_THRESHOLD, threads: int | None = None) -> None:
-        """Loads the network. `threads`: as many as onnxruntime likes if None. Raises FileError."""
+        """threads: None for onnxruntime's default. Raises FileError if the network cannot be loaded."""
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Threads that wait by spinning would take the processor from the network and the drawing.
+        # Spinning threads would slow down the mesh network and the drawing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with reading(path, "a person detector that ONNX Runtime can read", "fetch the asset detector again"):
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -45,9 +45,9 @@ class PersonDetector:
     def __call__(
         self, image: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float32[np.ndarray, "n 4"], Float32[np.ndarray, "n"]]:
-        """Boxes (x, y, width, height; pixels, inside the picture) and scores of people, best first.
+        """Boxes (x, y, width, height; pixels, clipped to the image) and scores of people, highest score first.
 
-        `image` is RGB. Boxes that are cut down to less than two pixels by the picture's border are left out.
+        image: RGB. Boxes with less than two pixels inside the image are left out.
         """
         height, width = image.shape[:2]
         blob, scale = self._letterbox(image)
@@ -75,7 +75,7 @@ class PersonDetector:
 def detected_people(
     detector: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], image: UInt8[np.ndarray, "h w 3"]
 ) -> list[PersonBox]:
-    """The people that a detector finds in an RGB picture, best first, as the predictor takes them."""
+    """The people that a detector finds in an RGB image, highest score first."""
     found, scores = detector(image)
     return [
         PersonBox((float(x), float(y), float(w), float(h)), float(score))

@@ -1,4 +1,4 @@
-"""Hands in pictures: found by MediaPipe's networks or by the body's wrists, and given meshes by a hand network."""
+"""Finds hands with MediaPipe's networks, in the whole image or at the body's wrists, and predicts their meshes."""
 
 import dataclasses
 import math
@@ -31,43 +31,43 @@ from i2l_meshnet.models.mediapipe import (
 )
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelNetwork
-from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
+from i2l_meshnet.prediction.boxes import PersonBox
 from i2l_meshnet.prediction.images import Photo
-from i2l_meshnet.prediction.intrinsics import Intrinsics
-from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
+from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import Prediction, Side
 
 PRESENCE = 0.5
-"""Least probability that a hand is there."""
+"""Minimum probability of a hand."""
 PALM_SCORE = 0.4
-"""Least score of a palm."""
+"""Minimum score of a palm."""
+MAX_PALMS = 64
+"""The palms with the highest scores are considered."""
 PASSES = 2
-"""How often a hand is looked for again where it was found."""
+"""Number of times that a found hand is cropped again."""
 PALM_SIDE, PALM_SHIFT = 2.6, 0.5
-"""Side of the first crop in sides of the palm, and how far it is moved towards the fingers, likewise."""
+"""Side of the first crop, and its shift towards the fingers, in sides of the palm's box."""
 ARM_SIDE, ARM_SHIFT = 0.26, 0.07
-"""The same from a body's wrist: metres on an adult."""
+"""Side of the first crop at a body's wrist, and its shift towards the fingers, metres on an adult."""
 PALM_LENGTH = 0.09
-"""From the wrist to the start of the middle finger on an adult, metres: what the size of a body's hand is told by."""
+"""From the wrist to the base of the middle finger of an adult, metres. It scales the two values above."""
 REACH = 1.1
-"""A hand is a body's if its wrist lies within this many of the body's palm lengths of the body's wrist."""
-ARM_TURNS = (0.0, math.radians(50), math.radians(-50))
-"""How the hand may be bent against the arm, in the picture."""
+"""A hand belongs to a body if the two wrists are at most this many palm lengths apart."""
+WRIST_ROTATIONS = (0.0, math.radians(50), math.radians(-50))
+"""Rotations of the hand relative to the arm that are tried, in the image."""
 SIDES: tuple[Side, Side] = ("left", "right")
 WRISTS: dict[Side, str] = {"left": "L_Wrist", "right": "R_Wrist"}
-"""Joints of bodies at which hands are looked for."""
+"""The joints of bodies at which hands are searched."""
 WRONG_SIDE = 0.1
-"""Probability of the wanted side below which a hand by a body's wrist is the other one."""
-NO_PALM_TURNS, NO_PALM_SIDES = 8, (1.0, 0.6)
-"""Where no palm is found: directions and sizes, in sides of the picture, of the crops that are tried."""
+"""A hand at a body's wrist is the other hand if the probability of the wanted side is lower."""
+NO_PALM_ROTATIONS, NO_PALM_SIDES = 8, (1.0, 0.6)
+"""Crops that are tried if no palm is found: number of rotations, and sizes in sides of the searched box."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FoundHand:
-    """A hand in a picture.
+    """A hand in an image.
 
-    side: whose network's picture it is to be shown in. points: x, y in pixels of the picture, or of its mirror image
-    for a left hand. presence: probability that it is one.
+    points: x, y in pixels of the image, or of its mirror image for a left hand. presence: its probability.
     """
 
     side: Side
@@ -76,35 +76,34 @@ class FoundHand:
 
 
 class HandFinder:
-    """Finds hands with MediaPipe's landmark network, in a picture or by the wrists of bodies."""
+    """Finds hands with MediaPipe's landmark network."""
 
     def __init__(self, landmarks: LandmarkNet, palm: PalmNet, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.landmarks, self.palm = landmarks.to(self.device).eval(), palm.to(self.device).eval()
 
-    def in_picture(
+    def in_image(
         self,
         pixels: UInt8[np.ndarray, "h w 3"],
         box: tuple[float, float, float, float] | None = None,
         side: Side | None = None,
     ) -> list[FoundHand]:
-        """The hands in a picture or in its part `box` (x, y, width, height; pixels), surest first.
+        """The hands in an image or in its part `box` (x, y, width, height; pixels), highest probability first.
 
-        side: of all hands, if it is known.
+        side: of all hands, if known.
         """
         height, width = pixels.shape[:2]
-        x, y, w, h = box or (0.0, 0.0, float(width), float(height))
-        crops = self._palms(pixels, (x, y, w, h))
+        box = box or (0.0, 0.0, float(width), float(height))
+        crops = self._palm_crops(pixels, box)
         if crops is None:
-            turns = torch.arange(NO_PALM_TURNS) * (2 * math.pi / NO_PALM_TURNS)
+            rotations = torch.arange(NO_PALM_ROTATIONS) * (2 * math.pi / NO_PALM_ROTATIONS)
             sides = torch.tensor(NO_PALM_SIDES)
-            turn, size = (part.flatten() for part in torch.meshgrid(turns, sides, indexing="ij"))
-            boxes = torch.tensor([x, y, w, h]).expand(len(size), 4)
-            crops = Crop.around(boxes, LANDMARK_CROP, margin=size, rotation=turn)
-            found = self._look(pixels, crops, False)
-            best = found.presence.argmax()
+            rotation, size = (part.flatten() for part in torch.meshgrid(rotations, sides, indexing="ij"))
+            boxes = torch.tensor(box).expand(len(size), 4)
+            crops = Crop.around(boxes, LANDMARK_CROP, margin=size, rotation=rotation)
+            best = self._landmarks_in(pixels, crops, False).presence.argmax()
             crops = crops[best : best + 1]
-        found, crops = self._follow(pixels, crops, False)
+        found, crops = self._refined(pixels, crops, False)
         points = crops.to_image(found.points[..., :2])
         hands: list[FoundHand] = []
         kept: list[Float[Tensor, "21 2"]] = []
@@ -116,7 +115,7 @@ class HandFinder:
                 hands.append(FoundHand("right", points[i], float(found.presence[i])))
                 continue
             mirrored = crop_around(_flipped(points[i : i + 1], width))
-            again = self._look(pixels, mirrored, True)
+            again = self._landmarks_in(pixels, mirrored, True)
             hands.append(FoundHand("left", mirrored.to_image(again.points[..., :2])[0], float(again.presence[0])))
         return hands
 
@@ -127,10 +126,10 @@ class HandFinder:
         known: Sequence[Mapping[Side, FoundHand]] | None = None,
         search: Sequence[bool] | None = None,
     ) -> list[dict[Side, FoundHand]]:
-        """Each person's hands that are seen where the body's wrists are; bodies without wrists have none.
+        """Each person's visible hands at the wrists of the body. A body without wrists has no hands.
 
-        known: where each person's hands were a moment ago: there, one look is enough. search: for whom hands that
-        are not known, or no longer there, are looked for; everybody if None.
+        known: each person's hands in an earlier frame; they are checked by one pass of the network. search: for whom
+        other hands are searched; None: for everybody.
         """
         result: list[dict[Side, FoundHand]] = [{} for _ in people]
         width = pixels.shape[1]
@@ -140,62 +139,59 @@ class HandFinder:
             again = [index for index in arms if known is not None and side in known[index]]
             if known is not None and again:
                 crops = crop_around(torch.stack([known[index][side].points for index in again]))
-                found = self._look(pixels, crops, mirrored)
-                _accept(result, side, again, arms, found, crops)
+                _accept(result, side, again, arms, self._landmarks_in(pixels, crops, mirrored), crops)
             lost = [index for index in arms if side not in result[index] and (search is None or search[index])]
-            if not lost:
-                continue
-            starts = [arms[index].starts() for index in lost]
-            first = self._look(pixels, Crop.concatenate(starts), mirrored)
-            best = first.presence.unflatten(0, (len(lost), len(ARM_TURNS))).argmax(1)
-            chosen = Crop.stack(starts)[torch.arange(len(lost)), best]
-            found, crops = self._follow(pixels, chosen, mirrored)
-            _accept(result, side, lost, arms, found, crops)
+            if lost:
+                starts = [arms[index].starts() for index in lost]
+                first = self._landmarks_in(pixels, Crop.concatenate(starts), mirrored)
+                best = first.presence.unflatten(0, (len(lost), len(WRIST_ROTATIONS))).argmax(1)
+                chosen = Crop.stack(starts)[torch.arange(len(lost)), best]
+                _accept(result, side, lost, arms, *self._refined(pixels, chosen, mirrored))
         return result
 
     @torch.inference_mode()
-    def _look(self, pixels: UInt8[np.ndarray, "h w 3"], crops: Crop, mirrored: bool) -> Landmarks:
-        """What the landmark network sees in crops of the picture, or of its mirror image."""
+    def _landmarks_in(self, pixels: UInt8[np.ndarray, "h w 3"], crops: Crop, mirrored: bool) -> Landmarks:
+        """The landmark network's output for crops of the image or of its mirror image."""
         cut = crops.mirror(pixels.shape[1]) if mirrored else crops
         shown = np.stack([warp_image(pixels, affine, LANDMARK_CROP) for affine in cut.affine])
         return self.landmarks(_as_input(shown).to(self.device)).to("cpu")
 
-    def _follow(self, pixels: UInt8[np.ndarray, "h w 3"], crops: Crop, mirrored: bool) -> tuple[Landmarks, Crop]:
-        """The hands in crops, looked at again where they are found."""
-        found = self._look(pixels, crops, mirrored)
+    def _refined(self, pixels: UInt8[np.ndarray, "h w 3"], crops: Crop, mirrored: bool) -> tuple[Landmarks, Crop]:
+        """The hands in crops, after they were cropped `PASSES` more times around the found landmarks."""
+        found = self._landmarks_in(pixels, crops, mirrored)
         for _ in range(PASSES):
             crops = crop_around(crops.to_image(found.points[..., :2]))
-            found = self._look(pixels, crops, mirrored)
+            found = self._landmarks_in(pixels, crops, mirrored)
         return found, crops
 
     @torch.inference_mode()
-    def _palms(self, pixels: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> Crop | None:
-        """Crops of the hands whose palms are found, None if there are none."""
+    def _palm_crops(self, pixels: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> Crop | None:
+        """The crops of the hands whose palms are found in `box`, None if there are none."""
         crop = Crop.around(torch.tensor(box), PALM_CROP, margin=1.0)
-        scores, places = self.palm(_as_input(warp_image(pixels, crop.affine, PALM_CROP)[None]).to(self.device))
-        rows = [row for row in scores[0].argsort(descending=True)[:64].tolist() if scores[0, row] >= PALM_SCORE]
+        scores, palms = self.palm(_as_input(warp_image(pixels, crop.affine, PALM_CROP)[None]).to(self.device))
+        rows = [row for row in scores[0].argsort(descending=True)[:MAX_PALMS].tolist() if scores[0, row] >= PALM_SCORE]
         kept: list[int] = []
         for row in rows:
-            centre, size = places[0, row, 0], places[0, row, 1].max()
-            if all((places[0, other, 0] - centre).abs().max() > size / 2 for other in kept):
+            centre, size = palms[0, row, 0], palms[0, row, 1].max()
+            if all((palms[0, other, 0] - centre).abs().max() > size / 2 for other in kept):
                 kept.append(row)
         if not kept:
             return None
-        place = places[0, kept].cpu()
+        palm = palms[0, kept].cpu()
         zoom = crop.affine[0, 0]
-        centre = crop.to_image(place[:, 0])
-        points = crop.to_image(place[:, 2:].flatten(0, 1)).unflatten(0, (len(kept), -1))
+        centre = crop.to_image(palm[:, 0])
+        points = crop.to_image(palm[:, 2:].flatten(0, 1)).unflatten(0, (len(kept), -1))
         towards = points[:, 2] - points[:, 0]
-        turn = torch.atan2(towards[:, 0], -towards[:, 1])
-        size = (place[:, 1].amax(-1) / zoom).clamp_min(1.0)
-        ahead = torch.stack([turn.sin(), -turn.cos()], -1) * (PALM_SHIFT * size)[:, None]
-        return _squares(centre + ahead, PALM_SIDE * size, turn)
+        size = (palm[:, 1].amax(-1) / zoom).clamp_min(1.0)
+        rotation = torch.atan2(towards[:, 0], -towards[:, 1])
+        ahead = _direction(rotation) * (PALM_SHIFT * size)[:, None]
+        return _square_crops(centre + ahead, PALM_SIDE * size, rotation)
 
 
 class HandPredictor(MeshPredictor):
-    """Finds hands in pictures and gives each a mesh in space; also the hands of people who have been predicted.
+    """Finds hands in images and predicts their meshes in space. It also adds hands to predicted people.
 
-    The network knows right hands; left ones are shown to it in the mirror, and their meshes mirrored back.
+    The network knows right hands. Left hands are mirrored for it, and their meshes are mirrored back.
     `HandPredictor.load()("hand.jpg").save("results")`.
     """
 
@@ -209,7 +205,7 @@ class HandPredictor(MeshPredictor):
         batch_size: int = 16,
         network_facts: dict[str, Any] | None = None,
     ) -> None:
-        """side: which hands pictures show; None: the finder tells."""
+        """side: of all hands in the images; None: the finder decides."""
         super().__init__(network, body, None, device, batch_size, network_facts)
         if body.kind == "body":
             raise InputError(f"a network of the body {body.name!r} does not predict hands: give a hand network")
@@ -226,7 +222,7 @@ class HandPredictor(MeshPredictor):
         batch_size: int = 16,
         runtime: Runtime | None = None,
     ) -> "HandPredictor":
-        """A predictor with the hand network that ships with the package, or with another one, such as MANO's.
+        """A predictor with the hand network in the package, or with another hand network, such as one for MANO.
 
         Arguments as for `MeshPredictor.load`. Raises UserError for anything that cannot be loaded.
         """
@@ -241,29 +237,19 @@ class HandPredictor(MeshPredictor):
         finder = HandFinder(landmarks, palm, ready.device)
         return cls(ready.network, ready.body, finder, side, ready.device, batch_size, ready.facts)
 
-    def prepare(
-        self,
-        photo: Photo,
-        file: str | None = None,
-        name: str | None = None,
-        boxes: Sequence[Sequence[float] | PersonBox] | None = None,
-        intrinsics: Intrinsics | None = None,
-    ) -> Subject:
-        """As `MeshPredictor.prepare`; boxes: where to look, for one hand each, rather than the hands' own."""
-        subject = super().prepare(photo, file, name, boxes, intrinsics)
+    def find(self, photo: Photo, boxes: Sequence[PersonBox] | None) -> tuple[list[PersonBox], str]:
+        """As `MeshPredictor.find`. boxes: where one hand each is searched, instead of in the whole image."""
         if boxes is None:
-            found, source = self.finder.in_picture(photo.pixels, side=self.side), "hand detector"
+            found, source = self.finder.in_image(photo.pixels, side=self.side), "hand detector"
         else:
             found, source = [], "given"
             for box in boxes:
-                require_inside(as_box(box), photo.width, photo.height, file or subject.name)
-                found += self.finder.in_picture(photo.pixels, as_box(box).box, self.side)[:1]
-        people = tuple(self.box(hand, photo.width) for hand in found)
-        return dataclasses.replace(subject, people=people, boxes_source=source)
+                found += self.finder.in_image(photo.pixels, box.box, self.side)[:1]
+        return [self.box(hand, photo.width) for hand in found], source
 
     def box(self, hand: FoundHand, width: int, root_depth: float | None = None) -> PersonBox:
-        """The box from which the network's crop of a hand is cut, in a picture of `width` pixels."""
-        # Our network wants the landmark network's crops; published ones, upright boxes with a margin.
+        """The box of a hand for the network's crop, in an image of `width` pixels."""
+        # Our hand network uses the landmark network's crops. Published networks use upright boxes with a margin.
         config = getattr(self.network, "config", None)
         own = isinstance(config, NetworkConfig) and config.kind == "hand"
         if own:
@@ -283,14 +269,14 @@ class HandPredictor(MeshPredictor):
         people: Sequence[Sequence[Prediction]],
         cameras: Sequence[Camera],
     ) -> list[list[Prediction]]:
-        """The people of several pictures with those of their hands that are seen (`Prediction.hands`).
+        """The people of several images with their visible hands (`Prediction.hands`).
 
-        A hand is placed at the distance of the body's wrist. People who are not reliable are left as they are.
+        A hand gets the depth of the body's wrist. Unreliable people get no hands.
         """
         found: list[list[dict[Side, FoundHand]]] = []
-        for pixels, there in zip(images, people, strict=True):
-            seen = iter(self.finder.of_people(pixels, [person for person in there if person.reliable]))
-            found.append([next(seen) if person.reliable else {} for person in there])
+        for pixels, group in zip(images, people, strict=True):
+            hands = iter(self.finder.of_people(pixels, [person for person in group if person.reliable]))
+            found.append([next(hands) if person.reliable else {} for person in group])
         return self.with_hands(images, people, cameras, found)
 
     def body_of(self, side: Side) -> Body:
@@ -304,33 +290,29 @@ class HandPredictor(MeshPredictor):
         cameras: Sequence[Camera],
         hands: Sequence[Sequence[Mapping[Side, FoundHand]]],
     ) -> list[list[Prediction]]:
-        """The people of several pictures with their hands, which have been found."""
-        found: list[tuple[int, int, Side]] = []
+        """The people of several images with predictions of the hands that were found."""
         boxes: list[list[PersonBox]] = []
-        for index, (pixels, there) in enumerate(zip(images, people, strict=True)):
+        for pixels, group, found in zip(images, people, hands, strict=True):
             boxes.append([])
-            for number, person in enumerate(there):
-                for side, hand in hands[index][number].items():
+            for person, own in zip(group, found, strict=True):
+                for side, hand in own.items():
                     depth = float(person.lixel_mesh.joints[person.body.skeleton.index(WRISTS[side]), 2])
-                    found.append((index, number, side))
                     boxes[-1].append(self.box(hand, pixels.shape[1], depth))
-        predicted = self.predict_batch(images, boxes, cameras)
-        rows = [iter(row) for row in predicted]
-        with_hands: dict[tuple[int, int], dict[Side, Prediction]] = {}
-        for index, number, side in found:
-            with_hands.setdefault((index, number), {})[side] = next(rows[index])
-        return [
-            [
-                dataclasses.replace(person, hands=with_hands.get((index, number), {}))
-                for number, person in enumerate(there)
-            ]
-            for index, there in enumerate(people)
-        ]
+        result: list[list[Prediction]] = []
+        for group, found, predicted in zip(people, hands, self.predict_batch(images, boxes, cameras), strict=True):
+            following = iter(predicted)
+            result.append(
+                [
+                    dataclasses.replace(person, hands={side: next(following) for side in own})
+                    for person, own in zip(group, found, strict=True)
+                ]
+            )
+        return result
 
 
 @dataclasses.dataclass(frozen=True)
 class _Arm:
-    """Where a body's hand is: pixels of the picture, or of its mirror image for the left one.
+    """The end of a body's arm, in pixels of the image, or of its mirror image for the left arm.
 
     towards: unit vector to the fingers. palm: length of the palm at that distance from the camera.
     """
@@ -340,10 +322,12 @@ class _Arm:
     palm: float
 
     def starts(self) -> Crop:
-        """The crops in which the hand is looked for."""
-        turn = torch.atan2(self.towards[0], -self.towards[1]) + torch.tensor(ARM_TURNS)
-        ahead = torch.stack([turn.sin(), -turn.cos()], -1) * ARM_SHIFT / PALM_LENGTH * self.palm
-        return _squares(self.wrist + ahead, torch.full((len(turn),), ARM_SIDE / PALM_LENGTH * self.palm), turn)
+        """The crops in which the hand is searched."""
+        rotation = torch.atan2(self.towards[0], -self.towards[1]) + torch.tensor(WRIST_ROTATIONS)
+        ahead = _direction(rotation) * ARM_SHIFT / PALM_LENGTH * self.palm
+        return _square_crops(
+            self.wrist + ahead, torch.full_like(rotation, ARM_SIDE / PALM_LENGTH * self.palm), rotation
+        )
 
 
 def _accept(
@@ -354,7 +338,7 @@ def _accept(
     found: Landmarks,
     crops: Crop,
 ) -> None:
-    """Takes up those of the hands found for `people` that are surely hands, and theirs."""
+    """Add the hands that were found for `people` to `result` if they are hands and belong to these arms."""
     points = crops.to_image(found.points[..., :2])
     for row, index in enumerate(people):
         near = float((points[row, 0] - arms[index].wrist).norm()) < REACH * arms[index].palm
@@ -362,40 +346,46 @@ def _accept(
             result[index][side] = FoundHand(side, points[row], float(found.presence[row]))
 
 
-def _arm(person: Prediction, side: str, width: int) -> _Arm | None:
+def _arm(person: Prediction, side: Side, width: int) -> _Arm | None:
+    """The end of a person's arm; None if the body has no such joints or they are behind the camera."""
     names = [f"{side[0].upper()}_{joint}" for joint in ("Elbow", "Wrist", "Hand")]
     skeleton = person.body.skeleton
     if any(name not in skeleton.joints for name in names):
         return None
     rows = [skeleton.index(name) for name in names]
-    places = person.lixel_mesh.joints[rows]
-    flat = person.camera.project(places)
+    joints = person.lixel_mesh.joints[rows]
+    flat = person.camera.project(joints)
     rest = person.body(person.body.rest_params()).joints[rows]
     if not bool(flat.isfinite().all()):
         return None
     if side == "left":
         flat = _flipped(flat, width)
-    # The hand's own direction is short and the arm's may be foreshortened: both together are steady.
+    # The hand is short and the arm may be foreshortened: the sum of both directions is stable.
     towards = (flat[2] - flat[1]) + 0.5 * (flat[1] - flat[0])
-    palm = float((rest[2] - rest[1]).norm() * person.camera.focal.mean() / places[1, 2].clamp_min(0.1))
+    palm = float((rest[2] - rest[1]).norm() * person.camera.focal.mean() / joints[1, 2].clamp_min(0.1))
     return _Arm(flat[1], towards / towards.norm().clamp_min(1e-6), palm)
 
 
 def _flipped(points: Float[Tensor, "*n 2"], width: int) -> Float[Tensor, "*n 2"]:
-    """Points of a picture of `width` pixels in its mirror image."""
+    """Points of an image of `width` pixels, in its mirror image."""
     return torch.stack([width - 1 - points[..., 0], points[..., 1]], -1)
 
 
 def _same(points: Float[Tensor, "21 2"], other: Float[Tensor, "21 2"]) -> bool:
-    """Whether two finds are one hand: their points are less than a third of its size apart."""
+    """Whether two results are the same hand: their means are less than a third of its size apart."""
     size = (points.amax(0) - points.amin(0)).max()
     return bool((points.mean(0) - other.mean(0)).norm() < size / 3)
 
 
-def _squares(centre: Float[Tensor, "n 2"], side: Float[Tensor, "n"], turn: Float[Tensor, "n"]) -> Crop:
-    """Crops for the landmark network."""
+def _direction(rotation: Float[Tensor, "n"]) -> Float[Tensor, "n 2"]:
+    """The unit vector that points up in a crop of this rotation."""
+    return torch.stack([rotation.sin(), -rotation.cos()], -1)
+
+
+def _square_crops(centre: Float[Tensor, "n 2"], side: Float[Tensor, "n"], rotation: Float[Tensor, "n"]) -> Crop:
+    """Square crops for the landmark network."""
     box = torch.cat([centre - side[:, None] / 2, side[:, None].expand(-1, 2)], 1)
-    return Crop.around(box, LANDMARK_CROP, margin=1.0, rotation=turn)
+    return Crop.around(box, LANDMARK_CROP, margin=1.0, rotation=rotation)
 
 
 def _as_input(pixels: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

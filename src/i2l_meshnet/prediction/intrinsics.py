@@ -1,4 +1,4 @@
-"""The intrinsic parameters of an image's camera: given, from EXIF, or a default."""
+"""The intrinsic parameters of an image's camera: given, from EXIF, or the default."""
 
 import dataclasses
 from typing import Annotated
@@ -10,12 +10,12 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 
 DEFAULT_FIELD_OF_VIEW = 55.0
-"""Degrees that the longer side spans where nothing is known: about a 35 mm lens on 35 mm film."""
+"""Field of view of an unknown camera along the longer side, degrees: about a 35 mm lens on 35 mm film."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Intrinsics:
-    """What is known about the camera; at most one of the fields, None where it is unknown."""
+    """The known intrinsics of a camera: at most one of the fields, or None for an unknown camera."""
 
     focal: float | None = None
     """Focal length in pixels; the principal point is the image centre. Default: EXIF, then a 55° field of view."""
@@ -26,15 +26,15 @@ class Intrinsics:
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.focal, self.matrix, self.field_of_view)) > 1:
-            raise InputError("give only one of focal length, intrinsics and field of view")
+            raise InputError("give only one of the focal length, the intrinsics and the field of view")
         lengths = [self.focal] if self.matrix is None else list(self.matrix[:2])
         if any(length is not None and not 0 < length < float("inf") for length in lengths):
-            raise InputError("focal lengths are pixels greater than 0")
+            raise InputError("a focal length must be greater than 0 pixels")
         if self.field_of_view is not None and not 0 < self.field_of_view < 180:
-            raise InputError(f"a field of view is an angle between 0 and 180 degrees, not {self.field_of_view:g}")
+            raise InputError(f"a field of view is between 0 and 180 degrees, not {self.field_of_view:g}")
 
     def camera(self, width: int, height: int, exif_focal: float | None = None) -> tuple[Camera, str]:
-        """The camera of an image and where it comes from: "given", "exif" or "default".
+        """The camera of an image, and its source: "given", "exif" or "default".
 
         The principal point is the image's centre, ((width - 1) / 2, (height - 1) / 2), unless `matrix` gives it.
         """

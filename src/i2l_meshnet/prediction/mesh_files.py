@@ -1,4 +1,4 @@
-"""Mesh files: OBJ, PLY and GLB."""
+"""Writes mesh files: OBJ, PLY and GLB."""
 
 import dataclasses
 import functools
@@ -25,9 +25,9 @@ from i2l_meshnet.rendering.shading import vertex_normals
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """A triangle mesh in the camera frame, metres; faces are counter-clockwise seen from outside.
+    """A triangle mesh in the camera frame, metres. Faces are counter-clockwise seen from outside.
 
-    uv: texture coordinates, v upwards, and face_uv: the three of each face; None where the mesh has none.
+    uv: texture coordinates, v upwards, or None. face_uv: rows of `uv` of each face's corners.
     """
 
     vertices: Float[np.ndarray, "v 3"]
@@ -37,26 +37,26 @@ class Surface:
 
     @functools.cached_property
     def normals(self) -> Float32[np.ndarray, "v 3"]:
-        """Unit vertex normals, outward: the mean of the face normals weighted by area; 0 for a vertex without area."""
+        """Outward unit vertex normals: means of the face normals, weighted by area; 0 for a vertex without area."""
         return vertex_normals(self.vertices, self.faces)
 
 
 def write_surface(surface: Surface, path: Path) -> None:
-    """Writes a mesh in the format of the path's ending: .obj or .ply in the camera frame, .glb in glTF's frame.
+    """Write a mesh as .obj or .ply (camera frame) or .glb (glTF's frame), by the suffix of the path.
 
-    Raises InputError for another ending, FileError if the file cannot be written.
+    Raises InputError for another suffix, FileError if the file cannot be written.
     """
     if path.suffix.lower() not in ENCODERS:
-        raise InputError(f"cannot write a mesh as {path.name}; known endings: {', '.join(ENCODERS)}")
+        raise InputError(f"cannot write a mesh as {path.name}; known suffixes: {', '.join(ENCODERS)}")
     write_bytes(path, ENCODERS[path.suffix.lower()](surface))
 
 
 def write_scene(surfaces: Sequence[Surface], colors: Sequence[Sequence[int]], path: Path) -> None:
-    """Writes several meshes, each in its colour (sRGB, 0 to 255), to one .glb file in glTF's frame.
+    """Write several meshes, each with a colour (sRGB, 0 to 255), to one .glb file in glTF's frame.
 
     Raises FileError if the file cannot be written.
     """
-    linear = [[255 * (value / 255) ** 2.2 for value in color] for color in colors]  # as glTF has it
+    linear = [[255 * (value / 255) ** 2.2 for value in color] for color in colors]  # glTF's colour space
     write_bytes(path, _glb_of(surfaces, linear))
 
 
@@ -72,7 +72,7 @@ def _obj(surface: Surface) -> bytes:
 
 
 def _rows(head: str, values: np.ndarray, separators: str, decimals: int = 0) -> bytes:
-    """A line for each row of `values`: `head`, a blank, then each value and what separates it from the next."""
+    """A line for each row: `head`, a space, then each value followed by its separator."""
     scaled = np.rint(values * 10.0**decimals).astype(np.int64)
     start, between = (np.frombuffer(text.encode(), np.uint8) for text in (f"{head} ", separators))
     return _print_rows(start, scaled, between, decimals).tobytes()
@@ -81,7 +81,7 @@ def _rows(head: str, values: np.ndarray, separators: str, decimals: int = 0) -> 
 @compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _print_rows(start, values, separators, decimals):
-    """The bytes of `_rows`, compiled: a sixth of the time of Python's formatting, and other threads go on meanwhile."""
+    """The bytes of `_rows`. Compiled, it takes a sixth of the time of Python's formatting and releases the GIL."""
     text = np.empty(len(values) * (len(start) + values.shape[1] * 23), np.uint8)
     size = 0
     for row in values:
@@ -133,7 +133,7 @@ def _glb(surface: Surface) -> bytes:
 
 
 def _glb_of(surfaces: Sequence[Surface], colors: Sequence[Sequence[float] | None]) -> bytes:
-    """Each mesh a node of a scene, with a material of its colour (linear, 0 to 255), or none."""
+    """A scene with one node per mesh. colors: of the materials, linear, 0 to 255; None: no material."""
     buffer = GlbBuffer()
     materials = [skin(color) for color in colors if color is not None]
     meshes, used = [], 0
@@ -153,7 +153,7 @@ def _glb_of(surfaces: Sequence[Surface], colors: Sequence[Sequence[float] | None
 
 
 def _primitive(buffer: GlbBuffer, surface: Surface) -> dict[str, Any]:
-    """A mesh in glTF's frame."""
+    """Add a mesh to the buffer, in glTF's frame."""
     vertices, normals, faces = surface.vertices * CAMERA_TO_GLTF, surface.normals * CAMERA_TO_GLTF, surface.faces
     uv = None
     if surface.uv is not None and surface.face_uv is not None:
@@ -163,4 +163,4 @@ def _primitive(buffer: GlbBuffer, surface: Surface) -> dict[str, Any]:
 
 
 ENCODERS: dict[str, Callable[[Surface], bytes]] = {".obj": _obj, ".ply": _ply, ".glb": _glb}
-"""Ending of a mesh file → its bytes."""
+"""Suffix of a mesh file → the function that encodes it."""

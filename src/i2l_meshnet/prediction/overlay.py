@@ -1,13 +1,12 @@
-"""Pictures of predictions: meshes on the photo, seen from the side and from above, and 2D joints."""
+"""Draws predictions: meshes on the photo, from the side and from above, and 2D joints."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Literal, no_type_check
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 
 from i2l_meshnet.compiling import compiled
 from i2l_meshnet.prediction.mesh_files import Surface
@@ -21,38 +20,19 @@ COLORS = np.array(
     ],
     np.float32,
 )
-"""RGB of the first, second, ... person, repeated."""
+"""RGB of the first, second, ... person; repeated for more people."""
 
 LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (64, 156, 255), (255, 136, 48), (236, 236, 236)
 OPACITY = 0.94
 SAMPLES_MAX = 4_000_000
-"""Supersampling is lowered until a drawing needs no more samples than this."""
+"""Maximum number of samples in a drawing. Large drawings have fewer samples per pixel."""
 VIEW_SIDE = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A drawing to be laid over a picture at column `left` and row `top`.
-
-    color: RGB from 0 to 255, multiplied by alpha. alpha: share of each pixel that is covered.
-    """
-
-    color: Float32[np.ndarray, "h w 3"]
-    alpha: Float32[np.ndarray, "h w"]
-    left: int
-    top: int
-
-    def over(self, picture: UInt8[np.ndarray, "h w 3"], opacity: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
-        """A copy of `picture` with this layer on it."""
-        result = picture.copy()
-        _blend(result, self.color, self.alpha, self.left, self.top, opacity)
-        return result
 
 
 def fit_to_side(
     pixels: UInt8[np.ndarray, "h w 3"], max_side: int
 ) -> tuple[UInt8[np.ndarray, "oh ow 3"], Float[np.ndarray, "2"]]:
-    """The picture shrunk so that its longer side is at most `max_side` (0: as it is), and the scale of (x, y).
+    """Shrink a picture so that its longer side is at most `max_side` (0: no limit). Also returns the scale of (x, y).
 
     A point p moves to (p + 0.5) · scale - 0.5.
     """
@@ -72,17 +52,16 @@ def draw_overlay(
     numbers: Sequence[int] | None = None,
     samples: int = 3,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Meshes on the photo as the camera (focal and centre in pixels of `photo`) sees them, nearer before farther.
+    """Draw meshes on the photo as the camera sees them. focal, center: pixels of `photo`.
 
-    numbers: which person's colour each has; in order if None. samples: most samples along each side of a pixel.
+    numbers: the person whose colour each mesh has; None: in order. samples: maximum samples along each side of a pixel.
     """
     points = []
     for surface in surfaces:
         depth = surface.vertices[:, 2:]
         flat = surface.vertices[:, :2] / np.maximum(depth, 1e-6) * focal + center
         points.append(np.concatenate([flat, depth], 1))
-    layer = draw_layer(surfaces, points, [surface.normals for surface in surfaces], photo.shape[:2], numbers, samples)
-    return photo if layer is None else layer.over(photo, OPACITY)
+    return _paint(photo, surfaces, points, [surface.normals for surface in surfaces], numbers, samples, OPACITY)
 
 
 def draw_view(
@@ -92,60 +71,56 @@ def draw_view(
     bounds: Float[np.ndarray, "2 3"] | None = None,
     samples: int = 3,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """All meshes without perspective on a plain background, with a scale bar.
+    """Draw all meshes without perspective on a plain background, with a scale bar.
 
-    "side": from the camera's right, so that the camera is to the left of the picture. "top": from above, the camera
-    at the bottom. numbers, samples: as in `draw_overlay`. bounds: least and greatest x, y, z that the picture has room
-    for (camera frame, metres); those of the meshes if None.
+    "side": from the camera's right; the camera is to the left of the drawing. "top": from above; the camera is below
+    the drawing. numbers, samples: as in `draw_overlay`. bounds: minimum and maximum x, y, z of the drawn volume (camera
+    frame, metres); None: of the meshes.
     """
-    # Rows: which way of the camera frame is right, down and away from the viewer.
+    # Rows: the directions in the camera frame that are right, down and away from the viewer.
     axes = {
         "side": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
         "top": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
     }[view]
-    turned = [surface.vertices @ axes.T for surface in surfaces]
-    corners = turned if bounds is None else [bounds @ axes.T]
+    rotated = [surface.vertices @ axes.T for surface in surfaces]
+    corners = rotated if bounds is None else [bounds @ axes.T]
     low, high = (np.min([c.min(0) for c in corners], 0), np.max([c.max(0) for c in corners], 0))
     extent = np.maximum(high - low, 0.2)
     scale = VIEW_SIDE * 0.86 / extent[:2].max()
     width, height = (max(VIEW_SIDE // 3, math.ceil(side * scale + VIEW_SIDE * 0.14)) for side in extent[:2])
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     points = []
-    for t in turned:
+    for t in rotated:
         flat = (t[:, :2] - (low + high)[:2] / 2) * scale + middle
         points.append(np.concatenate([flat, t[:, 2:] - low[2] + 1.0], 1))
     paper = np.linspace(250, 226, height)[:, None, None].repeat(width, 1).repeat(3, 2).astype(np.uint8)
     normals = [surface.normals @ axes.T for surface in surfaces]
-    layer = draw_layer(surfaces, points, normals, (height, width), numbers, samples)
-    picture = paper if layer is None else layer.over(paper)
-    return _with_scale_bar(picture, scale)
+    return _with_scale_bar(_paint(paper, surfaces, points, normals, numbers, samples, 1.0), scale)
 
 
-def draw_layer(
+def _paint(
+    picture: UInt8[np.ndarray, "h w 3"],
     surfaces: Sequence[Surface],
     points: Sequence[Float[np.ndarray, "_ 3"]],
     normals: Sequence[Float[np.ndarray, "_ 3"]],
-    size: tuple[int, int],
-    numbers: Sequence[int] | None = None,
-    samples: int = 3,
-) -> Layer | None:
-    """Shades meshes, each in its colour, in the part of a picture of `size` (height, width) that they cover.
+    numbers: Sequence[int] | None,
+    samples: int,
+    opacity: float,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy of a picture with shaded meshes on it. Only their bounding box is drawn, with smooth edges.
 
-    points: x, y in pixels and depth in metres of each mesh's vertices; normals: in the same frame; numbers, samples: as
-    in `draw_overlay`. Supersampled, so edges are smooth. None if nothing is to be seen.
+    points: x, y in pixels and depth in metres of each mesh's vertices. normals: in the same frame. numbers, samples: as
+    in `draw_overlay`.
     """
-    if not surfaces:
-        return None
-    corners = np.concatenate(points)
+    corners = np.concatenate([np.empty((0, 3)), *points])
     seen = corners[(corners[:, 2] > 0) & np.isfinite(corners).all(1)]
     if not len(seen):
-        return None
-    left, top = np.maximum(np.floor(seen[:, :2].min(0)), 0).astype(int) - np.array([1, 1])
-    left, top = max(int(left), 0), max(int(top), 0)
-    right = int(min(np.ceil(seen[:, 0].max()) + 2, size[1]))
-    bottom = int(min(np.ceil(seen[:, 1].max()) + 2, size[0]))
+        return picture
+    left, top = (max(int(low) - 1, 0) for low in np.maximum(np.floor(seen[:, :2].min(0)), 0))
+    right = int(min(np.ceil(seen[:, 0].max()) + 2, picture.shape[1]))
+    bottom = int(min(np.ceil(seen[:, 1].max()) + 2, picture.shape[0]))
     if right <= left or bottom <= top:
-        return None
+        return picture
     width, height = right - left, bottom - top
     samples = max(1, min(samples, math.isqrt(SAMPLES_MAX // (width * height))))
 
@@ -157,13 +132,15 @@ def draw_layer(
     moved[:, :2] = (moved[:, :2] - (left, top) + 0.5) * samples - 0.5
     shading = np.concatenate(normals).astype(np.float32)
     color, alpha = draw_lit(moved.astype(np.float32), faces, shading, COLORS[person], (height, width), samples)
-    return Layer(color, alpha, left, top)
+    painted = picture.copy()
+    _blend(painted, color, alpha, left, top, opacity)
+    return painted
 
 
 @compiled
 @no_type_check  # the jaxtyping import hook must leave compiled functions alone
 def _blend(picture, color, alpha, left, top, opacity):
-    """Lays colours over `picture`, in place."""
+    """Blend colours (RGB times alpha) into `picture` in place."""
     for y in range(alpha.shape[0]):
         for x in range(alpha.shape[1]):
             if alpha[y, x] > 0:
@@ -174,7 +151,7 @@ def _blend(picture, color, alpha, left, top, opacity):
 
 
 def _with_scale_bar(picture: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[np.ndarray, "h w 3"]:
-    """`picture` with a bar of a round length at the lower left; `scale` is pixels a metre."""
+    """Draw a bar of a round length at the lower left. scale: pixels per metre."""
     length = next(
         (metres for metres in (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1) if metres * scale <= 0.25 * VIEW_SIDE), 0.05
     )
@@ -188,14 +165,14 @@ def _with_scale_bar(picture: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[
 def draw_joints(
     photo: UInt8[np.ndarray, "h w 3"], people: Sequence[Float[np.ndarray, "j 2"]], skeleton: Skeleton
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """2D joints (pixels of `photo`) with the skeleton's bones: left blue, right orange, the middle light."""
+    """Draw 2D joints (pixels of `photo`) and bones: left ones blue, right ones orange, the others light."""
     picture = photo.copy()
     reach = 8 * max(photo.shape)
     for joints in people:
         points = np.clip(np.nan_to_num(joints), -reach, reach)
         extent = float(np.ptp(points, axis=0).max())
         thick = max(1, round(extent / 110))
-        for shade in (True, False):  # a dark rim first, so that bones stand out from any photo
+        for shade in (True, False):  # a dark border first, to make bones visible on any photo
             for start, end in skeleton.bone_indices:
                 color = (24, 24, 24) if shade else _side_color(skeleton.joints[start], skeleton.joints[end])
                 ends = (_subpixel(points[start]), _subpixel(points[end]))

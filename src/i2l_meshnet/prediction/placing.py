@@ -1,4 +1,4 @@
-"""Meshes placed in space: from a network's lixels and parameters to predictions in the camera frame."""
+"""Places meshes in space: from a network's lixels and parameters to predictions in the camera frame."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from i2l_meshnet.prediction.depth import MIN_DEPTH, Placement, solve_root_depth,
 from i2l_meshnet.prediction.results import Prediction
 
 CONFIDENCE_GATE = 0.45
-"""Mean keypoint confidence below which a prediction is called unreliable (docs/default-model.md)."""
+"""A prediction is unreliable if its mean keypoint confidence is lower (docs/default-model.md)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """How a batch of people was seen: one crop each, through the camera of its image.
+    """The crops and cameras of a batch of people.
 
-    sizes: width and height of the images, pixels. root_depth: metres, NaN where unknown.
+    sizes: width and height of each person's image, pixels. root_depth: metres, NaN if unknown.
     """
 
     people: Sequence[PersonBox]
@@ -35,18 +35,20 @@ class Views:
 
 
 class MeshPlacer:
-    """Places the meshes that a network predicts; everything on the CPU."""
+    """Places the meshes that a network predicts. All tensors are on the CPU."""
 
     def __init__(self, network: LixelNetwork, body: Body) -> None:
         self.network, self.body = network, body
         rest = body(body.rest_params())
         joints = body.joint_regressor @ rest.vertices
         self._area = _vertex_areas(rest.vertices, body.faces)
+        height, width = network.grid.crop_size
+        self._crop_size = torch.tensor([[float(width), float(height)]])
         self._bones = torch.tensor(body.skeleton.bone_indices)
         self._bone_lengths = (joints[self._bones[:, 0]] - joints[self._bones[:, 1]]).norm(dim=-1)
 
     def __call__(self, output: LixelOutput, views: Views) -> list[Prediction]:
-        """The people of a batch in the camera frame."""
+        """The predictions of a batch in the camera frame."""
         grid, crop = self.network.grid, views.crop
         relative_depth = grid.decode(output.vertices)[1]
         params = mesh = placement = None
@@ -91,12 +93,11 @@ class MeshPlacer:
         return predictions
 
     def _parametric(self, output: LixelOutput, views: Views) -> tuple[BodyParams, BodyMesh, Placement]:
-        """The body model's parameters and mesh, where the mesh projects onto the lixels."""
+        """The body model's parameters and mesh, placed so that the mesh projects onto the lixels."""
         crop_pixels, _ = self.network.grid.decode(output.vertices)
         pixels = views.crop.to_image(crop_pixels)
-        seen = _visible(crop_pixels, self.network.grid.crop_size) * _inside(pixels, views.sizes)
-        weights = self._area * seen
-        # If almost nothing of a person is inside, what is outside is all there is.
+        weights = self._area * _inside(crop_pixels, self._crop_size) * _inside(pixels, views.sizes)
+        # If the image shows almost nothing of a person, the visible part alone cannot place the mesh.
         weights = torch.where(weights.sum(-1, keepdim=True) < 0.1 * self._area.sum(), self._area, weights)
         params = camera_params(self.network, output, views.crop, views.camera)
         posed = self.body(params).vertices
@@ -113,20 +114,20 @@ class MeshPlacer:
         return BodyMesh(vertices, self.body.joint_regressor @ vertices)
 
     def _depth_from_bones(self, output: LixelOutput, views: Views) -> Float[Tensor, "b"]:
-        """Root depths at which the lixel mesh's joints have the rest body's bone lengths."""
+        """Root depths at which the joints of the lixel mesh have the bone lengths of the rest body."""
         grid, camera = self.network.grid, views.camera
         crop_pixels, relative = grid.decode(output.mesh_joints)
-        visible = _visible(crop_pixels, grid.crop_size)
+        visible = _inside(crop_pixels, self._crop_size)
         # Solved in the frame whose z is the grid's depth axis, with the image plane at z = 1.
-        turn = grid.view_rotation(views.crop, camera)
-        rays = camera.backproject(views.crop.to_image(crop_pixels), torch.ones_like(relative)) @ turn
+        rotation = grid.view_rotation(views.crop, camera)
+        rays = camera.backproject(views.crop.to_image(crop_pixels), torch.ones_like(relative)) @ rotation
         plane = Camera(torch.ones_like(camera.focal), torch.zeros_like(camera.center))
         along = solve_root_depth(plane.project(rays), relative, plane, self._bones, self._bone_lengths, visible)
-        return along * turn[..., 2, 2]
+        return along * rotation[..., 2, 2]
 
 
 def _vertex_areas(vertices: Float[Tensor, "v 3"], faces: Tensor) -> Float[Tensor, "v"]:
-    """Each vertex's share of the surface, so that finely meshed fingers and faces do not outweigh limbs."""
+    """Each vertex's share of the surface area. It keeps dense regions, such as fingers, from outweighing limbs."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 6
     total = torch.zeros_like(vertices[:, 0])
@@ -135,12 +136,6 @@ def _vertex_areas(vertices: Float[Tensor, "v 3"], faces: Tensor) -> Float[Tensor
     return total
 
 
-def _visible(crop_pixels: Float[Tensor, "b n 2"], size: tuple[int, int]) -> Float[Tensor, "b n"]:
-    """1 for points inside the crop, 0 for those beyond its border, which the network can only guess."""
-    limit = torch.tensor([size[1] - 1.0, size[0] - 1.0])
-    return ((crop_pixels >= 0) & (crop_pixels <= limit)).all(-1).to(crop_pixels.dtype)
-
-
-def _inside(pixels: Float[Tensor, "b n 2"], sizes: Float[Tensor, "b 2"]) -> Float[Tensor, "b n"]:
-    """1 for points inside their image, 0 for those that it cuts off."""
+def _inside(pixels: Float[Tensor, "b n 2"], sizes: Float[Tensor, "#b 2"]) -> Float[Tensor, "b n"]:
+    """1 for points inside their image or crop of (width, height) `sizes`, 0 for points outside."""
     return ((pixels >= 0) & (pixels <= sizes[:, None] - 1)).all(-1).to(pixels.dtype)

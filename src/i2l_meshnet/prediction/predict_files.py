@@ -13,7 +13,7 @@ import numpy as np
 from i2l_meshnet import assets
 from i2l_meshnet.console import counted, message, output, progress
 from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
-from i2l_meshnet.prediction.batches import answers, batches, read_ahead
+from i2l_meshnet.prediction.batches import batches, predict_each, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.images import PictureFile, find_pictures, read_photo
@@ -168,7 +168,7 @@ def _answered(
         return predictor.prepare(photo, path.name, task.name.name, given, options.camera)
 
     for batch in batches(read_ahead(tasks, load), options.network.batch_size):
-        yield from answers(batch, predictor, options.people.root_depth)
+        yield from predict_each(batch, predictor, options.people.root_depth)
 
 
 def _saved(

@@ -1,4 +1,4 @@
-"""From images to people: boxes, crops, one network pass for many people, and meshes placed in space.
+"""Predicts the people of images: boxes, crops, one pass of the network for many people, and meshes in space.
 
 `MeshPredictor` contains all steps: `images` reads and `detect` finds people, `crop_person` cuts crops, the network
 predicts lixels, `placing` puts the meshes in space, `results` has the types and `result_files` writes the files.
@@ -33,14 +33,14 @@ from i2l_meshnet.prediction.placing import MeshPlacer, Views
 from i2l_meshnet.prediction.results import PicturePrediction, Prediction
 
 NO_DETECTOR = (
-    "the person detector has not been fetched, so each whole picture is taken as one person; "
+    "the person detector has not been fetched, so each whole image is treated as one person; "
     "fetch it with `i2l-meshnet assets detector`, or give boxes"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """An image ready for the network: its people and its camera.
+    """An image that is ready for the network, with its people and its camera.
 
     boxes_source: "given", "detector" or "whole picture". camera_source: "given", "exif" or "default".
     """
@@ -56,7 +56,7 @@ class Subject:
 
 @runtime_checkable
 class AddsHands(Protocol):
-    """Adds hands to people; `hands.HandPredictor` does."""
+    """Adds hands to people. `hands.HandPredictor` implements it; that module imports this one."""
 
     network_facts: dict[str, Any]
 
@@ -66,15 +66,15 @@ class AddsHands(Protocol):
         people: Sequence[Sequence[Prediction]],
         cameras: Sequence[Camera],
     ) -> list[list[Prediction]]:
-        """The people of several images with their hands (`Prediction.hands`)."""
+        """The people of several images, with their hands (`Prediction.hands`)."""
         ...
 
 
 class MeshPredictor:
-    """Finds people in images and gives each a mesh in space.
+    """Finds people in images and predicts their meshes in space.
 
-    Three lines: `predictor = MeshPredictor.load()`, `people = predictor("photo.jpg")`, `people.save("results")`.
-    The same input gives the same numbers on the same machine; nothing is random.
+    `MeshPredictor.load()("photo.jpg").save("results")`. Nothing is random: the same input gives the same numbers on the
+    same machine.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class MeshPredictor:
         network_facts: dict[str, Any] | None = None,
         hands: AddsHands | None = None,
     ) -> None:
-        """network: on `device`, in evaluation mode. body: the one that it predicts; it is kept on the CPU.
+        """network: on `device`, in evaluation mode. body: the body that it predicts; it is moved to the CPU.
 
-        detector: without one, an image that comes without boxes is treated as one person. batch_size: maximum people
-        per pass. network_facts: recorded with every result. hands: predicts people's hands (`hands.HandPredictor`).
+        detector: without it, an image without given boxes is treated as one person. batch_size: maximum people per
+        pass. network_facts: recorded with every result. hands: predicts the hands of people (`hands.HandPredictor`).
         """
         self.network, self.body, self.detector = network, body.cpu().eval(), detector
         self._run = InParts(network)
@@ -99,7 +99,7 @@ class MeshPredictor:
         self.hands = hands
         if hands is not None:
             self.network_facts = {**self.network_facts, "hands": hands.network_facts}
-        # For one-sided bodies: the left hand of a network that knows right hands.
+        # Of a network for right hands: the body of left hands.
         self._mirror_body = MirroredBody(self.body, f"{self.body.name}-left")
         self._place = MeshPlacer(network, self.body)
 
@@ -116,14 +116,16 @@ class MeshPredictor:
         precision: Precision = "fp32",
         runtime: Runtime | None = None,
     ) -> "MeshPredictor":
-        """A predictor with the network in the package, or one from a file: a checkpoint, a published snapshot, or what
-        `i2l-meshnet export` wrote.
+        """A predictor with the network in the package, or with the network in a file.
 
-        device: "cpu", "cuda", or "auto": a CUDA device if there is one. body_directory: where the licensed files of
-        SMPL and MANO are, for networks that predict them. detect: whether to find people; warns (UserWarning) if the
-        detector has not been fetched. hands: predicts people's hands, such as `HandPredictor.load()`. precision,
-        runtime: see `load_ready`. Raises UserError for anything that cannot be loaded.
+        The file is a checkpoint, a published snapshot, or an export of `i2l-meshnet export`.
+
+        device: "cpu", "cuda", or "auto": a CUDA device if there is one. body_directory: folder of the licensed files
+        for networks that predict SMPL or MANO. detect: find people with the detector; warns (UserWarning) if it has not
+        been fetched. hands: predicts the hands of people, such as `HandPredictor.load()`. precision, runtime: see
+        `load_ready`. Raises UserError for anything that cannot be loaded.
         """
+        # Nine parameters: the entry point of the library takes plain keywords, all with a default.
         ready = load_ready(weights, body_directory, runtime, precision, device)
         detector = None
         if detect:
@@ -163,17 +165,18 @@ class MeshPredictor:
         root_depth: float | None = None,
         name: str | None = None,
     ) -> PicturePrediction | list[PicturePrediction]:
-        """The people of an image (a file, an RGB array uint8 (h, w, 3) or a Pillow image), or of each of a list.
+        """Predict the people of an image or of a list of images.
 
-        boxes: (x, y, width, height) in pixels of the upright image; they replace the detector's. intrinsics: of the
-        camera; default: EXIF, then a 55° field of view. root_depth: metres, for every person in the image. name: file
-        name of the results; default: the file's name without suffix, or "picture". Raises UserError.
+        picture: a file, an RGB array uint8 (h, w, 3) or a Pillow image. boxes: (x, y, width, height) in pixels of the
+        upright image; they replace the detector. intrinsics: of the camera; default: EXIF, then a 55° field of view.
+        root_depth: metres, for every person in the image. name: file name of the results; default: the file's name
+        without suffix, or "picture". Raises UserError.
         """
         if isinstance(picture, Path | str | np.ndarray | Image.Image):
             subject = self.prepare(as_photo(picture), _file_name(picture), name, boxes, intrinsics)
             return self.predict([subject], root_depth)[0]
         if boxes is not None or name is not None:
-            raise InputError("boxes and a name belong to one picture; call the predictor once for each")
+            raise InputError("boxes and name are for a single image: call the predictor for each image")
         subjects = []
         for index, item in enumerate(picture):
             file = _file_name(item)
@@ -189,25 +192,29 @@ class MeshPredictor:
         boxes: Sequence[Sequence[float] | PersonBox] | None = None,
         intrinsics: Intrinsics | None = None,
     ) -> Subject:
-        """Finds an image's camera and people, without the network; safe to run in another thread.
+        """Find an image's camera and people, without the network. It can run in another thread.
 
-        file: the image's file name, for the record. name: file name of the results; default: the image's, without
-        suffix. boxes: as in a call. Raises InputError for a box that is malformed or outside the image.
+        file: the image's file name, for the record. name: file name of the results; default: `file` without suffix.
+        boxes: as in `__call__`. Raises InputError for a box that is malformed or outside the image.
         """
         name = name or (Path(file).stem if file else "picture")
         camera, camera_source = (intrinsics or Intrinsics()).camera(photo.width, photo.height, photo.exif_focal)
+        given = None if boxes is None else [as_box(box) for box in boxes]
+        for box in given or ():
+            require_inside(box, photo.width, photo.height, file or name)
+        people, source = self.find(photo, given)
+        return Subject(photo, file, name, tuple(people), source, camera, camera_source)
+
+    def find(self, photo: Photo, boxes: Sequence[PersonBox] | None) -> tuple[Sequence[PersonBox], str]:
+        """The people of an image, and the source of their boxes. boxes: given by the user."""
         if boxes is not None:
-            people, source = tuple(as_box(box) for box in boxes), "given"
-            for person in people:
-                require_inside(person, photo.width, photo.height, file or name)
-        elif self.detector is None:
-            people, source = (PersonBox((0.0, 0.0, float(photo.width), float(photo.height))),), "whole picture"
-        else:
-            people, source = tuple(detected_people(self.detector, photo.pixels)), "detector"
-        return Subject(photo, file, name, people, source, camera, camera_source)
+            return boxes, "given"
+        if self.detector is None:
+            return [PersonBox((0.0, 0.0, float(photo.width), float(photo.height)))], "whole picture"
+        return detected_people(self.detector, photo.pixels), "detector"
 
     def predict(self, subjects: Sequence[Subject], root_depth: float | None = None) -> list[PicturePrediction]:
-        """The people of several prepared images, in shared batches. root_depth: metres, for all of them."""
+        """Predict the people of several prepared images in shared batches. root_depth: metres, for all people."""
         images = [subject.photo.pixels for subject in subjects]
         cameras = [subject.camera for subject in subjects]
         people = self.predict_batch(images, [subject.people for subject in subjects], cameras, root_depth)
@@ -236,9 +243,9 @@ class MeshPredictor:
         cameras: Sequence[Camera],
         root_depth: float | None = None,
     ) -> list[list[Prediction]]:
-        """The people (boxes) of several RGB images, `batch_size` at a time whichever image they are in.
+        """Predict the people (boxes) of several RGB images, `batch_size` at a time across images.
 
-        root_depth: metres; a box's own comes first. Raises InputError for a box without area inside its image.
+        root_depth: metres, for boxes without their own. Raises InputError for a box without area inside its image.
         """
         seen = [(index, person) for index, boxes in enumerate(people) for person in boxes]
         results: list[list[Prediction]] = [[] for _ in images]
@@ -248,7 +255,7 @@ class MeshPredictor:
             image = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
             output = self._run(image).to("cpu")
             if not (output.vertices.isfinite().all() and output.joints.isfinite().all()):
-                raise InputError("the network returned numbers that are not finite; its weights are damaged")
+                raise InputError("the network's output is not finite: its weights are damaged")
             views = self._views(batch, images, cameras, crops, root_depth)
             for (index, person), prediction in zip(batch, self._place(output, views), strict=True):
                 if person.mirrored:
@@ -264,7 +271,7 @@ class MeshPredictor:
         crops: Sequence[Crop],
         root_depth: float | None,
     ) -> Views:
-        """How the people of a batch (index of the image, box) were seen; mirrored ones, in the mirror image."""
+        """The views of a batch of people (index of the image, box). Mirrored people have mirrored cameras."""
         seen_by, sizes, depths = [], [], []
         for index, person in batch:
             height, width = images[index].shape[:2]
@@ -278,9 +285,9 @@ class MeshPredictor:
     def crop_person(
         self, image: UInt8[np.ndarray, "h w 3"], person: PersonBox
     ) -> tuple[Crop, UInt8[np.ndarray, "crop_height crop_width 3"]]:
-        """The crop of a person, and its pixels as the network sees them.
+        """The crop of a person, and its pixels for the network.
 
-        A mirrored person is predicted in the mirror image, crop and camera included, and mirrored back at the end.
+        A mirrored person is predicted in the mirror image (crop and camera included), then mirrored back.
         Raises InputError for a box without area inside the image.
         """
         height, width = image.shape[:2]
@@ -294,8 +301,7 @@ class MeshPredictor:
             else:
                 crop = Crop.around(box, size, rotation=person.rotation, clip_to=(width, height))
         except ValueError as error:
-            shown = ", ".join(f"{value:g}" for value in person.box)
-            raise InputError(f"box ({shown}) has no area inside the picture ({width}x{height})") from error
+            raise InputError(f"{person} has no area inside the image ({width}x{height})") from error
         cut = crop.mirror(width) if person.mirrored else crop
         return crop, warp_image(image, cut.affine, size)
 

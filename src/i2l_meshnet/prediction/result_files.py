@@ -1,17 +1,17 @@
-"""The files of results, described in docs/outputs.md: meshes, drawings, arrays (.npz) and the record (.json)."""
+"""Writes the files of results (see docs/outputs.md): meshes, drawings, arrays (.npz) and the record (.json)."""
 
 import dataclasses
 import functools
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from i2l_meshnet.animation import write_glb
@@ -32,50 +32,45 @@ UNITS = {
     "frame": "camera: x right, y down, z forward; .glb: x right, y up, z towards the viewer",
     "image": "pixels (x, y), integers at pixel centres; boxes x, y, width, height",
     "lixels": "bins (x, y, z) of the network's grid",
-    "pose": "rotation of each bone against its parent, the first against the camera; radians where axis-angle",
+    "pose": "rotation of each bone relative to its parent, of the root relative to the camera; axis-angle in radians",
 }
 
 _OF_THE_PICTURE = ("intrinsics", "image_size", "units", "versions")
-"""Arrays that are the same for people and their hands."""
-
-
-class _Files:
-    """The files of one image that have been written. base: path and start of all names."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.names: list[str] = []
-
-    def add(self, ending: str) -> Path:
-        """The path of one more file."""
-        self.names.append(self.base.name + ending)
-        return self.base.with_name(self.names[-1])
+"""Arrays of the whole image."""
 
 
 def write_results(picture: PicturePrediction, base: Path, options: SaveOptions) -> list[Path]:
-    """Writes all files of an image's results; see `PicturePrediction.save`. base: path and start of their names."""
+    """Write the files of an image; see `PicturePrediction.save`. base: folder, and start of all file names."""
+    names: list[str] = []
     with staged(base, options.overwrite) as written:
-        files, record = _Files(written), to_record(picture)
+
+        def new_file(ending: str) -> Path:
+            names.append(written.name + ending)
+            return written.with_name(names[-1])
+
+        record = to_record(picture)
         record["files"] = {}
         if options.pictures and picture.people:
-            for what, drawing in _drawings(picture, options).items():
-                path = files.add(f"_{what}.jpg")
-                path.write_bytes(encode_picture(drawing, path.suffix, JPEG_QUALITY))
-                record["files"][what] = path.name
+            for drawing, pixels in _drawings(picture, options).items():
+                path = new_file(f"_{drawing}.jpg")
+                path.write_bytes(encode_picture(pixels, path.suffix, JPEG_QUALITY))
+                record["files"][drawing] = path.name
         for index, (person, entry) in enumerate(zip(picture.people, record["people"], strict=True)):
-            entry["files"] = _write_meshes(files, f"_{index}", person, options)
+            entry["files"] = _write_meshes(new_file, f"_{index}", person, options)
             for side, hand in person.hands.items():
-                entry["hands"][side]["files"] = _write_meshes(files, f"_{index}_{side}_hand", hand, options)
-        path = files.add(".npz")
+                entry["hands"][side]["files"] = _write_meshes(new_file, f"_{index}_{side}_hand", hand, options)
+        path = new_file(".npz")
         with path.open("wb") as file:
             np.savez_compressed(file, **to_arrays(picture))  # pyright: ignore[reportArgumentType]
         record["files"]["arrays"] = path.name
-        files.add(".json").write_bytes(_encoded(record))
-    return [base.with_name(name) for name in files.names]
+        new_file(".json").write_bytes(_encoded(record))
+    return [base.with_name(name) for name in names]
 
 
-def _write_meshes(files: _Files, ending: str, found: Prediction, options: SaveOptions) -> dict[str, dict[str, str]]:
-    """Writes the meshes of a person or hand; returns kind → format → name of the file."""
+def _write_meshes(
+    new_file: Callable[[str], Path], start: str, found: Prediction, options: SaveOptions
+) -> dict[str, dict[str, str]]:
+    """Write the meshes of a person or hand. Returns kind → format → file name. start: of the names' endings."""
     names: dict[str, dict[str, str]] = {}
     for kind in options.meshes:
         if kind == "param" and found.parametric_mesh is None:
@@ -83,10 +78,10 @@ def _write_meshes(files: _Files, ending: str, found: Prediction, options: SaveOp
         names[kind] = {}
         for form in options.formats:
             if form == "rigged-glb" and kind == "param" and found.params is not None:
-                path = files.add(f"{ending}_param_rigged.glb")
+                path = new_file(f"{start}_param_rigged.glb")
                 write_glb(path, *_rigged(found, found.params), torch.zeros(1))
             elif f".{form}" in ENCODERS:
-                path = files.add(f"{ending}_{kind}.{form}")
+                path = new_file(f"{start}_{kind}.{form}")
                 path.write_bytes(ENCODERS[path.suffix](found.surface(kind)))
             else:
                 continue
@@ -95,7 +90,7 @@ def _write_meshes(files: _Files, ending: str, found: Prediction, options: SaveOp
 
 
 def _rigged(person: Prediction, params: BodyParams) -> tuple[Body, BodyParams]:
-    """Body and one pose of its rig, for Anny with the fingers of the hands that were found."""
+    """The body and one pose of its rig. Anny's fingers get the pose of the hands that were found."""
     present = torch.ones(1, dtype=torch.bool)
     hands: dict[Side, tuple[str, Tensor, Tensor]] = {
         side: (hand.body.name, hand.params.pose[None], present)
@@ -106,28 +101,27 @@ def _rigged(person: Prediction, params: BodyParams) -> tuple[Body, BodyParams]:
 
 
 def _drawings(picture: PicturePrediction, options: SaveOptions) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
-    """Overlay, joints and views, by name."""
+    """Name → drawing: overlay, joints and two views."""
     photo, scale = fit_to_side(picture.pixels, options.max_side)
     people = [(number, picture.people[number]) for number in picture.shown]
     meshes = [(number, person.surfaces(options.shown)) for number, person in people]
     focal, center = picture.camera.focal.double().numpy(), picture.camera.center.double().numpy()
     camera = (focal * scale, (center + 0.5) * scale - 0.5)
     overlay = photo
-    # Hands in front: the depth of a hand's mesh and of its body's may contradict each other.
+    # Hands are drawn last: the depths of a hand's mesh and the body's mesh may contradict each other.
     for part in (slice(0, 1), slice(1, None)):
-        layer = [(number, surface) for number, surfaces in meshes for surface in surfaces[part]]
+        layer = [(number, surface) for number, own in meshes for surface in own[part]]
         if layer:
             overlay = draw_overlay(overlay, [s for _, s in layer], *camera, [number for number, _ in layer])
 
-    def in_drawing(found: Prediction) -> Float[np.ndarray, "j 2"]:
-        return (found.joints_image.double().numpy() + 0.5) * scale - 0.5
-
-    joints = draw_joints(photo, [in_drawing(person) for _, person in people], picture.body.skeleton)
-    for hand in [hand for _, person in people for hand in person.hands.values()]:
-        joints = draw_joints(joints, [in_drawing(hand)], hand.body.skeleton)
-    every = [surface for _, surfaces in meshes for surface in surfaces]
-    numbers = [number for number, surfaces in meshes for _ in surfaces]
-    side, top = draw_view(every, "side", numbers), draw_view(every, "top", numbers)
+    joints = photo
+    found = [person for _, person in people]
+    for group in (found, [hand for person in found for hand in person.hands.values()]):
+        flat = [(one.joints_image.double().numpy() + 0.5) * scale - 0.5 for one in group]
+        joints = draw_joints(joints, flat, group[0].body.skeleton) if group else joints
+    surfaces = [surface for _, own in meshes for surface in own]
+    numbers = [number for number, own in meshes for _ in own]
+    side, top = draw_view(surfaces, "side", numbers), draw_view(surfaces, "top", numbers)
     return {"overlay": overlay, "joints": joints, "side": side, "top": top}
 
 
@@ -186,7 +180,7 @@ def to_arrays(picture: PicturePrediction) -> dict[str, np.ndarray]:
 
 
 def to_record(picture: PicturePrediction) -> dict[str, Any]:
-    """The content of the .json file but for the names of files; see `PicturePrediction.record`."""
+    """The content of the .json file without file names; see `PicturePrediction.record`."""
     return {
         "format": "i2l-meshnet prediction",
         "format_version": FORMAT_VERSION,
@@ -206,7 +200,7 @@ def to_record(picture: PicturePrediction) -> dict[str, Any]:
 
 
 def body_facts(body: Body) -> dict[str, Any]:
-    """What a reader of results must know of the body: names of joints, bones and shape values, licence, sizes."""
+    """The body's entry in the record: names of joints, bones and shape values, licence, sizes."""
     return {
         "name": body.name,
         "licence": body.licence,
@@ -251,12 +245,12 @@ def _person_record(person: Prediction) -> dict[str, Any]:
 
 
 def write_record(base: Path, record: dict[str, Any]) -> None:
-    """Writes the .json file of results."""
+    """Write the .json file of results."""
     write_bytes(record_of(base), _encoded(record))
 
 
 def _encoded(record: dict[str, Any]) -> bytes:
-    """JSON with a line for each entry, and for each person: indenting every number takes Python ten times as long."""
+    """JSON with one line per entry and per person. Indenting every number would take ten times as long."""
 
     def text(value: object) -> str:
         return json.dumps(value, allow_nan=False)
@@ -283,7 +277,7 @@ def _rounded(tensor: Tensor) -> list[Any]:
 
 @functools.cache  # reading a package's metadata takes a millisecond
 def versions() -> Mapping[str, str]:
-    """Of the software, for the record."""
+    """The versions of the software, for the record."""
     return {
         "i2l-meshnet": version("i2l-meshnet"),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""What a prediction is: one person or hand (`Prediction`), and all of one image (`PicturePrediction`)."""
+"""The types of results: one person or hand (`Prediction`), and all people of an image (`PicturePrediction`)."""
 
 import dataclasses
 import functools
@@ -30,40 +30,40 @@ AnimationFormat = Literal["bvh", "usd"]
 
 @dataclasses.dataclass(frozen=True)
 class SaveOptions:
-    """Which files are written."""
+    """The files to write."""
 
     formats: tuple[MeshFormat | AnimationFormat, ...] = ("obj", "ply", "glb")
-    """Mesh formats; rigged-glb has skeleton and skin weights. For clips, glb and usd are an animated body, bvh its
-    skeleton."""
+    """Mesh formats. rigged-glb has a skeleton and skin weights. For clips, glb and usd contain the animated body, bvh
+    contains its skeleton."""
     meshes: tuple[MeshKind, ...] = ("lixel", "param")
-    """Which meshes to write: the network's own (lixel), the body model's (param)."""
+    """Meshes to write: the network's mesh (lixel), the body model's mesh (param)."""
     pictures: bool = True
-    """Draw overlay, side view, top view and joints."""
+    """Write drawings: overlay, side view, top view and joints."""
     shown: Annotated[MeshKind, arg(name="show")] = "param"
-    """Which mesh the drawings show: the body model's, if the network predicts it, or the network's own (lixel)."""
+    """Mesh of the drawings: the body model's mesh (param), if the network predicts it, or the network's (lixel)."""
     max_side: int = 2048
-    """Longer side of the drawings, pixels; 0 keeps the image's."""
+    """Maximum longer side of the drawings, pixels; 0: no limit."""
     overwrite: bool = False
-    """Replace existing results; otherwise their images are skipped."""
+    """Replace existing results. Default: images that have results are skipped."""
 
     def __post_init__(self) -> None:
         if "rigged-glb" in self.formats and "param" not in self.meshes:
             raise InputError("rigged-glb needs the mesh param, which is not written", argument="formats")
         if self.max_side < 0:
-            raise InputError(f"the longer side of drawings is at least 0, not {self.max_side}", argument="max_side")
+            raise InputError(f"the minimum is 0, not {self.max_side}", argument="max_side")
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """One person (or hand) of one image. Camera frame, metres; pixels of the upright image.
+    """One person or hand of an image. Camera frame, metres; pixels of the upright image.
 
-    box: (x, y, width, height). score: of the box. confidence: mean of the pose net's keypoint confidences, None if
-    it has none. reliable: False where that mean is below the gate. lixels: the network's mesh. joints_image: 2D
-    joints of the pose stage, in the order of the body's skeleton. keypoints: (x, y, confidence), or None.
-    root_depth: distance of the root along z, and whether it was solved or given. lixel_mesh: the lixels in space.
-    params, parametric_mesh: the body model's, None for a network without parameters. reprojection_error: median and
-    mean distance between the projected parametric mesh and the lixels within the image and crop, pixels. hands: the
-    hands that were found, if they were asked for; each a prediction of a hand's body.
+    box: (x, y, width, height). score: of the box. lixels: the network's mesh in bins. joints_image: 2D joints of the
+    first stage, in the order of the body's skeleton. lixel_mesh: the lixels in space. root_depth: of the root joint
+    along z. root_depth_source: whether the depth was solved from the mesh or given. params, parametric_mesh: of the
+    body model; None for a network without parameters. reprojection_error: median and mean distance between the
+    projected parametric mesh and the lixels inside the image and the crop, pixels. keypoints: (x, y, confidence), or
+    None. confidence: mean of the keypoint confidences, or None. reliable: False if `confidence` is too low
+    (`placing.CONFIDENCE_GATE`). hands: the hands that were found, if they were requested.
     """
 
     body: Body
@@ -85,9 +85,9 @@ class Prediction:
     hands: Mapping[Side, "Prediction"] = dataclasses.field(default_factory=dict)
 
     def mirrored(self, width: int, body: Body) -> "Prediction":
-        """The same prediction for the mirror image, `width` pixels wide. Box and lixels do not change.
+        """The prediction for the mirror image of `width` pixels. Box and lixels do not change.
 
-        body: the mirror image of this prediction's body.
+        body: the mirrored body.
         """
 
         def flipped(points: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
@@ -112,13 +112,13 @@ class Prediction:
 
     @property
     def side(self) -> Side | None:
-        """Which hand this is; None for a whole body."""
+        """The side of a hand; None for a whole body."""
         if self.body.kind == "body":
             return None
         return "left" if bool(self.crop.mirrored) else "right"
 
     def surface(self, kind: MeshKind) -> Surface:
-        """The network's own mesh, or the parametric mesh, in full resolution if the body has one.
+        """The network's mesh, or the parametric mesh in the body's full resolution.
 
         Raises InputError for the parametric mesh of a network without parameters.
         """
@@ -131,7 +131,7 @@ class Prediction:
     @functools.cached_property
     def _param_surface(self) -> Surface:
         if self.parametric_mesh is None:
-            raise InputError("this network predicts no body parameters, so there is no parametric mesh")
+            raise InputError("this network predicts no parametric mesh")
         vertices = self.parametric_mesh.vertices
         if not isinstance(self.body, HasFullMesh):
             return Surface(vertices.double().numpy(), self.faces.numpy())
@@ -140,9 +140,9 @@ class Prediction:
         return Surface(full, self.body.full_faces.numpy(), uv, face_uv)
 
     def surfaces(self, kind: MeshKind) -> list[Surface]:
-        """What is drawn: the body, without its own hands where `hands` has them, then those hands.
+        """The meshes to draw: the body, then its hands. A hand in `hands` replaces the hand of the body's mesh.
 
-        Without parameters it is always the lixel mesh.
+        A network without parameters has only the lixel mesh.
         """
         if self.parametric_mesh is None:
             kind = "lixel"
@@ -158,14 +158,14 @@ class Prediction:
         return [body, *(hand.surface(kind) for hand in self.hands.values())]
 
     def save(self, path: Path | str, kind: MeshKind = "lixel") -> Path:
-        """Writes one mesh as .obj, .ply or .glb and returns its path. Replaces a file."""
+        """Write one mesh as .obj, .ply or .glb and return its path. An existing file is replaced."""
         path = Path(path)
         write_surface(self.surface(kind), path)
         return path
 
 
 def beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"]:
-    """Which vertices are the body's own hand: those beyond the wrist of the arm at rest."""
+    """Which vertices of the body are its hand: beyond the wrist of the arm in the rest pose."""
     rest = body(body.rest_params())
     elbow, wrist = (rest.joints[body.skeleton.index(f"{side[0].upper()}_{joint}")] for joint in ("Elbow", "Wrist"))
     vertices = body.full_mesh(rest.vertices) if kind == "param" and isinstance(body, HasFullMesh) else rest.vertices
@@ -175,11 +175,11 @@ def beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"
 
 @dataclasses.dataclass(frozen=True)
 class PicturePrediction(Sequence[Prediction]):
-    """The people of one image, best box first: a sequence of `Prediction`.
+    """The people of an image, a sequence of `Prediction` with the highest box score first.
 
-    name: file name of the results. file: the image's file name, None for an image in memory. pixels: the upright RGB
-    image. camera_source: "given", "exif" or "default". boxes_source: "detector", "given" or "whole picture". network:
-    facts about the network, for the record.
+    name: file name of the results. file: file name of the image; None for an image in memory. pixels: the upright RGB
+    image. camera_source: "given", "exif" or "default". boxes_source: "detector", "given" or "whole picture"; for
+    `HandPredictor` also "hand detector". network: facts about the network, for the record.
     """
 
     name: str
@@ -207,32 +207,32 @@ class PicturePrediction(Sequence[Prediction]):
 
     @property
     def shown(self) -> list[int]:
-        """Indices of the people who are drawn: the reliable ones, or all if nobody is reliable.
+        """Indices of the people to draw: the reliable people, or everybody if no person is reliable.
 
-        An unreliable mesh may cover half the image; it is drawn only if there is nothing better.
+        An unreliable mesh may cover half the image.
         """
         return [i for i, person in enumerate(self.people) if person.reliable] or list(range(len(self.people)))
 
     def save(self, folder: Path | str, options: SaveOptions | None = None, name: str | None = None) -> list[Path]:
-        """Writes the results into `folder` under `name` (default: the image's own) and returns their paths.
+        """Write the results into `folder` and return their paths. name: of the results; default: `self.name`.
 
-        All files appear when all are written, the .json file last: if it exists, the results are complete. Raises
-        TakenError if results of that name exist (unless `options.overwrite`), FileError if the folder cannot be
-        written.
+        The files are moved into the folder when all are complete, the .json file last: if it exists, the results are
+        complete. Raises TakenError if results of that name exist (unless `options.overwrite`), FileError if the folder
+        cannot be written.
         """
         return _files().write_results(self, Path(folder) / (name or self.name), options or SaveOptions())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The content of the .npz file: people along the first axis (see docs/outputs.md)."""
+        """The content of the .npz file; the first axis is the person (see docs/outputs.md)."""
         return _files().to_arrays(self)
 
     def record(self) -> dict[str, Any]:
-        """The content of the .json file: everything but the meshes' vertices (see docs/outputs.md)."""
+        """The content of the .json file: everything except vertices (see docs/outputs.md)."""
         return _files().to_record(self)
 
 
 def _files() -> ModuleType:
-    """The module that writes these types; imported late because it needs them."""
+    """The module that writes these types. It is imported late because it imports this module."""
     from i2l_meshnet.prediction import result_files
 
     return result_files

@@ -1,4 +1,4 @@
-"""Results of several files that appear together, the record (.json) last: where it is, they are whole."""
+"""Writes the files of a result together, the record (.json) last: if the record exists, the result is complete."""
 
 import contextlib
 import json
@@ -10,16 +10,16 @@ from i2l_meshnet.folders import LOCK, empty, remove, work_folder
 from i2l_meshnet.io import read_json, sync, write_bytes
 
 _PLAN = ".plan"
-"""Names the files that are being moved into place or replaced, so that after a kill they are known for ours."""
+"""Lists the files that are being moved or replaced, so that the next run can clean up after a kill."""
 
 
 def record_of(base: Path) -> Path:
-    """The record of the results whose names begin with that of `base`."""
+    """The record of the results whose file names start with the name of `base`."""
     return base.with_name(base.name + ".json")
 
 
 def is_finished(base: Path) -> bool:
-    """Whether the results exist. If they do, remove what a killed process may have left beside them."""
+    """Whether the results exist. If so, remove the work folder that a killed process may have left."""
     if not record_of(base).exists():
         return False
     discard(_staging(base))
@@ -27,7 +27,7 @@ def is_finished(base: Path) -> bool:
 
 
 def discard(folder: Path) -> None:
-    """Remove the work folder of finished results, unless another process uses it or it is not ours."""
+    """Remove the work folder of finished results, unless another process uses it or another program made it."""
     if folder.exists():
         with contextlib.suppress(FileError), work_folder(folder):
             remove(folder)
@@ -35,12 +35,11 @@ def discard(folder: Path) -> None:
 
 @contextlib.contextmanager
 def staged(base: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields the beginning of the names to write results under, a record among them; then they take their places.
+    """Yield the start of the file names in a work folder. When the context ends, the files are moved beside `base`.
 
-    The files may be written as they come: nobody else writes them, and all are synced before the first is moved.
-    Until all are written, earlier results stay as they are; then, with `overwrite`, all files that their record names
-    go. Raises TakenError if a file is there already or another process writes these results, FileError where the
-    folder cannot be written.
+    The files must include a record. They are synced before the first one is moved. Until then, earlier results do not
+    change; with `overwrite`, all files that the earlier record names are then removed. Raises TakenError if a file
+    exists or another process writes these results, FileError if the folder cannot be written.
     """
     record, staging = record_of(base), _staging(base)
     with work_folder(staging):
@@ -48,7 +47,7 @@ def staged(base: Path, overwrite: bool) -> Iterator[Path]:
             for name in _listed(staging / _PLAN, base.name):
                 base.with_name(name).unlink(missing_ok=True)
             empty(staging)
-            # Before the work as well as after it: another process may have done the same.
+            # Checked before and after the work: another process may write the same results in between.
             _require_free(base, [record.name], overwrite)
             yield staging / base.name
             names = [path.name for path in staging.iterdir() if path.name != LOCK]
@@ -75,13 +74,13 @@ def _staging(base: Path) -> Path:
 
 
 def _require_free(base: Path, names: list[str], overwrite: bool) -> None:
-    there = next((path for path in map(base.with_name, names) if path.exists()), None)
-    if there is not None and not overwrite:
-        raise TakenError(f"{there} is there already, and is not to be overwritten")
+    existing = next((path for path in map(base.with_name, names) if path.exists()), None)
+    if existing is not None and not overwrite:
+        raise TakenError(f"{existing} exists and overwrite is off")
 
 
 def _listed(record: Path, start: str) -> list[str]:
-    """The files that a record names, as far as they lie beside it and begin so; none if it is no record of ours."""
+    """The files beside a record that it names and whose names begin with `start`; empty for an unknown record."""
     try:
         content = read_json(record)
         listed = [*content["files"].values()]
