@@ -39,7 +39,6 @@ from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.reference import plain_copy
 from i2l_meshnet.precision import DTYPES, Precision, supported_precisions
-from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.options import InputOptions, NetworkOptions, PeopleOptions, PredictOptions
@@ -47,6 +46,8 @@ from i2l_meshnet.prediction.results import SaveOptions
 from i2l_meshnet.rendering.raster import rasterize
 from i2l_meshnet.rendering.shading import project, render_meshes
 from i2l_meshnet.runtimes import import_openvino
+from i2l_meshnet.video import predict as predict_command
+from i2l_meshnet.video.options import ClipOptions
 from loader import CASES, loading_variants
 from peers import Missing, anny_body, smplx_body
 from published import align_plainly, pose_plainly
@@ -385,7 +386,7 @@ def whole_path(bench: Bench, photo: Path | None, count: int) -> Iterator[Row]:
                     PeopleOptions(detect=detect),
                 )
                 options = PredictOptions(InputOptions((str(copies),)), Path(out), network, people, output=output)
-                predict_files.run(options)
+                predict_command.run(options, ClipOptions())
 
         variants = {
             "all files": lambda: predict(True),

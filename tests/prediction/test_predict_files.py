@@ -17,8 +17,10 @@ from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.prediction.images import PictureFile, find_pictures
 from i2l_meshnet.prediction.options import PredictOptions
-from i2l_meshnet.prediction.predict_files import result_names, run
+from i2l_meshnet.prediction.predict_files import result_names
 from i2l_meshnet.prediction.predictor import MeshPredictor
+from i2l_meshnet.video import predict
+from i2l_meshnet.video.options import ClipOptions
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,10 @@ def options(photos: Path, *inputs: Path | str, **changes: Any) -> PredictOptions
     given: dict[str, Any] = {"formats": ("ply",), "pictures": False, "boxes": photos.parent / "boxes.json"}
     texts = tuple(str(text) for text in inputs) or (str(photos),)
     return predict_options(*texts, **{"out": photos.parent / "out", **given, **changes})
+
+
+def run(options: PredictOptions) -> int:
+    return predict.run(options, ClipOptions())
 
 
 def test_a_folder(photos: Path, scenes: list[Scene], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,9 @@ sys.path += [str(TESTS), str(TESTS / "training")]
 from predict_options import predict_options  # noqa: E402
 from tiny_training import slim_networks, tiny_options  # noqa: E402
 
-from i2l_meshnet.prediction.predict_files import run  # noqa: E402
 from i2l_meshnet.training import train as training  # noqa: E402
+from i2l_meshnet.video import predict  # noqa: E402
+from i2l_meshnet.video.options import ClipOptions  # noqa: E402
 
 
 def main(folder: Path, workers: int) -> None:
@@ -34,7 +35,7 @@ def main(folder: Path, workers: int) -> None:
     inputs = tuple(str(pictures / name) for name in names)
     formats = ("glb", "obj")
     options = predict_options(*inputs, out=folder / "predicted", device="cpu", boxes=boxes, formats=formats)
-    assert run(options) == 0
+    assert predict.run(options, ClipOptions()) == 0
     with slim_networks():
         recipe = {"pictures": 6, "end_epoch": 1, "ema": 0.9, "validation": "Toy"}
         assert training.run(tiny_options(folder / "trained", recipe, workers=workers)) == 0

@@ -9,8 +9,9 @@ from predict_options import predict_options
 from tiny_training import slim_networks, tiny_options
 
 from i2l_meshnet.models import checkpoint
-from i2l_meshnet.prediction import predict_files
 from i2l_meshnet.training import train as training
+from i2l_meshnet.video import predict
+from i2l_meshnet.video.options import ClipOptions
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,7 +36,7 @@ def test_tiny_trains_goes_on_measures_predicts_and_exports(tmp_path: Path) -> No
     options = predict_options(
         str(picture), out=out, weights=weights, detect=False, device="cpu", formats=("obj", "glb")
     )
-    assert predict_files.run(options) == 0
+    assert predict.run(options, ClipOptions()) == 0
     record = json.loads((out / "toy-0-0000.json").read_text())
     assert record
     written = {path.suffix for path in out.iterdir()}

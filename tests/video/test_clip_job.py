@@ -156,8 +156,8 @@ def test_a_folder_of_photos_and_clips(stage: Stage, clip: Path, monkeypatch: pyt
     (clip.parent / "broken.mp4").write_text("nothing")
     photos: list[str] = []
 
-    def predict_pictures(options: Any, found: Any, names: Any) -> int:
-        photos.extend(f"{picture.path.name} as {name}" for picture, name in zip(found, names, strict=True))
+    def predict_pictures(options: Any, tasks: Any) -> int:
+        photos.extend(f"{picture.path.name} as {name}" for picture, name in tasks)
         return 0
 
     monkeypatch.setattr(predict, "predict_pictures", predict_pictures)

@@ -1,4 +1,4 @@
-"""Pictures from files: found, decoded, turned upright, and brought to 8-bit RGB."""
+"""Finds image files and decodes them to upright 8-bit RGB."""
 
 import contextlib
 import dataclasses
@@ -19,30 +19,30 @@ from i2l_meshnet.io import reading, require_regular
 from i2l_meshnet.pictures import MAX_PIXELS, open_picture
 
 SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),)
-"""Endings by which pictures are found in folders; a file that is named outright may have any ending."""
+"""Suffixes of the images in folders. A file that the user names may have any suffix."""
 
 HEIF_SUFFIXES = (".heic", ".heif")
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-"""EXIF FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
+"""By EXIF FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
 
 Picture = Path | str | np.ndarray | Image.Image
-"""What a predictor takes: a file, an RGB array uint8 (h, w, 3), or a Pillow image."""
+"""An input of a predictor: a file, an RGB array uint8 (h, w, 3), or a Pillow image."""
 
 _pillow_limit = threading.Lock()
 
 
 class UnknownFormatError(FileError):
-    """A file is not a picture in a format that can be read here."""
+    """A file is not an image of a known format."""
 
 
 class TooManyPixelsError(FileError):
-    """A picture has more pixels than are allowed."""
+    """An image has more pixels than the limit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A decoded picture: upright 8-bit RGB, and the focal length that its EXIF data tell, pixels (None: not told)."""
+    """A decoded image: upright 8-bit RGB. exif_focal: focal length from EXIF, pixels, or None."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     exif_focal: float | None = None
@@ -58,7 +58,7 @@ class Photo:
 
 @dataclasses.dataclass(frozen=True)
 class PictureFile:
-    """An image to read: its file, and its path below the input folder (its name if it was named itself)."""
+    """An image to read. relative: path below the input folder; the name of a file that the user named."""
 
     path: Path
     relative: Path
@@ -70,37 +70,35 @@ def find_pictures(
     exclude: Path | None = None,
     suffixes: Sequence[str] = SUFFIXES,
 ) -> list[PictureFile]:
-    """The pictures that files, folders and glob patterns stand for, each file once, folders in sorted order.
+    """Find the images of files, folders (sorted) and glob patterns. Each file is returned once.
 
-    Pictures below the folder `exclude` (where results go) are left out of folders and patterns, unless it is the
-    input folder itself. suffixes: endings (lower case) that folders and patterns are searched for. Raises InputError
-    without any input, FileError for a file that does not exist, a folder without pictures or a pattern without a match.
+    exclude: folder of the results; its images are skipped in folders and patterns, unless it is the input folder.
+    suffixes: of the images in folders and patterns, lower case. Raises InputError without inputs, FileError for a
+    missing file, a folder without images or a pattern without a match.
     """
     if not inputs:
-        raise InputError("nothing to do: name at least one picture, folder or pattern")
-    found: dict[Path, PictureFile] = {}
-
-    def add(path: Path, relative: Path) -> None:
-        found.setdefault(path.resolve(), PictureFile(path, relative))
-
+        raise InputError("name at least one image, folder or pattern")
+    found: list[PictureFile] = []
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            for file in _pictures_in(path, recursive, exclude, suffixes):
-                add(file, file.relative_to(path))
+            files = _pictures_in(path, recursive, exclude, suffixes)
+            found += [PictureFile(file, file.relative_to(path)) for file in files]
         elif path.exists():
-            add(path, Path(path.name))
+            found.append(PictureFile(path, Path(path.name)))
         elif glob.has_magic(text):
             matches = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (absolute too)
-            files = [file for file in matches if file.is_file() and _ends(file, suffixes) and not _below(file, exclude)]
+            files = [file for file in matches if _is_candidate(file, suffixes, exclude)]
             if not files:
-                raise FileError(f"no picture matches {text}; put the pattern in quotes and check its folder")
-            for file in files:
-                add(file, Path(file.name))
+                raise FileError(f"no image matches {text}; quote the pattern and check its folder")
+            found += [PictureFile(file, Path(file.name)) for file in files]
         else:
-            hint = "; addresses are read for tables only" if "://" in text else ""
+            hint = "; addresses need a table (parquet)" if "://" in text else ""
             raise FileError(f"no such file or folder: {text}{hint}")
-    return list(found.values())
+    unique: dict[Path, PictureFile] = {}
+    for file in found:
+        unique.setdefault(file.path.resolve(), file)
+    return list(unique.values())
 
 
 def _pictures_in(folder: Path, recursive: bool, exclude: Path | None, suffixes: Sequence[str]) -> list[Path]:
@@ -109,62 +107,59 @@ def _pictures_in(folder: Path, recursive: bool, exclude: Path | None, suffixes: 
     except OSError as error:
         raise FileError(f"cannot read folder {folder}: {error.strerror}") from error
     inside = exclude if exclude is not None and exclude.resolve() != folder.resolve() else None
-    files = [file for file in entries if _ends(file, suffixes) and file.is_file() and not _below(file, inside)]
+    files = [file for file in entries if _is_candidate(file, suffixes, inside)]
     if not files:
         hint = "" if recursive else "; its subfolders are not searched (recursive)"
-        raise FileError(f"no pictures ({', '.join(ending[1:] for ending in suffixes)}) in folder {folder}{hint}")
+        raise FileError(f"no images ({', '.join(suffix[1:] for suffix in suffixes)}) in folder {folder}{hint}")
     return files
 
 
-def _ends(path: Path, suffixes: Sequence[str]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".")
-
-
-def _below(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+def _is_candidate(path: Path, suffixes: Sequence[str], exclude: Path | None) -> bool:
+    if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
+        return False
+    return exclude is None or not path.resolve().is_relative_to(exclude.resolve())
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Reads a picture of one of `PICTURE_FORMATS`, and HEIC where pillow-heif is installed.
+    """Read an image of one of `PICTURE_FORMATS`, or HEIC if pillow-heif is installed, as upright 8-bit RGB.
 
-    The EXIF orientation is applied; transparency is laid over white; grey, palette, CMYK, 16-bit and floating-point
-    pictures become 8-bit RGB. Raises FileError, in one line that names the file, for whatever cannot be read
-    (UnknownFormatError where it is no picture at all) and TooManyPixelsError for more than `max_pixels`.
+    See `to_rgb` for the conversion. Raises FileError for a file that cannot be read: UnknownFormatError for another
+    format, TooManyPixelsError for more than `max_pixels`.
     """
     with _reading(path, max_pixels) as image:
         width, height = image.size
         focal = focal_from_exif(image)
         pixels = to_rgb(image)
     if min(pixels.shape[:2]) < 2:
-        raise FileError(f"cannot use {path}: {width}x{height} pixels are too few to see a person")
+        raise FileError(f"cannot use {path}: {width}x{height} pixels are too small")
     return Photo(pixels, focal)
 
 
 def as_photo(picture: Picture) -> Photo:
-    """A file, an RGB or grey array of bytes, or a Pillow image as a `Photo`. Raises UserError."""
+    """The `Photo` of a file, of an RGB or grey uint8 array, or of a Pillow image. Raises UserError."""
     if isinstance(picture, Path | str):
         return read_photo(Path(picture))
     if isinstance(picture, Image.Image):
         return Photo(to_rgb(picture))
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
         raise InputError(
-            f"a picture array is uint8 RGB of shape (height, width, 3), not {picture.dtype} {picture.shape}"
+            f"an image array is uint8 RGB of shape (height, width, 3), not {picture.dtype} {picture.shape}"
         )
     if min(picture.shape[:2]) < 2:
-        raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels are too few to see a person")
+        raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels are too small")
     pixels = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
     return Photo(np.ascontiguousarray(pixels))
 
 
 def require_picture(path: Path, max_pixels: int = MAX_PIXELS) -> str:
-    """Pillow's name of a picture's format, from its first bytes; nothing is decoded. Raises as `read_photo` does."""
+    """Pillow's name of an image's format, from its header; nothing is decoded. Raises as `read_photo` does."""
     with _reading(path, max_pixels) as image:
         return image.format or "HEIF"
 
 
 @contextlib.contextmanager
 def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """An opened image of at most `max_pixels`; see `reading` for errors."""
+    """Open an image of at most `max_pixels`. See `read_photo` for errors."""
     with reading(path, "an image", "copy or download it again"):
         require_regular(path)
         if path.stat().st_size == 0:
@@ -179,9 +174,7 @@ def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
                     )
                 yield image
         except UnidentifiedImageError as error:
-            raise UnknownFormatError(
-                f"cannot read {path}: it is not a picture in a format that can be read here"
-            ) from error
+            raise UnknownFormatError(f"cannot read {path}: it is not an image of a known format") from error
         except MemoryError as error:
             raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
 
@@ -191,7 +184,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     if path.suffix.lower() in HEIF_SUFFIXES:
         yield _pillow_heif(path).open_heif(path, convert_hdr_to_8bit=True).to_pillow()
         return
-    # Pillow's own limit is a module variable, checked while the header is read; the caller's limit takes its place.
+    # The caller's limit replaces Pillow's, a module variable that is checked while the header is read.
     with _pillow_limit, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -212,10 +205,10 @@ def _pillow_heif(path: Path) -> ModuleType:
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """A Pillow image as upright 8-bit RGB: orientation applied, transparency over white, the first of many frames.
+    """A Pillow image as upright 8-bit RGB: EXIF orientation applied, on white where transparent, the first frame.
 
-    Values of 16 bits are divided by 257, floating-point values are taken as 0 to 1 (or 0 to 255 where they exceed
-    1); 32-bit integers are scaled by 257 up to 65535, else by their maximum.
+    Integers of 16 or 32 bits up to 65535 are divided by 257, larger ones are scaled by their maximum. Floating-point
+    values are from 0 to 1, or from 0 to 255 if one is greater than 1.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
@@ -237,15 +230,15 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def focal_from_exif(image: Image.Image) -> float | None:
-    """Focal length in pixels from EXIF data: the 35 mm equivalent, else the sensor's resolution; None if not told.
+    """Focal length from EXIF, pixels, or None.
 
-    The 35 mm equivalent is read by the picture's diagonal (43.27 mm), so it survives a resize. The sensor's
-    resolution (FocalPlaneXResolution) holds for the recorded size, PixelXDimension. A value outside 0.2 to 50 times
-    the longer side is taken as a recording error.
+    FocalLengthIn35mmFilm is scaled by the image diagonal (43.27 mm on film), so resizing does not change it. Without
+    it, FocalLength is multiplied by FocalPlaneXResolution, which is for an image of ExifImageWidth pixels. A result
+    outside 0.2 to 50 times the longer side is ignored.
     """
     try:
         tags = dict(image.getexif().get_ifd(ExifTags.IFD.Exif))
-    except Exception:  # broken EXIF data, which Pillow reports as almost anything: the picture itself may be whole
+    except Exception:  # Pillow reports damaged EXIF data by almost any exception; the image itself may be intact
         return None
     width, height = image.size
     candidates = []
@@ -262,7 +255,7 @@ def focal_from_exif(image: Image.Image) -> float | None:
 
 
 def _number(value: object) -> float:
-    """An EXIF rational or integer as a float; 0 for anything else, such as a division by zero."""
+    """An EXIF rational or integer as a float; 0 for other values, such as a division by zero."""
     try:
         number = float(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError, ZeroDivisionError):

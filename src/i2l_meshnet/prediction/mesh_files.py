@@ -79,7 +79,7 @@ def _rows(head: str, values: np.ndarray, separators: str, decimals: int = 0) -> 
 
 
 @compiled
-@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+@no_type_check  # the jaxtyping import hook must not wrap compiled functions
 def _print_rows(start, values, separators, decimals):
     """The bytes of `_rows`. Compiled, it takes a sixth of the time of Python's formatting and releases the GIL."""
     text = np.empty(len(values) * (len(start) + values.shape[1] * 23), np.uint8)

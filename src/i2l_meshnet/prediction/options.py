@@ -1,4 +1,4 @@
-"""The options of the `predict` command, in the groups that its --help shows."""
+"""The options of the `predict` command, in the groups of its --help."""
 
 import dataclasses
 from pathlib import Path
@@ -15,17 +15,17 @@ from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.results import SaveOptions
 
 FLAGS = {"matrix": "intrinsics", "field_of_view": "fov", "shown": "show"}
-"""Fields whose flags have another name."""
+"""Field → name of its flag, where they differ."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InputOptions:
-    """Which files are read."""
+    """The files to read."""
 
     inputs: Positional[tuple[str, ...]] = ()
     """Images, folders of images, or quoted patterns such as "photos/*.jpg"."""
     recursive: bool = False
-    """Search the subfolders of folders too."""
+    """Also search subfolders."""
     max_pixels: int = MAX_PIXELS
     """Refuse images with more pixels than this."""
 
@@ -36,19 +36,19 @@ class InputOptions:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """The network, and what computes it."""
+    """The network, and where it runs."""
 
     weights: Path | None = None
-    """Checkpoint of another network, or a file written by `export`. Default: the network in the package."""
+    """Checkpoint, published snapshot, or file written by `export`. Default: the network in the package."""
     runtime: Runtime | None = None
-    """PyTorch, or ONNX Runtime or OpenVINO for files written by `export`. Default: chosen by the file."""
+    """PyTorch (torch); ONNX Runtime or OpenVINO for a file written by `export`. Default: chosen by the file."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for networks that predict them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
     precision: Precision = "fp32"
-    """fp16, bf16: most convolutions in half precision, on devices that support it. Adds about 1 mm of error with fp16,
-    a few mm with bf16. Not available for the default network."""
+    """fp16 and bf16 run most convolutions in half precision, on devices that support it. fp16 adds about 1 mm of error,
+    bf16 a few mm. The default network supports fp32 only."""
     batch_size: int = 16
     """Maximum people per pass of the network."""
 
@@ -59,24 +59,24 @@ class NetworkOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PeopleOptions:
-    """Who is found in an image."""
+    """The people to find in an image."""
 
     boxes: Path | None = None
-    """JSON file with boxes of people (x, y, width, height; pixels) that replaces the detector; see docs/predict.md."""
+    """JSON file with boxes of people (x, y, width, height; pixels). It replaces the detector; see docs/predict.md."""
     detect: bool = True
-    """Find people with the detector; --no-detect treats each whole image as one person."""
+    """Find people with the detector. Otherwise, each whole image is one person."""
     score: float = DEFAULT_THRESHOLD
     """Minimum score of a detected person, 0 to 1."""
     max_people: int = 100
     """Maximum people per image. The detections with the highest scores are kept."""
     root_depth: float | None = None
-    """Distance of each person's root joint along the optical axis, metres. Default: solved from the mesh."""
+    """Depth of each person's root joint along the optical axis, metres. Default: solved from the mesh."""
     hands: bool = False
-    """Also predict people's hands, each with its own mesh; see docs/hands.md."""
+    """Also predict the hands of people, each with its own mesh; see docs/hands.md."""
     hand: Literal["left", "right", "any"] | None = None
-    """The images show hands only: left, right, or any."""
+    """The images show hands only: left, right, or any side."""
     hand_weights: Path | None = None
-    """Checkpoint of another hand network, such as a published one for MANO; for --hands and --hand."""
+    """Checkpoint of another hand network, such as a published snapshot for MANO. Needs --hands or --hand."""
 
     def __post_init__(self) -> None:
         if self.root_depth is not None and not 0 < self.root_depth < float("inf"):
@@ -94,7 +94,7 @@ class PeopleOptions:
 
     @property
     def subject(self) -> str:
-        """What images are searched for: "person" or "hand"."""
+        """What is searched in images: "person" or "hand"."""
         return "person" if self.hand is None else "hand"
 
 
@@ -103,14 +103,14 @@ class TableOptions:
     """One table instead of result files."""
 
     parquet: str | None = None
-    """Write a table with one row per person into this folder (a path or an address such as s3://bucket/people) instead
-    of result files. Inputs may then be addresses too. See docs/fleet.md."""
+    """Write a table with one row per person into this folder, instead of result files. The folder and the inputs may be
+    addresses, such as s3://bucket/people. See docs/fleet.md."""
     engine: Literal["local", "ray"] = "local"
     """Where to run: in this process, or on the workers of a Ray cluster."""
     workers: int = 0
-    """Ray workers, each with its own network; 0: as many as the cluster has CPUs, or GPUs."""
+    """Number of Ray workers, each with its own network; 0: one per CPU or GPU of the cluster."""
     gpus_per_worker: float = 0.0
-    """GPUs of a Ray worker; 0.5 lets two workers share one."""
+    """GPUs per Ray worker; with 0.5, two workers share a GPU."""
 
     def __post_init__(self) -> None:
         if self.engine == "ray" and self.parquet is None:
@@ -130,13 +130,13 @@ class PredictOptions:
     out: Path = Path("results")
     """Folder for the results; created if it does not exist."""
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
-    """The network, and what computes it."""
+    """The network, and where it runs."""
     people: PeopleOptions = dataclasses.field(default_factory=PeopleOptions)
-    """Who is found in an image."""
+    """The people to find in an image."""
     camera: Intrinsics = dataclasses.field(default_factory=Intrinsics)
     """The camera of all images. Default: EXIF, then a 55° field of view."""
     output: SaveOptions = dataclasses.field(default_factory=SaveOptions)
-    """The files that are written."""
+    """The files to write."""
     table: TableOptions = dataclasses.field(default_factory=TableOptions)
     """One table instead of result files."""
 
@@ -145,6 +145,6 @@ class PredictOptions:
             raise InputError("only fp32 is available for hands alone and on Ray workers", argument="precision")
 
     def by_flag(self) -> dict[str, Any]:
-        """The options of all groups, by the names of their flags."""
+        """Flag name (with underscores) → value, of the options of all groups."""
         groups = (self.input, self.network, self.people, self.camera, self.output, self.table)
         return {FLAGS.get(name, name): value for group in groups for name, value in vars(group).items()}

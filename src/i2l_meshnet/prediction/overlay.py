@@ -138,7 +138,7 @@ def _paint(
 
 
 @compiled
-@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+@no_type_check  # the jaxtyping import hook must not wrap compiled functions
 def _blend(picture, color, alpha, left, top, opacity):
     """Blend colours (RGB times alpha) into `picture` in place."""
     for y in range(alpha.shape[0]):

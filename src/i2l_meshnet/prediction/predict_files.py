@@ -1,6 +1,5 @@
-"""The `predict` command for images: reads them, writes result files, prints a summary."""
+"""The `predict` command for images: reads images, writes result files, prints a summary."""
 
-import dataclasses
 import os
 import tempfile
 import time
@@ -16,7 +15,7 @@ from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
 from i2l_meshnet.prediction.batches import batches, predict_each, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.hands import HandPredictor
-from i2l_meshnet.prediction.images import PictureFile, find_pictures, read_photo
+from i2l_meshnet.prediction.images import PictureFile, read_photo
 from i2l_meshnet.prediction.options import PredictOptions
 from i2l_meshnet.prediction.placing import CONFIDENCE_GATE
 from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor, Subject
@@ -24,19 +23,15 @@ from i2l_meshnet.prediction.results import PicturePrediction
 from i2l_meshnet.prediction.staging import is_finished, record_of
 
 WRITERS = 2
-"""Threads that draw and write results while the network works on other images."""
+"""Threads that draw and write results while the network runs on other images."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """An image and the name of its results, relative to the output folder."""
-
-    picture: PictureFile
-    name: Path
+Task = tuple[PictureFile, Path]
+"""An image, and the name of its results relative to the output folder."""
 
 
 class _Tally:
-    """Counts results, and summarizes them in one line."""
+    """Counts results and summarizes them in one line."""
 
     def __init__(self, options: PredictOptions) -> None:
         self.options = options
@@ -65,54 +60,46 @@ class _Tally:
             parts.append(f"{people} unreliable (mean keypoint confidence below {CONFIDENCE_GATE:g})")
         if counts["empty"]:
             parts.append(f"no {subject} in {counted(counts['empty'], 'picture')}")
-        for what in ("skipped", "failed"):
-            if counts[what]:
-                parts.append(f"{counted(counts[what], 'picture')} {what}")
+        parts += [f"{counted(counts[end], 'picture')} {end}" for end in ("skipped", "failed") if counts[end]]
         if counts["pictures"] or counts["skipped"]:
             parts.append(f"results in {self.options.out}")
         return "; ".join(parts)
 
 
-def run(options: PredictOptions) -> int:
-    """Predicts all images and returns the exit code: 0, or 1 if an image could not be read or its results written.
+def predict_pictures(options: PredictOptions, tasks: Sequence[Task]) -> int:
+    """Predict images. Returns the exit code: 0, or 1 if an image could not be read or its results not be written.
 
-    An image that fails is reported in one line, and the others are predicted. Raises UserError for what concerns all
-    images: no input, no network, an output folder that cannot be written.
+    An image that fails is reported in one line, and the other images are predicted. Raises UserError for problems of
+    all images, such as an output folder that cannot be written.
     """
-    pictures = find_pictures(options.input.inputs, options.input.recursive, options.out)
-    return predict_pictures(options, pictures, result_names(pictures))
-
-
-def predict_pictures(options: PredictOptions, pictures: Sequence[PictureFile], names: Sequence[Path]) -> int:
-    """As `run`, for images that have been found. names: of their results, relative to the output folder."""
     tally = _Tally(options)
     boxes = None
     if options.people.boxes is not None:
-        boxes = boxes_for(options.people.boxes, pictures, options.people.max_people)
+        boxes = boxes_for(options.people.boxes, [picture for picture, _ in tasks], options.people.max_people)
     require_writable(options.out)
-    tasks = []
-    for picture, name in zip(pictures, names, strict=True):
+    pending: list[Task] = []
+    for picture, name in tasks:
         base = options.out / name
         if is_finished(base) and not options.output.overwrite:
             message(f"skipped {picture.path}: {record_of(base)} exists; --overwrite replaces it")
-            tally.counts["skipped"] += 1
         elif boxes is not None and boxes.of(picture.path, picture.relative) is None:
             message(f"skipped {picture.path}: {boxes.path} has no boxes for it")
-            tally.counts["skipped"] += 1
         else:
-            tasks.append(_Task(picture, name))
-    if tasks:
+            pending.append((picture, name))
+            continue
+        tally.counts["skipped"] += 1
+    if pending:
         predictor = load_predictor(options, boxes)
-        with progress("predicting", len(tasks), lines=False) as bar:
-            for task, saved in _saved(_answered(tasks, predictor, options, boxes), options):
-                _report(task, saved, tally)
+        with progress("predicting", len(pending), lines=False) as bar:
+            for (picture, _), result in _saved(_predicted(pending, predictor, options, boxes), options):
+                _report(picture, result, tally)
                 bar.advance()
     output(tally.summary())
     return 1 if tally.counts["failed"] else 0
 
 
 def load_predictor(options: PredictOptions, boxes: BoxFile | None) -> MeshPredictor:
-    """The predictor that the options describe, with the detector unless boxes are given; warns if it is missing."""
+    """The predictor for the options. Prints a warning if the detector is needed and has not been fetched."""
     network, people = options.network, options.people
     if people.hand is not None:
         side = None if people.hand == "any" else people.hand
@@ -142,87 +129,83 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None) -> MeshPredic
 
 
 def boxes_for(path: Path, pictures: Sequence[PictureFile], max_people: int) -> BoxFile:
-    """The file's boxes, at most `max_people` per image.
+    """The boxes in a file, at most `max_people` per image.
 
-    Raises InputError if it has boxes for none of the images or too many for one, FileError if it is no box file.
+    Raises InputError if it has boxes for no image or too many for one image, FileError for another file.
     """
     boxes = BoxFile(path, max_people)
     if boxes.for_one_picture and len(pictures) > 1:
-        raise InputError(
-            f"{path} is a list of boxes for one picture, but there are {len(pictures)}; name the pictures in it"
-        )
+        raise InputError(f"{path} has boxes without image names, but there are {len(pictures)} images", "boxes")
     if all(boxes.of(picture.path, picture.relative) is None for picture in pictures):
-        raise InputError(f"{path} names none of the pictures, such as {pictures[0].path.name}; check its file names")
+        raise InputError(f"{path} names no image of this run, such as {pictures[0].path.name}", argument="boxes")
     return boxes
 
 
-def _answered(
-    tasks: Sequence[_Task], predictor: MeshPredictor, options: PredictOptions, boxes: BoxFile | None
-) -> Iterator[tuple[_Task, PicturePrediction | UserError]]:
-    """The predictions of all images."""
+def _predicted(
+    tasks: Sequence[Task], predictor: MeshPredictor, options: PredictOptions, boxes: BoxFile | None
+) -> Iterator[tuple[Task, PicturePrediction | UserError]]:
+    """Predict the images of all tasks."""
 
-    def load(task: _Task) -> Subject:
-        path = task.picture.path
-        given = None if boxes is None else boxes.of(path, task.picture.relative)
-        photo = read_photo(path, options.input.max_pixels)
-        return predictor.prepare(photo, path.name, task.name.name, given, options.camera)
+    def load(task: Task) -> Subject:
+        picture, name = task
+        given = None if boxes is None else boxes.of(picture.path, picture.relative)
+        photo = read_photo(picture.path, options.input.max_pixels)
+        return predictor.prepare(photo, picture.path.name, name.name, given, options.camera)
 
     for batch in batches(read_ahead(tasks, load), options.network.batch_size):
         yield from predict_each(batch, predictor, options.people.root_depth)
 
 
 def _saved(
-    found: Iterable[tuple[_Task, PicturePrediction | UserError]], options: PredictOptions
-) -> Iterator[tuple[_Task, PicturePrediction | UserError]]:
-    """The predictions, in order, when their files are written; an error if they could not be."""
+    predictions: Iterable[tuple[Task, PicturePrediction | UserError]], options: PredictOptions
+) -> Iterator[tuple[Task, PicturePrediction | UserError]]:
+    """The predictions, in order, after their files are written; an error if the files could not be written."""
 
-    def save(item: tuple[_Task, PicturePrediction | UserError]) -> PicturePrediction:
-        task, answer = item
-        if isinstance(answer, UserError):
-            raise answer
-        answer.save((options.out / task.name).parent, options.output)
-        return answer
+    def save(item: tuple[Task, PicturePrediction | UserError]) -> PicturePrediction:
+        (_, name), result = item
+        if isinstance(result, UserError):
+            raise result
+        result.save((options.out / name).parent, options.output)
+        return result
 
-    for (task, _), saved in read_ahead(found, save, WRITERS, options.network.batch_size):
-        yield task, saved
+    for (task, _), result in read_ahead(predictions, save, WRITERS, options.network.batch_size):
+        yield task, result
 
 
-def _report(task: _Task, saved: PicturePrediction | UserError, tally: _Tally) -> None:
-    """Counts an image, and prints a line if it failed or nobody was found."""
-    path, people = task.picture.path, tally.options.people
-    if isinstance(saved, TakenError):
+def _report(picture: PictureFile, result: PicturePrediction | UserError, tally: _Tally) -> None:
+    """Count an image, and print a line if it failed or no person was found."""
+    path, people = picture.path, tally.options.people
+    if isinstance(result, TakenError):
         # Another process wrote these results, or is writing them.
         tally.counts["skipped"] += 1
-        message(f"skipped {path}: {saved}")
-    elif isinstance(saved, UserError):
+        message(f"skipped {path}: {result}")
+    elif isinstance(result, UserError):
         tally.counts["failed"] += 1
-        message(f"failed: {saved}" if str(path) in str(saved) else f"failed: {path}: {saved}")
+        message(f"failed: {result}" if str(path) in str(result) else f"failed: {path}: {result}")
     else:
-        tally.add(saved)
-        if not saved.people:
-            whole = "--no-detect uses the whole picture, --boxes a box"
-            advice = whole if people.hand is None else "--boxes says where to look"
+        tally.add(result)
+        if not result.people:
+            whole = "--no-detect uses the whole image, --boxes a box"
+            advice = whole if people.hand is None else "--boxes gives the box to search"
             message(f"no {people.subject} found in {path}; {advice}")
 
 
 def require_writable(folder: Path) -> None:
-    """Creates the folder if it does not exist. Raises FileError if nothing can be written there."""
+    """Create the folder if it does not exist. Raises FileError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise FileError(
-            f"cannot write results in {folder}: {error.strerror}; choose another folder with --out"
-        ) from error
+        raise FileError(f"cannot write results in {folder}: {error.strerror}; choose another folder") from error
 
 
 def result_names(pictures: Sequence[PictureFile]) -> list[Path]:
     """A unique name for each image's results, relative to the output folder, without suffix.
 
-    The name is the image's own, in the same subfolder as in the input folder. Images that would share a name get
-    their format added (`x_jpg`, `x_png`), then the names of their folders (`a_x_jpg`), then a number. Names that
-    differ only in letter case count as the same: some file systems do not distinguish them.
+    The name is the image's own, in the same subfolder as in the input folder. Images with the same name get their
+    format added (`x_jpg`, `x_png`), then the names of their folders (`a_x_jpg`), then a number. Names that differ only
+    in letter case count as the same, because some file systems do not distinguish them.
     """
     level = [0] * len(pictures)
     while True:
@@ -231,18 +214,16 @@ def result_names(pictures: Sequence[PictureFile]) -> list[Path]:
         clash = [shared[os.fspath(name).casefold()] > 1 for name in names]
         if not any(clash):
             return names
-        deepest = max(len(picture.path.resolve().parts) for picture in pictures) + 1
-        if max(level) > deepest:
-            return [
-                name.with_name(f"{name.name}_{index}") if shared_name else name
-                for index, (name, shared_name) in enumerate(zip(names, clash, strict=True))
-            ]
-        level = [step + shared_name for step, shared_name in zip(level, clash, strict=True)]
+        if max(level) > max(len(picture.path.resolve().parts) for picture in pictures) + 1:
+            numbered = enumerate(zip(names, clash, strict=True))
+            return [name.with_name(f"{name.name}_{index}") if clashes else name for index, (name, clashes) in numbered]
+        level = [step + clashes for step, clashes in zip(level, clash, strict=True)]
 
 
 def _name_at(picture: PictureFile, level: int) -> Path:
-    stem, ending = picture.relative.stem, picture.relative.suffix[1:].lower()
+    """level: 0 for the name, 1 to add the format, 2 or more to add `level - 1` folders."""
+    stem, suffix = picture.relative.stem, picture.relative.suffix[1:].lower()
     if level == 0:
         return picture.relative.with_name(stem)
-    parts = [*([] if level < 2 else picture.path.resolve().parent.parts[1:][-(level - 1) :]), stem, ending]
-    return picture.relative.with_name("_".join(part for part in parts if part))
+    folders = picture.path.resolve().parent.parts[1:][-(level - 1) :] if level > 1 else ()
+    return picture.relative.with_name("_".join(part for part in (*folders, stem, suffix) if part))

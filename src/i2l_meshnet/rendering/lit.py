@@ -1,4 +1,7 @@
-"""Meshes drawn in soft light with smooth edges: samples of each pixel, band by band, so that they stay in the cache."""
+"""Draws meshes in soft light with smooth edges: several samples per pixel, in bands that fit the processor's cache.
+
+Compiled functions have many parameters because numba does not compile dataclasses.
+"""
 
 import math
 from typing import no_type_check
@@ -7,11 +10,11 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from i2l_meshnet.compiling import compiled
-from i2l_meshnet.rendering.raster import cover, edge_functions, extents, plain
+from i2l_meshnet.rendering.raster import corners, cover, doubled_area, edge_functions, extents, plain
 from i2l_meshnet.rendering.shading import Lighting, light_on
 
 LIGHTING = Lighting.white(0.34, {(-0.5, -0.75, -0.6): 0.45, (0.8, -0.1, -0.5): 0.2, (0.0, 0.0, -1.0): 0.12})
-"""In the frame of the view."""
+"""Directions in the frame of the view."""
 NEAR = 0.01
 _BAND = 48
 """Rows of samples in a band."""
@@ -25,23 +28,23 @@ def draw_lit(
     size: tuple[int, int],
     samples: int,
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
-    """Colour (RGB of `colors` times light, multiplied by coverage) and coverage of each pixel: means of its samples.
+    """Draw meshes. Returns each pixel's colour (`colors` times light times coverage) and coverage.
 
-    points: x and y in samples (integers are their centres), `samples` along each side of a pixel; z in metres along the
-    optical axis. size: of the picture, (height, width) in pixels. What covers a sample, and which triangle is seen, is
-    as in `raster.rasterize`. It is darker where the surface turns away; an open mesh's inside is lit like its outside.
+    points: x and y in samples (integers are sample centres), `samples` along each side of a pixel; z in metres along
+    the optical axis. size: of the picture, (height, width) in pixels. Coverage and visibility are as in
+    `raster.rasterize`. Surfaces that face away from the viewer are darker. Both sides of a surface are lit alike.
     """
     color, alpha = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
-    corners = faces.astype(np.int32)
-    # Nearest first, so that what is hidden is known to be so at once.
-    order = np.argsort(points[corners, 2].min(1), kind="stable").astype(np.int32)
+    triangles = faces.astype(np.int32)
+    # Nearest first: hidden triangles are then skipped early.
+    order = np.argsort(points[triangles, 2].min(1), kind="stable").astype(np.int32)
     lighting = (LIGHTING.ambient, LIGHTING.directions, LIGHTING.colours)
-    _draw(points, corners, order, *plain(len(faces)), normals, colors, samples, lighting, color, alpha)
+    _draw(points, triangles, order, *plain(len(faces)), normals, colors, samples, lighting, color, alpha)
     return color, alpha
 
 
 @compiled
-@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+@no_type_check  # the jaxtyping import hook must not wrap compiled functions
 def _draw(points, faces, order, bias, cutout, normals, colors, samples, lighting, color, alpha):
     height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
     rows = max(1, _BAND // samples) * samples
@@ -62,7 +65,7 @@ def _draw(points, faces, order, bias, cutout, normals, colors, samples, lighting
 @compiled
 @no_type_check
 def _shade(points, faces, face, start, normals, colors, samples, lighting, color, alpha):
-    """Adds what the samples of a band that begins at row `start` show to their pixels."""
+    """Add the samples of a band, which starts at row `start`, to the pixels."""
     ambient, directions, lights = lighting
     share = np.float32(1.0 / (samples * samples))
     last = -1
@@ -73,13 +76,12 @@ def _shade(points, faces, face, start, normals, colors, samples, lighting, color
             f = face[row, column]
             if f < 0:
                 continue
-            if f != last:  # Most often it is the triangle of the sample before.
+            if f != last:  # Neighbouring samples mostly show the same triangle.
                 last = f
                 a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-                x0, y0, i0 = float(points[a, 0]), float(points[a, 1]), 1.0 / float(points[a, 2])
-                x1, y1, i1 = float(points[b, 0]), float(points[b, 1]), 1.0 / float(points[b, 2])
-                x2, y2, i2 = float(points[c, 0]), float(points[c, 1]), 1.0 / float(points[c, 2])
-                sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+                x0, y0, z0, x1, y1, z1, x2, y2, z2 = corners(points, faces, f)
+                i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
+                sign = 1.0 if doubled_area(x0, y0, x1, y1, x2, y2) > 0.0 else -1.0
                 nx0, ny0, nz0 = normals[a, 0], normals[a, 1], normals[a, 2]
                 nx1, ny1, nz1 = normals[b, 0], normals[b, 1], normals[b, 2]
                 nx2, ny2, nz2 = normals[c, 0], normals[c, 1], normals[c, 2]
@@ -96,7 +98,7 @@ def _shade(points, faces, face, start, normals, colors, samples, lighting, color
             nx, ny, nz = nx * scale, ny * scale, nz * scale
             light = light_on(nx, ny, nz, ambient, directions, lights)
             facing = share * (np.float32(0.72) - np.float32(0.42) * nz)
-            while column >= end:  # Quicker than a division.
+            while column >= end:  # Faster than a division.
                 x, end = x + 1, end + samples
             alpha[y, x] += share
             for k in range(3):

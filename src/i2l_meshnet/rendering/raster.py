@@ -1,7 +1,9 @@
 """A z-buffer for triangle meshes on the CPU: no display, no GPU, no system library.
 
-One rasteriser serves the overlays, which draw band by band (`lit`), and all other images. It works on points that are
-already projected, so it knows no camera; several meshes share one buffer by being concatenated.
+`lit` uses it for overlays, band by band; `shading` for all other images. The points are already projected, so there is
+no camera here. Several meshes are drawn into one buffer by concatenating them.
+
+Compiled functions have many parameters because numba does not compile dataclasses.
 """
 
 import dataclasses
@@ -14,15 +16,15 @@ from jaxtyping import Bool, Float32, Int, Int32
 from i2l_meshnet.compiling import compiled
 
 _SLACK = 0.01
-"""Pixels by which the computed end of a row within a triangle may be off; the edge functions decide."""
+"""Error of the computed ends of a triangle's row, pixels. The edge functions then decide exactly."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cutout:
-    """Alpha test: where a texture is transparent, its triangles leave no pixel (hair, lace).
+    """Alpha test: transparent parts of a texture are not drawn (hair, lace).
 
     opaque: one mask per texture, row 0 at the top (v = 1). uv: texture coordinates of each triangle's corners,
-    v upwards, repeated outside [0, 1]. texture: which mask a triangle uses, -1 for none.
+    v upwards, repeated outside [0, 1]. texture: index of each triangle's mask, -1 for none.
     """
 
     opaque: Bool[np.ndarray, "t th tw"]
@@ -32,10 +34,10 @@ class Cutout:
 
 @dataclasses.dataclass(frozen=True)
 class RasterBuffers:
-    """What each pixel shows.
+    """The visible triangle of each pixel.
 
-    depth: metres along z, infinity where nothing is. face: index of the visible triangle, -1 where nothing is.
-    barycentric: perspective-correct weights of its three corners, 0 where nothing is.
+    depth: metres along z. face: index of the triangle. barycentric: perspective-correct weights of its three corners.
+    An empty pixel has the depth infinity, the face -1 and the weights 0.
     """
 
     depth: Float32[np.ndarray, "h w"]
@@ -44,7 +46,7 @@ class RasterBuffers:
 
     @property
     def mask(self) -> Bool[np.ndarray, "h w"]:
-        """Whether a pixel shows a triangle."""
+        """Whether each pixel shows a triangle."""
         return self.face >= 0
 
 
@@ -56,21 +58,21 @@ def rasterize(
     cutout: Cutout | None = None,
     near: float = 0.01,
 ) -> RasterBuffers:
-    """Draws triangles of either winding into a buffer of `size` (height, width).
+    """Draw triangles of either winding into a buffer of `size` (height, width).
 
-    points: x and y in pixels (integers are pixel centres), z in metres along the optical axis. A pixel is
-    covered if its centre lies in the triangle or on its edge; shared edges leave no gap. The nearest triangle
-    wins, of equally near ones the first. depth_bias: metres by which a triangle is taken to be nearer when
-    it competes (cloth over skin); the depth that is returned is the true one. A triangle with a corner nearer
-    than `near` metres, behind the camera or not finite is left out.
+    points: x and y in pixels (integers are pixel centres), z in metres along the optical axis. A pixel is covered if
+    its centre is inside the triangle or on its edge; shared edges leave no gap. The nearest triangle is visible; of
+    equally near triangles, the first. depth_bias: metres that are subtracted from a triangle's depth in this comparison
+    (cloth over skin); the returned depth is unbiased. A triangle is skipped if a corner is nearer than `near` metres,
+    behind the camera or not finite.
 
-    Raises ValueError if a face names a point that does not exist or `size` is not positive.
+    Raises ValueError if a face has an invalid index or `size` is not positive.
     """
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"a raster needs a positive size, not {size}")
     if len(faces) and (faces.min() < 0 or faces.max() >= len(points)):
-        raise ValueError(f"faces name points outside 0..{len(points) - 1}")
+        raise ValueError(f"faces have indices outside 0..{len(points) - 1}")
     points, faces = np.ascontiguousarray(points), np.ascontiguousarray(faces, np.int32)
     bias, texture = plain(len(faces))
     if depth_bias is not None:
@@ -85,18 +87,36 @@ def rasterize(
 
 
 def plain(count: int) -> tuple[Float32[np.ndarray, "f"], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Depth bias and cutout, as `cover` takes them, of `count` triangles that have neither."""
+    """Arguments of `cover` for `count` triangles without depth bias and cutout."""
     corners = np.zeros((count, 3, 2), np.float32)
     return np.zeros(count, np.float32), (np.full(count, -1, np.int32), corners, np.ones((1, 1, 1), np.bool_))
 
 
 @compiled
-@no_type_check  # the jaxtyping import hook must leave compiled functions alone
-def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
-    """Twice the areas of the triangles that a pixel makes with each edge; all are at least 0 where it is covered.
+@no_type_check  # the jaxtyping import hook must not wrap compiled functions
+def corners(points, faces, f):
+    """Coordinates of the three corners of triangle f."""
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
+    x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
+    x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+    return x0, y0, z0, x1, y1, z1, x2, y2, z2
 
-    Each is computed from its own two corners relative to the pixel: swapping the corners negates it exactly, so that
-    two triangles never both miss a pixel on the edge they share. (Hence no fastmath.) sign: that of the winding.
+
+@compiled
+@no_type_check
+def doubled_area(x0, y0, x1, y1, x2, y2):
+    """Twice the signed area of a triangle; the sign is the winding."""
+    return (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+
+
+@compiled
+@no_type_check
+def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
+    """Twice the areas of the triangles that a pixel forms with each edge. All are >= 0 if the pixel is covered.
+
+    Each area is computed from the two corners relative to the pixel. Swapping the corners negates it exactly, so two
+    triangles never both miss a pixel on their shared edge. fastmath would break this. sign: of the winding.
     """
     dx0, dx1, dx2 = x0 - x, x1 - x, x2 - x
     dy0, dy1, dy2 = y0 - y, y1 - y, y2 - y
@@ -106,18 +126,15 @@ def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
 @compiled
 @no_type_check
 def extents(points, faces, near, height, width):
-    """First and last row of each triangle; none (0, -1) where it is not to be drawn."""
+    """First and last row of each triangle; (0, -1) for a triangle that is not drawn."""
     tops, bottoms = np.zeros(len(faces), np.int32), np.full(len(faces), -1, np.int32)
     for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
-        x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
-        x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        x0, y0, z0, x1, y1, z1, x2, y2, z2 = corners(points, faces, f)
+        area = doubled_area(x0, y0, x1, y1, x2, y2)
         if not (z0 > near and z1 > near and z2 > near) or not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
             continue
         if max(x0, x1, x2) >= 0.0 and min(x0, x1, x2) <= width - 1.0:
-            # Clamped before the conversion to integers, which could overflow.
+            # Clamped before the conversion to an integer, which could overflow.
             tops[f] = int(min(max(0.0, math.ceil(min(y0, y1, y2))), float(height)))
             bottoms[f] = int(max(min(height - 1.0, math.floor(max(y0, y1, y2))), -1.0))
     return tops, bottoms
@@ -126,29 +143,26 @@ def extents(points, faces, near, height, width):
 @compiled
 @no_type_check
 def cover(points, faces, f, top, bottom, start, bias, cutout, nearest, face):
-    """Enters a triangle, between two rows, into a band that starts at row `start`.
+    """Draw a triangle's rows from `top` to `bottom` into a band that starts at row `start`.
 
-    nearest: the biased depths that decide who is in front. face: the triangles that are.
+    nearest, face: biased depth and index of the visible triangle of each pixel; updated.
     """
     texture, uv, opaque = cutout
-    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-    x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
-    x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
-    x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
+    x0, y0, z0, x1, y1, z1, x2, y2, z2 = corners(points, faces, f)
     first, last = max(0.0, math.ceil(min(x0, x1, x2))), min(face.shape[1] - 1.0, math.floor(max(x0, x1, x2)))
     front = np.float32(min(z0, z1, z2) - bias[f])
     if _hidden(nearest[top - start : bottom - start, int(first) : int(last) + 1], front):
         return
-    sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+    sign = 1.0 if doubled_area(x0, y0, x1, y1, x2, y2) > 0.0 else -1.0
     i0, i1, i2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
-    # x of the three edges' lines changes by so much a row, where they are not level.
+    # Change of x per row along the three edges that are not horizontal.
     s0 = (x2 - x1) / (y2 - y1) if y2 != y1 else 0.0
     s1 = (x0 - x2) / (y0 - y2) if y0 != y2 else 0.0
     s2 = (x1 - x0) / (y1 - y0) if y1 != y0 else 0.0
     t = texture[f]
     for y in range(top, bottom):
         left, right = first, last
-        # An edge whose end lies lower bounds the row on one side, one whose end lies higher on the other.
+        # An edge that goes down limits the row on one side; an edge that goes up limits the other side.
         left, right = _within(left, right, x1, y1, y2, s0, sign, y)
         left, right = _within(left, right, x2, y2, y0, s1, sign, y)
         left, right = _within(left, right, x0, y0, y1, s2, sign, y)
@@ -160,7 +174,7 @@ def cover(points, faces, f, top, bottom, start, bias, cutout, nearest, face):
             total = w0 + w1 + w2
             z = (e0 + e1 + e2) / total
             key = np.float32(z - bias[f])
-            # If two are equally near, the first one wins, whatever the order.
+            # Of equally near triangles, the first is visible in any drawing order.
             row = y - start
             if not (key < nearest[row, x] or (key == nearest[row, x] and f < face[row, x])):
                 continue
@@ -184,7 +198,7 @@ def _is_opaque(opaque, uv, f, t, w0, w1, w2):
 @compiled
 @no_type_check
 def _within(left, right, x, y, end, step, sign, row):
-    """A row's span cut at the edge from (x, y) to the height `end`, whose x changes by `step` a row."""
+    """Clip a row's span at the edge from (x, y) to the row `end`, whose x changes by `step` per row."""
     if end != y:
         x = x + (row - y) * step
         if (end > y) == (sign > 0.0):
@@ -197,7 +211,7 @@ def _within(left, right, x, y, end, step, sign, row):
 @compiled
 @no_type_check
 def _hidden(nearest, depth):
-    """Whether everything is nearer than a depth."""
+    """Whether all pixels are nearer than a depth."""
     for row in range(nearest.shape[0]):
         for column in range(nearest.shape[1]):
             if nearest[row, column] >= depth:
@@ -217,17 +231,14 @@ def _fill(points, faces, bias, cutout, near, nearest, face):
 @compiled
 @no_type_check
 def _resolve(points, faces, face, depth, barycentric):
-    """Depth and weights of the triangles that are seen."""
+    """Compute depth and weights of the visible triangles."""
     for y in range(face.shape[0]):
         for x in range(face.shape[1]):
             f = face[y, x]
             if f < 0:
                 continue
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-            x0, y0, z0 = float(points[a, 0]), float(points[a, 1]), float(points[a, 2])
-            x1, y1, z1 = float(points[b, 0]), float(points[b, 1]), float(points[b, 2])
-            x2, y2, z2 = float(points[c, 0]), float(points[c, 1]), float(points[c, 2])
-            sign = 1.0 if (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0) > 0.0 else -1.0
+            x0, y0, z0, x1, y1, z1, x2, y2, z2 = corners(points, faces, f)
+            sign = 1.0 if doubled_area(x0, y0, x1, y1, x2, y2) > 0.0 else -1.0
             e0, e1, e2 = edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y)
             w0, w1, w2 = e0 * (1.0 / z0), e1 * (1.0 / z1), e2 * (1.0 / z2)
             total = w0 + w1 + w2

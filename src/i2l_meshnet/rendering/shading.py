@@ -1,4 +1,7 @@
-"""Light on rasterised meshes: smooth normals, textures, ambient and directional lights, antialiasing."""
+"""Lights rasterised meshes: smooth normals, textures, ambient and directional lights, antialiasing.
+
+Compiled functions have many parameters because numba does not compile dataclasses.
+"""
 
 import dataclasses
 import math
@@ -15,10 +18,10 @@ from i2l_meshnet.rendering.raster import RasterBuffers, rasterize
 
 @dataclasses.dataclass(frozen=True)
 class Lighting:
-    """Lights in the camera's frame (x right, y down, z forward), strengths per colour channel, 1 = full.
+    """Lights in the camera's frame (x right, y down, z forward), with a strength per colour channel; 1 is full.
 
-    ambient: light from everywhere. directions: unit vectors from the scene towards each light. colours: strength
-    of each directional light where it falls on squarely.
+    ambient: light from all directions. directions: unit vectors from the scene towards each light. colours: strength
+    of each directional light on a surface that faces it.
     """
 
     ambient: Float32[np.ndarray, "3"]
@@ -27,7 +30,7 @@ class Lighting:
 
     @staticmethod
     def white(ambient: float, lights: Mapping[tuple[float, float, float], float]) -> "Lighting":
-        """White lights. lights: direction towards each light, of any length → its strength."""
+        """White lights. lights: direction towards each light (of any length) → its strength."""
         directions = np.array([*lights], np.float32)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         colours = np.repeat(np.array([*lights.values()], np.float32)[:, None], 3, 1)
@@ -35,7 +38,7 @@ class Lighting:
 
     @staticmethod
     def studio() -> "Lighting":
-        """A key light from above left behind the camera, a fill light from the right."""
+        """A key light from behind the camera, above left; a fill light from the right."""
         return Lighting.white(0.32, {(-0.5, -0.6, -0.8): 0.62, (0.8, -0.1, -0.6): 0.25})
 
 
@@ -43,8 +46,8 @@ class Lighting:
 class Textures:
     """Textures of a mesh.
 
-    pictures: all of one size, row 0 at the top (v = 1), repeated outside [0, 1]. uv: texture coordinates of each
-    triangle's corners. index: which picture a triangle has.
+    pictures: all of the same size, row 0 at the top (v = 1), repeated outside [0, 1]. uv: texture coordinates of each
+    triangle's corners. index: each triangle's picture.
     """
 
     pictures: Float32[np.ndarray, "t th tw 3"]
@@ -53,7 +56,7 @@ class Textures:
 
 
 def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float32[np.ndarray, "v 3"]:
-    """Unit normals: the area-weighted mean of the adjacent triangles'; zero for a vertex without area."""
+    """Unit normals: area-weighted means of the adjacent triangles' normals; zero for a vertex without area."""
     return _normals(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32))
 
 
@@ -67,9 +70,9 @@ def shade(
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Colour (paint times light, not clipped) and coverage of each pixel, `factor` times smaller than the buffers.
 
-    vertices: in the camera's frame, metres, as they were projected for `rasterize`. paint: colours of the vertices,
-    interpolated over the surface, or textures. Triangles seen from behind (the inside of a sleeve) are lit as their
-    back. A pixel is the mean of `factor` x `factor` samples, which are 0 where nothing is.
+    vertices: in the camera's frame, metres, before the projection for `rasterize`. paint: colours of the vertices,
+    interpolated over the surface, or textures. The side that faces the camera is lit, also the back of a triangle (the
+    inside of a sleeve). A pixel is the mean of `factor` x `factor` samples; empty samples are 0.
     """
     size = (buffers.face.shape[0] // factor, buffers.face.shape[1] // factor)
     picture, coverage = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
@@ -102,11 +105,11 @@ def render_meshes(
     lighting: Lighting | None = None,
     supersample: int = 2,
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
-    """Renders meshes with plain vertex colours: picture in [0, 1] and coverage in [0, 1].
+    """Render meshes with vertex colours. Returns the picture and the coverage, both in [0, 1].
 
-    vertices: in the camera's frame, metres; several people are concatenated (with their faces shifted) and
-    occlude each other rightly. focal, center: pixels of the picture. size: (height, width). colours: RGB in
-    [0, 1]. The picture is premultiplied by the coverage: lay it over a photo as `photo * (1 - coverage) + picture`.
+    vertices: in the camera's frame, metres; several meshes are concatenated. focal, center: pixels of the picture.
+    size: (height, width). colours: RGB in [0, 1]. The picture is premultiplied by the coverage: blend it with
+    `photo * (1 - coverage) + picture`. Eight parameters: a scene in plain arrays, which callers in tests and tools use.
     """
     height, width = size
     points = project(vertices, focal, center, supersample)
@@ -116,7 +119,7 @@ def render_meshes(
 
 
 def _means(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The means of the blocks of samples that become one pixel each."""
+    """The mean of each pixel's block of samples."""
     return cv2.resize(values, size[::-1], interpolation=cv2.INTER_AREA)
 
 
@@ -126,10 +129,10 @@ def project(
     center: tuple[float, float],
     supersample: int = 1,
 ) -> Float32[np.ndarray, "v 3"]:
-    """Points for `rasterize` (x px, y px, z metres) of camera-frame vertices (metres).
+    """Points for `rasterize` (x px, y px, z metres) from camera-frame vertices (metres).
 
-    With `supersample` s, in a picture whose pixels are s times smaller: the centre of pixel 0 of the plain
-    picture lies at (s - 1) / 2. Vertices behind the camera keep their z and are not drawn.
+    supersample: samples along each side of a pixel. With s samples, the centre of pixel 0 is at (s - 1) / 2. Vertices
+    behind the camera keep their z, so `rasterize` skips them.
     """
     z = vertices[:, 2:].astype(np.float64)
     depth = np.where(z > 1e-6, z, 1.0)
@@ -139,7 +142,7 @@ def project(
 
 
 @compiled
-@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+@no_type_check  # the jaxtyping import hook must not wrap compiled functions
 def _normals(vertices, faces):
     result = np.zeros(vertices.shape, np.float32)
     for f in range(faces.shape[0]):
@@ -162,7 +165,7 @@ def _normals(vertices, faces):
 @compiled
 @no_type_check
 def _texture_colour(textures, t, uv, f, w0, w1, w2):
-    """Red, green, blue of a texture at a point of triangle f, bilinear."""
+    """Bilinear RGB of a texture at a point of triangle f."""
     rows, columns = textures.shape[1], textures.shape[2]
     u = w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]
     v = w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]
@@ -186,7 +189,7 @@ def _texture_colour(textures, t, uv, f, w0, w1, w2):
 @compiled
 @no_type_check
 def light_on(nx, ny, nz, ambient, directions, colours):
-    """Red, green, blue of the light that falls on a surface of unit normal (nx, ny, nz)."""
+    """RGB of the light on a surface with the unit normal (nx, ny, nz)."""
     red, green, blue = ambient[0], ambient[1], ambient[2]
     for i in range(directions.shape[0]):
         cosine = nx * directions[i, 0] + ny * directions[i, 1] + nz * directions[i, 2]
@@ -200,7 +203,7 @@ def light_on(nx, ny, nz, ambient, directions, colours):
 @compiled
 @no_type_check
 def _normal(vertices, faces, normals, f, w0, w1, w2):
-    """The unit normal at a point of triangle f, on the side that the camera sees."""
+    """The unit normal at a point of triangle f, on the side that faces the camera."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
     ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
@@ -208,7 +211,7 @@ def _normal(vertices, faces, normals, f, w0, w1, w2):
     length = math.sqrt(nx * nx + ny * ny + nz * nz)
     if length > 0.0:
         nx, ny, nz = nx / length, ny / length, nz / length
-    # The triangle's own normal against the ray to it tells which side is seen.
+    # The sign of the triangle's normal times the camera ray gives the visible side.
     ax, ay, az = vertices[a, 0], vertices[a, 1], vertices[a, 2]
     ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
     vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az

@@ -37,7 +37,7 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     pictures = [pair for pair in named if pair not in clips]
     code = 0
     if pictures:
-        code = predict_pictures(options, [picture for picture, _ in pictures], [name for _, name in pictures])
+        code = predict_pictures(options, pictures)
     if clips:
         code |= _predict_clips(options, clip_options, clips)
     return code
