@@ -168,7 +168,7 @@ def build_samples(
 
     `estimate` gets crops of 256x192 pixels (height x width). People seen in fewer than three views are left out.
     refine: the cameras' orientations are adjusted to the detections of the whole clip first. The clips' own are
-    about half a degree off, which the leave-one-out error shows (docs/default-model.md).
+    about half a degree off, which the leave-one-out error shows (docs/notes/default-model.md).
     """
     seen: list[_Person] = []
     for number, images in clip.frames(every):

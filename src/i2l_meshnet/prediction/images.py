@@ -174,7 +174,7 @@ def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
                     )
                 yield image
         except UnidentifiedImageError as error:
-            raise UnknownFormatError(f"cannot read {path}: it is not an image of a known format") from error
+            raise UnknownFormatError(f"cannot read {path}: it is not a picture of a known format") from error
         except MemoryError as error:
             raise FileError(f"cannot read {path}: not enough memory to decode it; make it smaller") from error
 

@@ -22,7 +22,7 @@ class RigOptions:
     """Write a person of saved results as a file with skeleton and motion. A photo gives one pose."""
 
     result: Positional[Path]
-    """A file written by predict: the .npz of a person of a clip, or the .npz or .json of a photo or clip."""
+    """A file written by predict: .json or .npz of a photo, .json of a clip, or .npz of a person of a clip."""
     out: Path
     """File to write: .glb or .usd, .usdc, .usda (mesh, skeleton, skin weights, animation), or .bvh (skeleton and
     motion)."""
