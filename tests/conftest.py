@@ -21,9 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # Small tensors: more threads only wait for each other, and results do not depend on the machine's cores.
+    # Tensors are small, and results must not depend on the number of cores.
     torch.set_num_threads(1)
-    # Some tests fork, and a fork that inherits OpenCV's threads waits for them for ever.
+    # Some tests fork, and a fork that inherits OpenCV's threads hangs.
     cv2.setNumThreads(1)
 
 
@@ -37,7 +37,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """With --check-skips: fail for every reason that no pattern of allowed_skips.txt matches."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not session.config.getoption("--check-skips"):
-        return  # xdist's workers have no reporter; the controller sees the skips of all of them.
+        return  # xdist's workers have no reporter; the controller has their skips.
     reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ())}
     lines = ALLOWED_SKIPS.read_text(encoding="utf-8").splitlines()
     patterns = [line.partition(" # ")[0] for line in lines if line and not line.startswith("#")]
@@ -64,7 +64,7 @@ def fetched() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def goldens() -> Path:
-    """Folder of the numbers that the published code gave."""
+    """Folder of the published code's numbers."""
     return Path(__file__).parent / "goldens"
 
 
@@ -78,7 +78,7 @@ def body_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset_root(tmp_path_factory: pytest.TempPathFactory, goldens: Path) -> Path:
-    """A data root with tiny copies of five data sets (see goldens/datasets/README.md); tests must not change it."""
+    """A data root with tiny copies of five datasets (see goldens/datasets/README.md); tests must not change it."""
     root = tmp_path_factory.mktemp("datasets") / "data"
     shutil.copytree(goldens / "datasets" / "tiny", root)
     with np.load(goldens / "datasets" / "regressors.npz") as parts:

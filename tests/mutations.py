@@ -331,7 +331,7 @@ FAULTS = (
         "commands: a user's mistake ends with 0",
         'print(f"{self.name}: {flag}{error}", file=sys.stderr)\n            return 1',
         'print(f"{self.name}: {flag}{error}", file=sys.stderr)\n            return 0',
-        "tests/test_cli.py::test_what_the_user_can_mend_is_one_line_and_exit_code_1",
+        "tests/test_cli.py::test_errors_that_users_can_fix_are_one_line_and_exit_code_1",
     ),
     # Found by trying faults in what is merged: crops, readers, the trainer, evaluations, tracks, results, drawings.
     Fault(

@@ -1,6 +1,7 @@
-"""The notebooks run from beginning to end, and are kept with their output."""
+"""The notebooks run without errors and are stored with their output."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,8 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["photo", "training"]
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_was_run_in_order_without_an_error_and_is_small(path: Path) -> None:
+def test_stored_output_is_complete_and_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
@@ -21,8 +18,7 @@ def test_it_was_run_in_order_without_an_error_and_is_small(path: Path) -> None:
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert any("image/png" in output.get("data", {}) or "image/jpeg" in output.get("data", {}) for output in outputs)
     assert len(text) < 500_000
-    assert "/home/" not in text
-    assert "/tmp/" not in text
+    assert not re.search("/home/|/tmp/", text)
 
 
 @pytest.mark.slow

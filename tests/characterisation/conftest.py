@@ -1,8 +1,7 @@
-"""Behaviour that must survive a rebuild, as numbers and structure. `pytest tests/characterisation --remake` keeps new
-results.
+"""Behaviour that must survive a rebuild.
 
-Kept results are in `goldens/`, each with the commit, processor and versions that made it. The slowest tests are marked
-`slow`: `-m "slow or not slow"` runs all, and so must `--remake`.
+`pytest tests/characterisation -m "slow or not slow" --remake` writes the golden files in `goldens/`, each with the
+commit, processor and versions that made it. The slowest tests are marked `slow`.
 """
 
 import functools
@@ -13,12 +12,12 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--remake", action="store_true", help="keep the results instead of comparing them")
+    parser.addoption("--remake", action="store_true", help="write golden files instead of comparing")
 
 
 @pytest.fixture(scope="session")
 def remake(pytestconfig: pytest.Config) -> bool:
-    """Whether to replace the kept results. The option exists only if this folder is named on the command line."""
+    """Whether to write golden files. The option exists only if this folder is named on the command line."""
     return pytestconfig.getoption("--remake", default=False)
 
 

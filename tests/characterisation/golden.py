@@ -1,7 +1,7 @@
-"""Structured results against kept ones: structure and text exactly, numbers within tolerances.
+"""Compare structured results with golden files: structure and text exactly, numbers within tolerances.
 
-Results are nested dictionaries and lists of plain values and arrays. Of an array, shape and kind are kept, the mean and
-the mean magnitude of all its numbers, and up to `SAMPLES` of them, evenly spread.
+Results are nested dictionaries and lists of plain values and arrays. For an array, the golden file has its shape and
+kind, the mean and the mean magnitude of all numbers, and up to `SAMPLES` evenly spaced numbers.
 """
 
 import dataclasses
@@ -23,10 +23,7 @@ SAMPLES = 24
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """How far numbers may be off, absolutely and relatively, whose path matches the pattern `where`.
-
-    A path names keys and positions, such as `people/0/box/2`.
-    """
+    """Absolute and relative tolerance of the numbers whose path (such as `people/0/box/2`) matches `where`."""
 
     where: str
     absolute: float
@@ -34,26 +31,26 @@ class Tolerance:
 
 
 EXACT = Tolerance(".*", 0.0, 2e-5)
-"""For numbers that are only rounded to six digits when they are kept."""
+"""Golden files have six digits."""
 
 
 def compare(name: str, found: Any, tolerances: Sequence[Tolerance], remake: bool) -> None:
-    """Compares a result with the kept one of that name; the first matching tolerance counts. Keeps it if `remake`."""
+    """Compare a result with its golden file; the first matching tolerance counts. If `remake`, write the file."""
     path, plain = FOLDER / f"{name}.json", described(found)
     if remake:
         FOLDER.mkdir(exist_ok=True)
         content = json.dumps({"made": _maker(), "result": plain}, separators=(",", ":"), sort_keys=True)
-        # A line for each entry of the first levels, so that a difference can be read.
+        # One line per entry of the first levels, for readable diffs.
         path.write_text(re.sub(r'(?<=[}\],])(?="[^"]+":[{\[])', "\n", content) + "\n")
         return
     kept = json.loads(path.read_text())["result"]
-    # The kept result went through JSON: so does the found one.
+    # The golden result went through JSON.
     differences = _differences(json.loads(json.dumps(plain)), kept, "", [*tolerances, EXACT])
     assert not differences, f"{len(differences)} differences from {path.name}:\n" + "\n".join(differences[:25])
 
 
 def described(value: Any) -> Any:
-    """The same as plain JSON values, arrays as `_array` describes them."""
+    """The value as plain JSON values, with arrays summarised by `_array`."""
     if isinstance(value, dict):
         return {str(key): described(item) for key, item in value.items()}
     if isinstance(value, torch.Tensor):
@@ -75,7 +72,7 @@ def _array(values: np.ndarray) -> Any:
     flat = values.reshape(-1)
     picked = flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(int)] if flat.size else flat
     result: dict[str, Any] = {"shape": list(values.shape), "kind": values.dtype.kind}
-    # Pixels are rounded like other numbers.
+    # Pixels are compared like floats.
     if values.dtype.kind == "f" or values.dtype == np.uint8:
         known = flat[np.isfinite(flat)].astype(np.float64)
         result["finite"] = len(known)
@@ -91,14 +88,10 @@ def _short(value: float) -> float | str:
 
 def _differences(found: Any, kept: Any, where: str, tolerances: Sequence[Tolerance]) -> list[str]:
     if isinstance(found, dict) and isinstance(kept, dict):
-        missing = [f"{where}/{key}: missing" for key in kept.keys() - found.keys()]
-        added = [f"{where}/{key}: new" for key in found.keys() - kept.keys()]
-        common = [name for name in kept if name in found]
-        return [
-            *missing,
-            *added,
-            *(line for name in common for line in _differences(found[name], kept[name], f"{where}/{name}", tolerances)),
-        ]
+        if found.keys() != kept.keys():
+            return [f"{where}/{key}: missing or new" for key in found.keys() ^ kept.keys()]
+        pairs = {key: (found[key], kept[key]) for key in kept}
+        return [line for key in pairs for line in _differences(*pairs[key], f"{where}/{key}", tolerances)]
     if isinstance(found, list) and isinstance(kept, list):
         if len(found) != len(kept):
             return [f"{where}: {len(found)} entries, kept {len(kept)}"]
@@ -115,7 +108,7 @@ def _differences(found: Any, kept: Any, where: str, tolerances: Sequence[Toleran
 
 
 def _maker() -> dict[str, str]:
-    """What made a result: commit, processor, versions."""
+    """The commit, processor and versions that made a result."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=FOLDER)
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {

@@ -1,4 +1,4 @@
-"""Photos and clips for these tests, made of the pictures in `examples/` when they are needed."""
+"""Photos and clips for these tests, made from the images in `examples/`."""
 
 from pathlib import Path
 
@@ -9,25 +9,25 @@ from surfaces import EXAMPLES
 
 HEIGHT = 480
 FRAMES, RATE, SIZE = 40, 20, (240, 320)
-"""Of the clip: frames, frames a second, (width, height)."""
+"""Frames of the clip, frames per second, (width, height)."""
 
 
 def example(name: str, height: int) -> np.ndarray:
-    """A picture of `examples/`, BGR, scaled to a height."""
+    """An image of `examples/`, BGR, scaled to a height."""
     picture = cv2.imread(str(EXAMPLES / f"{name}.jpg"))
     assert picture is not None
     return cv2.resize(picture, (picture.shape[1] * height // picture.shape[0], height), interpolation=cv2.INTER_AREA)
 
 
 def three_people(path: Path) -> Path:
-    """A photo of three people, side by side, without loss."""
+    """A lossless photo of three people side by side."""
     names = ("standing_phone", "standing_garden", "standing_jacket")
     assert cv2.imwrite(str(path), np.concatenate([example(name, HEIGHT) for name in names], 1))
     return path
 
 
 def clip(path: Path, frames: int = FRAMES) -> Path:
-    """One person, whom the camera pans along and comes nearer to, without loss."""
+    """A lossless clip of one person; the camera pans and moves closer."""
     picture = example("standing_garden", 2 * SIZE[1])
     height, width = picture.shape[:2]
     with av.open(path, "w") as container:
@@ -38,8 +38,8 @@ def clip(path: Path, frames: int = FRAMES) -> Path:
             side = (1 - 0.2 * share) * height
             left, top = (width - side * SIZE[0] / SIZE[1]) * (0.3 + 0.4 * share), (height - side) / 2
             zoom = SIZE[1] / side
-            place = np.array([[zoom, 0, -left * zoom], [0, zoom, -top * zoom]])
-            pixels = cv2.warpAffine(picture, place, SIZE, flags=cv2.INTER_AREA, borderValue=(90, 90, 90))
+            affine = np.array([[zoom, 0, -left * zoom], [0, zoom, -top * zoom]])
+            pixels = cv2.warpAffine(picture, affine, SIZE, flags=cv2.INTER_AREA, borderValue=(90, 90, 90))
             frame = av.VideoFrame.from_ndarray(pixels, format="bgr24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

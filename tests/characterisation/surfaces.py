@@ -1,7 +1,6 @@
-"""Everything that these tests take from the project: what moves is changed here and nowhere else.
+"""Everything that these tests import from the project: if something moves, only this file changes.
 
-Most of it is public (docs/architecture.md). What is not is in `slim_networks`, `pretend_assets`, `asset` and what
-follows them.
+Most of it is public (docs/architecture.md), except `slim_networks`, `pretend_assets`, `asset` and what follows them.
 """
 
 import copy
@@ -31,6 +30,7 @@ from i2l_lab.synthetic.shapes import ShapeSampler
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
+from i2l_meshnet.cli import PRODUCT as PRODUCT
 from i2l_meshnet.cli import main
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.mixture import EpochSampler, Mixture, union_skeleton
@@ -55,11 +55,9 @@ EXAMPLES = ROOT / "examples"
 
 LAB_COMMANDS = ("lift", "lift-hand", "synthesize")
 lab_main = LAB.main
-"""The command line that knows `LAB_COMMANDS`."""
-GONE_COMMANDS: tuple[str, ...] = ("bench",)
-"""Commands that were and are no more."""
+"""The command line of `LAB_COMMANDS`."""
 MOVED_MODULES: dict[str, str] = {}
-"""Old → new name of modules that the docs import and that have moved on purpose."""
+"""Old → new names of modules that the docs import and that were moved."""
 
 
 def meshnet(*arguments: object) -> None:
@@ -70,7 +68,7 @@ def meshnet(*arguments: object) -> None:
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command prints with --help."""
+    """The output of a command with --help."""
     words = command.split()
     with pytest.raises(SystemExit) as leaving:
         (lab_main if words[:1] and words[0] in LAB_COMMANDS else main)([*words, "--help"])
@@ -79,13 +77,13 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def pretend_assets(monkeypatch: pytest.MonkeyPatch, known: dict[str, Path]) -> None:
-    """The project finds these assets where `known` says, without fetching them."""
+    """Use the given files as assets, without fetching."""
     monkeypatch.setattr(assets, "ensure", known.__getitem__)
     monkeypatch.setattr(assets, "find", known.get)
 
 
 def asset(name: str) -> Path:
-    """A fetched asset; the test is skipped if it has not been fetched."""
+    """A fetched asset. Skip the test if it has not been fetched."""
     found = assets.find(name)
     if found is None:
         pytest.skip(f"the asset has not been fetched: run `i2l-meshnet assets {name}`")
@@ -93,16 +91,16 @@ def asset(name: str) -> Path:
 
 
 def drawn_network(body: str, bodies: Path | None, path: Path, crop: int = 64) -> Path:
-    """A checkpoint of a published network whose weights NumPy draws. Call it in `slim_networks`.
+    """Save a published network with random weights from NumPy. Call it in `slim_networks`.
 
-    Steps of Adam turn rounding into differences of many percent. These weights are the same on every processor, and
-    noise of 1e-5 in the picture moves vertices by only 1e-3 of the mesh's size. crop: side, pixels.
+    Trained weights would differ between processors by many percent, as Adam amplifies rounding. These weights are the
+    same everywhere, and noise of 1e-5 in the image moves vertices by only 1e-3 of the mesh's size. crop: side, pixels.
     """
     model = load_body(body, bodies)
     config = published_config(model, "resnet18")
     grid = dataclasses.replace(config.grid, shape=(crop // 4,) * 3, crop_size=(crop, crop))
     network = build(dataclasses.replace(config, grid=grid), model)
-    # Heatmaps of columns and rows with a peak; shapes of people, who stand upright and bend their joints a little.
+    # Heatmaps with a peak; upright people with slightly bent joints.
     factors = {"conv_x.0.weight": 30.0, "conv_y.0.weight": 30.0, "fc_shape.0.weight": 0.05, "fc_pose.0.weight": 0.1}
     upright = torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(config.bones)
     upright[3] = -1  # y and z of the root point the other way
@@ -111,8 +109,8 @@ def drawn_network(body: str, bodies: Path | None, path: Path, crop: int = 64) ->
         for name, weight in network.named_parameters():
             if weight.ndim > 1:
                 factor = next((factor for ending, factor in factors.items() if name.endswith(ending)), 1.0)
-                most = 1.4 * factor * math.sqrt(3 / weight[0].numel())
-                weight.copy_(torch.from_numpy(generator.uniform(-most, most, weight.shape)))
+                bound = 1.4 * factor * math.sqrt(3 / weight[0].numel())
+                weight.copy_(torch.from_numpy(generator.uniform(-bound, bound, weight.shape)))
             elif name.endswith("bias"):
                 weight.copy_(upright if name.endswith("fc_pose.0.bias") else torch.zeros_like(weight))
     # A regressor counts as trained only in a snapshot of that stage.
@@ -120,24 +118,11 @@ def drawn_network(body: str, bodies: Path | None, path: Path, crop: int = 64) ->
     return path
 
 
-# Lifting: from here on, what i2l_lab will hold.
-
-
-@dataclasses.dataclass(frozen=True)
-class LiftingRun:
-    """A training of small lifting parts. state: file that it saves to."""
-
-    trainer: LiftingTrainer
-    state: Path
-
-    def train(self, until: int) -> list[dict[str, float]]:
-        """Trains up to a step, and saves; the mean losses of every second step."""
-        rows: list[dict[str, float]] = []
-        self.trainer.run(rows.append, every=2, save_to=self.state, until=until)
-        return rows
-
-    def resume(self) -> None:
-        self.trainer.resume(self.state)
+def train_lifting(trainer: LiftingTrainer, state: Path, until: int) -> list[dict[str, float]]:
+    """Train up to a step and save the state. Return the mean losses of every second step."""
+    rows: list[dict[str, float]] = []
+    trainer.run(rows.append, every=2, save_to=state, until=until)
+    return rows
 
 
 SETTINGS = LiftingOptions(steps=20, batch=32, warmup=4, workers=0, weight_decay=0.5, average=0.9)
@@ -154,7 +139,7 @@ def body_sampler() -> BodySampler:
 
 @functools.cache
 def lifting_sampler() -> LiftingSampler:
-    """With a bank of detections that are two pixels off."""
+    """With a bank of detections that are off by two pixels."""
     body, people = load_body("anny"), body_sampler()
     assert isinstance(body, AnnyBody)
     sample = people.sample(40, torch.Generator().manual_seed(1))
@@ -171,7 +156,7 @@ def lifting_sampler() -> LiftingSampler:
 
 @functools.cache
 def hand_sampler() -> HandLiftingSampler:
-    """With a bank of landmarks that are two pixels off, their depths halved."""
+    """With a bank of landmarks that are off by two pixels, with half the depth."""
     body = load_body("anny-hand")
     assert isinstance(body, AnnyBody)
     hands = HandSampler(body, shapes=16)
@@ -189,7 +174,7 @@ def hand_sampler() -> HandLiftingSampler:
 
 @functools.cache
 def _lifting_trainer(hands: bool) -> LiftingTrainer:
-    """A trainer that has taken no step; to be copied, as a basis for its mesh takes seconds."""
+    """A trainer before its first step. It is copied, as computing the basis of its mesh takes seconds."""
     sampler = hand_sampler() if hands else lifting_sampler()
     body = sampler.body
     width, config = (48, hand_config) if hands else (32, keypoint_config)
@@ -201,14 +186,9 @@ def _lifting_trainer(hands: bool) -> LiftingTrainer:
     return LiftingTrainer(network, body, sampler, settings)
 
 
-def lifting(state: Path) -> LiftingRun:
-    """The default network's training, with small parts."""
-    return LiftingRun(copy.deepcopy(_lifting_trainer(hands=False)), state)
-
-
-def hand_lifting(state: Path) -> LiftingRun:
-    """The hand network's training, with small parts."""
-    return LiftingRun(copy.deepcopy(_lifting_trainer(hands=True)), state)
+def lifting_trainer(hands: bool) -> LiftingTrainer:
+    """A new trainer of the default network or the hand network, with small parts."""
+    return copy.deepcopy(_lifting_trainer(hands))
 
 
 def published_mixture(root: Path, epoch: int) -> Sample:
@@ -221,7 +201,7 @@ def published_mixture(root: Path, epoch: int) -> Sample:
 
 
 def stand_in_pictures(monkeypatch: pytest.MonkeyPatch, seed: int, count: int) -> list[dict[str, Any]]:
-    """Synthetic pictures, with the stand-ins for clothes and backgrounds of the tests of `synthesize`."""
+    """Synthetic images with the stand-ins for clothes and backgrounds of the lab's tests."""
     body = load_body("anny")
     maker = make_maker(body, body_sampler(), PictureMix(), monkeypatch)
     found = []

@@ -1,7 +1,7 @@
-"""`train` and `evaluate --data` on every benchmark: keys and values of what they write.
+"""`train` and `evaluate --data` on every benchmark: keys and values of their files.
 
-The networks for SMPL and MANO have a hundredth of their size and weights that are drawn. Their meshes are of no use:
-all that counts is that the numbers stay the same.
+The networks for SMPL and MANO are small and have random weights. Their meshes are useless, but the numbers must stay
+the same.
 """
 
 import json
@@ -20,6 +20,7 @@ from surfaces import asset, drawn_network, meshnet, pretend_assets, slim_network
 from written import folder
 
 from i2l_meshnet import load_body
+from i2l_meshnet.skeletons import COCO
 
 # Millimetres, percents, metres. A processor without AVX2 gives the same to 0.001 mm.
 TOLERANCES = [
@@ -42,7 +43,7 @@ def slim() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny data sets, and one in SURREAL's and one in our own format with the same pictures."""
+    """The tiny datasets, one dataset in SURREAL's format, and one in our own format with the same images."""
     root = tmp_path_factory.mktemp("characterised") / "data"
     shutil.copytree(dataset_root, root)
     generator = np.random.default_rng(5)
@@ -52,9 +53,8 @@ def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             joints = generator.normal((0, 0, 4 + 0.2 * number), 0.3, (24, 3))
             seen = joints[:, :2] / joints[:, 2:] * 300 + [160, 120]
             camera = {"focal": [300, 300], "princpt": [160, 120]}
-            images.append(
-                {"id": number, "file_name": f"{number}.jpg", "width": 320, "height": 240, "cam_param": camera}
-            )
+            size = {"width": 320, "height": 240}
+            images.append({"id": number, "file_name": f"{number}.jpg", **size, "cam_param": camera})
             smpl = {
                 "pose": generator.normal(0, 0.2, 72).tolist(),
                 "shape": generator.normal(0, 0.5, 10).tolist(),
@@ -70,9 +70,9 @@ def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 flags = np.concatenate([seen[: len(names)], np.full((len(names), 1), 2)], 1)
                 annotation |= {"keypoints": flags.flatten().tolist(), "keypoints_cam": joints[: len(names)].tolist()}
             annotations.append(annotation)
-            place = root / name / ("images" if name == "Custom" else split) / f"{number}.jpg"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(place), cv2.resize(example("standing_phone", 240), (320, 240)))
+            image = root / name / ("images" if name == "Custom" else split) / f"{number}.jpg"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(image), cv2.resize(example("standing_phone", 240), (320, 240)))
         content: dict[str, Any] = {"images": images, "annotations": annotations}
         path = root / name / f"{split}.json"
         if name == "Custom":
@@ -84,13 +84,11 @@ def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def body_weights(body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_network("smpl", body_directory, tmp_path_factory.mktemp("body") / "drawn.safetensors")
-
-
-@pytest.fixture(scope="module")
-def hand_weights(body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_network("mano", body_directory, tmp_path_factory.mktemp("hand") / "drawn.safetensors")
+def networks(body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoints `body` and `hand`."""
+    folder = tmp_path_factory.mktemp("networks")
+    bodies = {"body": "smpl", "hand": "mano"}
+    return {name: drawn_network(body, body_directory, folder / f"{name}.safetensors") for name, body in bodies.items()}
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -98,57 +96,56 @@ def results(out: Path) -> dict[str, Any]:
     for name in ("metrics.json", "multiview.json"):
         if name in found:
             found[name].pop("seconds", None)
-            # Notes are texts for people; what they say is in other keys.
+            # Notes are texts for people; their facts are in other keys.
             found[name]["notes"] = len(found[name].get("notes", []))
             found[name]["left_out"] = sorted(found[name].get("left_out", {}).values())
     return {name: content for name, content in found.items() if not name.endswith(".png")}
 
 
 @pytest.mark.parametrize("kind", [pytest.param("body", marks=pytest.mark.slow), "hand"])
-def test_a_moment_of_training(
+def test_a_short_training(
     kind: str,
     compare: Callable[..., None],
     data: Path,
     body_directory: Path,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
+    networks: dict[str, Path],
 ) -> None:
-    """Mixed 3D and 2D sets, fits that are checked, targets of both stages: the losses of every step."""
-    weights: Path = request.getfixturevalue(f"{kind}_weights")
+    """Mixed 3D and 2D datasets, fit checks, targets of both stages: the losses of every step."""
     shared: list[object] = ["--data", data, "--out", tmp_path, "--body-dir", body_directory, "--device", "cpu"]
     shared += ["--backbone", "resnet18", "--crop", 64, "--batch", 4, "--no-tensorboard", "--log-every", 1]
     shared += ["--workers", 0, "--imagenet", "none"]
     meshnet("train", f"{kind}-lixel", *shared, "--end-epoch", 1)
-    meshnet("train", f"{kind}-param", *shared, "--first-epoch", 1, "--end-epoch", 2, "--start", weights)
+    meshnet("train", f"{kind}-param", *shared, "--first-epoch", 1, "--end-epoch", 2, "--start", networks[kind])
     for stage, rows in folder(tmp_path / "log").items():
         for row in rows:
             row.pop("images_per_second", None)
         compare(f"train_{kind}_{stage.removesuffix('.csv')}", rows, LOSSES[stage])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", ["Human36M", "Human36M --gt-root", "PW3D", "MSCOCO", "SURREAL", "Custom"])
-def test_bodies(
-    options: str, compare: Callable[..., None], body_weights: Path, data: Path, body_directory: Path, tmp_path: Path
-) -> None:
-    given = ("--weights", body_weights, "--root", data, "--body-dir", body_directory, "--device", "cpu")
-    meshnet("evaluate", "--data", *options.split(), *given, "--out", tmp_path, "--pictures", 1, "--no-plots")
-    compare(f"evaluate_{options.replace(' --', '_')}", results(tmp_path), TOLERANCES)
+BODIES = ("Human36M", "Human36M --gt-root", "PW3D", "MSCOCO", "SURREAL", "Custom")
+HANDS = ("FreiHAND", "FreiHAND --published", "FreiHAND --split train --gt-root")
 
 
-@pytest.mark.parametrize("options", ["FreiHAND", "FreiHAND --published", "FreiHAND --split train --gt-root"])
-def test_hands(
-    options: str, compare: Callable[..., None], hand_weights: Path, data: Path, body_directory: Path, tmp_path: Path
+@pytest.mark.parametrize("options", [*(pytest.param(options, marks=pytest.mark.slow) for options in BODIES), *HANDS])
+def test_published_sets(
+    options: str,
+    compare: Callable[..., None],
+    networks: dict[str, Path],
+    data: Path,
+    body_directory: Path,
+    tmp_path: Path,
 ) -> None:
-    given = ("--weights", hand_weights, "--root", data, "--body-dir", body_directory, "--device", "cpu")
+    weights = networks["hand" if options in HANDS else "body"]
+    given = ("--weights", weights, "--root", data, "--body-dir", body_directory, "--device", "cpu")
     meshnet("evaluate", "--data", *options.split(), *given, "--out", tmp_path, "--pictures", 1, "--no-plots")
     compare(f"evaluate_{options.replace(' --', '_').replace(' ', '_')}", results(tmp_path), TOLERANCES)
 
 
-# What follows is of the default network.
+# The following tests use the default network.
 PIXELS = [
     Tolerance(r"\.jpg/means", 4.0),
-    # One person is a step of the shares of joints within a distance.
+    # PCK of few people has large steps.
     Tolerance(r"pck", 0.05),
     Tolerance(".*", 0.5, 0.01),
 ]
@@ -158,15 +155,14 @@ PIXELS = [
 def test_another_body_than_the_benchmarks(
     compare: Callable[..., None], data: Path, body_directory: Path, tmp_path: Path
 ) -> None:
-    """The default network's Anny on 3DPW: joints of the same names."""
+    """The default network (Anny) on 3DPW: joints with the same names."""
     given = ("--root", data, "--body-dir", body_directory, "--device", "cpu", "--batch-size", 2)
     meshnet("evaluate", "--data", "PW3D", *given, "--samples", 3, "--out", tmp_path, "--pictures", 0, "--no-plots")
     compare("evaluate_PW3D_anny", results(tmp_path), PIXELS)
 
 
 def test_keypoints_of_photos(compare: Callable[..., None], tmp_path: Path) -> None:
-    names = "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist"
-    names += " right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+    names = [name.replace("L_", "left_").replace("R_", "right_").lower() for name in COCO.joints[:17]]
     people, images = [], []
     (tmp_path / "images").mkdir()
     for number, name in enumerate(("standing_phone", "standing_garden")):
@@ -182,17 +178,16 @@ def test_keypoints_of_photos(compare: Callable[..., None], tmp_path: Path) -> No
     content = {
         "images": images,
         "annotations": people,
-        "categories": [{"id": 1, "name": "person", "keypoints": names.split(), "skeleton": [[16, 14]]}],
+        "categories": [{"id": 1, "name": "person", "keypoints": names, "skeleton": [[16, 14]]}],
     }
     (tmp_path / "people.json").write_text(json.dumps(content))
     given = ("--annotations", tmp_path / "people.json", "--images", tmp_path / "images", "--device", "cpu")
     meshnet("evaluate", "--data", "coco-keypoints", *given, "--out", tmp_path / "out")
-    found = results(tmp_path / "out")
-    compare("evaluate_coco-keypoints", found, PIXELS)
+    compare("evaluate_coco-keypoints", results(tmp_path / "out"), PIXELS)
 
 
 def test_held_out_pictures(compare: Callable[..., None], tmp_path: Path) -> None:
-    """Two pictures whose truth is an upright body: as shards, the format that `synthesize pictures` writes."""
+    """A shard of two images whose ground truth is an upright body, in the format of `synthesize pictures`."""
     side, jpegs = 256, []
     for name in ("standing_phone", "standing_jacket"):
         picture = example(name, side)
@@ -218,10 +213,10 @@ def test_held_out_pictures(compare: Callable[..., None], tmp_path: Path) -> None
 
 
 def billboard(path: Path, frames: int = 3) -> None:
-    """A photo of a person on a plane, filmed by four calibrated cameras, in Pose2Sim's layout.
+    """Write clips of a photo on a plane, filmed by four calibrated cameras, in Pose2Sim's layout.
 
-    Each camera's picture is the photo under the homography of the plane, which is at z = 0 of the world (z up to the
-    front of the picture, y up in it, metres); the plane moves sideways a little from frame to frame.
+    The plane is at z = 0 of the world (x right, y up, z towards the cameras, metres) and moves sideways between frames.
+    Each frame is the photo transformed by the homography of the plane.
     """
     photo, size, focal = example("standing_garden", 600), (360, 360), 420.0
     high = 1.9
@@ -235,26 +230,22 @@ def billboard(path: Path, frames: int = 3) -> None:
         back /= np.linalg.norm(back)
         right = np.cross([0, 1.0, 0], back)
         right /= np.linalg.norm(right)
-        rows, place = np.stack([right, np.cross(back, right), back]), back * 2.6
-        values = (
-            " ".join(f'r{i + 1}{j + 1}="{rows[i, j]!r}"' for i in range(3) for j in range(3))
-            .replace("np.float64(", "")
-            .replace(")", "")
-        )
-        where = " ".join(f'{axis}="{1000 * float(value)}"' for axis, value in zip("xyz", place, strict=True))
+        rows, position = np.stack([right, np.cross(back, right), back]), back * 2.6
+        values = " ".join(f'r{i + 1}{j + 1}="{float(rows[i, j])}"' for i in range(3) for j in range(3))
+        where = " ".join(f'{axis}="{1000 * float(value)}"' for axis, value in zip("xyz", position, strict=True))
         entries.append(
             f'<camera serial="cam{view}"><fov_video left="0" right="{size[0] - 1}" top="0" bottom="{size[1] - 1}"/>'
             f'<transform {values} {where}/><intrinsic focalLengthU="{focal * 64}" focalLengthV="{focal * 64}" '
             f'centerPointU="{size[0] * 32}" centerPointV="{size[1] * 32}"/></camera>'
         )
-        turn = np.diag([1.0, -1.0, -1.0]) @ rows
+        rotation = np.diag([1.0, -1.0, -1.0]) @ rows
         camera = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
         with av.open(path / "videos" / f"cam{view}.mp4", "w") as container:
             stream = container.add_stream("libx264", rate=30, options={"crf": "5"})
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             for frame in range(frames):
-                shift = -turn @ (place - [0.02 * frame, 0, 0])
-                homography = camera @ np.column_stack([turn[:, 0], turn[:, 1], shift]) @ to_plane
+                shift = -rotation @ (position - [0.02 * frame, 0, 0])
+                homography = camera @ np.column_stack([rotation[:, 0], rotation[:, 1], shift]) @ to_plane
                 pixels = cv2.warpPerspective(photo, homography, size, flags=cv2.INTER_AREA, borderValue=(90, 90, 90))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="bgr24")))
             container.mux(stream.encode())
@@ -269,9 +260,7 @@ def test_real_people_in_several_views(
     known = {name: asset(name) for name in ("detector", "rtmpose")}
     billboard(tmp_path / "clips" / "Demo_Billboard")
     pretend_assets(monkeypatch, {**known, "multiview": tmp_path / "clips"})
-    # Empty: what was cut before the code changed must not be found again.
+    # An empty cache: crops of earlier code must not be reused.
     monkeypatch.setenv("I2L_MESHNET_CACHE", str(tmp_path / "cache"))
-    given = ("--every", 1, "--device", "cpu", "--out", tmp_path / "out")
-    meshnet("evaluate", "--data", "real-multiview", *given)
-    first = results(tmp_path / "out")
-    compare("evaluate_real-multiview", first, PIXELS)
+    meshnet("evaluate", "--data", "real-multiview", "--every", 1, "--device", "cpu", "--out", tmp_path / "out")
+    compare("evaluate_real-multiview", results(tmp_path / "out"), PIXELS)

@@ -1,4 +1,4 @@
-"""`serve`: what a request of another program is answered, key by key."""
+"""`serve`: the responses to requests, key by key."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CLOSE = [
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx2.Client]:
-    """Of a server in another process, which answers on a free port."""
+    """A client of a server in another process, on a free port."""
     asset("detector")
     start = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -47,7 +47,7 @@ def client() -> Iterator[httpx2.Client]:
 
 
 def anonymous(value: object) -> object:
-    """Without what differs from one job to the next: its name, in addresses too."""
+    """The value without the job's id."""
     text = json.dumps(value)
     job = value.get("id") if isinstance(value, dict) else None
     return plain(json.loads(text.replace(str(job), "JOB"))) if job else plain(value)
@@ -63,7 +63,7 @@ def test_a_photo(compare: Callable[..., None], client: httpx2.Client) -> None:
     compare("http_predict", {"answer": anonymous(content), "files": kinds}, CLOSE)
 
 
-def test_what_is_refused_and_what_is_told(compare: Callable[..., None], client: httpx2.Client) -> None:
+def test_other_requests(compare: Callable[..., None], client: httpx2.Client) -> None:
     photo = {"photo": ("me.jpg", b"no picture", "image/jpeg")}
     requests = {
         "no picture": client.post("/predict", files=photo),
@@ -79,7 +79,7 @@ def test_what_is_refused_and_what_is_told(compare: Callable[..., None], client: 
     for name, answer in requests.items():
         kind = answer.headers.get("content-type", "")
         content = answer.json() if kind.startswith("application/json") else None
-        # Messages may be worded otherwise.
+        # The wording of messages is free.
         shown = sorted(content) if answer.status_code >= 400 and content is not None else content
         if name == "about":
             shown["version"] = ""
@@ -89,10 +89,3 @@ def test_what_is_refused_and_what_is_told(compare: Callable[..., None], client: 
         path: {method: sorted(entry["responses"]) for method, entry in ways.items()} for path, ways in paths.items()
     }
     compare("http_requests", {"answers": found, "paths": described}, [])
-
-
-def test_headers_keep_pages_of_others_out(client: httpx2.Client) -> None:
-    answer = client.get("/")
-    assert answer.status_code == 200
-    assert "frame-ancestors" in answer.headers["content-security-policy"]
-    assert client.get("/health", headers={"Host": "evil.example"}).status_code in (400, 403, 421)

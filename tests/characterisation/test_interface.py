@@ -1,4 +1,4 @@
-"""What users write: options of every command, names of the Python interface. Wording is free, all else is not."""
+"""The interface: options of every command, names of the Python package. Wording is free."""
 
 import importlib
 import inspect
@@ -9,25 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from surfaces import GONE_COMMANDS, LAB_COMMANDS, MOVED_MODULES, ROOT, help_of
+from surfaces import LAB_COMMANDS, MOVED_MODULES, PRODUCT, ROOT, help_of
 
 import i2l_meshnet
 
 
 def options(text: str) -> dict[str, list[str]]:
-    """Name → type, and default or "required", of the options and positionals that a help text describes."""
+    """Options and positionals of a help text: name → type, and default or "required"."""
     found: dict[str, list[str]] = {}
     entries: list[list[str]] = []
-    # The frame is drawn by signs or by nothing.
     for line in text.replace("│", " ").splitlines():
-        # What follows of an entry is indented further.
+        # The following lines of an entry are indented further.
         if start := re.match(r" {2}(-{1,2}[a-z].*|[A-Z]{2,}.*|[\[{].*)", line):
             entries.append([start[1].strip()])
         elif entries and line.startswith("   "):
             entries[-1].append(line.strip())
     for first, *more in entries:
-        given, _, told = first.partition("  ")
-        ending = re.search(r"\((?:default: (.*?)|(required)|repeatable)\)$", " ".join([told.strip(), *more]).strip())
+        given, _, text = first.partition("  ")
+        ending = re.search(r"\((?:default: (.*?)|(required)|repeatable)\)$", " ".join([text.strip(), *more]).strip())
         if ending is None or given == "-h, --help":
             continue
         names = re.findall(r"(?:^|, )(-{1,2}[a-z][\w.-]*)", given) if given.startswith("-") else [given]
@@ -37,7 +36,7 @@ def options(text: str) -> dict[str, list[str]]:
 
 
 def subcommands(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Name → options of a command and of all below it."""
+    """Name → options, of a command and its subcommands."""
     text = help_of(command, capsys)
     below = re.search(r"\[-h\][^\n]*? \{([\w,-]+)\}\s*$", text.split("\n\n")[0])
     found = {command: options(text)}
@@ -49,35 +48,26 @@ def subcommands(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, A
 def test_options_of_all_commands(
     compare: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names, types and defaults, as --help tells them."""
+    """Names, types and defaults in --help."""
     monkeypatch.setenv("COLUMNS", "120")
     found: dict[str, Any] = {}
-    for command in sorted({*i2l_meshnet_commands(capsys), *LAB_COMMANDS}):
+    for command in sorted({*PRODUCT.names, *LAB_COMMANDS}):
         found |= subcommands(command, capsys)
-    found = {name: given for name, given in found.items() if name.split(" ")[0] not in GONE_COMMANDS}
     assert len(found["predict"]) > 30
     assert found["predict"]["--fov"] == ["{None}|FLOAT", "None"]
     compare("options", found, [])
 
 
-def i2l_meshnet_commands(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    below = re.search(r"\{([\w,-]+)\}", help_of("", capsys))
-    assert below is not None
-    return below[1].split(",")
-
-
 def signature(value: Any) -> Any:
-    """Names and plain defaults of what a function or class takes; of a class, its public members too."""
+    """Names and plain defaults of the parameters of a function or class, and the public members of a class."""
     try:
         given = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):
         given = ()
-    taken = [
-        f"{one.name}={one.default!r}"
-        if isinstance(one.default, bool | int | float | str | tuple | None) and one.default is not one.empty
-        else one.name
-        for one in given
-    ]
+    taken = []
+    for parameter in given:
+        shown = isinstance(parameter.default, bool | int | float | str | tuple | None)
+        taken.append(f"{parameter.name}={parameter.default!r}" if shown else parameter.name)
     if not inspect.isclass(value):
         return taken
     inherited = {name for base in value.__mro__ if not base.__module__.startswith("i2l") for name in vars(base)}
@@ -91,7 +81,7 @@ def test_public_names(compare: Callable[..., None]) -> None:
 
 
 def documented() -> list[str]:
-    """`module:name` of all that README, docs and notebooks import from the project."""
+    """`module:name` of everything that README, docs and notebooks import from the project."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     found = set()
     for page in pages:
@@ -109,7 +99,7 @@ def documented() -> list[str]:
 
 
 def test_what_the_docs_import_is_there(compare: Callable[..., None], remake: bool) -> None:
-    """What the docs imported when it was kept can be imported still, and what they import now."""
+    """Names that the docs import now, or imported when the golden file was made, can be imported."""
     if remake:
         compare("documented_names", documented(), [])
     kept = json.loads((Path(__file__).parent / "goldens" / "documented_names.json").read_text())["result"]

@@ -1,6 +1,6 @@
-"""Files that an earlier commit wrote: a checkpoint, a training's state, a clip half done, results. They can be read on.
+"""Files of an earlier commit can still be read: a checkpoint, a training state, an unfinished clip, results.
 
-They are in `kept/`, made by `--remake`; what was trained is a tiny network of the toy body.
+They are in `kept/`, made by `--remake`. The network is a tiny one for the toy body.
 """
 
 import json
@@ -36,7 +36,7 @@ WEIGHTS, STATE = "snapshot_0.safetensors", "state_lixel_00000006.pt"
 RECIPE: tuple[object, ...] = ("tiny", "--end-epoch", 3, "--crop", 32, "--pictures", 16)
 RECIPE += ("--ema", 0.9, "--device", "cpu", "--workers", 0, "--log-every", 1, "--no-tensorboard")
 CLOSE = [Tolerance(r"\.mp4/means", 10.0), Tolerance(".*", 2e-3, 5e-3)]
-# The mesh of a network that has hardly been trained is a speck, 43 km away: its normals are mostly rounding.
+# The mesh of a nearly untrained network is tiny and 43 km away: its normals are mostly rounding.
 SPECK = [Tolerance(r"(NORMAL|normals)/values", 0.5), Tolerance(r"(NORMAL|normals)", 0.01), Tolerance(".*", 2e-3, 0.01)]
 
 
@@ -48,23 +48,20 @@ def slim() -> Iterator[None]:
 
 FILM: tuple[object, ...] = ("predict", "walk.mp4", "--out", ".", "--device", "cpu", "--no-pictures", "--no-detect")
 FILM += ("--boxes", "boxes.json", "--formats", "bvh")
-"""Of a clip of one person in a given box; paths are relative, as they are part of what is kept."""
+"""Predict a clip of one person in a given box. Paths are relative, as they are stored in the files."""
 
 
 @pytest.fixture(scope="module")
 def kept(remake: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of kept files; they are made here if asked for."""
+    """The folder of kept files. With `--remake`, they are made."""
     if remake:
         shutil.rmtree(KEPT, ignore_errors=True)
         KEPT.mkdir()
-        _make(tmp_path_factory.mktemp("kept"))
+        work = tmp_path_factory.mktemp("kept")
+        _make_training(work)
+        _make_clip()
+        _make_results(work)
     return KEPT
-
-
-def _make(work: Path) -> None:
-    _make_training(work)
-    _make_clip()
-    _make_results(work)
 
 
 def _make_training(work: Path) -> None:
@@ -73,7 +70,7 @@ def _make_training(work: Path) -> None:
     start = work / "start" / "model_dump" / WEIGHTS
     with safe_open(start, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    # The regressor, most of the weights, has no part in this stage: as zeros it takes no room.
+    # The regressor, most of the weights, is not used in this stage: zeros compress well.
     kept = {
         name: torch.zeros_like(value) if name.startswith("parameter_regressor.") else value
         for name, value in tensors.items()
@@ -88,7 +85,7 @@ def _make_training(work: Path) -> None:
 
 
 def _make_clip() -> None:
-    """A clip, and what a run leaves that is stopped after its first stretch."""
+    """A clip, and the files of a run that is stopped after its first 64 frames."""
     picture = example("standing_garden", 176)
     with av.open(KEPT / "walk.mp4", "w") as container:
         stream = container.add_stream("libx264", rate=20, options={"crf": "30"})
@@ -118,7 +115,7 @@ def _make_clip() -> None:
     finally:
         os.chdir(here)
         signal.signal(signal.SIGINT, before)
-    # Tests enter the place and time of their copy.
+    # Tests replace the path and time of the clip.
     facts = json.loads((unfinished / "facts.json").read_text())
     (unfinished / "facts.json").write_text(json.dumps({**facts, "clip": ["walk.mp4", 0, 0]}, sort_keys=True))
     for path in unfinished.iterdir():
@@ -138,7 +135,7 @@ def _make_results(work: Path) -> None:
 
 
 def unpacked(kept: Path, name: str, folder: Path) -> Path:
-    """The kept file of that name, in a folder."""
+    """Decompress a kept file into a folder."""
     (folder / name).write_bytes(lzma.decompress((kept / f"{name}.xz").read_bytes()))
     return folder / name
 
@@ -167,15 +164,15 @@ def test_a_training_state(kept: Path, compare: Callable[..., None], tmp_path: Pa
     compare("kept_state", rows, [Tolerance("MPJPE", 5.0, 0.02), Tolerance(".*", 2e-3, 0.02)])
 
 
-def test_a_clip_half_done(
+def test_an_unfinished_clip(
     kept: Path, compare: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first 64 frames are not looked at again: a mark that they bear is in the results."""
+    """The first 64 frames are not processed again: their changed boxes are in the results."""
     for name in ("walk.mp4", "boxes.json"):
         shutil.copy(kept / name, tmp_path)
     shutil.copytree(kept / "walk.unfinished", tmp_path / "walk.unfinished")
     film, facts = tmp_path / "walk.mp4", tmp_path / "walk.unfinished" / "facts.json"
-    # The place and time of the clip's file, and the software's version, are other ones here.
+    # The path and time of the clip's file, and the version, differ here.
     content: dict[str, Any] = json.loads(facts.read_text())
     status = film.stat()
     content["clip"] = [str(film.resolve()), status.st_size, status.st_mtime_ns]
@@ -206,8 +203,8 @@ def test_results(name: str, kept: Path, compare: Callable[..., None], tmp_path: 
 
 def test_a_track(kept: Path, compare: Callable[..., None]) -> None:
     track = i2l_meshnet.PersonTrack.load(kept / "film_person_00.npz")
-    values = {name: getattr(track, name) for name in ("body", "time", "frame", "joints", "pose", "shape", "bridged")}
-    compare("kept_track", values, CLOSE)
+    names = ("body", "time", "frame", "joints", "pose", "shape", "bridged")
+    compare("kept_track", {name: getattr(track, name) for name in names}, CLOSE)
 
 
 def test_finished_results_are_left_alone(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

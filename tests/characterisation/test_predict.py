@@ -1,4 +1,4 @@
-"""`predict` on a photo of three people and on a clip: every file that it writes, read back."""
+"""`predict` on a photo of three people and on a clip: the content of every file."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from surfaces import meshnet
 from written import folder, read_parquet
 
 TOLERANCES = [
-    # A pixel at the edge of a mesh is drawn or is not: a cell of 32 x 32 moves by some grey levels, of a clip's small
-    # frame by more.
+    # Pixels at the edge of a mesh may differ: a cell of 32 x 32 changes by some grey levels, in a clip's small frame
+    # by more.
     Tolerance(r"\.jpg/means", 4.0),
     Tolerance(r"\.mp4/means", 10.0),
-    # A hand's crop follows the wrist's keypoint, and a tracked box the mesh before it: rounding grows on the way.
+    # A hand's crop depends on the wrist keypoint, a tracked box on the previous mesh: rounding is amplified.
     Tolerance(r"hand.*crop_affine", 4.0),
     Tolerance(r"(hands/|hand_)", 0.1, 0.05),
     Tolerance("reprojection_error", 0.02, 0.01),

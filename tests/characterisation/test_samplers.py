@@ -1,4 +1,4 @@
-"""The first batch of everything that draws training samples, and two synthetic pictures."""
+"""The first batch of every training sampler, and two synthetic images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from golden import Tolerance
 from surfaces import asset, body_sampler, hand_sampler, lifting_sampler, meshnet, published_mixture, stand_in_pictures
 from written import SIDE
 
-# Metres, pixels, lixels and shares alike: what is drawn is exact, what is computed from it is rounded.
+# Metres, pixels, lixels and shares. Random numbers are exact; numbers computed from them are rounded.
 CLOSE = [Tolerance(".*", 2e-3, 1e-4)]
 
 
@@ -20,17 +20,10 @@ def fields(value: object) -> dict[str, object]:
     return {name: fields(item) if hasattr(item, "__dataclass_fields__") else item for name, item in names.items()}
 
 
-def test_lifting(compare: Callable[..., None]) -> None:
+def test_lifting_and_people(compare: Callable[..., None]) -> None:
     compare("sampler_lifting", fields(lifting_sampler().batch(0, 64, 0.25)), CLOSE)
-
-
-def test_hand_lifting(compare: Callable[..., None]) -> None:
     compare("sampler_hands", fields(hand_sampler().batch(0, 32, 0.5)), CLOSE)
-
-
-def test_people(compare: Callable[..., None]) -> None:
-    sample = body_sampler().sample(16, torch.Generator().manual_seed(0))
-    compare("sampler_people", fields(sample), CLOSE)
+    compare("sampler_people", fields(body_sampler().sample(16, torch.Generator().manual_seed(0))), CLOSE)
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -42,12 +35,12 @@ def test_published_mixture(epoch: int, compare: Callable[..., None], dataset_roo
 
 
 def test_pictures_with_stand_in_clothes(compare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`synthesize pictures` with plain stand-ins of its assets, seed 0."""
+    """`synthesize pictures` with stand-ins of its assets, seed 0."""
     found = []
     for picture in stand_in_pictures(monkeypatch, seed=0, count=2):
         pixels = picture.pop("pixels")
         found.append({**picture, "pixels": pixels[:: len(pixels) // SIDE, :: len(pixels) // SIDE]})
-    # Edges, noise and JPEG: a few pixels may move by some grey levels.
+    # Edges, noise and JPEG: a few pixels may differ by some grey levels.
     compare("synthetic_pictures", found, [Tolerance("pixels/(mean|size)", 1.0), Tolerance("pixels", 25.0), *CLOSE])
 
 

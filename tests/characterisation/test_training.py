@@ -1,7 +1,7 @@
-"""Twenty steps of each training: stopped and continued, it ends with the same bytes; its losses stay what they were.
+"""Twenty steps of each training. A stopped and resumed training ends with the same bytes; the losses are compared.
 
-Adam divides by the gradient's size, so a factor of all gradients does not show in the losses. The gradients of the
-first step are therefore compared too.
+Adam divides by the magnitude of the gradient, so a factor of all gradients does not show in the losses. The gradients
+of the first step are therefore compared too.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from golden import Tolerance
-from surfaces import LiftingRun, drawn_network, hand_lifting, lifting, meshnet, slim_networks
+from surfaces import drawn_network, lifting_trainer, meshnet, slim_networks, train_lifting
 from written import read_csv
 
 STEPS = 20
-# Each step of Adam amplifies the rounding of those before. Between an AVX-512, an AVX2 and an SSE processor, losses of
-# the first two steps differ by up to 5e-4 of their size, of later ones by up to 0.06; of lifting by up to 2e-3.
+# Each step of Adam amplifies the rounding of earlier steps. Between an AVX-512, an AVX2 and an SSE processor, losses of
+# the first two steps differ by up to 5e-4 of their size, later losses by up to 0.06, losses of lifting by up to 2e-3.
 LOSSES = [Tolerance("log/[01]/", 1e-5, 1e-3), Tolerance(".*", 0.1, 0.1)]
 LIFTING_LOSSES = [Tolerance("log/[0-4]/", 1e-6, 2e-4), Tolerance(".*", 1e-4, 5e-3)]
 GRADIENTS = [Tolerance(".*", 1e-5, 1e-3)]
@@ -34,21 +34,21 @@ def log(path: Path) -> list[dict[str, Any]]:
 
 
 def structure(state: Path) -> dict[str, Any]:
-    """The names in a training's state, and kind and shape of the network's tensors in it."""
+    """The names in a training state, and the type and shape of its network tensors."""
     content = torch.load(state, weights_only=True)
     network = {name: f"{value.dtype} {list(value.shape)}" for name, value in content["network"].items()}
     return {"names": sorted(content), "network": network}
 
 
 def first_gradients(state: Path) -> list[float]:
-    """The size of each gradient of the first step: ten times Adam's mean after it."""
+    """The norm of each gradient of the first step: ten times Adam's mean after this step."""
     content = torch.load(state, weights_only=True)
     return [10 * float(values["exp_avg"].norm()) for values in content["optimizer"]["state"].values()]
 
 
 @pytest.mark.slow
 def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Path) -> None:
-    # 10 pictures: five steps an epoch in batches of 2. The regressor's BatchNorm makes signs of so few, so it gets 5.
+    # 10 images: five steps an epoch in batches of 2. The BatchNorm of the regressor needs batches of 5.
     shared: list[object] = ["--pictures", 10, "--ema", 0.99, "--crop", 32, "--data", tmp_path / "data"]
     shared += ["--device", "cpu", "--workers", 0, "--log-every", 1, "--save-every", 4, "--no-tensorboard"]
     drawn = drawn_network("toy", None, tmp_path / "drawn.safetensors", crop=32)
@@ -58,10 +58,10 @@ def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Pa
         meshnet(*run, *start, "--out", tmp_path / recipe, "--max-steps", 1)
         for name, stops in (("whole", (0,)), ("halves", (7, 0))):
             for stop in stops:
-                going_on = start if stop == stops[0] else ["--continue"]
-                meshnet(*run, *going_on, "--clip", 5, "--out", tmp_path / name, "--max-steps", stop)
+                resumed = start if stop == stops[0] else ["--continue"]
+                meshnet(*run, *resumed, "--clip", 5, "--out", tmp_path / name, "--max-steps", stop)
         models = [tmp_path / name / "model_dump" for name in ("whole", "halves")]
-        written = [{path.name: path.read_bytes() for path in place.iterdir()} for place in models]
+        written = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in models]
         stage = "lixel" if recipe == "tiny" else "param"
         state = f"state_{stage}_{STEPS:08d}.pt"
         assert written[0][state] == written[1][state]
@@ -80,17 +80,15 @@ def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["lift", pytest.param("lift-hand", marks=pytest.mark.slow)])
 def test_lifting(name: str, compare: Callable[..., None], tmp_path: Path) -> None:
-    make: Callable[[Path], LiftingRun] = {"lift": lifting, "lift-hand": hand_lifting}[name]
-    whole, halves = make(tmp_path / "whole.pt"), make(tmp_path / "halves.pt")
-    rows = whole.train(STEPS)
-    halves.train(7)
-    halves = make(tmp_path / "halves.pt")
-    halves.resume()
-    halves.train(STEPS)
-    assert halves.state.read_bytes() == whole.state.read_bytes()
+    hands, (whole, halves, one) = name == "lift-hand", (tmp_path / f"{run}.pt" for run in ("whole", "halves", "one"))
+    rows = train_lifting(lifting_trainer(hands), whole, STEPS)
+    train_lifting(lifting_trainer(hands), halves, 7)
+    resumed = lifting_trainer(hands)
+    resumed.resume(halves)
+    train_lifting(resumed, halves, STEPS)
+    assert halves.read_bytes() == whole.read_bytes()
     for row in rows:
         row.pop("samples_per_second")
-    compare(f"train_{name}", {"log": rows, "state": structure(whole.state)}, LIFTING_LOSSES)
-    one = make(tmp_path / "one.pt")
-    one.train(1)
-    compare(f"gradients_{name}", first_gradients(one.state), GRADIENTS)
+    compare(f"train_{name}", {"log": rows, "state": structure(whole)}, LIFTING_LOSSES)
+    train_lifting(lifting_trainer(hands), one, 1)
+    compare(f"gradients_{name}", first_gradients(one), GRADIENTS)

@@ -1,4 +1,4 @@
-"""Result files read back as plain values and arrays, each format by what is in the file alone."""
+"""Read result files as plain values and arrays."""
 
 import csv
 import json
@@ -12,9 +12,9 @@ import pyarrow.parquet as parquet
 import trimesh
 
 SIDE = 32
-"""Images are kept as the means of this many cells in each direction."""
+"""Golden files have the means of this many cells of an image in each direction."""
 WORDED = ("units", "versions", "licence")
-"""Keys whose texts are for people, or say what wrote the file: only that they are there is kept."""
+"""Keys of texts for people and of versions: only their presence is compared."""
 _KINDS = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Content of a JSON text: long lists of numbers as arrays, texts for people left out."""
+    """JSON content with long lists of numbers as arrays and without texts for people."""
     if isinstance(value, dict):
         return {key: "" if key in WORDED else plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -57,7 +57,7 @@ def read_mesh(path: Path) -> dict[str, Any]:
 
 
 def read_glb(path: Path) -> dict[str, Any]:
-    """Meshes, skins, nodes and animations, every accessor in place."""
+    """Meshes, skins, nodes and animations, with the values of every accessor."""
     data = path.read_bytes()
     length = struct.unpack_from("<I", data, 12)[0]
     gltf, blob = json.loads(data[20 : 20 + length]), data[28 + length :]
@@ -110,24 +110,23 @@ def read_bvh(path: Path) -> dict[str, Any]:
     }
 
 
+def means(picture: np.ndarray) -> dict[str, Any]:
+    cells = cv2.resize(picture.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return {"shape": list(picture.shape), "means": cells}
+
+
 def read_picture(path: Path) -> dict[str, Any]:
     picture = cv2.imread(str(path))
     assert picture is not None
-    means = cv2.resize(picture.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return {"shape": list(picture.shape), "means": means}
+    return means(picture)
 
 
 def read_film(path: Path) -> dict[str, Any]:
     """The middle frame and the number of frames."""
-    film = cv2.VideoCapture(str(path))
-    frames = []
-    while True:
-        there, frame = film.read()
-        if not there:
-            break
-        frames.append(frame)
-    means = cv2.resize(frames[len(frames) // 2].astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return {"frames": len(frames), "shape": list(frames[0].shape), "means": means}
+    film, frames = cv2.VideoCapture(str(path)), list[np.ndarray]()
+    while (found := film.read())[0]:
+        frames.append(found[1])
+    return {"frames": len(frames), **means(frames[len(frames) // 2])}
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:

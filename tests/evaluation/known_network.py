@@ -1,6 +1,6 @@
-"""A network and a body that give out meshes that were put into them, row by row."""
+"""A network and a body that return given meshes, row by row."""
 
-from collections.abc import Iterator
+import itertools
 
 import torch
 from torch import Tensor
@@ -11,16 +11,12 @@ from i2l_meshnet.models.output import LixelOutput
 
 
 class KnownNetwork:
-    """Answers each batch with the next lixel meshes; the parameters' translation says which row it was."""
+    """Returns the next lixel meshes for each batch; the parameters' translation is the number of the row."""
 
     def __init__(self, lixels: Tensor, grid: LixelGrid, with_params: bool = True) -> None:
         self.lixels, self.grid, self.with_params = lixels, grid, with_params
         self.parameter_regressor = self if with_params else None
-        self._rows = self._count()
-
-    def _count(self) -> Iterator[int]:
-        while True:
-            yield from range(len(self.lixels))
+        self._rows = itertools.cycle(range(len(lixels)))
 
     def to(self, device: torch.device) -> "KnownNetwork":
         return self
@@ -37,7 +33,7 @@ class KnownNetwork:
 
 
 class KnownBody(Body):
-    """Stands for `like` and poses as the given vertices, turned by the root's rotation."""
+    """A body like `like` whose meshes are the given vertices, rotated by the root's rotation."""
 
     def __init__(self, vertices: Tensor, like: Body) -> None:
         super().__init__()

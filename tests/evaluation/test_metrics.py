@@ -1,43 +1,13 @@
-"""Errors of joints: what moves them and what does not."""
+"""Metrics whose values the published code does not check."""
 
 import math
 
 import pytest
 import torch
 
-from i2l_meshnet.evaluation.metrics import (
-    acceleration_error,
-    aligned_error,
-    area_under_curve,
-    correct_share,
-    f_score,
-    mean_error,
-    root_relative,
-)
-from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
+from i2l_meshnet.evaluation.metrics import acceleration_error, area_under_curve, correct_share, f_score
 
 POINTS = torch.randn(3, 12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def test_aligned_error_ignores_place_size_and_turn():
-    turn = axis_angle_to_matrix(torch.tensor([0.3, -1.2, 0.7], dtype=torch.float64))
-    moved = 2.5 * POINTS @ turn.T + torch.tensor([1.0, -2.0, 3.0])
-    torch.testing.assert_close(aligned_error(moved, POINTS), torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
-
-
-def test_aligned_error_sees_a_reflection():
-    assert (aligned_error(POINTS * torch.tensor([-1.0, 1, 1]), POINTS) > 0.3).all()
-
-
-def test_mean_error_of_a_shift_is_its_length():
-    shift = torch.tensor([0.03, 0.0, 0.04], dtype=torch.float64)
-    torch.testing.assert_close(mean_error(POINTS + shift, POINTS), torch.full((3,), 0.05, dtype=torch.float64))
-
-
-def test_root_relative_puts_the_root_at_the_origin():
-    rooted = root_relative(POINTS, POINTS[:, 4])
-    assert rooted[:, 4].abs().max() == 0
-    torch.testing.assert_close(rooted[:, 1] - rooted[:, 2], POINTS[:, 1] - POINTS[:, 2])
 
 
 def test_correct_share_counts_points_within_the_threshold():
@@ -53,7 +23,7 @@ def test_area_under_curve_of_equal_errors():
 
 
 def test_f_score_of_shifted_grids():
-    """Points 10 mm apart moved by 4 mm: each lies 4 mm from its own place, 6 mm from the next."""
+    """Points 10 mm apart, moved by 4 mm: each is 4 mm from its own position and 6 mm from the next."""
     line = torch.arange(20.0)[:, None] * torch.tensor([0.01, 0, 0])
     moved = line + torch.tensor([0.004, 0, 0])
     assert f_score(moved, line, 0.0039) == 0
@@ -75,5 +45,5 @@ def test_acceleration_error_sees_no_constant_motion():
     falling = POINTS[:1] + 0.5 * 9.81 * (time / 30) ** 2 * torch.tensor([0, 1.0, 0])
     found = acceleration_error(falling, POINTS[:1].expand(6, -1, -1), rate=30.0)
     torch.testing.assert_close(found, torch.full((4,), 9.81, dtype=torch.float64))
-    with pytest.raises(ValueError, match="three frames"):
+    with pytest.raises(ValueError, match="three"):
         acceleration_error(falling[:2], falling[:2])

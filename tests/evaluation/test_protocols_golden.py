@@ -1,5 +1,6 @@
-"""The protocols give the numbers of the published evaluate() on the tiny data sets, through the whole path."""
+"""On the tiny datasets, the protocols give the numbers of the published evaluate()."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,30 +24,32 @@ METRES = 1e-6
 
 
 def scattered(points: np.ndarray, columns: np.ndarray) -> torch.Tensor:
-    """Whole SMPL meshes of which only the vertices are given that the joint regressor looks at."""
+    """SMPL meshes that have only the vertices used by the joint regressor; the other vertices are zero."""
     whole = np.zeros((len(points), 6890, 3), np.float32)
     whole[:, columns] = points
     return torch.from_numpy(whole)
 
 
-def benchmark(name: str, root: Path, body_directory: Path, body: Body, grid: LixelGrid, true: bool) -> ScoredSource:
-    protocol = PROTOCOLS[name]
-    source = open_source(name, root, protocol.split, true)
-    return score_by_protocol(source, protocol, body, grid, root, body_directory, true)
+Make = Callable[[str, Body, LixelGrid, bool], ScoredSource]
+
+
+@pytest.fixture
+def benchmark(dataset_root: Path, body_directory: Path) -> Make:
+    """(dataset, body, grid, whether to use true boxes and depths) → how the tiny dataset is scored."""
+
+    def make(name: str, body: Body, grid: LixelGrid, true: bool) -> ScoredSource:
+        source = open_source(name, dataset_root, PROTOCOLS[name].split, true)
+        return score_by_protocol(source, PROTOCOLS[name], body, grid, dataset_root, body_directory, true)
+
+    return make
 
 
 @pytest.mark.parametrize("true", [False, True], ids=["rootnet", "gt"])
 @pytest.mark.parametrize("name", ["Human36M", "PW3D"])
 def test_errors_are_the_published_ones(
-    name: str,
-    true: bool,
-    evaluation_goldens: dict[str, np.ndarray],
-    dataset_root: Path,
-    body_directory: Path,
-    smpl: Body,
+    name: str, true: bool, evaluation_goldens: dict[str, np.ndarray], benchmark: Make, smpl: Body
 ) -> None:
-    goldens = evaluation_goldens
-    ready = benchmark(name, dataset_root, body_directory, smpl, BODY_GRID, true)
+    goldens, ready = evaluation_goldens, benchmark(name, smpl, BODY_GRID, true)
     lixels = scattered(goldens[f"{name}/lixel"], goldens["columns"])
     meshes = scattered(goldens[f"{name}/param"], goldens["columns"])
     for stage, kinds in {"lixel": ("lixel",), "param": ("lixel", "param")}.items():
@@ -63,21 +66,16 @@ def test_errors_are_the_published_ones(
                 ours, theirs = found.errors[kind].metrics[:, column], goldens[f"{record}/{metric}_{kind}"]
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=MILLIMETRES)
         printed = str(goldens[f"{record}/printed"]).strip().splitlines()
-        # In the lixel stage the published code goes on to print nan for the other mesh.
+        # In the lixel stage, the published code prints nan for the other mesh.
         assert found.lines()[: 2 * len(kinds)] == [line for line in printed if "nan" not in line]
         assert not any("nan" in line for line in found.lines())
 
 
 @pytest.mark.parametrize("stage", ["lixel", "param"])
 def test_freihand_submission_is_the_published_one_in_metres(
-    stage: str,
-    evaluation_goldens: dict[str, np.ndarray],
-    dataset_root: Path,
-    body_directory: Path,
-    published_mano: Body,
+    stage: str, evaluation_goldens: dict[str, np.ndarray], benchmark: Make, published_mano: Body
 ) -> None:
-    goldens = evaluation_goldens
-    ready = benchmark("FreiHAND", dataset_root, body_directory, published_mano, HAND_GRID, False)
+    goldens, ready = evaluation_goldens, benchmark("FreiHAND", published_mano, HAND_GRID, False)
     lixels = torch.from_numpy(goldens["FreiHAND/lixel"])
     body = KnownBody(torch.from_numpy(goldens["FreiHAND/param"]) / 1000, published_mano)
     sent = {}
@@ -95,17 +93,6 @@ def test_freihand_submission_is_the_published_one_in_metres(
         unit, joints, vertices = 1000, joints - joints[:, :1], vertices - joints[:, :1]
     np.testing.assert_allclose(sent[True][0], joints, rtol=0, atol=METRES * unit)
     np.testing.assert_allclose(sent[True][1][:, ::7], vertices, rtol=0, atol=METRES * unit)
-    # Ours: metres in both stages, the parametric mesh where the lixel mesh's wrist is.
+    # Ours: metres in both stages, the parametric mesh at the wrist of the lixel mesh.
     in_metres = joints / unit - (joints[:, :1] / unit - goldens["FreiHAND/lixel/joint_out"][:, :1])
     np.testing.assert_allclose(sent[False][0], in_metres, rtol=0, atol=2 * METRES)
-
-
-def test_mscoco_is_not_scored(
-    evaluation_goldens: dict[str, np.ndarray], dataset_root: Path, body_directory: Path, smpl: Body
-) -> None:
-    ready = benchmark("MSCOCO", dataset_root, body_directory, smpl, BODY_GRID, False)
-    assert ready.scorer is None
-    assert "no 3D ground truth" in ready.notes[0]
-    done = scored(KnownNetwork(torch.full((3, 6890, 3), 32.0), BODY_GRID), smpl, ready, stage="lixel")
-    found = done.evaluation()
-    assert (found.lines(), done.submission(), len(found)) == ([], None, 3)

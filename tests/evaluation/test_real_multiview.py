@@ -1,4 +1,4 @@
-"""Scores on the multi-view clips: the trunk's lean, accelerations, tables, detections that are kept."""
+"""Scores on the multi-view clips: lean of the trunk, accelerations, tables, cached detections."""
 
 import csv
 import json
@@ -20,19 +20,16 @@ from i2l_meshnet.evaluation.benchmark import System, evaluate
 from i2l_meshnet.evaluation.multiview import consecutive, report, trunk_lean
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.output import LixelOutput
 
 
 def standing() -> torch.Tensor:
     """Joints of a person who stands upright and faces the camera (12, 3), metres."""
-    places = {"Shoulder": (0.2, -0.5), "Elbow": (0.25, -0.2), "Wrist": (0.3, 0.0)}
-    places |= {"Hip": (0.1, 0.0), "Knee": (0.1, 0.45), "Ankle": (0.1, 0.9)}
-    rows = []
-    for joint in JOINTS:
-        side, part = joint.split("_")
-        x, y = places[part]
-        rows.append([x if side == "L" else -x, y, 4.0])
-    return torch.tensor(rows)
+    left = {"Shoulder": (0.2, -0.5), "Elbow": (0.25, -0.2), "Wrist": (0.3, 0.0)}
+    left |= {"Hip": (0.1, 0.0), "Knee": (0.1, 0.45), "Ankle": (0.1, 0.9)}
+    signs = {"L": 1, "R": -1}
+    return torch.tensor([[signs[joint[0]] * left[joint[2:]][0], left[joint[2:]][1], 4.0] for joint in JOINTS])
 
 
 def samples(joints: torch.Tensor, frames: list[int], view: int = 0) -> MultiviewSamples:
@@ -52,21 +49,19 @@ def samples(joints: torch.Tensor, frames: list[int], view: int = 0) -> Multiview
 
 
 @pytest.mark.parametrize("degrees", [-7.0, 0.0, 12.0])
-def test_lean_is_signed_forward_whatever_way_the_person_faces(degrees: float) -> None:
+def test_lean_is_positive_forward_in_the_frame_of_the_person(degrees: float) -> None:
     truth = standing()
     hips = truth[list(HIPS)].mean(0)
     angle = math.radians(degrees)
-    # Forward is towards the camera (-z): a turn about x that takes up (-y) to it.
-    turn = torch.tensor(
-        [[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]], dtype=torch.float32
-    )
-    leaning = (truth - hips) @ turn.T + hips
+    # Forward is towards the camera (-z): a rotation about x from up (-y) to forward.
+    rotation = axis_angle_to_matrix(torch.tensor([angle, 0.0, 0.0]))
+    leaning = (truth - hips) @ rotation.T + hips
     assert math.degrees(float(trunk_lean(leaning, truth))) == pytest.approx(degrees, abs=1e-3)
-    about = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
-    assert math.degrees(float(trunk_lean(leaning @ about, truth @ about))) == pytest.approx(degrees, abs=1e-3)
+    away = torch.tensor([-1.0, 1, -1])
+    assert math.degrees(float(trunk_lean(leaning * away, truth * away))) == pytest.approx(degrees, abs=1e-3)
 
 
-def test_acceleration_needs_neighbouring_frames_and_sees_jitter() -> None:
+def test_acceleration_errors_are_known_only_between_neighbouring_frames() -> None:
     steady = standing()[None].repeat(5, 1, 1)
     found = steady.clone()
     found[1, 0, 0] += 0.024
@@ -74,12 +69,12 @@ def test_acceleration_needs_neighbouring_frames_and_sees_jitter() -> None:
     middle, before, after = consecutive(given)
     assert (middle.tolist(), before.tolist(), after.tolist()) == ([1, 2], [0, 1], [2, 3])
     errors = report(given, {"lixel": found}).errors["lixel"]
-    # One of twelve joints jumps by 24 mm and back: its second difference is 48 mm, then 24 mm.
+    # One of twelve joints moves by 24 mm and back: its second difference is 48 mm, then 24 mm.
     expected = [float("nan"), 4, 2, float("nan"), float("nan")]
     torch.testing.assert_close(errors.acceleration, torch.tensor(expected), equal_nan=True, atol=1e-3, rtol=0)
 
 
-def test_depth_is_signed_and_views_are_told_apart() -> None:
+def test_depth_bias_by_joint_and_errors_by_view() -> None:
     joints = standing()[None].repeat(2, 1, 1)
     found = joints.clone()
     found[:, JOINTS.index("L_Wrist"), 2] += 0.06
@@ -95,7 +90,7 @@ def test_depth_is_signed_and_views_are_told_apart() -> None:
 
 
 class StandInNetwork:
-    """Gives every crop the same mesh, at the grid's middle."""
+    """Predicts the same mesh for every crop, at the centre of the grid."""
 
     def __init__(self, vertices: int) -> None:
         self.grid = LixelGrid(crop_size=(64, 48))
@@ -106,7 +101,7 @@ class StandInNetwork:
         return LixelOutput(noise[:, :1], 32 + noise, noise[:, :1])
 
 
-def test_clips_are_prepared_once_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_and_crops_of_clips_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Demo_One" / "videos").mkdir(parents=True)
     monkeypatch.setenv("I2L_MESHNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(assets, "ensure", lambda name: tmp_path)
@@ -142,11 +137,10 @@ def test_clips_are_prepared_once_and_written_down(tmp_path: Path, monkeypatch: p
     assert made == ["samples", "crops"]
     assert content["weights"] == "mine"
     assert content["clips"]["Demo_One"]["meshes"]["lixel"]["acceleration_mm_per_squared_frame"] > 0
-    with (tmp_path / "second" / "multiview_samples.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader((tmp_path / "second" / "multiview_samples.csv").read_text().splitlines()))
     assert [row["frame"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["lixel_acceleration_mm_per_squared_frame"] == ""
-    # Another rule for crops cuts elsewhere: what the old one cut is not served.
+    # Crops at other positions are read again.
     crop = MultiviewSamples.crop
     monkeypatch.setattr(MultiviewSamples, "crop", lambda self, size: crop(replace(self, box=self.box * 1.1), size))
     scored(tmp_path / "third")

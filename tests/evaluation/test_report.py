@@ -52,9 +52,6 @@ def test_means_leave_unknown_samples_out(evaluation: Evaluation) -> None:
     assert evaluation.mean("lixel", "mpjpe", [1, 2]) == 20
     assert np.isnan(evaluation.mean("lixel", "mpjpe", [2]))
     assert evaluation.joint_means("lixel") == [28, 32]
-
-
-def test_the_worst_come_first(evaluation: Evaluation) -> None:
     assert evaluation.worst(2) == [3, 1]
     assert evaluation.worst(9) == [3, 1, 0]
 
@@ -78,13 +75,6 @@ def test_files_hold_everything(evaluation: Evaluation, tmp_path: Path) -> None:
         assert [row["joint"] for row in csv.DictReader(file)] == ["Knee", "Wrist"]
 
 
-def test_the_group_table_has_a_row_for_each(evaluation: Evaluation) -> None:
-    table = evaluation.group_table()
-    assert table is not None
-    assert table.row_count == 2
-    assert len(table.columns) == 6
-
-
 def test_plots_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
     assert [path.name for path in plots.save_plots(evaluation, tmp_path)] == ["error_histogram.png", "joint_errors.png"]
     bars = plots.joint_bars(evaluation).axes[0]
@@ -102,6 +92,6 @@ def test_submissions_hold_joints_then_vertices(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.float32(found[0]), joints)
         np.testing.assert_array_equal(np.float32(found[1]), vertices)
     joints[1, 2, 0] = np.nan
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(InputError):
         write_submission(joints, vertices, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -1,4 +1,4 @@
-"""A benchmark of toy bodies in black pictures, small enough to be evaluated in milliseconds."""
+"""A benchmark of toy bodies in black images, evaluated in milliseconds."""
 
 import dataclasses
 from pathlib import Path
@@ -29,7 +29,7 @@ WIDTH, HEIGHT = 320, 240
 
 @dataclasses.dataclass(frozen=True)
 class ToyBenchmark:
-    """source; body; vertices: of each person, camera frame, m; lixels: the same as a perfect network gives them."""
+    """vertices: mesh of each person, camera frame, m. lixels: the same mesh as a perfect network predicts it."""
 
     source: Source
     body: Body
@@ -38,7 +38,7 @@ class ToyBenchmark:
 
 
 def scored(network: LixelNetwork, body: Body, data: ScoredSource, **options: Any) -> AnnotatedPictures:
-    """A benchmark on which a network has been scored. options: of `ScoringOptions`."""
+    """A benchmark after the network was scored. options: fields of `ScoringOptions`."""
     system = System(network, body, torch.device("cpu"), "mine")
     benchmark = AnnotatedPictures(system, data, ScoringOptions(**options), DrawingOptions(pictures=1, plots=False))
     evaluate(benchmark)
@@ -48,7 +48,7 @@ def scored(network: LixelNetwork, body: Body, data: ScoredSource, **options: Any
 def make_toy_benchmark(
     folder: Path, people: int = 5, without_truth: tuple[int, ...] = (), grid: LixelGrid = GRID
 ) -> ToyBenchmark:
-    """Writes pictures of `people` upside-down toys (the toy's y points up, the camera's down); two to a group."""
+    """Write images of `people` upside-down toys (the toy's y points up, the camera's down), two per group."""
     body = load_body("toy")
     generator = torch.Generator().manual_seed(0)
     pose = torch.randn(people, len(body.bones), 3, generator=generator) * 0.2

@@ -1,33 +1,34 @@
-"""The training loop on the toy body: steps, going on, logs, and what goes wrong."""
+"""The training loop on the toy body: steps, resuming, logs and errors."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import multiprocessing
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_training import differing, newest_state, slim_networks, tiny_options
+from tiny_training import differing, newest_state, tiny_options
 
-from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.data.sources.base import Source
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.precision import supported_precisions
 from i2l_meshnet.training import data as training_data
 from i2l_meshnet.training import train as training
 from i2l_meshnet.training.loop import NonFiniteLossError, Stop
+from i2l_meshnet.training.recipe import TrainOptions
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slim() -> Iterator[None]:
-    with slim_networks():
-        yield
+def log(options: TrainOptions) -> list[dict[str, str]]:
+    """The rows of a training's CSV log."""
+    with (options.run.out / "log" / "lixel.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_two_steps_then_on_to_the_end_equals_one_go(tmp_path: Path) -> None:
@@ -43,12 +44,10 @@ def test_two_steps_then_on_to_the_end_equals_one_go(tmp_path: Path) -> None:
     assert found["best"] == expected["best"] > 0
     assert torch.equal(found["random"], expected["random"])
 
-    with (halves.run.out / "log" / "lixel.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = log(halves)
     losses = [row for row in rows if row["loss"]]
     assert [row["step"] for row in losses] == ["1", "2", "3", "4", "5", "6"]
-    with (whole.run.out / "log" / "lixel.csv").open() as file:
-        assert [row["mesh_fit"] for row in csv.DictReader(file)] == [row["mesh_fit"] for row in rows]
+    assert [row["mesh_fit"] for row in log(whole)] == [row["mesh_fit"] for row in rows]
     assert float(losses[0]["learning_rate"]) == whole.recipe.learning_rate
     assert [row["epoch"] for row in rows if row["MPJPE from lixel mesh"]] == ["0", "1"]
 
@@ -78,6 +77,9 @@ def test_parameter_stage_starts_from_the_lixel_snapshot_and_leaves_it_alone(tmp_
     assert changed
     assert all(name.startswith("parameter_regressor.") for name in changed)
     assert "MPJPE from param mesh" in checkpoint.read_metadata(models / "snapshot_1.safetensors").extra["errors"]
+    with pytest.raises(InputError) as caught:  # a network of another size
+        training.run(tiny_options(tmp_path / "other", {"crop": 64}, start=models / "snapshot_0.safetensors"))
+    assert caught.value.argument == "start"
 
 
 def test_accumulated_batches_equal_one_big_batch(tmp_path: Path) -> None:
@@ -103,8 +105,7 @@ def test_rows_of_the_log_are_means_and_gradients_are_clipped(tmp_path: Path) -> 
     for every in (1, 2):
         options = tiny_options(tmp_path / str(every), recipe, log_every=every)
         assert training.run(options) == 0
-        with (options.run.out / "log" / "lixel.csv").open() as file:
-            losses.append([float(row["mesh_fit"]) for row in csv.DictReader(file)])
+        losses.append([float(row["mesh_fit"]) for row in log(options)])
     assert len(losses[0]) == 2
     assert losses[1] == [pytest.approx(sum(losses[0]) / 2, rel=1e-4)]
     # Adam's means after two gradients of norm 0.01: 0.09 and 0.1 of them.
@@ -132,16 +133,14 @@ def test_the_best_weights_are_those_of_the_least_error(tmp_path: Path, monkeypat
 
 def test_half_precision_and_channels_last_keep_the_losses(tmp_path: Path) -> None:
     if "bf16" not in supported_precisions():
-        with pytest.raises(InputError, match="bf16"):
+        with pytest.raises(InputError):
             training.run(tiny_options(tmp_path, {"precision": "bf16"}))
-        assert not (tmp_path / "output").exists()  # refused before any work
         return
     losses = []
     for number, (recipe, run) in enumerate([({}, {}), ({"precision": "bf16"}, {"channels_last": True})]):
         options = tiny_options(tmp_path / str(number), recipe, max_steps=1, **run)
         assert training.run(options) == 0
-        with (options.run.out / "log" / "lixel.csv").open() as file:
-            losses.append(next(csv.DictReader(file)))
+        losses.append(log(options)[0])
     for name in ("loss", "joint_fit", "mesh_fit", "mesh_edge"):
         assert float(losses[1][name]) == pytest.approx(float(losses[0][name]), rel=0.05)
 
@@ -162,27 +161,27 @@ def test_average_is_kept_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_started_training_is_not_overwritten_nor_mixed_with_another(tmp_path: Path) -> None:
     assert training.run(tiny_options(tmp_path, max_steps=1)) == 0
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         training.run(tiny_options(tmp_path))
-    with pytest.raises(InputError, match=r"learning_rate 0\.001, not 0\.5"):
+    assert caught.value.argument == "out"
+    with pytest.raises(InputError):
         training.run(tiny_options(tmp_path, {"learning_rate": 0.5}, resume=True))
     (path,) = (tmp_path / "output" / "model_dump").glob("state*")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FileError, match=path.name):
+    with pytest.raises(FileError):
         training.run(tiny_options(tmp_path, resume=True))
 
 
 def test_loss_that_is_no_number_stops_with_the_samples_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(folder: Path, count: int, seed: int = 0) -> Source:
         source = toy_source(folder, count, seed)
-        arrays = {**source.table.arrays, "joints_image": source.table.arrays["joints_image"].copy()}
-        arrays["joints_image"][:] = np.nan
-        table = AnnotationTable(arrays, source.table.skeleton, source.table.bodies, source.table.groups, {})
-        return Source(source.name, source.split, source.folder, table, source.three_d)
+        missing = np.full_like(source.table.arrays["joints_image"], np.nan)
+        table = dataclasses.replace(source.table, arrays={**source.table.arrays, "joints_image": missing})
+        return dataclasses.replace(source, table=table)
 
     toy_source = training_data.toy_source
     monkeypatch.setattr(training_data, "toy_source", broken)
-    with pytest.raises(NonFiniteLossError, match=r"joint_orig.*step 1;.*nonfinite_1_0.json"):
+    with pytest.raises(NonFiniteLossError):
         training.run(tiny_options(tmp_path))
     content = json.loads((tmp_path / "output" / "log" / "nonfinite_1_0.json").read_text())
     assert len(content["samples"]) == 2
@@ -198,7 +197,7 @@ def test_full_disk_leaves_earlier_states(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
-        with pytest.raises(FileError, match=r"cannot write .*state_lixel_00000002.pt"):
+        with pytest.raises(FileError):
             training.run(tiny_options(tmp_path, max_steps=2, resume=True))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -207,49 +206,40 @@ def test_full_disk_leaves_earlier_states(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "output" / "model_dump").iterdir()] == ["state_lixel_00000001.pt"]
 
 
-def test_unwritable_folder_is_told_before_training(tmp_path: Path) -> None:
-    (tmp_path / "output").write_text("a file where the folder should be")
-    with pytest.raises(FileError, match="cannot write"):
-        training.run(tiny_options(tmp_path))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_picture_is_told_in_one_line(tmp_path: Path, workers: int) -> None:
+def test_a_damaged_image_in_a_loader_process_raises_its_error(tmp_path: Path) -> None:
     picture = tmp_path / "data" / "Toy" / "toy-0-0003.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"cut off")
     with pytest.raises(FileError) as caught:
-        training.run(tiny_options(tmp_path, workers=workers))
-    assert str(picture) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    # A loader process that is left over would keep Python from ending.
+        training.run(tiny_options(tmp_path, workers=1))
+    assert str(caught.value).count(str(picture)) == 1
+    # A remaining loader process would keep Python from exiting.
     assert not multiprocessing.active_children()
 
 
-def test_a_batch_of_one_picture_is_refused_by_batchnorm(tmp_path: Path) -> None:
-    with pytest.raises(InputError):
-        training.run(tiny_options(tmp_path, {"batch": 1}))
-    assert training.run(tiny_options(tmp_path, {"batch": 1, "batchnorm": "frozen"}, max_steps=1)) == 0
-
-
-def test_a_checkpoint_of_another_network_is_no_start(tmp_path: Path) -> None:
-    assert training.run(tiny_options(tmp_path, {"end_epoch": 1})) == 0
-    start = tmp_path / "output" / "model_dump" / "snapshot_0.safetensors"
-    with pytest.raises(InputError):
-        training.run(tiny_options(tmp_path / "other", {"crop": 64}, start=start))
-
-
-def test_wandb_that_is_not_installed_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "run", "error", "argument"),
+    [
+        ({"batch": 1}, {}, InputError, "batch"),  # BatchNorm has no variance
+        ({"train_3d": ("Nowhere",)}, {}, InputError, None),
+        ({"train_3d": ("Human36M",)}, {}, FileError, None),
+        ({"batchnorm": "synced"}, {"device": "cpu"}, InputError, "batchnorm"),
+        ({}, {"wandb": True}, InputError, "wandb"),
+        ({}, {"out": Path("/dev/null/output")}, FileError, None),
+    ],
+)
+def test_errors_before_training(
+    recipe: dict[str, Any],
+    run: dict[str, Any],
+    error: type[UserError],
+    argument: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError):
-        training.run(tiny_options(tmp_path, wandb=True))
-
-
-def test_unknown_data_set_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Nowhere"):
-        training.run(tiny_options(tmp_path, {"train_3d": ("Nowhere",)}))
-    with pytest.raises(FileError, match="is missing"):
-        training.run(tiny_options(tmp_path, {"train_3d": ("Human36M",)}))
+    with pytest.raises(error) as caught:
+        training.run(tiny_options(tmp_path, recipe, **run))
+    assert getattr(caught.value, "argument", None) == argument
 
 
 def test_second_interrupt_leaves_at_once() -> None:

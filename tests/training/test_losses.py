@@ -57,30 +57,14 @@ def test_golden_of_a_missing_depth_is_a_z_weight_of_zero(case: tuple[str, Tensor
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_vertices_that_coincide_have_finite_gradients(weight: float) -> None:
-    points = torch.zeros(2, 4, 3, requires_grad=True)
-    target = PointTarget(SQUARE.expand(2, -1, -1), torch.full((2, 4, 3), weight))
+@pytest.mark.parametrize("factors", [(0, 1), (1, 0)], ids=["predicted", "target"])
+def test_vertices_that_coincide_have_finite_gradients(weight: float, factors: tuple[int, int]) -> None:
+    points = (factors[0] * SQUARE).expand(2, -1, -1).clone().requires_grad_()
+    target = PointTarget((factors[1] * SQUARE).expand(2, -1, -1), torch.full((2, 4, 3), weight))
     (normal_loss(points, target, FACES) + edge_loss(points, target, FACES)).backward()
     assert points.grad is not None
     assert torch.isfinite(points.grad).all()
     assert points.grad.abs().max() < 10
-
-
-def test_degenerate_target_faces_are_harmless() -> None:
-    points = SQUARE[None].clone().requires_grad_()
-    target = PointTarget(torch.zeros(1, 4, 3), torch.ones(1, 4, 3))
-    value = normal_loss(points, target, FACES)
-    value.backward()
-    assert value.item() == 0
-    assert points.grad is not None
-    assert torch.isfinite(points.grad).all()
-
-
-def test_the_target_itself_has_no_loss() -> None:
-    target = PointTarget(SQUARE[None] * 3, torch.ones(1, 4, 3))
-    for value in (point_loss(target.points, target), edge_loss(target.points, target, FACES)):
-        assert value.item() == 0
-    assert normal_loss(target.points, target, FACES).item() < 1e-7
 
 
 def test_surface_losses_ignore_what_has_no_depth() -> None:
@@ -95,30 +79,10 @@ def test_surface_losses_ignore_what_has_no_depth() -> None:
     assert point_loss(points, target).item() == pytest.approx(4 / 12)
 
 
-def test_masked_elements_count_in_the_mean() -> None:
-    target = PointTarget(torch.zeros(2, 5, 3), torch.zeros(2, 5, 3))
-    target.weight[0, 0, 0] = 1
-    assert point_loss(torch.full((2, 5, 3), 6.0), target).item() == pytest.approx(6 / 30)
-
-
-def test_normal_loss_is_invariant_to_scale_and_shift_and_edges_to_rotation() -> None:
-    generator = torch.Generator().manual_seed(0)
-    points = torch.randn(3, 4, 3, generator=generator, dtype=torch.float64)
-    target = PointTarget(torch.randn(3, 4, 3, generator=generator, dtype=torch.float64), torch.ones(3, 4, 3).double())
-    expected = normal_loss(points, target, FACES)
-    torch.testing.assert_close(normal_loss(points * 7 + 2, target, FACES), expected)
-    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
-    torch.testing.assert_close(edge_loss(points @ turn, target, FACES), edge_loss(points, target, FACES))
-
-
-def test_the_published_hand_unit_scales_the_joint_terms_alone() -> None:
-    pose, shape, joints = torch.rand(2, 16, 3), torch.rand(2, 10), torch.rand(2, 21, 3)
+def test_pose_and_shape_losses_leave_out_untrusted_fits() -> None:
+    pose, shape, joints = torch.rand(2, 16, 3), torch.rand(2, 10), torch.zeros(2, 21, 3)
     zero = PointTarget(torch.zeros(2, 21, 3), torch.ones(2, 21, 3))
     target = losses.ParameterTarget(torch.zeros(2, 16, 3), torch.zeros(2, 10), torch.tensor([1.0, 0.0]), zero, zero)
-    metres = losses.parameter_losses(pose, shape, joints, target)
-    published = losses.parameter_losses(pose, shape, joints, target, losses.PUBLISHED_HAND_UNIT)
-    for name in ("joint_orig_cam", "joint_fit_cam"):
-        assert published[name].item() == pytest.approx(1000 * metres[name].item(), rel=1e-5)
-    for name in ("pose_param", "shape_param"):
-        assert published[name].item() == metres[name].item()
-    assert metres["shape_param"].item() == pytest.approx(float(shape[0].sum()) / 20)
+    found = losses.parameter_losses(pose, shape, joints, target)
+    assert found["pose_param"].item() == pytest.approx(float(pose[0].sum()) / 96)
+    assert found["shape_param"].item() == pytest.approx(float(shape[0].sum()) / 20)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import slim_networks
 from torch import nn
 
 from i2l_meshnet.bodies import Body, load_body
@@ -40,9 +39,8 @@ def smpl(body_directory: Path) -> Body:
 def test_middle_fingertip(body_directory: Path, tmp_path: Path) -> None:
     """`load_network(published_regressor=True)`, which `evaluate --published` uses: vertex 445 instead of 444."""
     body, path = load_body("mano", body_directory), tmp_path / "hand.safetensors"
-    with slim_networks():
-        checkpoint.save(assembly.build(assembly.published_config(body, "resnet18"), body), path)
-        ours, published = (load_network(path, body_directory, published_regressor=flag)[0] for flag in (False, True))
+    checkpoint.save(assembly.build(assembly.published_config(body, "resnet18"), body), path)
+    ours, published = (load_network(path, body_directory, published_regressor=flag)[0] for flag in (False, True))
     differing = (ours.joint_regressor != published.joint_regressor).nonzero().tolist()
     tip = body.skeleton.index("Middle_4")
     assert differing == [[tip, 444], [tip, 445]]
@@ -53,8 +51,7 @@ def test_batchnorm_drift(drifts: bool) -> None:
     recipe = dataclasses.replace(RECIPES["tiny"][1], stage="param", crop=32)
     body = load_body("toy")
     stage = training.make_stage(with_switch(recipe, "batchnorm-drift") if drifts else recipe, body)
-    with slim_networks():
-        network = assembly.build(network_config(recipe, body), body)
+    network = assembly.build(network_config(recipe, body), body)
     stage.prepare(network)
     stage.train_mode(network)
     norms = [part for part in network.pose_net.modules() if isinstance(part, nn.BatchNorm2d)]

@@ -5,23 +5,15 @@ Stand-ins take the places of the licensed bodies, the networks are slim. Every r
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_training import slim_networks
 
 from i2l_meshnet import cli
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.recipes import RECIPES
 
 SMALL = "--backbone resnet18 --crop 32 --imagenet none --batch 4 --workers 0 --no-tensorboard --device cpu".split()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def slim() -> Iterator[None]:
-    with slim_networks():
-        yield
 
 
 @pytest.fixture

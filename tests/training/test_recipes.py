@@ -7,8 +7,7 @@ import pytest
 import tyro
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.recipes import RECIPES, TrainCommand, train
-from i2l_meshnet.training import train as training
+from i2l_meshnet.recipes import RECIPES, TrainCommand
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 
 
@@ -49,41 +48,22 @@ def test_command_line_gives_the_recipe_and_changes_it(name: str) -> None:
     assert str(changed.run.out) == "elsewhere"
 
 
-def test_command_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[TrainOptions] = []
-    monkeypatch.setattr(training, "run", lambda options: seen.append(options) or 7)
-    commands = {"train": train, "other": lambda: 0}
-    assert tyro.extras.subcommand_cli_from_dict(commands, args=["train", "hand-param", "--end-epoch", "31"]) == 7
-    assert seen == [TrainOptions(dataclasses.replace(RECIPES["hand-param"][1], end_epoch=31))]
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [("", None), ("0", [0]), ("0-3", [0, 1, 2, 3]), ("0,2", [0, 2]), ("1, 4-5", [1, 4, 5])],
-)
+@pytest.mark.parametrize(("text", "numbers"), [("", None), ("0", [0]), ("0,2", [0, 2]), ("1, 4-5", [1, 4, 5])])
 def test_device_numbers(text: str, numbers: list[int] | None) -> None:
     assert RunOptions(gpu=text).device_numbers() == numbers
 
 
-@pytest.mark.parametrize("text", ["a", "0-", "-1", "0,0", "3-2", "0,,1"])
+@pytest.mark.parametrize("text", ["a", "0-", "0,0", "3-2"])
 def test_wrong_device_numbers(text: str) -> None:
     with pytest.raises(InputError) as caught:
         RunOptions(gpu=text).device_numbers()
     assert caught.value.argument == "gpu"
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"batch": 0},
-        {"first_epoch": 13},
-        {"learning_rate": float("nan")},
-        {"edge_weight": -1.0},
-        {"ema": 1.0},
-        {"crop": 100},
-        {"train_3d": (), "train_2d": ()},
-    ],
-)
+SETTINGS = {"batch": 0, "first_epoch": 13, "learning_rate": float("nan"), "edge_weight": -1.0, "ema": 1.0, "crop": 100}
+
+
+@pytest.mark.parametrize("setting", [{"train_3d": (), "train_2d": ()}, *({key: SETTINGS[key]} for key in SETTINGS)])
 def test_settings_out_of_range(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         Recipe(**setting)

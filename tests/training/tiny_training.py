@@ -1,4 +1,4 @@
-"""A training of the toy body that takes moments: what the tests of the loop share."""
+"""A short training of the toy body, shared by the tests of training."""
 
 import contextlib
 import dataclasses
@@ -21,9 +21,9 @@ TINY = dataclasses.replace(RECIPES["tiny"][1], crop=32, batch=2, pictures=6, val
 
 @contextlib.contextmanager
 def slim_networks(widths: tuple[int, ...] = (8, 12, 16, 20), channels: int = 16) -> Iterator[None]:
-    """Published networks have a hundredth of their weights meanwhile: a step takes moments, a state little room.
+    """Build published networks with about a hundredth of their weights.
 
-    widths: of the four stages of a ResNet. channels: of a lixel head.
+    widths: channels of the four stages of a ResNet. channels: channels of a lixel head.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "_WIDTHS", widths)
@@ -32,18 +32,18 @@ def slim_networks(widths: tuple[int, ...] = (8, 12, 16, 20), channels: int = 16)
 
 
 def tiny_options(folder: Path, recipe: dict[str, Any] | None = None, **run: Any) -> TrainOptions:
-    """Options of a run in `folder`; the pictures lie in its `data`, the results in its `output`."""
+    """Options of a run with images in `folder/data` and results in `folder/output`."""
     options = {"data": folder / "data", "out": folder / "output", "workers": 0, "log_every": 1, "tensorboard": False}
     return TrainOptions(dataclasses.replace(TINY, **(recipe or {})), RunOptions(**{**options, **run}))
 
 
 def newest_state(options: TrainOptions) -> dict[str, Any]:
-    """The content of the newest saved state."""
+    """The content of the latest training state."""
     paths = sorted((options.run.out / "model_dump").glob(f"state_{options.recipe.stage}_*.pt"))
     return torch.load(paths[-1], weights_only=True)
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that are not equal bit for bit."""
+    """Names of the tensors that differ in any bit."""
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
