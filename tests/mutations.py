@@ -372,8 +372,8 @@ FAULTS = (
     ),
     Fault(
         "evaluation: statures err to the other side",
-        "difference = (tall - truly_tall)[chosen]",
-        "difference = (truly_tall - tall)[chosen]",
+        "difference = (height - true_height)[chosen]",
+        "difference = (true_height - height)[chosen]",
         "tests/evaluation/test_synthetic_pictures.py::test_a_network_that_gives_everybody_the_same_shape_is_seen_through",
     ),
     Fault(
@@ -493,13 +493,13 @@ FAULTS = (
     ),
     Fault(
         "parity: FreiHAND millimetres lost",
-        "if published and meshes.param is not None:",
+        "if self._scoring.published and meshes.param is not None:",
         "if False:",
         "tests/evaluation/test_protocols_golden.py::test_freihand_submission_is_the_published_one_in_metres[param]",
     ),
     Fault(
         "parity: FreiHAND millimetres always",
-        "if published and meshes.param is not None:",
+        "if self._scoring.published and meshes.param is not None:",
         "if meshes.param is not None:",
         "tests/evaluation/test_protocols_golden.py::test_freihand_submission_is_the_published_one_in_metres[param]",
     ),

@@ -128,7 +128,7 @@ def test_the_report_scores_what_it_is_given(clip: MultiviewClip):
     )
     scores = report(samples, {"lixel": samples.joints, "param": samples.joints * 1.1 + 3})
     lixel, param = scores.errors["lixel"], scores.errors["param"]
-    assert lixel.mpjpe < 0.1
+    assert lixel.joints.mean() < 0.1
     assert param.pa_mpjpe < 0.1
     assert abs(float(param.size.median()) - 1 / 1.1) < 1e-3
     assert scores.lines()[0] == f"MPJPE from lixel mesh: {lixel.mpjpe:.2f} mm"

@@ -13,7 +13,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation.annotated import mesh_errors, mesh_kinds
 from i2l_meshnet.evaluation.benchmark import System
 from i2l_meshnet.evaluation.protocols import MPJPE, Protocol
-from i2l_meshnet.evaluation.published_sets import fit_boxes, score_by_protocol
+from i2l_meshnet.evaluation.published_sets import PublishedSet, fit_boxes
 from i2l_meshnet.evaluation.report import Evaluation
 from i2l_meshnet.evaluation.scoring import Scores
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -31,7 +31,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> ToyBenchmark:
 def evaluated(
     toys: ToyBenchmark, protocol: Protocol = PROTOCOL, lixels: torch.Tensor | None = None, **options: object
 ) -> Evaluation:
-    ready = score_by_protocol(toys.source, protocol, toys.body, GRID, toys.source.folder)
+    ready = PublishedSet(toys.source, protocol, toys.body, toys.source.folder).scored(GRID)
     # Parametric meshes have no position in space.
     body = KnownBody(toys.vertices - 7, toys.body)
     found = scored(KnownNetwork(toys.lixels if lixels is None else lixels, GRID), body, ready, **options)
@@ -60,7 +60,7 @@ def test_results_depend_neither_on_batches_nor_on_threads(toys: ToyBenchmark) ->
 
 def test_true_depth_replaces_the_annotated_one(toys: ToyBenchmark) -> None:
     wrong = with_depths(toys.source, toys.source.table.arrays["root_depth"] * 1.2)
-    ready = score_by_protocol(wrong, PROTOCOL, toys.body, GRID, wrong.folder, true_depth=True)
+    ready = PublishedSet(wrong, PROTOCOL, toys.body, wrong.folder).scored(GRID, true_depth=True)
     network = KnownNetwork(toys.lixels, GRID)
     off = scored(network, toys.body, ready, stage="lixel").evaluation()
     on = scored(network, toys.body, ready, stage="lixel", gt_root=True).evaluation()
@@ -93,7 +93,7 @@ def test_parametric_meshes_are_rotated_to_the_camera(tmp_path: Path) -> None:
     """A network that sees only crops predicts bodies in the frame of the crop's line of sight."""
     grid = LixelGrid(depth_axis="crop")
     toys = make_toy_benchmark(tmp_path, grid=grid)
-    ready = score_by_protocol(toys.source, PROTOCOL, toys.body, grid, tmp_path)
+    ready = PublishedSet(toys.source, PROTOCOL, toys.body, tmp_path).scored(grid)
     dataset = PersonDataset(toys.source, crop_size=grid.crop_size)
     samples = dataset.batch(range(len(dataset)))
     rotation = grid.view_rotation(samples.crop, samples.annotation.camera)

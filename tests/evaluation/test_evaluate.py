@@ -13,7 +13,7 @@ from i2l_meshnet.bodies import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation import evaluate, plots
 from i2l_meshnet.evaluation.annotated import DrawingOptions, ScoringOptions
-from i2l_meshnet.evaluation.evaluate import EvaluateOptions, NetworkOptions
+from i2l_meshnet.evaluation.evaluate import EvaluateOptions, SystemOptions
 from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.snapshot import PREFIXES
@@ -60,7 +60,7 @@ def test_without_ground_truth_and_matplotlib_images_are_drawn(
 @pytest.mark.parametrize(
     ("make", "argument"),
     [
-        (lambda: NetworkOptions(weights=Path("a"), snapshot=Path("b")), "snapshot"),
+        (lambda: SystemOptions(weights=Path("a"), snapshot=Path("b")), "snapshot"),
         (lambda: ScoringOptions(batch_size=0), "batch_size"),
         (lambda: ScoringOptions(samples=0), "samples"),
         (lambda: DrawingOptions(pictures=-1), "pictures"),
@@ -90,7 +90,7 @@ def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path
         "Human36M",
         root=dataset_root,
         out=tmp_path / "out",
-        network=NetworkOptions(snapshot=snapshot, body_dir=body_directory, device="cpu"),
+        network=SystemOptions(snapshot=snapshot, body_dir=body_directory, device="cpu"),
         scoring=ScoringOptions(stage="param"),
         drawing=DrawingOptions(pictures=1, plots=False),
     )

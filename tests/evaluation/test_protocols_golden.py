@@ -13,7 +13,7 @@ from i2l_meshnet.bodies import Body
 from i2l_meshnet.data.sources import open_source
 from i2l_meshnet.evaluation.annotated import ScoredSource
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
-from i2l_meshnet.evaluation.published_sets import score_by_protocol
+from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.geometry.lixel import LixelGrid
 
 BODY_GRID, HAND_GRID = LixelGrid(), LixelGrid(depth_extent=0.3)
@@ -39,7 +39,7 @@ def benchmark(dataset_root: Path, body_directory: Path) -> Make:
 
     def make(name: str, body: Body, grid: LixelGrid, true: bool) -> ScoredSource:
         source = open_source(name, dataset_root, PROTOCOLS[name].split, true)
-        return score_by_protocol(source, PROTOCOLS[name], body, grid, dataset_root, body_directory, true)
+        return PublishedSet(source, PROTOCOLS[name], body, dataset_root, body_directory).scored(grid, true)
 
     return make
 

@@ -14,7 +14,7 @@ from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED, PROTOCOLS
-from i2l_meshnet.evaluation.published_sets import score_by_protocol
+from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.evaluation.scoring import Meshes
 from i2l_meshnet.geometry.lixel import LixelGrid
 
@@ -23,7 +23,7 @@ def test_another_body_is_scored_on_joints_of_the_same_names(dataset_root: Path, 
     """The default network's Anny on 3DPW, whose truth is SMPL."""
     anny = load_body("anny")
     source = open_source("PW3D", dataset_root, "test")
-    ready = score_by_protocol(source, PROTOCOLS["PW3D"], anny, GRID, dataset_root, body_directory)
+    ready = PublishedSet(source, PROTOCOLS["PW3D"], anny, dataset_root, body_directory).scored(GRID)
     assert ready.scorer is not None
     assert {metric.points for metric in ready.scorer.metrics} == {"joints"}
     assert "'anny'" in ready.notes[0]
@@ -37,7 +37,7 @@ def test_freihand_is_scored_where_its_truth_is(dataset_root: Path, body_director
     """On the training split: all of the hand's metrics, F-scores included; the truth scores perfectly."""
     mano, grid = load_body("mano", body_directory), LixelGrid(depth_extent=0.3)
     source = open_source("FreiHAND", dataset_root, "train")
-    ready = score_by_protocol(source, PROTOCOLS["FreiHAND"], mano, grid, dataset_root, body_directory)
+    ready = PublishedSet(source, PROTOCOLS["FreiHAND"], mano, dataset_root, body_directory).scored(grid)
     assert ready.scorer is not None
     dataset = PersonDataset(ready.source)
     samples = dataset.batch(range(len(dataset)))
@@ -64,7 +64,7 @@ def test_released_truth_is_found_beside_the_data(dataset_root: Path, body_direct
     (tmp_path / "data").mkdir()
     for name, values in (("xyz", joints), ("verts", vertices)):
         (tmp_path / "data" / f"evaluation_{name}.json").write_text(json.dumps(values.tolist()))
-    ready = score_by_protocol(moved, PROTOCOLS["FreiHAND"], mano, grid, tmp_path, body_directory, true_depth=True)
+    ready = PublishedSet(moved, PROTOCOLS["FreiHAND"], mano, tmp_path, body_directory).scored(grid, true_depth=True)
     assert ready.scorer is not None
     scores = ready.scorer(
         Meshes(torch.zeros(3, 778, 3), vertices + 1),
@@ -75,7 +75,7 @@ def test_released_truth_is_found_beside_the_data(dataset_root: Path, body_direct
     assert scores.metrics[:, :4].abs().max() < 1e-5
     (tmp_path / "data" / "evaluation_xyz.json").write_text(json.dumps(joints[:2].tolist()))
     with pytest.raises(FileError):
-        score_by_protocol(moved, PROTOCOLS["FreiHAND"], mano, grid, tmp_path, body_directory)
+        PublishedSet(moved, PROTOCOLS["FreiHAND"], mano, tmp_path, body_directory).scored(grid)
 
 
 def test_depths_that_are_not_known_are_refused(
@@ -83,18 +83,18 @@ def test_depths_that_are_not_known_are_refused(
 ) -> None:
     coco = open_source("MSCOCO", dataset_root, "val", True)
     with pytest.raises(InputError) as caught:
-        score_by_protocol(coco, PROTOCOLS["MSCOCO"], smpl, GRID, dataset_root, body_directory, true_depth=True)
+        PublishedSet(coco, PROTOCOLS["MSCOCO"], smpl, dataset_root).scored(GRID, true_depth=True)
     assert caught.value.argument == "gt_root"
     toys = make_toy_benchmark(tmp_path)
     with pytest.raises(InputError) as caught:
-        score_by_protocol(with_depths(toys.source, np.full(5, np.nan)), PROTOCOL, toys.body, GRID, tmp_path)
+        PublishedSet(with_depths(toys.source, np.full(5, np.nan)), PROTOCOL, toys.body, tmp_path).scored(GRID)
     assert caught.value.argument == "gt_root"
 
 
-def test_a_body_without_the_joints_is_refused(dataset_root: Path, body_directory: Path) -> None:
+def test_a_body_without_the_joints_is_refused(dataset_root: Path) -> None:
     source = open_source("Human36M", dataset_root, "test")
     with pytest.raises(InputError):
-        score_by_protocol(source, PROTOCOLS["Human36M"], load_body("toy"), GRID, dataset_root, body_directory)
+        PublishedSet(source, PROTOCOLS["Human36M"], load_body("toy"), dataset_root).scored(GRID)
 
 
 def test_a_regressor_for_another_mesh_is_refused(dataset_root: Path, tmp_path: Path, smpl: Body) -> None:
@@ -102,7 +102,7 @@ def test_a_regressor_for_another_mesh_is_refused(dataset_root: Path, tmp_path: P
     (tmp_path / "Human36M").mkdir()
     np.save(tmp_path / "Human36M" / "J_regressor_h36m_correct.npy", np.ones((17, 10)))
     with pytest.raises(FileError):
-        score_by_protocol(source, PROTOCOLS["Human36M"], smpl, GRID, tmp_path)
+        PublishedSet(source, PROTOCOLS["Human36M"], smpl, tmp_path).scored(GRID)
 
 
 def test_every_protocol_fits_its_data_set() -> None:
@@ -126,7 +126,7 @@ def test_consecutive_frames_of_one_person_are_found(dataset_root: Path) -> None:
 
 def test_a_custom_set_is_scored_on_the_joints_that_both_name(tmp_path: Path) -> None:
     toys = make_toy_benchmark(tmp_path)
-    ready = score_by_protocol(toys.source, PROTOCOLS["Custom"], toys.body, GRID, toys.source.folder)
+    ready = PublishedSet(toys.source, PROTOCOLS["Custom"], toys.body, toys.source.folder).scored(GRID)
     assert ready.scorer is not None
     assert ready.joints == tuple(joint for joint in toys.body.skeleton.joints if joint != "Pelvis")
     found = scored(KnownNetwork(toys.lixels, GRID), toys.body, ready, stage="lixel").evaluation()

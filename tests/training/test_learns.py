@@ -18,7 +18,7 @@ from i2l_meshnet.data.targets import SHAPE_LIMIT
 from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, ScoringOptions
 from i2l_meshnet.evaluation.benchmark import System, evaluate
 from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED, PROTOCOLS, Protocol
-from i2l_meshnet.evaluation.published_sets import score_by_protocol
+from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.models.loading import load_network
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.skeletons import MUCO
@@ -137,7 +137,7 @@ def test_both_stages_overfit_a_tiny_dataset(
         # BatchNorm has no statistics for a batch of one image.
         phases = tuple(dataclasses.replace(phase, batchnorm="frozen") for phase in phases)
     network, body, _ = load_network(learn(recipe, run, len(source), phases), body_directory)
-    data = score_by_protocol(source, TINY[name], body, network.grid, dataset_root, body_directory, True)
+    data = PublishedSet(source, TINY[name], body, dataset_root, body_directory).scored(network.grid, True)
     system = System(network, body, torch.device("cpu"), "mine")
     benchmark = AnnotatedPictures(system, data, ScoringOptions(gt_root=True), DrawingOptions())
     evaluate(benchmark)

@@ -1,4 +1,4 @@
-"""Benchmarks of annotated pictures: crops in, meshes out, errors by protocol, drawings of the worst samples."""
+"""Benchmarks of annotated images: predict meshes from crops, score them by a protocol, draw the worst samples."""
 
 import dataclasses
 import time
@@ -24,7 +24,6 @@ from i2l_meshnet.evaluation.protocols import ACCELERATION, Metric
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors
 from i2l_meshnet.evaluation.scoring import Meshes, ScoreKeeper, Scorer, Scores
 from i2l_meshnet.evaluation.submission import write_submission
-from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.models.fitting import camera_params
 from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.pictures import write_picture
@@ -73,12 +72,12 @@ class DrawingOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSource:
-    """A data set and how the meshes of a network are scored on it.
+    """A dataset and how the meshes of a network are scored on it.
 
-    source: its boxes have the aspect of the network's crop. scorer: None if no sample has a truth. joints: names of the
-    scored joints. readout: rows of the root and the scored joints, for all vertices of the predicted body. group: what
-    a group of samples is called. submits: whether predictions are written for the benchmark's server. draws_truth:
-    whether the true mesh is drawn beside the predicted ones. notes: what the user should know about the numbers.
+    source: the boxes have the aspect of the network's crop. scorer: None if no sample has ground truth. joints: names
+    of the scored joints. readout: rows that regress the root and the scored joints from all vertices of the predicted
+    body. group: the name of a group of samples, such as "action". submits: whether predictions are written for the
+    benchmark's server. draws_truth: whether the true mesh is drawn too. notes: remarks on the numbers for the user.
     """
 
     source: Source
@@ -91,14 +90,14 @@ class ScoredSource:
     notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "ScoredSource":
-        """The same with its tensors on `device`."""
+        """A copy with tensors on `device`."""
         scorer = None if self.scorer is None else self.scorer.to(device)
         return dataclasses.replace(self, scorer=scorer, readout=self.readout.to(device))
 
 
 @dataclasses.dataclass(frozen=True)
 class PictureBatch:
-    """numbers: positions of the samples in the data set."""
+    """numbers: indices of the samples in the dataset."""
 
     numbers: Int[Tensor, "b"]
     sample: Sample
@@ -108,7 +107,7 @@ class PictureBatch:
 
 
 class AnnotatedPictures(Benchmark[PictureBatch]):
-    """Scores the meshes of a network on a data set: the lixel mesh and, if the stage has it, the parametric mesh."""
+    """Scores the meshes of a network on a dataset: the lixel mesh and, if the stage has it, the parametric mesh."""
 
     def __init__(
         self,
@@ -120,8 +119,8 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
     ) -> None:
         """settings: recorded in `metrics.json`.
 
-        Raise InputError if the network lacks a mesh that the stage scores, or if samples are missing that the
-        benchmark's server wants.
+        Raise InputError if the network lacks a mesh of the stage, or if samples are missing that the benchmark's server
+        requires.
         """
         self.data = data.to(system.device)
         self.notes = data.notes
@@ -136,7 +135,7 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         if self._submits and left_out:
             raise InputError(
                 f"{sum(left_out.values())} pictures of {data.source.name} {data.source.split} were left out "
-                f"({', '.join(left_out)}), but its server wants all: complete the RootNet output"
+                f"({', '.join(left_out)}), but its server requires all: complete the RootNet output"
             )
         self._keeper = None if self.data.scorer is None else ScoreKeeper(self.data.scorer, scoring.gt_root)
         self._sent: list[tuple[Tensor, Tensor]] = []
@@ -146,24 +145,24 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         return self._count
 
     def batches(self) -> Iterator[PictureBatch]:
-        """The samples in order, in batches that threads read ahead (OpenCV releases the interpreter's lock)."""
+        """The samples in order, in batches that threads read in advance (OpenCV releases the GIL)."""
         self._start = time.perf_counter()
         size, workers = self._scoring.batch_size, self._scoring.workers
         parts = iter([range(start, min(start + size, self._count)) for start in range(0, self._count, size)])
         waiting: deque[tuple[range, Future[Sample]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
 
-            def read_on() -> None:
+            def read_next() -> None:
                 if numbers := next(parts, None):
                     waiting.append((numbers, pool.submit(self._dataset.batch, numbers)))
 
             try:
                 for _ in range(workers + 1):
-                    read_on()
+                    read_next()
                 while waiting:
                     numbers, future = waiting.popleft()
                     sample = future.result()
-                    read_on()
+                    read_next()
                     yield PictureBatch(torch.tensor(numbers), sample)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -177,11 +176,13 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         if self._keeper is not None:
             self._keeper.add(meshes, sample, numbers)
         if self._submits:
-            depth = self._root_depth(sample, numbers)
-            self._sent.append(submitted(meshes, sample, depth, self._grid, self.data.readout, self._scoring.published))
+            *_, vertices = self._in_camera(meshes, sample, numbers).values()
+            if self._scoring.published and meshes.param is not None:
+                vertices = (meshes.param - self.data.readout[:1] @ meshes.param) * MILLIMETRES
+            self._sent.append((self.data.readout[1:] @ vertices, vertices))
 
     def note(self, output: LixelOutput, params: BodyParams | None, sample: Sample) -> None:
-        """For subclasses that report more than errors. params: in the camera's frame."""
+        """For subclasses that report more than errors. params: in the camera frame."""
 
     def evaluation(self) -> Evaluation:
         """The errors of all samples."""
@@ -206,7 +207,11 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         )
 
     def submission(self) -> tuple[Float[Tensor, "n j 3"], Float[Tensor, "n v 3"]] | None:
-        """Joints and vertices of all samples as the benchmark's server wants them; None if it has no server."""
+        """Joints and vertices of all samples for the benchmark's server; None if it has no server.
+
+        The last mesh of the stage, in the camera frame, metres. With `ScoringOptions.published`, the parametric mesh is
+        relative to its root, in millimetres.
+        """
         if not self._submits:
             return None
         joints, vertices = (torch.cat(parts).cpu() for parts in zip(*self._sent, strict=True))
@@ -228,8 +233,8 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
             lines.append('no plots: they need Matplotlib; install it with pip install "i2l-meshnet[plots]"')
         elif self._drawing.plots:
             plots.save_plots(evaluation, folder)
-        for place, row in enumerate(evaluation.worst(self._drawing.pictures), 1):
-            path = folder / f"{'worst' if evaluation.errors else 'sample'}_{place}.jpg"
+        for rank, row in enumerate(evaluation.worst(self._drawing.pictures), 1):
+            path = folder / f"{'worst' if evaluation.errors else 'sample'}_{rank}.jpg"
             self.draw(row, evaluation, path)
         truth, seconds = f"{evaluation.scored} with ground truth", evaluation.settings["seconds"]
         table = evaluation.group_table()
@@ -238,14 +243,13 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
 
     @torch.inference_mode()
     def draw(self, row: int, evaluation: Evaluation, path: Path) -> None:
-        """Write a drawing of a sample: the photograph, each mesh, its error. Skip samples of unknown root depth."""
+        """Draw a sample: the photo, and each mesh with its error. Skip samples of unknown root depth."""
         numbers = torch.tensor([row], device=self._system.device)
         sample = self._dataset.batch([row]).to(self._system.device)
-        depth = self._root_depth(sample, numbers)
-        if not bool(torch.isfinite(depth).all()):
-            return
         _, _, meshes = self._predict(sample)
-        placed = place_meshes(meshes, sample, depth, self._grid, self.data.readout)
+        placed = self._in_camera(meshes, sample, numbers)
+        if not bool(torch.isfinite(placed["lixel"]).all()):
+            return
         if self.data.draws_truth and self.data.scorer is not None:
             truth = self.data.scorer.truth(sample, numbers).points
             placed["truth"] = truth.vertices + truth.root[:, None]
@@ -265,7 +269,7 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         write_picture(path, picture)
 
     def _predict(self, sample: Sample) -> tuple[LixelOutput, BodyParams | None, Meshes]:
-        """The network's answer for a batch of crops, its parameters in the camera's frame, and the scored meshes."""
+        """The network's output for a batch of crops, its parameters in the camera frame, and the scored meshes."""
         output = self._system.network(sample.network_input())
         lixel = output.vertices.float()
         if "param" not in self._kinds:
@@ -273,11 +277,18 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         params = camera_params(self._system.network, output, sample.crop, sample.annotation.camera)
         return output, params, Meshes(lixel, self._system.body(params).vertices)
 
-    def _root_depth(self, sample: Sample, numbers: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """Depth of the root to put lixel meshes at, m: the truth's or the annotation's."""
+    def _in_camera(
+        self, meshes: Meshes, sample: Sample, numbers: Int[Tensor, "b"]
+    ) -> dict[str, Float[Tensor, "b v 3"]]:
+        """Meshes in the camera frame, m, by kind. The root of the parametric mesh is moved to the lixel mesh's."""
+        depth = sample.annotation.root_depth
         if self._scoring.gt_root and self.data.scorer is not None:
-            return self.data.scorer.truth(sample, numbers).points.root[:, 2]
-        return sample.annotation.root_depth
+            depth = self.data.scorer.truth(sample, numbers).points.root[:, 2]
+        lixel = self._grid.to_camera(meshes.lixel, sample.crop, sample.annotation.camera, depth)
+        if meshes.param is None:
+            return {"lixel": lixel}
+        root = self.data.readout[:1]
+        return {"lixel": lixel, "param": meshes.param - root @ meshes.param + root @ lixel}
 
     def _require_finite(self, meshes: Meshes, batch: PictureBatch) -> None:
         finite = torch.isfinite(meshes.lixel).flatten(1).all(1)
@@ -302,7 +313,7 @@ def mesh_kinds(stage: StageName, system: System) -> tuple[str, ...]:
 
 
 def mesh_errors(scores: Scores, metrics: Sequence[Metric], frames: Sequence[tuple[int, int, int]]) -> MeshErrors:
-    """Scores in printed units, with a last column for accelerations if there are `frames`: rows before, at, after."""
+    """Scores in printed units. If there are `frames` (rows before, at, after), the last column is the acceleration."""
     values = scores.metrics * torch.tensor([metric.factor for metric in metrics], dtype=scores.metrics.dtype)
     if frames:
         rows = torch.tensor(frames)
@@ -311,37 +322,3 @@ def mesh_errors(scores: Scores, metrics: Sequence[Metric], frames: Sequence[tupl
         column[rows[:, 1]] = acceleration_error(offsets, torch.zeros_like(offsets)) * ACCELERATION.factor
         values = torch.cat([values, column], 1)
     return MeshErrors(values.numpy(), (scores.offsets.norm(dim=-1) * MILLIMETRES).numpy())
-
-
-def place_meshes(
-    meshes: Meshes,
-    sample: Sample,
-    root_depth: Float[Tensor, "b"],
-    grid: LixelGrid,
-    readout: Float[Tensor, "r v"],
-) -> dict[str, Float[Tensor, "b v 3"]]:
-    """Whole meshes in the camera frame, m, by kind. The parametric mesh's root is put where the lixel mesh's is."""
-    lixel = grid.to_camera(meshes.lixel, sample.crop, sample.annotation.camera, root_depth)
-    if meshes.param is None:
-        return {"lixel": lixel}
-    root = readout[:1]
-    return {"lixel": lixel, "param": meshes.param - root @ meshes.param + root @ lixel}
-
-
-def submitted(
-    meshes: Meshes,
-    sample: Sample,
-    root_depth: Float[Tensor, "b"],
-    grid: LixelGrid,
-    readout: Float[Tensor, "r v"],
-    published: bool = False,
-) -> tuple[Float[Tensor, "b j 3"], Float[Tensor, "b v 3"]]:
-    """Joints and vertices of the stage's last mesh, camera frame, metres in both stages.
-
-    published: the parity switch `freihand_millimetres`; the parametric mesh is relative to its root, in millimetres,
-    as the published code sends it.
-    """
-    *_, vertices = place_meshes(meshes, sample, root_depth, grid, readout).values()
-    if published and meshes.param is not None:
-        vertices = (meshes.param - readout[:1] @ meshes.param) * MILLIMETRES
-    return readout[1:] @ vertices, vertices

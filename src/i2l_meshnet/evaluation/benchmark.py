@@ -1,4 +1,4 @@
-"""What a benchmark is, and the one loop that evaluates a network on any of them."""
+"""The interface of a benchmark, and the loop that evaluates a network on a benchmark."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ Batch = TypeVar("Batch", bound=Sized)
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """What is evaluated. network, body: on `device`. weights: the name of the network's file, for the record."""
+    """A network to evaluate. network, body: on `device`. weights: file name of the network, for the results."""
 
     network: LixelNetwork
     body: Body
@@ -30,7 +30,7 @@ class System:
 
 
 def keypoint_regressor(body: Body, benchmark: str) -> Float[Tensor, "26 v"]:
-    """What reads the detector's keypoints off the body. Raise InputError for a body that has none."""
+    """The matrix that regresses the detector's keypoints from vertices. Raise InputError if the body has none."""
     regressor: Float[Tensor, "26 v"] | None = getattr(body, "keypoint_regressor", None)
     if regressor is None:
         raise InputError(f"{benchmark} needs a network of the body 'anny', not of {body.name!r}")
@@ -38,9 +38,9 @@ def keypoint_regressor(body: Body, benchmark: str) -> Float[Tensor, "26 v"]:
 
 
 class Benchmark(ABC, Generic[Batch]):
-    """Samples, how they are scored, and what is written about the scores. `evaluate` scores them.
+    """Samples, how they are scored, and which results are written. `evaluate` runs it.
 
-    notes: what the user should know about the numbers.
+    notes: remarks on the numbers, printed before the scoring.
     """
 
     notes: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Benchmark(ABC, Generic[Batch]):
 
     @abstractmethod
     def batches(self) -> Iterator[Batch]:
-        """All samples. The length of a batch is its number of samples."""
+        """All samples in batches. The length of a batch is its number of samples."""
 
     @abstractmethod
     def score(self, batch: Batch) -> None:

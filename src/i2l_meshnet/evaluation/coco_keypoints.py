@@ -1,4 +1,4 @@
-"""`evaluate --data coco-keypoints`: projected joints on photos against annotated keypoints, PCK of the box."""
+"""`evaluate --data coco-keypoints`: PCK of projected joints relative to the keypoints of a COCO file."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -22,16 +22,16 @@ from i2l_meshnet.skeletons import HALPE26
 
 NAME = "coco-keypoints"
 THRESHOLDS = (0.05, 0.1, 0.2)
-"""Distances up to which a joint counts as found, in the longer side of the annotated box."""
+"""Maximum distances of a correct joint, relative to the longer side of the annotated box."""
 SOURCES = {"lixel": "lixel mesh", "param": "param mesh", "keypoints": "the detector's keypoints"}
 
 Predict = Callable[[Path, Sequence[Sequence[float]]], Sequence[Prediction]]
-"""Picture and boxes (x, y, width, height; px) to the people in them."""
+"""(image, boxes (x, y, width, height; px)) → a prediction per box."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledPerson:
-    """An annotation: its picture, box (x, y, width, height; px) and keypoints (x, y, 0 where not labelled)."""
+    """An annotation: image, box (x, y, width, height; px) and keypoints (x, y, flag; the flag is 0 if not labelled)."""
 
     id: int
     picture: str
@@ -42,8 +42,8 @@ class LabelledPerson:
 class CocoKeypoints(Benchmark[list[LabelledPerson]]):
     """Scores a predictor on a COCO file of keypoints.
 
-    Joints are read off both meshes, projected with the camera that the predictor assumes, and compared with those
-    keypoints of the file that `HALPE26` names; the detector's own keypoints are scored beside them.
+    Joints are regressed from both meshes, projected with the predictor's camera, and compared with the keypoints of the
+    file that are also in `HALPE26`. The detector's own keypoints are scored too.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class CocoKeypoints(Benchmark[list[LabelledPerson]]):
         samples: int | None = None,
         predict: Predict | None = None,
     ) -> None:
-        """samples: the first N people only. predict: `MeshPredictor` with the system's network if None.
+        """samples: score the first N people only. predict: by default, `MeshPredictor` with the system's network.
 
-        Raise InputError for a body other than Anny or if there is nobody to score, FileError for an unreadable file.
+        Raise InputError for a body other than Anny or if no person can be scored, FileError for an unreadable file.
         """
         self._regressor = keypoint_regressor(system.body, NAME).cpu()
         self._predict = predict or _predictor(system)
@@ -82,9 +82,9 @@ class CocoKeypoints(Benchmark[list[LabelledPerson]]):
     def score(self, batch: list[LabelledPerson]) -> None:
         found = self._predict(self._images / batch[0].picture, [person.box for person in batch])
         rows = [HALPE26.index(joint) for joint in self._joints]
-        for person, answer in zip(batch, found, strict=True):
+        for person, prediction in zip(batch, found, strict=True):
             self._scored.append(person)
-            for kind, points in self._points(answer).items():
+            for kind, points in self._points(prediction).items():
                 self._errors.setdefault(kind, []).append(box_errors(points[rows], person, self._columns))
 
     def write(self, folder: Path) -> list[str | Table]:
@@ -117,7 +117,7 @@ class CocoKeypoints(Benchmark[list[LabelledPerson]]):
         return [*lines, _joint_table(joints), closing]
 
     def _points(self, person: Prediction) -> dict[str, Float[Tensor, "26 2"]]:
-        """The detector's joints in picture pixels, by what they come from."""
+        """The detector's joints in image pixels, by their source (a key of `SOURCES`)."""
         meshes = {"lixel": person.lixel_mesh, "param": person.parametric_mesh}
         found = {
             kind: person.camera.project(self._regressor @ mesh.vertices.float())
@@ -135,9 +135,9 @@ def _predictor(system: System) -> Predict:
 
 
 def read_people(path: Path, images: Path) -> tuple[tuple[str, ...], list[LabelledPerson], dict[str, int]]:
-    """Names of the keypoints, the people of a COCO file whose pictures are in `images`, and how many were left out.
+    """Read the names of the keypoints, the people whose images are in `images`, and the number of people left out.
 
-    Raise FileError for a file of another kind, InputError if nobody is left.
+    Raise FileError for a file of another kind, InputError if no person is left.
     """
     data = CocoFile(path)
     joints = named_joints(data)
@@ -155,7 +155,7 @@ def read_people(path: Path, images: Path) -> tuple[tuple[str, ...], list[Labelle
         else:
             people.append(person)
     if not people:
-        raise InputError(f"{path} has nobody to score: {_listed(left_out) or 'the file is empty'}")
+        raise InputError(f"{path} has no person to score: {_listed(left_out) or 'the file is empty'}")
     return joints, people, left_out
 
 
@@ -173,14 +173,14 @@ def _read_person(path: Path, annotation: dict[str, Any], image: dict[str, Any], 
 
 
 def box_errors(points: Float[Tensor, "n 2"], person: LabelledPerson, columns: Sequence[int]) -> Float[Tensor, "n"]:
-    """Distances from the keypoints `columns` of an annotation, in its box's longer side; NaN where not labelled."""
+    """Distances to the keypoints `columns`, relative to the box's longer side; NaN for keypoints without a label."""
     labels = person.keypoints[list(columns)]
     distance = (points - labels[:, :2]).norm(dim=-1) / max(person.box[2:])
     return distance.masked_fill(labels[:, 2] <= 0, torch.nan)
 
 
 def pck(errors: Float[Tensor, "n"]) -> dict[str, float | None]:
-    """Share of the known errors (not NaN) up to each of `THRESHOLDS`, by its name; None if none is known."""
+    """Share of the known errors (not NaN) up to each threshold, by the threshold; None if no error is known."""
     known = errors[~errors.isnan()]
     return {f"{t:g}": float((known <= t).float().mean()) if len(known) else None for t in THRESHOLDS}
 

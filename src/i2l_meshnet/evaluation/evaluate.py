@@ -1,4 +1,4 @@
-"""The `evaluate` command: a network on a benchmark, its numbers printed and written."""
+"""The `evaluate` command: score a network on a benchmark, print and write the results."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from i2l_meshnet.evaluation import coco_keypoints, real_multiview, synthetic_pic
 from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, ScoringOptions, mesh_kinds
 from i2l_meshnet.evaluation.benchmark import Benchmark, System, evaluate
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
-from i2l_meshnet.evaluation.published_sets import score_by_protocol
+from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
 from i2l_meshnet.models.memory import InParts
 
@@ -23,8 +23,8 @@ def _published_set(system: System, options: "EvaluateOptions") -> AnnotatedPictu
     protocol, true = PROTOCOLS[options.data], options.scoring.gt_root
     split = options.split or protocol.split
     source = open_source(options.data, options.root, split, true)
-    grid, bodies = system.network.grid, options.network.body_dir
-    data = score_by_protocol(source, protocol, system.body, grid, options.root, bodies, true)
+    published = PublishedSet(source, protocol, system.body, options.root, options.network.body_dir)
+    data = published.scored(system.network.grid, true)
     settings = {
         "data": options.data,
         "split": split,
@@ -64,8 +64,8 @@ BENCHMARKS: dict[str, Callable[[System, "EvaluateOptions"], Benchmark[Any]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkOptions:
-    """The network that is evaluated."""
+class SystemOptions:
+    """The network to evaluate."""
 
     weights: Path | None = None
     """Checkpoint. Default: the network in the package."""
@@ -83,10 +83,10 @@ class NetworkOptions:
     def load(self, published: bool) -> System:
         """The network and its body. published: as in `ScoringOptions`."""
         device = choose_device(self.device)
-        named = self.snapshot or self.weights
+        path = self.snapshot or self.weights
         is_snapshot = None if self.snapshot is None else True
-        network, body, _ = load_network(named or default_weights(), self.body_dir, is_snapshot, published)
-        name = "default" if named is None else named.name
+        network, body, _ = load_network(path or default_weights(), self.body_dir, is_snapshot, published)
+        name = "default" if path is None else path.name
         return System(InParts(network.to(device)), body.to(device), device, name)
 
 
@@ -109,7 +109,7 @@ class EvaluateOptions:
     """For real-multiview: use every N-th frame. With 1, acceleration errors are reported too."""
     out: Path = Path("evaluation")
     """Folder for the results; created if it does not exist."""
-    network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
+    network: SystemOptions = dataclasses.field(default_factory=SystemOptions)
     scoring: ScoringOptions = dataclasses.field(default_factory=ScoringOptions)
     drawing: DrawingOptions = dataclasses.field(default_factory=DrawingOptions)
 
@@ -122,7 +122,7 @@ class EvaluateOptions:
 
 
 def run(options: EvaluateOptions) -> int:
-    """Run the command and return the exit code 0. Raise UserError for what the user can fix."""
+    """Run the command and return the exit code 0. Raise UserError for errors that the user can fix."""
     benchmark = BENCHMARKS[options.data](options.network.load(options.scoring.published), options)
     output(*(f"note: {note}" for note in benchmark.notes))
     evaluate(benchmark)

@@ -1,15 +1,10 @@
-"""Errors of predicted joints and vertices, per sample. Units are those of the input (metres in, metres out)."""
+"""Errors of predicted joints and vertices per sample, in the unit of the input."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.geometry.alignment import similarity_align
-
-
-def root_relative(points: Float[Tensor, "*b n 3"], root: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b n 3"]:
-    """Points relative to a root point of their own."""
-    return points - root[..., None, :]
 
 
 def mean_error(predicted: Float[Tensor, "*b n 3"], truth: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b"]:
@@ -43,8 +38,8 @@ def f_score(
 ) -> Float[Tensor, "*b"]:
     """Harmonic mean of precision and recall: the shares of points nearer than `threshold` to the other set (F@t).
 
-    The nearest point counts, not the corresponding one (Knapitsch et al., 2017; FreiHAND's benchmark). 0 where
-    no point is near.
+    Uses the nearest point, not the corresponding point (Knapitsch et al., 2017; FreiHAND's benchmark). 0 if no point is
+    near.
     """
     distance = torch.cdist(predicted, truth, compute_mode="donot_use_mm_for_euclid_dist")
     precision = (distance.amin(-1) < threshold).to(predicted.dtype).mean(-1)
@@ -55,10 +50,10 @@ def f_score(
 def acceleration_error(
     predicted: Float[Tensor, "*b t n 3"], truth: Float[Tensor, "*b t n 3"], rate: float = 1.0
 ) -> Float[Tensor, "*b t-2"]:
-    """Mean distance between the accelerations of points at every inner frame of a sequence.
+    """Mean distance between the accelerations of points, for every frame except the first and last.
 
-    Second differences times `rate` (frames a second) squared: with the rate 1 the unit is metres a squared frame,
-    which papers print as mm/frame² or, loosely, mm/s². Raises ValueError for fewer than three frames.
+    Accelerations are second differences times `rate` (frames per second) squared. With rate 1, the unit is metres per
+    squared frame. Raise ValueError for fewer than three frames.
     """
     if predicted.shape[-3] < 3:
         raise ValueError(f"an acceleration needs three frames, not {predicted.shape[-3]}")

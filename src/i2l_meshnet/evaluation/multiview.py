@@ -1,4 +1,4 @@
-"""A network on real people: joints against a reference triangulated from four views."""
+"""Errors of joints on real people, relative to a reference triangulated from four views."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from i2l_meshnet.data.multiview import HIPS, JOINTS, MultiviewSamples
-from i2l_meshnet.evaluation.metrics import acceleration_error, aligned_error, mean_error, root_relative
+from i2l_meshnet.evaluation.metrics import acceleration_error, aligned_error, mean_error
 from i2l_meshnet.evaluation.report import MILLIMETRES, text_table
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.tensors import TensorDataclass
@@ -22,12 +22,15 @@ COLUMNS = {"MPJPE": "mpjpe_mm", "PA MPJPE": "pa_mpjpe_mm", "depth": "depth_bias_
 
 @dataclasses.dataclass(frozen=True)
 class PersonErrors(TensorDataclass):
-    """Errors of one kind of mesh, a row per sample; millimetres and degrees, relative to the mean of the hips.
+    """Errors of one kind of mesh, one row per sample, in mm and degrees. Joints are relative to the mean of the hips.
 
-    joints: distances. aligned: PA-MPJPE. depth: signed along the camera's z axis, positive too far. lean: of the
-    trunk against the reference's, positive forward (`trunk_lean`). acceleration: mm a squared frame, NaN where the
-    frame before or after is not among the samples. size: of the reference against the prediction's (distances from
-    the root). other_views, aligned_other_views: MPJPE and PA-MPJPE against the reference without the scored view.
+    joints: distances.
+    aligned: PA-MPJPE.
+    depth: signed error along the camera's z axis, positive if too far.
+    lean: angle of the trunk relative to the reference's, positive forward (`trunk_lean`).
+    acceleration: mm per squared frame, NaN if the frame before or after is not among the samples.
+    size: reference size divided by predicted size (distances from the root).
+    other_views, aligned_other_views: MPJPE and PA-MPJPE relative to the reference without the scored view.
     """
 
     joints: Float[Tensor, "*b 12"]
@@ -39,22 +42,12 @@ class PersonErrors(TensorDataclass):
     other_views: Float[Tensor, "*b"]
     aligned_other_views: Float[Tensor, "*b"]
 
-    @property
-    def mpjpe(self) -> float:
-        """Mean per-joint position error, mm."""
-        return float(self.joints.mean())
-
-    @property
-    def pa_mpjpe(self) -> float:
-        """The same after the best scale, rotation and translation, mm."""
-        return float(self.aligned.mean())
-
     def summary(self) -> dict[str, float | None]:
-        """Means (of lean and size: medians) over the samples; None for an acceleration of nothing."""
+        """Means over the samples, medians for lean and size. An unknown acceleration is None."""
         known = self.acceleration[~self.acceleration.isnan()]
         return {
-            "mpjpe_mm": self.mpjpe,
-            "pa_mpjpe_mm": self.pa_mpjpe,
+            "mpjpe_mm": float(self.joints.mean()),
+            "pa_mpjpe_mm": float(self.aligned.mean()),
             "lean_degrees": float(self.lean.median()),
             "depth_bias_mm": float(self.depth.mean()),
             "depth_error_mm": float(self.depth.abs().mean()),
@@ -69,8 +62,9 @@ class PersonErrors(TensorDataclass):
 class MultiviewReport:
     """Errors on a clip.
 
-    errors: by kind of mesh, `lixel` and `param`. noise: errors of the reference without the scored view against the
-    whole one; differences below these mean nothing. reprojection: median error of the reference in the views, pixels.
+    errors: by kind of mesh, `lixel` and `param`. noise: errors of the reference without the scored view, relative to
+    the full reference; smaller differences between networks mean nothing. reprojection: median reprojection error of
+    the reference, pixels.
     """
 
     samples: MultiviewSamples
@@ -79,13 +73,13 @@ class MultiviewReport:
     reprojection: float
 
     def lines(self) -> list[str]:
-        """The means as printed, in the published wording first."""
+        """The printed means: first in the published wording, then all others."""
+        means = {kind: errors.summary() for kind, errors in self.errors.items()}
         found = []
-        for kind, errors in self.errors.items():
-            found.append(f"MPJPE from {kind} mesh: {errors.mpjpe:.2f} mm")
-            found.append(f"PA MPJPE from {kind} mesh: {errors.pa_mpjpe:.2f} mm")
-        for kind, errors in self.errors.items():
-            mean = errors.summary()
+        for kind, mean in means.items():
+            found.append(f"MPJPE from {kind} mesh: {mean['mpjpe_mm']:.2f} mm")
+            found.append(f"PA MPJPE from {kind} mesh: {mean['pa_mpjpe_mm']:.2f} mm")
+        for kind, mean in means.items():
             found.append(
                 f"{kind} mesh: lean {mean['lean_degrees']:+.1f}°, depth bias {mean['depth_bias_mm']:+.1f} mm, "
                 f"depth error {mean['depth_error_mm']:.1f} mm{_acceleration(mean)}, "
@@ -95,13 +89,13 @@ class MultiviewReport:
         noise = self.noise.summary()
         found.append(
             f"{len(self.samples.view)} samples, 12 joints, root depth given; leaving the scored view out moves the "
-            f"reference by {self.noise.mpjpe:.1f} mm ({self.noise.pa_mpjpe:.1f} aligned{_acceleration(noise)}); "
+            f"reference by {noise['mpjpe_mm']:.1f} mm ({noise['pa_mpjpe_mm']:.1f} aligned{_acceleration(noise)}); "
             f"reprojection {self.reprojection:.1f} px"
         )
         return found
 
     def tables(self) -> list[Table]:
-        """Per joint and per view, for the terminal."""
+        """Tables by joint and by view, for the terminal."""
         joints = [
             {"joint": row["joint"], **self._cells(row, ("MPJPE", "depth")), "noise": f"{row['noise_mm']:.1f}"}
             for row in self.joint_rows()
@@ -119,7 +113,7 @@ class MultiviewReport:
         return {f"{name}\n{kind}": f"{row[f'{kind}_{COLUMNS[name]}']:.1f}" for kind in self.errors for name in names}
 
     def joint_rows(self) -> list[dict[str, Any]]:
-        """A row per joint: its mean distance and signed depth for each mesh, and the reference's noise, mm."""
+        """One row per joint: mean distance and signed depth error of each mesh, and the reference's noise, mm."""
         rows = []
         for index, joint in enumerate(JOINTS):
             row: dict[str, Any] = {"joint": joint}
@@ -130,7 +124,7 @@ class MultiviewReport:
         return rows
 
     def view_rows(self) -> list[dict[str, Any]]:
-        """A row per view: `PersonErrors.summary` of each mesh."""
+        """One row per view: `PersonErrors.summary` of each mesh."""
         views = {view: self.samples.view == view for view in sorted(set(self.samples.view.tolist()))}
         return [
             {"view": view + 1, "samples": int(chosen.sum()), **self._summaries(chosen)}
@@ -138,7 +132,7 @@ class MultiviewReport:
         ]
 
     def sample_rows(self) -> list[dict[str, Any]]:
-        """A row per sample: who and where, the detector's mean confidence, and its errors."""
+        """One row per sample: frame, person, view, the detector's mean confidence, and errors."""
         return [
             {
                 "frame": int(self.samples.frame[index]),
@@ -158,7 +152,7 @@ class MultiviewReport:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All means, as plain values."""
+        """All means as plain values."""
         return {
             "samples": len(self.samples.view),
             "people": len(set(self.samples.person.tolist())),
@@ -175,10 +169,10 @@ class MultiviewReport:
 def lixels_to_joints(
     vertices: Float[Tensor, "b v 3"], rows: Float[Tensor, "12 v"], grid: LixelGrid, samples: MultiviewSamples
 ) -> Float[Tensor, "b 12 3"]:
-    """The scored joints of lixel meshes in the camera frame, metres, the hips at the reference's depth."""
+    """The scored joints of lixel meshes in the camera frame, metres, with the hips at the reference's depth."""
     joints = rows @ vertices
     crop = samples.crop(grid.crop_size)
-    # Move the root until the hips have the reference's depth; the second step takes up the first one's rounding.
+    # Move the root until the hips have the reference's depth; the second step corrects the rounding of the first.
     root_depth = samples.root_depth
     for _ in range(2):
         found = grid.to_camera(joints, crop, samples.camera, root_depth)
@@ -187,7 +181,7 @@ def lixels_to_joints(
 
 
 def report(samples: MultiviewSamples, joints: dict[str, Float[Tensor, "b 12 3"]]) -> MultiviewReport:
-    """Scores of joints by kind of mesh, in the camera frame (metres; `lixel` in place, others anywhere)."""
+    """Score joints by kind of mesh, in the camera frame, metres, at any position."""
     samples = samples.to("cpu")
     errors = {kind: person_errors(samples, found.cpu()) for kind, found in joints.items()}
     noise = person_errors(samples, samples.joints_without)
@@ -195,8 +189,11 @@ def report(samples: MultiviewSamples, joints: dict[str, Float[Tensor, "b 12 3"]]
 
 
 def person_errors(samples: MultiviewSamples, joints: Float[Tensor, "b 12 3"]) -> PersonErrors:
-    """Errors of joints in the camera frame (metres, in any place)."""
-    found, truth, other = _rooted(joints), _rooted(samples.joints), _rooted(samples.joints_without)
+    """Errors of joints in the camera frame, metres, at any position."""
+    hips = list(HIPS)
+    found, truth, other = (
+        points - points[:, hips].mean(1, keepdim=True) for points in (joints, samples.joints, samples.joints_without)
+    )
     acceleration = torch.full_like(found[:, 0, 0], torch.nan)
     middle, before, after = consecutive(samples)
     if len(middle):
@@ -215,7 +212,10 @@ def person_errors(samples: MultiviewSamples, joints: Float[Tensor, "b 12 3"]) ->
 
 
 def consecutive(samples: MultiviewSamples) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of samples whose person is seen by the same view in the frames before and after too, and their rows."""
+    """Rows of samples with neighbours, rows of their frame before, rows of their frame after.
+
+    A sample has neighbours if the same view shows the same person in the frames before and after.
+    """
     keys = list(zip(samples.person.tolist(), samples.view.tolist(), samples.frame.tolist(), strict=True))
     row = {key: index for index, key in enumerate(keys)}
     found = [
@@ -228,10 +228,10 @@ def consecutive(samples: MultiviewSamples) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def trunk_lean(found: Float[Tensor, "*b 12 3"], truth: Float[Tensor, "*b 12 3"]) -> Float[Tensor, "*b"]:
-    """How far the line from hips to shoulders leans forward against the reference's, radians.
+    """Forward angle of the line from hips to shoulders relative to the reference's, radians.
 
-    The angle lies in the plane of the reference's trunk and of its front, which is at right angles to the trunk and
-    to the line from the right hip and shoulder to the left ones.
+    The angle is measured in the sagittal plane of the reference: the plane of its trunk and its front. The front is
+    perpendicular to the trunk and to the line from right to left hips and shoulders.
     """
 
     def trunk(joints: Tensor) -> Tensor:
@@ -247,7 +247,3 @@ def trunk_lean(found: Float[Tensor, "*b 12 3"], truth: Float[Tensor, "*b 12 3"])
 def _acceleration(mean: dict[str, float | None]) -> str:
     value = mean["acceleration_mm_per_squared_frame"]
     return "" if value is None else f", acceleration error {value:.1f} mm/frame²"
-
-
-def _rooted(joints: Float[Tensor, "b 12 3"]) -> Float[Tensor, "b 12 3"]:
-    return root_relative(joints, joints[:, list(HIPS)].mean(1))

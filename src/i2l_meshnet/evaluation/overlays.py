@@ -1,4 +1,4 @@
-"""Pictures of single samples: the photograph around the person, and each mesh drawn on it."""
+"""Drawings of single samples: the photo around the person, and each mesh on the photo."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,17 +26,16 @@ def draw_sample(
     camera: Camera,
     captions: Mapping[str, str],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The box (x, y, width, height; px) of a picture, then the same with each mesh (camera frame, m), side by side.
+    """Draw the box (x, y, width, height; px) of an image, then the box with each mesh (camera frame, m). RGB.
 
-    captions: below each mesh's panel; "" stands for the photograph's. RGB. Raise FileError for an unreadable
-    picture.
+    captions: by mesh; "" is the caption of the photo. Raise FileError for an unreadable image.
     """
     image = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise FileError(f"picture {path} is missing or damaged: download it again")
     scale = SIDE / float(box[3])
     width = max(1, round(float(box[2]) * scale))
-    # Pixel centres: image x lands on (x - left + 0.5) · scale - 0.5.
+    # Pixel centres: image x is drawn at (x - left + 0.5) · scale - 0.5.
     shift = (0.5 - np.asarray(box[:2], np.float64)) * scale - 0.5
     affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -53,7 +52,7 @@ def draw_sample(
 
 
 def captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h2 w 3"]:
-    """A panel with a strip of text below, light on dark."""
+    """A panel with a line of text below."""
     strip = np.full((CAPTION, panel.shape[1], 3), 24, np.uint8)
     cv2.putText(strip, text, (6, CAPTION - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
     return np.concatenate([panel, strip])

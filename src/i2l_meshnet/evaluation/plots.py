@@ -23,7 +23,7 @@ def available() -> bool:
 
 
 def save_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Writes the histogram of the samples' errors and the bars of the joints' errors; nothing without truth."""
+    """Write the histogram of sample errors and the bars of joint errors. Without ground truth, write nothing."""
     if not evaluation.scored:
         return []
     figures = {HISTOGRAM: error_histogram(evaluation), JOINTS: joint_bars(evaluation)}
@@ -34,19 +34,19 @@ def save_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def error_histogram(evaluation: Evaluation) -> "Figure":
-    """How many samples have which error (the first metric); dashed lines are means."""
+    """Histogram of the first metric; dashed lines are means."""
     figure, axes = _figure(7.0, 4.0)
     metric = evaluation.metrics[0]
     found = {kind: errors.metrics[:, 0] for kind, errors in evaluation.errors.items()}
     known = np.concatenate([values[np.isfinite(values)] for values in found.values()])
-    # The long tail would squeeze the rest into a few bars: all of it goes into the last one.
+    # The last bar includes the long tail, which would otherwise compress all other bars.
     limit = float(np.percentile(known, 99)) * 1.05 or 1.0
     bins = np.linspace(0, limit, 41).tolist()
     for kind, values in found.items():
         values, mean = values[np.isfinite(values)], evaluation.mean(kind, metric.key)
         axes.hist(values.clip(max=limit), bins, alpha=0.6, color=COLOURS[kind], label=f"{kind} mesh, mean {mean:.1f}")
         axes.axvline(min(mean, limit), color=COLOURS[kind], linestyle="--", linewidth=1)
-    axes.set_xlabel(f"{metric.label}, {metric.unit} (the last bar holds all beyond)")
+    axes.set_xlabel(f"{metric.label}, {metric.unit} (the last bar includes larger errors)")
     axes.set_ylabel("samples")
     axes.set_title(_title(evaluation))
     axes.legend()
@@ -57,11 +57,11 @@ def joint_bars(evaluation: Evaluation) -> "Figure":
     """Mean error of each scored joint."""
     count, kinds = len(evaluation.joints), list(evaluation.errors)
     figure, axes = _figure(7.0, 1.4 + 0.3 * count)
-    places, height = np.arange(count), 0.8 / len(kinds)
+    positions, height = np.arange(count), 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
-        shifted = places + (number - (len(kinds) - 1) / 2) * height
+        shifted = positions + (number - (len(kinds) - 1) / 2) * height
         axes.barh(shifted, evaluation.joint_means(kind), height, color=COLOURS[kind], label=f"{kind} mesh")
-    axes.set_yticks(places, evaluation.joints)
+    axes.set_yticks(positions, evaluation.joints)
     axes.invert_yaxis()
     axes.set_xlabel("mean distance relative to the root, mm")
     axes.set_title(_title(evaluation))
@@ -74,7 +74,7 @@ def _title(evaluation: Evaluation) -> str:
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """A figure that no window and no global state belongs to."""
+    """A figure without a window and without global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

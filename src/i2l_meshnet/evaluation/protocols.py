@@ -1,6 +1,6 @@
-"""How each benchmark is scored, as data: joints, root, truth, metrics. The path that scores knows none of them by name.
+"""Protocols: for each dataset, the scored joints, their root, the ground truth and the metrics.
 
-The published code's protocols are those of Human36M, PW3D, FreiHAND and MSCOCO.
+The protocols of Human36M, PW3D, FreiHAND and MSCOCO are published.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ Points = Literal["joints", "vertices"]
 class Metric:
     """One number per sample, from predicted and true points relative to their roots.
 
-    key: its name in files. label: its printed name. points: what it compares. aligned: after the best scale,
-    rotation and translation. measure: (predicted, truth), metres, to the number. unit: what `factor` times the
-    number is in.
+    key: name in files. label: printed name. points: the compared points. aligned: whether the prediction is first
+    aligned to the truth by scale, rotation and translation. measure: (predicted, truth), in metres → number. unit: the
+    unit of the number times `factor`.
     """
 
     key: str
@@ -47,9 +47,9 @@ PA_MPJPE = _error("pa_mpjpe", "PA MPJPE", "joints", aligned=True)
 MPVPE = _error("mpvpe", "MPVPE", "vertices")
 PA_MPVPE = _error("pa_mpvpe", "PA MPVPE", "vertices", aligned=True)
 ACCELERATION = Metric("acceleration", "acceleration error", "joints", False, acceleration_error, "mm/frame²", 1000.0)
-"""No protocol names it: it needs three consecutive frames of one person, and is reported if a set has them."""
+"""In no protocol: it is reported for every dataset with three consecutive frames of one person."""
 BODY_REACH, HAND_REACH = 0.150, 0.050
-"""Largest distance of PCK and AUC, m: MPI-INF-3DHP's for bodies, FreiHAND's for hands."""
+"""Maximum distance of PCK and AUC, m: as in MPI-INF-3DHP for bodies, as in FreiHAND for hands."""
 
 BODY_METRICS = (
     MPJPE,
@@ -72,17 +72,23 @@ HAND_METRICS = (
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How one data set is scored.
+    """How one dataset is scored.
 
-    source: its name in `data.sources.ADAPTERS`. split: the one that is scored by default. body: the body whose meshes
-    the truth is of; predictions of another body are scored on joints of the same names only. joints: the names of the
-    rows of the set's joint regressor, None if the body's own joints are scored. root: the joint that predictions are
-    made relative to, None for the set's own root. scored: the joints that count, None for all of the set's own that the
-    body has. truth: whether the true joints are the set's own (`joints`) or are read off its fitted meshes (`fit`).
-    vertices: whether the fitted meshes are good enough to score vertices on. metrics: in the order of printing. group:
-    what the set's groups are called. truth_files: files below the set's folder that its makers released later, with the
-    true joints and vertices of `split` as lists of (N, J, 3) and (N, V, 3) metres. submission: whether predictions are
-    written for the benchmark's server, which keeps the truth.
+    source: the dataset's name in `data.sources.ADAPTERS`.
+    split: the split that is scored by default.
+    body: the body of the true meshes. A network for another body is scored only on joints with the same names.
+    joints: names of the rows of the dataset's joint regressor (`Adapter.joint_regressor`). None if the scored joints
+        are the body's own joints; then no regressor is needed.
+    root: predictions and truth are made relative to this joint. None: the root of the dataset's skeleton.
+    scored: the scored joints. None: all joints of the dataset that the body has, except the root. Do not list the root:
+        its error is always 0, which would lower MPJPE and raise PCK and AUC (FreiHAND's published protocol lists it).
+    truth: the true joints are the dataset's own joints (`joints`), or are regressed from its fitted meshes (`fit`).
+    vertices: whether the fitted meshes are accurate enough to score vertices.
+    metrics: in the order of printing.
+    group: the name of a group of samples, such as "action".
+    truth_files: files below the dataset's folder that were released later, with the true joints (N, J, 3) and vertices
+        (N, V, 3) of `split`, metres.
+    submission: whether predictions are written for the benchmark's server, which has the ground truth.
     """
 
     source: str
@@ -106,7 +112,7 @@ _RELEASED = ("data/evaluation_xyz.json", "data/evaluation_verts.json")
 PROTOCOLS: dict[str, Protocol] = {
     protocol.source: protocol
     for protocol in (
-        # The fits of Human3.6M are fits: their vertices are no truth.
+        # Vertices of Human3.6M's fits are not accurate enough to be ground truth.
         Protocol("Human36M", "test", **_REGRESSED, group="action"),
         Protocol("PW3D", "test", **_REGRESSED, truth="fit", vertices=True, group="sequence"),
         Protocol(
@@ -120,10 +126,10 @@ PROTOCOLS: dict[str, Protocol] = {
             truth_files=_RELEASED,
             submission=True,
         ),
-        # Published: pictures only. Nothing of it has a third dimension.
+        # Published: images only, as there is no 3D ground truth.
         Protocol("MSCOCO", "val"),
         Protocol("SURREAL", "val", vertices=True, group="sequence"),
         Protocol("Custom", "test", root=None, group="sequence"),
     )
 }
-"""Data set → its protocol: a new one is an entry here."""
+"""Dataset → protocol. Add an entry for a new dataset."""

@@ -1,11 +1,12 @@
-"""Data sets that are scored by a protocol: what is true of them, and what reads the scored joints off a body."""
+"""Datasets with a protocol: their ground truth, and the rows that regress the scored joints from a body."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.bodies.library import load_body
@@ -26,64 +27,125 @@ from i2l_meshnet.evaluation.scoring import (
 from i2l_meshnet.geometry.lixel import LixelGrid
 
 
-def score_by_protocol(
-    source: Source,
-    protocol: Protocol,
-    body: Body,
-    grid: LixelGrid,
-    root: Path,
-    body_directory: Path | None = None,
-    true_depth: bool = False,
-) -> ScoredSource:
-    """Find the truth of a data set and what reads the scored joints off `body`, which the network predicts.
+@dataclasses.dataclass(frozen=True)
+class PublishedSet:
+    """A dataset, its protocol, and the body that is scored on it.
 
-    root: folder that holds the data sets' folders. true_depth: lixel meshes will be put at the true root's depth.
-    Raise InputError if the body lacks the protocol's joints, or if depths are wanted that are not known; FileError for
-    a missing file. The result is on the CPU.
+    body: the body that the network predicts. root: the folder of all datasets. body_directory: the folder of licensed
+    bodies.
     """
-    table, notes = source.table, []
-    root_joint = protocol.root or table.skeleton.root
-    shared = (joint for joint in table.skeleton.joints if joint != root_joint and joint in body.skeleton.joints)
-    joints = (root_joint, *(protocol.scored or shared))
-    regressor = _regressor(protocol, root)
-    same = body.name == protocol.body
-    if not same:
-        notes.append(
-            f"the network predicts {body.name!r}, not {protocol.body!r}: joints of the same names are compared, "
-            "though the two bodies place them a little differently, and vertices are not scored"
+
+    source: Source
+    protocol: Protocol
+    body: Body
+    root: Path
+    body_directory: Path | None = None
+
+    def scored(self, grid: LixelGrid, true_depth: bool = False) -> ScoredSource:
+        """How meshes on `grid` are scored, on the CPU. true_depth: lixel meshes will be placed at the true root depth.
+
+        Raise InputError if the body lacks the protocol's joints or depths are unknown, FileError for a missing file.
+        """
+        protocol, name = self.protocol, f"{self.source.name} {self.source.split}"
+        same, notes = self.body.name == protocol.body, []
+        if not same:
+            notes.append(
+                f"the network predicts {self.body.name!r}, not {protocol.body!r}: joints with the same names are "
+                "compared, although the two bodies place them a little differently, and vertices are not scored"
+            )
+        if not self._has_truth:
+            notes.append(f"{name} has no 3D ground truth here: nothing is scored")
+        self._check_depths(name, true_depth)
+        readout, scorer = self._rows(self.body), None
+        if self._has_truth:
+            whole = same and protocol.vertices and (self._released is not None or self._has_fits)
+            metrics = [metric for metric in protocol.metrics if whole or metric.points != "vertices"]
+            scorer = Scorer(JointReader(readout, whole), self._truth(grid, whole), metrics, grid)
+        return ScoredSource(
+            fit_boxes(self.source, grid.crop_size),
+            scorer,
+            self._joints[1:],
+            readout,
+            protocol.group,
+            submits=protocol.submission and self.source.split == protocol.split,
+            notes=tuple(notes),
         )
-    released = _released(source, protocol)
-    fitted = bool(table.arrays["fit_known"].any())
-    known = released is not None or (fitted if protocol.truth == "fit" else bool(table.arrays["has_depth"].any()))
-    _check_depths(source, true_depth, known)
-    readout, scorer = _rows(body, protocol, joints, regressor), None
-    if known:
-        whole = same and protocol.vertices and (released is not None or fitted)
-        truth: OwnJoints | FittedMeshes | ReleasedTruth
-        if released is not None:
-            truth = ReleasedTruth(*released, table.skeleton, joints, whole)
-        else:
-            fits, bodies = None, list[Body]()
-            if whole or protocol.truth == "fit":
-                bodies = [load_body(name, body_directory) for name in table.bodies]
-                fits = TargetBuilder(bodies, grid, table.skeleton)
-            if protocol.truth == "fit" and fits is not None:
-                truth = FittedMeshes(fits, JointReader(_rows(bodies[0], protocol, joints, regressor), whole))
-            else:
-                truth = OwnJoints(table.skeleton, joints, fits)
-        metrics = [metric for metric in protocol.metrics if whole or metric.points != "vertices"]
-        scorer = Scorer(JointReader(readout, whole), truth, metrics, grid)
-    else:
-        notes.append(f"{source.name} {source.split} has no 3D ground truth here: nothing is scored")
-    submits = protocol.submission and source.split == protocol.split
-    fitting = fit_boxes(source, grid.crop_size)
-    return ScoredSource(fitting, scorer, joints[1:], readout, protocol.group, submits, notes=tuple(notes))
+
+    @property
+    def _joints(self) -> tuple[str, ...]:
+        """The root, then the scored joints."""
+        skeleton = self.source.table.skeleton
+        root = self.protocol.root or skeleton.root
+        shared = (joint for joint in skeleton.joints if joint != root and joint in self.body.skeleton.joints)
+        return root, *(self.protocol.scored or shared)
+
+    @property
+    def _has_fits(self) -> bool:
+        return bool(self.source.table.arrays["fit_known"].any())
+
+    @property
+    def _has_truth(self) -> bool:
+        if self._released is not None:
+            return True
+        return self._has_fits if self.protocol.truth == "fit" else bool(self.source.table.arrays["has_depth"].any())
+
+    @functools.cached_property
+    def _released(self) -> tuple[Float[Tensor, "n j 3"], Float[Tensor, "n v 3"]] | None:
+        """Joints and vertices that were released later for the split of the protocol, if the files exist."""
+        if self.protocol.truth_files is None or self.source.split != self.protocol.split:
+            return None
+        first, second = (self.source.folder / path for path in self.protocol.truth_files)
+        if not (first.is_file() and second.is_file()):
+            return None
+        return read_released((first, second), len(self.source), len(self.source.table.skeleton))
+
+    def _truth(self, grid: LixelGrid, whole: bool) -> nn.Module:
+        """The `truth` of a `Scorer`. whole: whether vertices are scored."""
+        table = self.source.table
+        if self._released is not None:
+            return ReleasedTruth(*self._released, table.skeleton, self._joints, whole)
+        if not whole and self.protocol.truth != "fit":
+            return OwnJoints(table.skeleton, self._joints, None)
+        bodies = [load_body(name, self.body_directory) for name in table.bodies]
+        fits = TargetBuilder(bodies, grid, table.skeleton)
+        if self.protocol.truth == "fit":
+            return FittedMeshes(fits, JointReader(self._rows(bodies[0]), whole))
+        return OwnJoints(table.skeleton, self._joints, fits)
+
+    def _rows(self, body: Body) -> Float[Tensor, "r v"]:
+        """Rows that regress the root and the scored joints from the vertices of a body.
+
+        The dataset's regressor fits only the protocol's body. For another body, or if the protocol has no regressor,
+        the rows are the body's own.
+        """
+        names = self.protocol.joints
+        if names is None or body.name != self.protocol.body:
+            return joint_rows(body.skeleton.joints, self._joints, body.joint_regressor.cpu(), body.name)
+        path = self.root / (ADAPTERS[self.protocol.source].joint_regressor or "")
+        regressor, shape = read_regressor(path), (len(names), body.joint_regressor.shape[1])
+        if regressor.shape != shape:
+            raise FileError(
+                f"{path} has the shape {tuple(regressor.shape)}, not {shape} (joints, vertices of {body.name!r}): "
+                "download it again"
+            )
+        return joint_rows(names, self._joints, regressor, body.name)
+
+    def _check_depths(self, name: str, true_depth: bool) -> None:
+        if true_depth and not self._has_truth:
+            raise InputError(f"{name} has no 3D ground truth here: leave it out", argument="gt_root")
+        missing = int(np.isnan(self.source.table.arrays["root_depth"]).sum())
+        if self._has_truth and missing and not true_depth:
+            raise InputError(
+                f"{missing} of {len(self.source)} annotations of {name} have no root depth from RootNet: "
+                "evaluate with the true depths",
+                argument="gt_root",
+            )
 
 
 def fit_boxes(source: Source, crop_size: tuple[int, int]) -> Source:
-    """The source with its boxes cut to the aspect of the network's crop (height, width) about their centres.
+    """The source with its boxes reduced to the aspect of the network's crop (height, width), with the same centres.
 
-    RootNet's and the published code's boxes are square; an upright person needs only the middle of theirs.
+    The boxes of RootNet and of the published code are square.
     """
     box = np.array(source.table.arrays["box"])
     aspect = crop_size[1] / crop_size[0]
@@ -92,50 +154,3 @@ def fit_boxes(source: Source, crop_size: tuple[int, int]) -> Source:
     box[:, 2:] = size
     table = dataclasses.replace(source.table, arrays={**source.table.arrays, "box": box})
     return dataclasses.replace(source, table=table)
-
-
-def _regressor(protocol: Protocol, root: Path) -> Float[Tensor, "j v"] | None:
-    """The data set's joint regressor, if the protocol reads joints with it."""
-    if protocol.joints is None:
-        return None
-    path = root / (ADAPTERS[protocol.source].joint_regressor or "")
-    regressor = read_regressor(path)
-    if len(regressor) != len(protocol.joints):
-        raise FileError(f"{path} has {len(regressor)} rows, not one for each of {len(protocol.joints)} joints")
-    return regressor
-
-
-def _rows(
-    body: Body, protocol: Protocol, joints: tuple[str, ...], regressor: Float[Tensor, "j n"] | None
-) -> Float[Tensor, "r v"]:
-    """What reads `joints` off a body: the set's regressor, which is made for the protocol's body, or the body's own."""
-    if regressor is None or protocol.joints is None or body.name != protocol.body:
-        return joint_rows(body.skeleton.joints, joints, body.joint_regressor.cpu(), body.name)
-    if regressor.shape[1] != body.joint_regressor.shape[1]:
-        raise FileError(
-            f"the joint regressor of {protocol.source} is for {regressor.shape[1]} vertices, the body "
-            f"{body.name!r} has {body.joint_regressor.shape[1]}: download it again"
-        )
-    return joint_rows(protocol.joints, joints, regressor, body.name)
-
-
-def _released(source: Source, protocol: Protocol) -> tuple[Float[Tensor, "n j 3"], Float[Tensor, "n v 3"]] | None:
-    """Joints and vertices that the set's makers released for the scored split, if the files are there."""
-    if protocol.truth_files is None or source.split != protocol.split:
-        return None
-    first, second = (source.folder / path for path in protocol.truth_files)
-    if not (first.is_file() and second.is_file()):
-        return None
-    return read_released((first, second), len(source), len(source.table.skeleton))
-
-
-def _check_depths(source: Source, true_depth: bool, known: bool) -> None:
-    if true_depth and not known:
-        raise InputError(f"{source.name} {source.split} has no 3D ground truth here: leave it out", argument="gt_root")
-    missing = int(np.isnan(source.table.arrays["root_depth"]).sum())
-    if known and missing and not true_depth:
-        raise InputError(
-            f"{missing} of {len(source)} annotations of {source.name} {source.split} have no root depth from RootNet: "
-            "evaluate with the true depths",
-            argument="gt_root",
-        )

@@ -1,4 +1,4 @@
-"""`evaluate --data real-multiview`: the clips of real people, fetched, prepared and scored in one go."""
+"""`evaluate --data real-multiview`: fetch, prepare and score clips of real people."""
 
 import contextlib
 import dataclasses
@@ -36,12 +36,12 @@ from i2l_meshnet.prediction.detect import PersonDetector
 
 NAME = "real-multiview"
 VERSION = 2
-"""Raise it when detection, crops or triangulation change, so that kept samples are made again."""
+"""Increase it when detection, crops or triangulation change, to invalidate cached samples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipBatch:
-    """Samples of a clip and their RGB crops."""
+    """Samples of a clip, and their RGB crops."""
 
     clip: str
     samples: MultiviewSamples
@@ -54,15 +54,14 @@ class ClipBatch:
 class RealMultiview(Benchmark[ClipBatch]):
     """Scores the lixel mesh and the parametric mesh on real people.
 
-    Both meshes give the detector's joints; 12 of them are compared relative to the mean of the hips. The lixel mesh is
-    brought to metres with the reference's root depth, as the published benchmarks do with the ground truth's; the
-    parametric mesh needs no depth.
+    The detector's joints are regressed from both meshes, and 12 of them are scored relative to the mean of the hips.
+    The lixel mesh is converted to metres with the reference's root depth. The parametric mesh needs no depth.
     """
 
     def __init__(self, system: System, every: int = 4, batch_size: int = 25) -> None:
         """every: use every N-th frame. With 1, acceleration errors are reported too.
 
-        What the detectors find is kept in the cache folder. Raise InputError if the body has no keypoint regressor,
+        Detections are stored in the cache folder. Raise InputError if the body has no keypoint regressor,
         FileError if the clips cannot be fetched.
         """
         self._system, self._every, self._batch_size = system, every, batch_size
@@ -70,7 +69,7 @@ class RealMultiview(Benchmark[ClipBatch]):
         folder = assets.ensure("multiview")
         clips = [open_clip(path) for path in sorted(folder.glob("**/Demo_*")) if (path / "videos").is_dir()]
         if not clips:
-            raise InputError(f"{folder} holds no clip: delete it to have it fetched again")
+            raise InputError(f"{folder} contains no clip: delete it, then it is fetched again")
         self._clips = {clip.name: (clip, clip_samples(clip, every)) for clip in clips}
         self._joints: dict[str, dict[str, list[Float[Tensor, "b 12 3"]]]] = {name: {} for name in self._clips}
 
@@ -115,27 +114,27 @@ class RealMultiview(Benchmark[ClipBatch]):
 
 
 def clip_samples(clip: MultiviewClip, every: int) -> MultiviewSamples:
-    """The people of a clip in every N-th frame, with their reference; kept in the cache folder."""
-    kept = _samples_file(clip, every)
-    if not kept.exists():
+    """The people of a clip in every N-th frame, with their reference. Stored in the cache folder."""
+    path = _samples_file(clip, every)
+    if not path.exists():
         estimate = load_onnx(assets.ensure("rtmpose")).eval()
-        save_samples(build_samples(clip, PersonDetector(assets.ensure("detector")), estimate, every), kept)
-    return load_samples(kept)
+        save_samples(build_samples(clip, PersonDetector(assets.ensure("detector")), estimate, every), path)
+    return load_samples(path)
 
 
 def clip_crops(
     clip: MultiviewClip, samples: MultiviewSamples, crop_size: tuple[int, int], every: int
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """The samples' crops, kept in the cache folder by where they are cut."""
+    """The samples' crops. Stored in the cache folder under a name that depends on the crops' positions."""
     affine = samples.crop(crop_size).affine
-    kept = _samples_file(clip, every)
-    cut = kept.with_name(f"{kept.stem}-{crop_size[0]}x{crop_size[1]}-{_digest(affine.tolist())}.npz")
-    with contextlib.suppress(FileError), reading(cut, "a file of crops"):
-        crops = torch.from_numpy(read_arrays(cut)["crops"])
+    path = _samples_file(clip, every)
+    crops_path = path.with_name(f"{path.stem}-{crop_size[0]}x{crop_size[1]}-{_digest(affine.tolist())}.npz")
+    with contextlib.suppress(FileError), reading(crops_path, "a file of crops"):
+        crops = torch.from_numpy(read_arrays(crops_path)["crops"])
         if crops.shape == (len(affine), 3, *crop_size) and crops.dtype == torch.uint8:
             return crops
     crops = read_crops(clip, samples, crop_size, every)
-    with atomic_path(cut) as temporary, temporary.open("wb") as file:
+    with atomic_path(crops_path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, crops=crops.numpy())
     return crops
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: means, tables, and the files that hold them."""
+"""The results of an evaluation: means, tables and files."""
 
 import csv
 import dataclasses
@@ -18,17 +18,17 @@ from i2l_meshnet.evaluation.protocols import ACCELERATION, MPJPE, PA_MPJPE, Metr
 from i2l_meshnet.io import write_bytes
 
 PUBLISHED = (MPJPE.key, PA_MPJPE.key)
-"""The metrics that the published code prints; their lines come first."""
+"""The metrics of the published code, which are printed first."""
 MILLIMETRES = 1000
 UNIT_NAMES = {"mm": "mm", "%": "percent", ACCELERATION.unit: "mm_per_squared_frame"}
-"""Units as the names of columns in files have them."""
+"""Units in the names of columns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshErrors:
-    """Errors of one kind of mesh, one row per sample, NaN where a sample has no truth.
+    """Errors of one kind of mesh, one row per sample, NaN for samples without ground truth.
 
-    metrics: in the metrics' own printed units. distances: of each scored joint, mm.
+    metrics: in printed units. distances: of each scored joint, mm.
     """
 
     metrics: Float[np.ndarray, "n m"]
@@ -37,11 +37,11 @@ class MeshErrors:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Errors of a network on one split of a data set.
+    """Errors of a network on one split of a dataset.
 
-    settings: what was evaluated and how, plain values. metrics: columns of the errors. joints: names of the scored
-    joints. ids, pictures, groups: of each sample; group_name: what a group is (action, sequence). errors: by kind
-    of mesh, `lixel` and `param`; empty where the data set has no truth.
+    settings: plain values, written to `metrics.json`. metrics: columns of the errors. joints: names of the scored
+    joints. ids, pictures, groups: one entry per sample. group_name: the name of a group, such as "action". errors: by
+    kind of mesh, `lixel` and `param`; empty if the dataset has no ground truth.
     """
 
     settings: dict[str, Any]
@@ -58,19 +58,21 @@ class Evaluation:
 
     @property
     def scored(self) -> int:
-        """How many samples have a truth."""
+        """Number of samples with ground truth."""
         return max((int(np.isfinite(errors.metrics[:, 0]).sum()) for errors in self.errors.values()), default=0)
 
     def mean(self, kind: str, metric: str, rows: Sequence[int] | None = None) -> float:
-        """Mean of a metric (its key) over the samples of `rows`, all if None; NaN where none has a truth."""
+        """Mean of a metric (by key) over the samples `rows`, by default all; NaN without ground truth."""
         values = self._column(kind, metric)
         values = values if rows is None else values[list(rows)]
         known = values[np.isfinite(values)]
         return float(known.mean()) if len(known) else float("nan")
 
     def worst(self, count: int) -> list[int]:
-        """The samples with the largest error (first metric of the last mesh), the worst first; the first ones if
-        there is no truth."""
+        """The samples with the largest error (first metric of the last mesh), in descending order.
+
+        Without ground truth, the first samples.
+        """
         if not self.errors:
             return list(range(min(count, len(self))))
         values = list(self.errors.values())[-1].metrics[:, 0]
@@ -78,14 +80,14 @@ class Evaluation:
         return [int(row) for row in order[:count] if np.isfinite(values[row])]
 
     def members(self) -> dict[str, list[int]]:
-        """The samples of each group, by name; empty if the data set has no groups."""
+        """The samples of each group, by name; empty if the dataset has no groups."""
         found: dict[str, list[int]] = {}
         for row, group in enumerate(self.groups):
             found.setdefault(group, []).append(row)
         return {name: found[name] for name in sorted(found)} if set(found) != {""} else {}
 
     def lines(self) -> list[str]:
-        """The means as printed: the published lines first, as the published code words them."""
+        """The printed means: first the lines of the published code, in its wording."""
         first = [m for m in self.metrics if m.key in PUBLISHED]
         rest = [m for m in self.metrics if m.key not in PUBLISHED]
         return [
@@ -96,7 +98,7 @@ class Evaluation:
         ]
 
     def group_table(self) -> Table | None:
-        """The published metrics of each group, and the acceleration, for the terminal; None if there are no groups."""
+        """The published metrics and the acceleration by group, for the terminal; None without groups."""
         members = self.members()
         if not members or not self.errors:
             return None
@@ -115,7 +117,7 @@ class Evaluation:
         return text_table(f"errors by {self.group_name}, mm", rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Settings, means, means by group and by joint, as plain values; None for a mean of nothing."""
+        """Settings, means, means by group and by joint, as plain values; None for a mean without samples."""
         return {
             **self.settings,
             "samples": len(self),
@@ -138,7 +140,7 @@ class Evaluation:
         return [float(value) for value in known.mean(0)] if len(known) else [float("nan")] * len(self.joints)
 
     def save(self, folder: Path) -> None:
-        """Write `metrics.json`, `samples.csv` and, as far as there are any, `groups.csv` and `joints.csv`."""
+        """Write `metrics.json`, `samples.csv` and, with ground truth, `groups.csv` (by group) and `joints.csv`."""
         write_json(folder / "metrics.json", self.to_json())
         names = [(f"{kind}_{_column(m)}", kind, m.key) for kind in self.errors for m in self.metrics]
         values = {name: self._column(kind, key) for name, kind, key in names}
@@ -171,7 +173,7 @@ class Evaluation:
 
 
 def _column(metric: Metric) -> str:
-    """The name of a metric's values in files, with their unit."""
+    """The name of a metric in files, with its unit."""
     return f"{metric.key}_{UNIT_NAMES[metric.unit]}"
 
 
@@ -180,12 +182,12 @@ def _plain(value: float) -> float | None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values, whole or not at all."""
+    """Write plain values, completely or not at all."""
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of the same keys as CSV, whole or not at all. None and NaN are left empty."""
+    """Write rows with the same keys as CSV, completely or not at all. None and NaN are empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
@@ -200,10 +202,10 @@ def _cell(value: Any) -> Any:
 
 
 def text_table(title: str, rows: Sequence[Mapping[str, str]], names: int = 2) -> Table:
-    """A table for the terminal, of rows with the same headers. The first `names` columns are aligned to the left."""
+    """A table for the terminal, from rows with the same keys. The first `names` columns are left-aligned."""
     table = Table(title=title)
-    for place, header in enumerate(rows[0]):
-        table.add_column(header, justify="left" if place < names else "right")
+    for column, header in enumerate(rows[0]):
+        table.add_column(header, justify="left" if column < names else "right")
     for row in rows:
         table.add_row(*map(escape, row.values()))
     return table

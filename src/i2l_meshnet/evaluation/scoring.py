@@ -1,4 +1,4 @@
-"""Meshes against the truth, a batch at a time, on the device: from lixels to the numbers of a protocol."""
+"""Compare batches of meshes with the ground truth on the device: from lixels to the metrics of a protocol."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
 POINTS_TOGETHER = 2**17
-"""Points that `ScoreKeeper` scores at once: enough for the calls to cost little, few enough for a processor's cache."""
+"""Points that `ScoreKeeper` scores at once: few calls, but small enough for a CPU cache."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Meshes(TensorDataclass):
-    """What is scored. lixel: on the network's grid. param: metres, anywhere in space; None in the lixel stage."""
+    """Predicted meshes. lixel: on the network's grid. param: metres, at any position; None in the lixel stage."""
 
     lixel: Float[Tensor, "*b v 3"]
     param: Float[Tensor, "*b v 3"] | None = None
@@ -34,9 +34,10 @@ class Meshes(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class Points(TensorDataclass):
-    """What is scored of a mesh, or the truth for it; metres.
+    """The scored points of a mesh, or the true points; metres.
 
-    root: camera frame. joints: the scored ones, and vertices (None where they are not scored), relative to the root.
+    root: camera frame. joints: the scored joints, relative to the root. vertices: relative to the root, None if they
+    are not scored.
     """
 
     root: Float[Tensor, "*b 3"]
@@ -46,7 +47,7 @@ class Points(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class Truth(TensorDataclass):
-    """points: zero where not known. known: whether the sample has a truth."""
+    """Ground truth. points: zero where unknown. known: whether the sample has ground truth."""
 
     points: Points
     known: Bool[Tensor, "*b"]
@@ -54,24 +55,23 @@ class Truth(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(TensorDataclass):
-    """metrics: one column per metric of the protocol. offsets: of the scored joints from the truth, m. NaN without."""
+    """metrics: one column per metric. offsets: scored minus true joints, m. Both are NaN without ground truth."""
 
     metrics: Float[Tensor, "*b m"]
     offsets: Float[Tensor, "*b j 3"]
 
 
 class JointReader(nn.Module):
-    """Reads the root and the scored joints off meshes.
+    """Regresses the root and the scored joints from meshes.
 
-    Regressors are sparse: only the vertices that some joint depends on are looked at. `vertices` are their
-    numbers, in the order in which they are to be given.
+    Regressors are sparse: only the vertices with a weight are used. `vertices` are their indices.
     """
 
     weights: Float[Tensor, "r n"]
     vertices: Int[Tensor, "n"]
 
     def __init__(self, regressor: Float[Tensor, "r v"], whole: bool) -> None:
-        """regressor: rows of the root and of the scored joints. whole: whether all vertices are given and kept."""
+        """regressor: rows of the root and of the scored joints. whole: use all vertices, as they are scored too."""
         super().__init__()
         used = torch.arange(regressor.shape[1]) if whole else (regressor != 0).any(0).nonzero()[:, 0]
         self._whole = whole
@@ -79,11 +79,11 @@ class JointReader(nn.Module):
         self.register_buffer("weights", regressor[:, used].contiguous(), persistent=False)
 
     def pick(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b n 3"]:
-        """The vertices that are looked at."""
+        """The vertices that `forward` takes."""
         return vertices if self._whole else vertices.index_select(1, self.vertices)
 
     def forward(self, picked: Float[Tensor, "b n 3"]) -> Points:
-        """picked: what `pick` gave, in any frame of metres."""
+        """picked: vertices from `pick`, metres, in any frame."""
         joints = self.weights @ picked
         root = joints[:, :1]
         return Points(root[:, 0], joints[:, 1:] - root, picked - root if self._whole else None)
@@ -92,33 +92,33 @@ class JointReader(nn.Module):
 def joint_rows(
     names: Sequence[str], joints: Sequence[str], regressor: Float[Tensor, "j v"], body: str
 ) -> Float[Tensor, "r v"]:
-    """Rows of `regressor`, whose joints are `names`, for `joints`.
+    """The rows of `joints` in a regressor for the joints `names`. body: named in the message.
 
-    Raise InputError if it has no such joint; `body` is named in the message.
+    Raise InputError if a joint is missing.
     """
     missing = [joint for joint in joints if joint not in names]
     if missing:
         raise InputError(
             f"the network predicts the body {body!r}, which has no joint {', '.join(dict.fromkeys(missing))}: "
-            "it cannot be scored on this data set"
+            "it cannot be scored on this dataset"
         )
     return regressor[[names.index(joint) for joint in joints]]
 
 
 class OwnJoints(nn.Module):
-    """Truth from the data set's own joints, and from its fitted meshes for the vertices if `fits` are given."""
+    """True joints from the dataset's own joints; true vertices from its fitted meshes, if `fits` is given."""
 
     rows: Int[Tensor, "r"]
 
     def __init__(self, skeleton: Skeleton, joints: Sequence[str], fits: TargetBuilder | None) -> None:
-        """skeleton: of the samples. joints: the root, then the scored ones."""
+        """skeleton: the joints of the samples. joints: the root, then the scored joints."""
         super().__init__()
         rows = torch.tensor([skeleton.index(joint) for joint in joints])
         self.register_buffer("rows", rows, persistent=False)
         self.fits = fits
 
     def forward(self, sample: Sample, numbers: Int[Tensor, "b"]) -> Truth:
-        """numbers: of the samples in the data set."""
+        """numbers: indices of the samples in the dataset."""
         annotation = sample.annotation
         joints = annotation.joints_camera.index_select(1, self.rows)
         root, known, vertices = joints[:, :1], annotation.has_depth, None
@@ -129,20 +129,20 @@ class OwnJoints(nn.Module):
 
 
 class FittedMeshes(nn.Module):
-    """Truth from the data set's fitted meshes, joints read off them."""
+    """True joints and vertices from the dataset's fitted meshes."""
 
     def __init__(self, fits: TargetBuilder, reader: JointReader) -> None:
         super().__init__()
         self.fits, self.reader = fits, reader
 
     def forward(self, sample: Sample, numbers: Int[Tensor, "b"]) -> Truth:
-        """numbers: of the samples in the data set."""
+        """numbers: indices of the samples in the dataset."""
         _, vertices, _ = self.fits.meshes(sample)
         return Truth(self.reader(self.reader.pick(vertices)), sample.annotation.fit.known)
 
 
 class ReleasedTruth(nn.Module):
-    """Truth from files of joints (n, J, 3) and vertices (n, V, 3), metres, in the order of the samples."""
+    """Ground truth from files of joints (n, J, 3) and vertices (n, V, 3), metres, in the order of the samples."""
 
     joints: Float[Tensor, "n r 3"]
     vertices: Float[Tensor, "n v 3"] | None
@@ -155,14 +155,14 @@ class ReleasedTruth(nn.Module):
         names: Sequence[str],
         keep_vertices: bool,
     ) -> None:
-        """skeleton: of the joints in the file. names: the root, then the scored ones."""
+        """skeleton: the joints of the file. names: the root, then the scored joints."""
         super().__init__()
         rows = [skeleton.index(joint) for joint in names]
         self.register_buffer("joints", joints[:, rows], persistent=False)
         self.register_buffer("vertices", vertices if keep_vertices else None, persistent=False)
 
     def forward(self, sample: Sample, numbers: Int[Tensor, "b"]) -> Truth:
-        """numbers: of the samples in the data set."""
+        """numbers: indices of the samples in the dataset."""
         joints = self.joints[numbers]
         root = joints[:, :1]
         vertices = None if self.vertices is None else self.vertices[numbers] - root
@@ -188,7 +188,7 @@ def read_released(
 class Scorer(nn.Module):
     """Scores lixel meshes and parametric meshes of one network on one data set.
 
-    truth: `(sample, numbers) -> Truth`. metrics: those whose points `reader` keeps.
+    truth: `(sample, numbers) -> Truth`. metrics: need vertices only if `reader` keeps them.
     """
 
     def __init__(self, reader: JointReader, truth: nn.Module, metrics: Sequence[Metric], grid: LixelGrid) -> None:
@@ -196,18 +196,8 @@ class Scorer(nn.Module):
         self.reader, self.truth = reader, truth
         self.metrics, self.grid = tuple(metrics), grid
 
-    def pick(self, meshes: Meshes) -> Meshes:
-        """The vertices that are looked at."""
-        return meshes.map(self.reader.pick)
-
-    def place(
-        self, picked: Float[Tensor, "b n 3"], sample: Sample, root_depth: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b n 3"]:
-        """Picked lixels in the camera frame, m."""
-        return self.grid.to_camera(picked, sample.crop, sample.annotation.camera, root_depth)
-
     def score(self, found: Points, truth: Truth) -> Scores:
-        """Errors of one mesh per sample; `found` may be anywhere in space."""
+        """Errors of one mesh per sample."""
         pairs: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {("joints", False): (found.joints, truth.points.joints)}
         if found.vertices is not None and truth.points.vertices is not None:
             pairs["vertices", False] = (found.vertices, truth.points.vertices)
@@ -220,50 +210,51 @@ class Scorer(nn.Module):
         return Scores(values.masked_fill(unknown, torch.nan), offsets.masked_fill(unknown[..., None], torch.nan))
 
     def forward(self, picked: Meshes, sample: Sample, numbers: Int[Tensor, "b"], true_depth: bool) -> dict[str, Scores]:
-        """Scores of each kind of mesh. picked: what `pick` gave. numbers: of the samples in the data set.
+        """Scores of each kind of mesh. picked: vertices from `reader.pick`. numbers: indices of the samples.
 
-        true_depth: put lixel meshes at the true root's depth, not at the annotation's.
+        true_depth: place lixel meshes at the true root depth instead of the annotation's.
         """
         truth: Truth = self.truth(sample, numbers)
         depth = truth.points.root[:, 2] if true_depth else sample.annotation.root_depth
-        found = {"lixel": self.reader(self.place(picked.lixel, sample, depth))}
+        lixel = self.grid.to_camera(picked.lixel, sample.crop, sample.annotation.camera, depth)
+        found = {"lixel": self.reader(lixel)}
         if picked.param is not None:
             found["param"] = self.reader(picked.param)
-        # Both kinds at once: on small point sets, calls cost more than numbers.
+        # Both kinds at once: for small point sets, the calls are expensive.
         truths = truth.map(lambda value: value.expand(len(found), *value.shape))
         both = self.score(Points.stack(list(found.values())), truths)
-        return {kind: both[place] for place, kind in enumerate(found)}
+        return {kind: both[index] for index, kind in enumerate(found)}
 
 
 class ScoreKeeper:
-    """Collects the scores of a data set whose meshes come batch by batch.
+    """Collects the scores of a dataset whose meshes are predicted batch by batch.
 
-    What is looked at of the meshes is held until it makes a batch that is worth the calls, whatever the network's is.
+    Vertices are collected until they make a batch of an efficient size.
     """
 
     def __init__(self, scorer: Scorer, true_depth: bool = False, together: int = POINTS_TOGETHER) -> None:
-        """true_depth: see `Scorer`. together: points of a mesh that are scored at once, over all samples."""
+        """true_depth: as in `Scorer.forward`. together: number of points, over all samples, that are scored at once."""
         self._scorer, self._true_depth, self._together = scorer, true_depth, together
-        self._held: list[tuple[Meshes, Sample, Tensor]] = []
+        self._waiting: list[tuple[Meshes, Sample, Tensor]] = []
         self._points = 0
         self._scores: list[dict[str, Scores]] = []
 
     def add(self, meshes: Meshes, sample: Sample, numbers: Int[Tensor, "b"]) -> None:
-        """meshes: whole. numbers: of the samples in the data set."""
-        picked = self._scorer.pick(meshes)
-        self._held.append((picked, dataclasses.replace(sample, image=sample.image[..., :0]), numbers))
+        """meshes: with all vertices. numbers: indices of the samples in the dataset."""
+        picked = meshes.map(self._scorer.reader.pick)
+        self._waiting.append((picked, dataclasses.replace(sample, image=sample.image[..., :0]), numbers))
         self._points += picked.lixel.shape[0] * picked.lixel.shape[1]
         if self._points >= self._together:
             self._score()
 
     def scores(self) -> dict[str, Scores]:
-        """The scores of all that was added, in its order."""
-        if self._held:
+        """The scores of all added samples, in order."""
+        if self._waiting:
             self._score()
         return {kind: Scores.concatenate([part[kind] for part in self._scores]) for kind in self._scores[0]}
 
     def _score(self) -> None:
-        meshes, samples, numbers = zip(*self._held, strict=True)
+        meshes, samples, numbers = zip(*self._waiting, strict=True)
         batch = Meshes.concatenate(meshes), Sample.concatenate(samples), torch.cat(numbers)
         self._scores.append(self._scorer(*batch, self._true_depth))
-        self._held, self._points = [], 0
+        self._waiting, self._points = [], 0

@@ -1,4 +1,4 @@
-"""Predictions for a benchmark's server: `pred.json` and its zip, as FreiHAND's wants them."""
+"""Predictions for FreiHAND's server: `pred.json` and its zip."""
 
 import zipfile
 from pathlib import Path
@@ -16,12 +16,12 @@ JSON, ARCHIVE = "pred.json", "pred.zip"
 def write_submission(
     joints: Float[np.ndarray, "n j 3"], vertices: Float[np.ndarray, "n v 3"], folder: Path
 ) -> tuple[Path, Path]:
-    """Writes [joints, vertices], metres, in the order of the evaluation set, as `pred.json` and as `pred.zip`.
+    """Write [joints, vertices], metres, in the order of the dataset, as `pred.json` and as `pred.zip`.
 
-    Raises InputError for values that are not finite, FileError where the folder cannot be written.
+    Raise InputError for values that are not finite, FileError if the folder cannot be written.
     """
     if not (np.isfinite(joints).all() and np.isfinite(vertices).all()):
-        raise InputError("the predictions hold NaN or infinite values: the server would refuse them")
+        raise InputError("the predictions have NaN or infinite values: the server would refuse them")
     text = orjson.dumps(
         [np.ascontiguousarray(joints, np.float32), np.ascontiguousarray(vertices, np.float32)],
         option=orjson.OPT_SERIALIZE_NUMPY,

@@ -1,4 +1,4 @@
-"""`evaluate --data synthetic-pictures`: a network on held-out synthetic pictures, body shape included."""
+"""`evaluate --data synthetic-pictures`: errors and body shapes on held-out synthetic images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ NAME = "synthetic-pictures"
 SPLIT = "val"
 METRICS = (MPJPE, PA_MPJPE, MPVPE, PA_MPVPE)
 BANDS = {"below 0.4": 0.0, "0.4 to 0.6": 0.4, "0.6 to 0.8": 0.6, "0.8 and above": 0.8}
-"""Bands of the mean confidence of a person's keypoints, by their lower ends."""
+"""Bands of the mean confidence of a person's keypoints → lower limit."""
 ADULT = 0.62
-"""Anny's age from which the sampler's people are adults."""
+"""Minimum of Anny's age value for adults."""
 
 
 class SyntheticPictures(AnnotatedPictures):
-    """Scores a network on the held-out shards `val_*.npz` of a folder: its meshes, and the shape of its bodies."""
+    """Scores meshes and body shapes of a network on the held-out shards `val_*.npz` of a folder."""
 
     def __init__(self, system: System, folder: Path, scoring: ScoringOptions, pictures: int = 8) -> None:
-        """pictures: how many of the worst samples are drawn.
+        """pictures: number of the worst samples to draw.
 
         Raise InputError for a body other than Anny, FileError for a folder without held-out shards.
         """
@@ -63,7 +63,7 @@ class SyntheticPictures(AnnotatedPictures):
             self._found.append(params.shape)
 
     def evaluation(self) -> Evaluation:
-        """The errors of all samples, grouped by confidence, and how well body shape is predicted."""
+        """The errors of all samples, grouped by confidence, and the accuracy of body shapes."""
         bands = [_band(value) for value in torch.cat(self._confidence).tolist()]
         rows = []
         if self._found:
@@ -72,7 +72,7 @@ class SyntheticPictures(AnnotatedPictures):
         return dataclasses.replace(found, groups=tuple(bands), settings={**found.settings, "shape": rows})
 
     def report(self, evaluation: Evaluation, folder: Path) -> list[str | Table]:
-        """As of other data sets, and a table of body shape."""
+        """Also write and print a table of body shape."""
         *lines, _ = super().report(evaluation, folder)
         rows = evaluation.settings["shape"]
         if rows:
@@ -84,14 +84,14 @@ class SyntheticPictures(AnnotatedPictures):
 def shape_rows(
     body: Body, found: Float[Tensor, "n s"], true: Float[Tensor, "n s"], bands: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """How well shape values are predicted: a row for all people, for adults, and for the adults of each band.
+    """Accuracy of shape values: one row for all people, for adults, and for the adults of each confidence band.
 
-    stature_error_mm: mean absolute; stature_bias_mm: signed, positive too tall. The others are Pearson correlations
-    of predicted and true values, None if either does not vary: of stature, of the volume of the body at rest, of
-    each shape value.
+    stature_error_mm: mean absolute error. stature_bias_mm: mean signed error, positive if too tall. The other columns
+    are Pearson correlations of predicted and true values (stature, volume of the body at rest, each shape value), None
+    if a value does not vary.
     """
-    tall, truly_tall = stature(body, found), stature(body, true)
-    pairs = {"stature": (tall, truly_tall), "volume": (volume(body, found), volume(body, true))}
+    height, true_height = stature(body, found), stature(body, true)
+    pairs = {"stature": (height, true_height), "volume": (volume(body, found), volume(body, true))}
     pairs |= {name: (found[:, i], true[:, i]) for i, name in enumerate(body.shape_names)}
     adult = true[:, body.shape_names.index("age")] >= ADULT
     of_band = {
@@ -101,7 +101,7 @@ def shape_rows(
     for people, chosen in {"all": torch.ones_like(adult), "adults": adult, **of_band}.items():
         if not bool(chosen.any()):
             continue
-        difference = (tall - truly_tall)[chosen] * MILLIMETRES
+        difference = (height - true_height)[chosen] * MILLIMETRES
         rows.append(
             {
                 "people": people,
@@ -115,7 +115,7 @@ def shape_rows(
 
 
 def volume(body: Body, shape: Float[Tensor, "n s"]) -> Float[Tensor, "n"]:
-    """Volume of the body at rest, litres: the sum of the tetrahedra between the origin and the triangles."""
+    """Volume of the body at rest, litres: the sum of signed tetrahedra between the origin and the triangles."""
     identity = torch.eye(3, device=shape.device).expand(len(shape), len(body.bones), 3, 3)
     with torch.no_grad():
         vertices = body(BodyParams(identity, shape, shape.new_zeros(len(shape), 3))).vertices
