@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Averages what a stage trains; all other tensors of the network are its latest.
+    """Averages the parameters that a stage trains.
 
-    The first steps count more than the decay says (`(1 + step) / (10 + step)` at most), so that the average soon
-    forgets the initial weights.
+    The decay of the first steps is at most `(1 + step) / (10 + step)`, so that the average soon forgets the initial
+    weights.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
@@ -20,19 +20,19 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after `step` steps."""
+        """Add the weights after `step` steps to the average."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for kept, latest in zip(self.tensors.values(), self._current(), strict=True):
             kept.lerp_(latest, 1 - decay)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes up a saved average."""
+        """Restore a saved average."""
         for name, kept in self.tensors.items():
             kept.copy_(tensors[name])
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the averaged weights meanwhile."""
+        """Give the network the averaged weights while the context is open."""
         latest = [tensor.clone() for tensor in self._current()]
         self._set(list(self.tensors.values()))
         try:

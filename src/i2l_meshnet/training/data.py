@@ -1,4 +1,4 @@
-"""The data of a training: its sources, what they have in common, and the data sets made of them."""
+"""The datasets of a training: from the names in a recipe to samples, targets and validation."""
 
 import dataclasses
 
@@ -35,10 +35,10 @@ def network_config(recipe: Recipe, body: Body) -> NetworkConfig:
 
 
 class TrainingData:
-    """The data of a training: its sources, what they have in common, and the data sets made of them."""
+    """Opens the datasets that a recipe names, and makes training samples, targets and the validation from them."""
 
     def __init__(self, recipe: Recipe, options: RunOptions, body: Body) -> None:
-        """Opens the sources. Raises InputError for an unknown name, FileError for missing or damaged files."""
+        """Raise InputError for an unknown dataset, FileError for missing or damaged files."""
         self._recipe, self._options, self._body = recipe, options, body
         self._grid = network_config(recipe, body).grid
         self._train = [self._open(name, "train") for name in (*recipe.train_3d, *recipe.train_2d)]
@@ -57,15 +57,15 @@ class TrainingData:
             return synthetic_source(self._options.data / SYNTHETIC, split)
         if name not in ADAPTERS:
             known = ", ".join([*ADAPTERS, SYNTHETIC, TOY])
-            raise InputError(f"unknown data set {name!r}; choose from {known}")
+            raise InputError(f"unknown dataset {name!r}; choose from {known}")
         return open_source(name, self._options.data, split, true_boxes=validation)
 
     def _fits(self, source: Source) -> bool:
-        """Whether a source's fits are of the trained body (or its male and female sisters)."""
+        """Whether the fits of a source are for the trained body or its male and female versions."""
         return self._body.name in source.table.bodies
 
     def dataset(self) -> Mixture:
-        """The training samples: half of each epoch 3D, half 2D where there are both."""
+        """The training samples. If there are both 3D and 2D datasets, each kind is half of an epoch."""
         count, recipe = len(self._recipe.train_3d), self._recipe
         sets = [self._dataset(source, number, recipe.augment) for number, source in enumerate(self._train)]
         return Mixture([sets[:count], sets[count:]], recipe.seed)
@@ -85,7 +85,7 @@ class TrainingData:
         )
 
     def targets(self, own_joints: bool) -> TargetBuilder:
-        """Makes the targets of batches. own_joints: whether the data sets' own joints are among them."""
+        """Makes the targets of batches. own_joints: whether to include the datasets' own joints."""
         camera_check = image_check = None
         for source in self._train:
             adapter = ADAPTERS.get(source.name)
@@ -103,7 +103,7 @@ class TrainingData:
         return self._fits(source) and bool((arrays["fit_known"] & ~arrays["fit_trusted"]).any())
 
     def validation(self, stage: Stage, network: MeshNet, device: torch.device) -> Validation | None:
-        """The error of the stage's mesh on the validation samples, in the published code's words."""
+        """The validation of the recipe, if any: MPJPE of the stage's mesh, named as in the published code."""
         if self._validation is None:
             return None
         targets = self.targets(own_joints=True).to(device)
@@ -115,7 +115,7 @@ class TrainingData:
 
 
 class ErrorMeasure:
-    """MPJPE of the stage's mesh, mm."""
+    """MPJPE of the stage's mesh, mm, and the weight of each sample. See `Validation.measure`."""
 
     def __init__(self, stage: Stage, network: MeshNet, targets: TargetBuilder) -> None:
         self._stage, self._network, self._targets = stage, network, targets
@@ -123,7 +123,7 @@ class ErrorMeasure:
     def __call__(self, output: LixelOutput, sample: Sample) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         _, _, joints = self._targets.meshes(sample)
         annotation = sample.annotation
-        # A set without depths (COCO) is measured against its fits, so where they stand.
+        # Without root depths (COCO), meshes are placed at the depth of the fits.
         fitted = joints[:, self._stage.body.skeleton.root_index, 2]
         depth = torch.where(annotation.root_depth.isnan(), fitted, annotation.root_depth)
         sample = dataclasses.replace(sample, annotation=dataclasses.replace(annotation, root_depth=depth))

@@ -1,12 +1,11 @@
-"""The training loop. It knows a stage, samples and where to save, nothing of kinds of bodies, data or networks.
+"""The training loop. It trains one stage of one network and knows no specific body, dataset or network.
 
-The lab trains its lifting parts with a loop of its own (`i2l_lab.lifting.training`): the two share only the dozen lines
-of a step. This one has epochs, several processes, validation, snapshots and signals, which the lab's has not; the lab's
-draws samples by the number of the step and trains coefficients that are no parameters of the network.
+Lightning Fabric starts the processes, averages their gradients and sets the precision, on one CPU or many GPUs. A run
+that is killed at any moment resumes from its latest training state with the same results: samples depend only on
+(seed, epoch, index), and the state has everything else.
 
-The same loop serves one CPU and many GPUs: Lightning Fabric starts the processes, averages their gradients and sets
-the arithmetic. A run that was killed at any moment goes on from its last saved state as if nothing had happened: the
-samples depend on (seed, epoch, index) alone, and everything else that matters is in the state.
+The lab trains its lifting networks with its own loop (`i2l_lab.lifting.training`), which has no epochs, processes,
+validation or snapshots. The two loops share only a few lines.
 """
 
 import contextlib
@@ -43,7 +42,7 @@ from i2l_meshnet.training.stages import Stage
 from i2l_meshnet.training.state import Position, StateFolder, TrainingState, random_states, restore_random
 
 SHEET_ROWS = 4
-"""Samples on the sheet of predictions that is drawn after every epoch."""
+"""Number of samples that are drawn after every epoch."""
 BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -53,9 +52,9 @@ class NonFiniteLossError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """A data set to measure an error on after every epoch; the lowest error chooses the best checkpoint.
+    """A dataset for validation after every epoch. The epoch with the lowest error gives the best snapshot.
 
-    name: of the error. measure: (network's answer, batch) -> error and weight (0 to leave it out) of each sample.
+    name: name of the error. measure: (network output, batch) → error and weight (0: not counted) of each sample.
     """
 
     dataset: PersonDataset
@@ -64,32 +63,28 @@ class Validation:
 
 
 class Folders:
-    """Where a training writes, in the published layout. Snapshots and states are in `models`, sheets in `pictures`."""
+    """Output folders, named as in the published code. Snapshots and training states are in `models`."""
 
     def __init__(self, out: Path) -> None:
         names = ("log", "model_dump", "vis", "result")
         self.log, self.models, self.pictures, self.results = (out / name for name in names)
 
     def make(self) -> None:
-        """Make the folders. Raise FileError if that is not possible."""
+        """Make the folders. Raise FileError if they cannot be written."""
         for folder in (self.log, self.models, self.pictures, self.results):
             write_bytes(folder / ".probe", b"")
             (folder / ".probe").unlink(missing_ok=True)
 
 
 class Batch:
-    """A batch and its targets, for the network's wrapper.
-
-    Fabric looks through the inputs for tensors to cast and cannot rebuild frozen dataclasses; what is no collection
-    it leaves alone.
-    """
+    """A batch and its targets. It is no dataclass: Fabric would try to rebuild a frozen dataclass."""
 
     def __init__(self, sample: Sample, target: Target) -> None:
         self.sample, self.target = sample, target
 
 
 class StageStep(nn.Module):
-    """Images in, terms of the loss out: what DDP wraps."""
+    """The forward pass from images to the terms of the loss. DDP wraps this module."""
 
     def __init__(self, network: MeshNet, stage: Stage, channels_last: bool = False) -> None:
         super().__init__()
@@ -103,20 +98,20 @@ class StageStep(nn.Module):
 
 
 def network_input(sample: Sample, channels_last: bool = False) -> Float[Tensor, "b 3 h w"]:
-    """The crops as the network takes them."""
+    """The crops as network input."""
     image = sample.network_input()
     return image.contiguous(memory_format=torch.channels_last) if channels_last else image
 
 
 class Stop:
-    """SIGTERM and Ctrl-C ask the loop to save and leave; a second Ctrl-C leaves at once."""
+    """Remembers SIGTERM and Ctrl-C, so that the loop saves and ends. A second Ctrl-C raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Signals are caught meanwhile."""
+        """Handle signals while the context is open."""
         previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -134,8 +129,8 @@ class Stop:
 class _Step:
     """A step whose losses are not checked yet.
 
-    values: means over all processes, then the share of those that want to stop. own: this process' losses. ids: (number
-    of the data set, annotation id) of each sample.
+    values: losses, averaged over all processes, and the share of processes that received a signal. own: the losses of
+    this process. ids: (number of the dataset, annotation id) of each sample.
     """
 
     position: Position
@@ -146,7 +141,7 @@ class _Step:
 
 
 class Trainer:
-    """Trains one stage of one network; `fit` does it."""
+    """Trains one stage of one network. Call `fit`."""
 
     def __init__(
         self,
@@ -158,8 +153,7 @@ class Trainer:
         options: TrainOptions,
         validation: Validation | None = None,
     ) -> None:
-        """fabric: launched. targets: makes a batch's targets on the device. dataset: counts positions on from epoch
-        to epoch."""
+        """fabric: launched. targets: makes the targets of a batch on the device."""
         self._fabric, self._stage, self._targets = fabric, stage, targets
         self._recipe, self._run = options.recipe, options.run
         self._dataset, self._validation, self._folders = dataset, validation, Folders(options.run.out)
@@ -180,62 +174,52 @@ class Trainer:
         self._states = StateFolder(self._folders.models, stage.name, run.keep)
         self._stop, self._agreed = Stop(), False
         self._names: list[str] = []
-        self._late: _Step | None = None
+        self._unchecked: _Step | None = None
         self._sums: list[Tensor] = []
         self.position, self.best = Position(recipe.first_epoch), math.inf
         torch.manual_seed(recipe.seed + fabric.global_rank)
 
-    # How long it takes
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-len(self._batches(self._recipe.first_epoch)) // self._recipe.accumulate)
-
     @property
     def total_steps(self) -> int:
-        steps = self.steps_per_epoch * (self._recipe.end_epoch - self._recipe.first_epoch)
+        """Number of steps of the whole training."""
+        steps_per_epoch = -(-len(self._batches(self._recipe.first_epoch)) // self._recipe.accumulate)
+        steps = steps_per_epoch * (self._recipe.end_epoch - self._recipe.first_epoch)
         return min(steps, self._run.max_steps) if self._run.max_steps else steps
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """This process' batches of positions in an epoch.
+        """The batches of indices of this process in an epoch.
 
-        A last batch of one sample, of which BatchNorm knows no variance, is left out.
+        A last batch of one sample is left out, as it has no variance for BatchNorm.
         """
         sampler = EpochSampler(
             len(self._dataset), epoch, self._recipe.seed, self._fabric.global_rank, self._fabric.world_size
         )
-        positions, size = list(sampler), self._recipe.batch
-        batches = [positions[start : start + size] for start in range(0, len(positions), size)]
+        indices, size = list(sampler), self._recipe.batch
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         if len(batches) > 1 and len(batches[-1]) == 1 < size and self._recipe.batchnorm != "frozen":
             batches.pop()
         return batches
 
-    # Saving and going on
-
-    def save(self) -> Path:
-        """Saves the state; all processes take part, the first writes."""
+    def save(self) -> None:
+        """Save the training state. Call it in all processes; the first process writes."""
         cpu, cuda = random_states(self._fabric.device)
-        gathered = self._gather(cpu)
-        gathered_cuda = None if cuda is None else self._gather(cuda)
         state = TrainingState(
             recipe=self._recipe.to_json(),
             position=self.position,
             network=self.network.state_dict(),
             optimizer=self._optimizer.state_dict(),
             average=self._average.tensors if self._average else {},
-            random=gathered,
-            cuda_random=gathered_cuda,
+            random=self._gather(cpu),
+            cuda_random=None if cuda is None else self._gather(cuda),
             processes=self._fabric.world_size,
             best=self.best,
         )
-        path = self._states.folder
         if self._fabric.is_global_zero:
-            path = self._states.save(state)
+            self._states.save(state)
         self._fabric.barrier()
-        return path
 
     def resume(self) -> None:
-        """Goes on from the newest saved state. Errors as in `StateFolder.load`."""
+        """Resume from the latest training state. Errors as in `StateFolder.load`."""
         state = self._states.load(self._recipe, self._fabric.world_size)
         self.network.load_state_dict(state.network)
         self._optimizer.load_state_dict(state.optimizer)
@@ -247,17 +231,15 @@ class Trainer:
         self.position, self.best = state.position, state.best
 
     def _gather(self, value: Tensor) -> Tensor:
-        """The same tensor of every process, stacked, on the CPU."""
+        """The tensors of all processes, stacked, on the CPU."""
         gathered = cast(Tensor, self._fabric.all_gather(value.to(self._fabric.device)))
         return gathered.reshape(self._fabric.world_size, *value.shape).cpu()
 
-    # Training
-
     def fit(self, reporter: Reporter) -> signal.Signals | None:
-        """Trains to the end, or to `max_steps`; a signal ends it earlier, and is returned. The state is saved.
+        """Train to the end, to `max_steps` or to a signal, and save the training state. Return the signal.
 
-        Raises NonFiniteLossError, with the batch's ids saved, where the loss is no number, and FileError where
-        nothing can be saved.
+        Raise NonFiniteLossError, after writing the ids of the batch, if the loss is not finite; FileError if files
+        cannot be written.
         """
         if self._fabric.is_global_zero:
             self._states.clean()
@@ -272,7 +254,7 @@ class Trainer:
         return (self._stop.signal or signal.SIGTERM) if self._agreed else None
 
     def _ends(self) -> bool:
-        """Whether training ends before its time. All processes see the same here."""
+        """Whether training ends early. The result is the same in all processes."""
         return self._agreed or bool(self._run.max_steps and self.position.step >= self._run.max_steps)
 
     def _train_epoch(self, epoch: int, reporter: Reporter) -> None:
@@ -288,9 +270,10 @@ class Trainer:
             return
         if self._recipe.batchnorm == "local" and min(map(len, batches)) == 1:
             raise InputError(
-                "BatchNorm finds no variance in a batch of one picture: use more, or frozen BatchNorm", argument="batch"
+                "BatchNorm has no variance in a batch of one image: use more images, or frozen BatchNorm",
+                argument="batch",
             )
-        # Before the fork: a loader process that inherits OpenCV's threads would wait for them for ever.
+        # A loader process that inherits OpenCV's threads hangs.
         cv2.setNumThreads(1)
         with contextlib.closing(self._load(self._dataset, list(batches))) as samples:
             while batches and not self._ends():
@@ -298,20 +281,20 @@ class Trainer:
                 del batches[: len(sizes)]
                 self._train_step([next(samples) for _ in sizes], sum(sizes), reporter)
                 if self.position.step % self._run.save_every == 0 and batches:
-                    self._look(reporter)
+                    self._check_losses(reporter)
                     self.save()
-        self._look(reporter)
+        self._check_losses(reporter)
 
     def _load(self, dataset: Mixture | PersonDataset, batches: list[list[int]]) -> Generator[Sample, None, None]:
-        """The batches one by one. To be closed: its processes, deaf to SIGTERM, would outlast an error otherwise."""
+        """Load batches in order. Close the generator after an error, as its processes ignore SIGTERM."""
         for found in DataLoader(
-            _Telling(dataset),
+            _ErrorsAsValues(dataset),
             batch_sampler=batches,
             num_workers=self._run.workers,
-            collate_fn=_unchanged,
+            collate_fn=_identity,
             pin_memory=self._fabric.device.type == "cuda",
             worker_init_fn=_prepare_worker,
-            # Else it would draw from the global generator, as often as a run is resumed.
+            # Otherwise, every resumed run would draw from the global generator.
             generator=torch.Generator(),
         ):
             if isinstance(found, UserError):
@@ -319,7 +302,7 @@ class Trainer:
             yield found
 
     def _train_step(self, samples: list[Sample], images: int, reporter: Reporter) -> None:
-        """One optimizer step, the gradient being the mean over the samples of all batches."""
+        """One optimizer step with the mean gradient of all samples in all batches."""
         own: Tensor | None = None
         for number, sample in enumerate(samples, 1):
             share = len(sample.image) / images
@@ -341,26 +324,26 @@ class Trainer:
         self.position = Position(self.position.epoch, self.position.batch + len(samples), self.position.step + 1)
         if self._average:
             self._average.update(self.position.step)
-        # Losses are looked at one step late, so that a CUDA device need not wait; one exchange tells all
-        # processes of all losses and of a signal that only one of them got.
+        # Losses are checked one step late to avoid stalling a CUDA device. One exchange shares the losses of all
+        # processes and a signal that only one process received.
         stop = own.new_full((1,), float(self._stop.signal is not None))
         shared = cast(Tensor, self._fabric.all_reduce(torch.cat([own, stop]), reduce_op="mean"))
-        self._look(reporter)
-        known = [sample.annotation for sample in samples]
-        ids = [pair for one in known for pair in zip(one.source.tolist(), one.id.tolist(), strict=True)]
-        self._late = _Step(self.position, images * self._fabric.world_size, shared, own, ids)
+        self._check_losses(reporter)
+        annotations = [sample.annotation for sample in samples]
+        ids = [pair for part in annotations for pair in zip(part.source.tolist(), part.id.tolist(), strict=True)]
+        self._unchecked = _Step(self.position, images * self._fabric.world_size, shared, own, ids)
         if self.position.step == self._run.max_steps:
-            self._look(reporter)
+            self._check_losses(reporter)
 
-    def _look(self, reporter: Reporter) -> None:
-        """Looks at the losses of the last step but one (or the last)."""
-        step, self._late = self._late, None
+    def _check_losses(self, reporter: Reporter) -> None:
+        """Check and report the losses of the step that is not checked yet."""
+        step, self._unchecked = self._unchecked, None
         if step is None:
             return
         self._agreed |= bool(step.values[-1] > 0)
         values = step.values[:-1]
         if not bool(values.isfinite().all()):
-            raise NonFiniteLossError(self._tell_of(step))
+            raise NonFiniteLossError(self._save_non_finite(step))
         self._sums.append(values)
         reporter.step(step.position.step, step.position.epoch, step.images, float(values.sum()))
         if step.position.step % self._run.log_every == 0 or step.position.step == self.total_steps:
@@ -370,8 +353,8 @@ class Trainer:
             rate = self._recipe.rate(step.position.epoch)
             reporter.log_losses(step.position.step, step.position.epoch, rate, {"loss": sum(means), **terms})
 
-    def _tell_of(self, step: _Step) -> str:
-        """Saves what led to a loss that is no number; the line to show."""
+    def _save_non_finite(self, step: _Step) -> str:
+        """Write the samples of a step whose loss is not finite. Return the error message."""
         path = self._folders.log / f"nonfinite_{step.position.step}_{self._fabric.global_rank}.json"
         terms = dict(zip(self._names, step.own.tolist(), strict=True))
         sources = (*self._recipe.train_3d, *self._recipe.train_2d)
@@ -385,20 +368,18 @@ class Trainer:
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         what = f"the loss ({', '.join(bad)})" if bad else "another process' loss"
         return (
-            f"{what} is no finite number at step {step.position.step}; the batch's annotations are in {path}; "
-            "check them, then continue from the last saved state, perhaps with another learning rate"
+            f"{what} is not finite at step {step.position.step}. The annotations of the batch are in {path}: check "
+            "them, then resume from the latest training state, perhaps with another learning rate"
         )
 
     def _moved(self, sample: Sample) -> Sample:
-        """The batch on the device; the copy runs beside other work."""
+        """Copy the batch to the device, without waiting."""
         return sample.map(lambda tensor: tensor.to(self._fabric.device, non_blocking=True))
 
-    # After an epoch
-
     def _finish_epoch(self, epoch: int, reporter: Reporter) -> bool:
-        """Measures, draws and keeps the weights (the averaged ones, if there are), then saves the state.
+        """Validate and save the weights (the averaged weights, if any), then save the training state.
 
-        Returns False, with the epoch left unfinished, if a signal came meanwhile.
+        Return False if a signal arrives during the validation. Then the epoch stays unfinished.
         """
         with self._average.applied() if self._average else contextlib.nullcontext():
             errors = self._measure(epoch, reporter)
@@ -433,14 +414,14 @@ class Trainer:
 
     @torch.no_grad()
     def _measure(self, epoch: int, reporter: Reporter) -> dict[str, float]:
-        """Errors on the validation samples, each process measuring its share; a signal cuts it short."""
+        """The error on the validation samples, which the processes share. A signal stops it."""
         if self._validation is None:
             return {}
         self.network.eval()
         dataset, size = self._validation.dataset, self._recipe.batch
         own = list(range(self._fabric.global_rank, len(dataset), self._fabric.world_size))
         batches = [own[start : start + size] for start in range(0, len(own), size)]
-        # Error and weight, and whether a process was told to stop.
+        # Sum of errors, sum of weights, number of processes that received a signal.
         sums = torch.zeros(3, device=self._fabric.device)
         with contextlib.closing(self._load(dataset, batches)) as samples:
             for number, sample in enumerate(samples):
@@ -464,8 +445,8 @@ class Trainer:
         write_picture(self._folders.pictures / f"{self._stage.name}_{epoch}.jpg", sheet, 90)
 
 
-class _Telling(Dataset[Sample | UserError]):
-    """A data set whose errors of the user's come as values: a loader process would add its traceback to their line."""
+class _ErrorsAsValues(Dataset[Sample | UserError]):
+    """Returns user errors as values: if a loader process raises them, PyTorch adds a traceback to the message."""
 
     def __init__(self, dataset: Mixture | PersonDataset) -> None:
         self._dataset = dataset
@@ -477,11 +458,11 @@ class _Telling(Dataset[Sample | UserError]):
             return error
 
 
-def _unchanged(found: Any) -> Sample | UserError:
+def _identity(found: Any) -> Sample | UserError:
     return found
 
 
 def _prepare_worker(_: int) -> None:
-    """Loader processes leave signals to the loop, which saves before it lets them go."""
+    """Loader processes ignore signals, which the training loop handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The losses of I2L-MeshNet. Every term is the mean over all its elements, those of weight 0 included."""
+"""The losses of I2L-MeshNet. Every term is a mean over all elements, including elements of weight 0."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.tensors import TensorDataclass
 
 PUBLISHED_HAND_UNIT = 1000.0
-"""`joint_unit` of the published hand, whose camera joints are in millimetres."""
+"""`joint_unit` of the published hand network, whose camera joints are in millimetres."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LixelWeights:
-    """Factors of the lixel stage's terms in the sum, by default the published ones. mesh_joint: of both such terms."""
+    """Weights of terms of the lixel stage, by default as published. mesh_joint: weight of both `mesh_joint_` terms."""
 
     mesh_joint: float = 1.0
     normal: float = 0.1
@@ -25,9 +25,9 @@ class LixelWeights:
 
 @dataclasses.dataclass(frozen=True)
 class LixelTarget(TensorDataclass):
-    """What the lixel stage is trained towards, lixels.
+    """Targets of the lixel stage, lixels.
 
-    joint_fit, mesh_fit: of the body fitted to the picture. joint_orig: the data set's own joints.
+    joint_fit, mesh_fit: joints and vertices of the body fitted to the image. joint_orig: the dataset's own joints.
     """
 
     joint_fit: PointTarget
@@ -37,11 +37,10 @@ class LixelTarget(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class ParameterTarget(TensorDataclass):
-    """What the parameter stage is trained towards.
+    """Targets of the parameter stage.
 
-    pose: axis-angle vectors of the bones (radians), not reduced to angles below pi. shape: shape values.
-    weight: 1 where the fit is to be trusted, else 0, for pose and shape. joint_orig, joint_fit: root-relative camera
-    joints, metres.
+    pose: axis-angle vectors of the bones (radians); angles may exceed pi. shape: shape values. weight: 1 if pose and
+    shape of the fit are used, else 0. joint_orig, joint_fit: root-relative camera joints, metres.
     """
 
     pose: Float[Tensor, "*b k 3"]
@@ -57,7 +56,7 @@ def lixel_losses(
     faces: Int[Tensor, "f 3"],
     weights: LixelWeights,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The terms of the lixel stage; their sum is the loss. The recipe for smooth meshes leaves out the `_orig` ones."""
+    """The terms of the lixel stage; their sum is the loss. Without own joints, the `_orig` terms are 0."""
     return {
         "joint_fit": point_loss(output.joints, target.joint_fit),
         "joint_orig": point_loss(output.joints, target.joint_orig),
@@ -78,9 +77,8 @@ def parameter_losses(
 ) -> dict[str, Float[Tensor, ""]]:
     """The terms of the parameter stage; their sum is the loss.
 
-    pose: axis-angle, radians. joints: root-relative, metres. joint_unit: how many of the units that the joint terms
-    are counted in make a metre; the published code counts the body's in metres and the hand's in millimetres
-    (PUBLISHED_HAND_UNIT).
+    pose: axis-angle, radians. joints: root-relative, metres. joint_unit: units of the joint terms per metre. The
+    published code uses metres for the body and millimetres for the hand (PUBLISHED_HAND_UNIT).
     """
     weight = target.weight[..., None]
     return {
@@ -97,9 +95,9 @@ def point_loss(points: Float[Tensor, "*b n 3"], target: PointTarget) -> Float[Te
 
 
 def normal_loss(vertices: Float[Tensor, "*b v 3"], target: PointTarget, faces: Int[Tensor, "f 3"]) -> Float[Tensor, ""]:
-    """|cosine| between each edge of a predicted face and the target face's normal.
+    """|cosine| between each edge of a predicted face and the normal of the target face.
 
-    A face counts by the product of its vertices' weights (the least of their axes).
+    The weight of a face is the product of its vertices' weights. A vertex has the minimum weight of its three axes.
     """
     a, b, c = _corners(vertices, faces)
     target_a, target_b, target_c = _corners(target.points, faces)
@@ -111,9 +109,9 @@ def normal_loss(vertices: Float[Tensor, "*b v 3"], target: PointTarget, faces: I
 
 
 def edge_loss(vertices: Float[Tensor, "*b v 3"], target: PointTarget, faces: Int[Tensor, "f 3"]) -> Float[Tensor, ""]:
-    """|difference| between the lengths of each predicted and target edge; each face brings its three.
+    """|difference| between the lengths of predicted and target edges. Every face contributes three edges.
 
-    An edge counts by the product of its vertices' weights (the least of their axes).
+    The weight of an edge is the product of its vertices' weights. A vertex has the minimum weight of its three axes.
     """
     a, b, c = _edge_lengths(vertices, faces)
     target_a, target_b, target_c = _edge_lengths(target.points, faces)
@@ -137,8 +135,8 @@ def _corners(values: Float[Tensor, "*b v d"], faces: Int[Tensor, "f 3"]) -> tupl
 def _edge_lengths(points: Float[Tensor, "*b v 3"], faces: Int[Tensor, "f 3"]) -> tuple[Tensor, Tensor, Tensor]:
     """Lengths of the edges first-second, first-third and second-third of each face.
 
-    `vector_norm` has gradient 0 for vertices that coincide, where the square root's would be infinite, and then NaN
-    even in masked samples.
+    For vertices that coincide, `vector_norm` has gradient 0. A square root would have an infinite gradient, which
+    becomes NaN even in masked samples.
     """
     a, b, c = _corners(points, faces)
     first, second, third = (torch.linalg.vector_norm(edge, dim=-1) for edge in (b - a, c - a, c - b))
@@ -146,6 +144,6 @@ def _edge_lengths(points: Float[Tensor, "*b v 3"], faces: Int[Tensor, "f 3"]) ->
 
 
 def _unit(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
-    """Vectors of length 1; the zero vector stays, with gradient 0."""
+    """Vectors of length 1. A zero vector stays zero and has gradient 0."""
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / torch.where(length > 0, length, torch.inf)

@@ -1,4 +1,4 @@
-"""What a training reports while it runs: a progress bar, a CSV log, TensorBoard, Weights & Biases."""
+"""Reports of a running training: a progress bar, a CSV log, TensorBoard, Weights & Biases."""
 
 import csv
 import importlib.util
@@ -17,24 +17,26 @@ from i2l_meshnet.io import atomic_path, open_regular
 
 
 class Log:
-    """Takes numbers and pictures of a step. By default they are left out."""
+    """A log of numbers and images. By default, both are ignored."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Numbers by name; `epoch` is among them."""
+        """Write numbers by name, including `epoch`."""
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """An RGB picture."""
+        """Write an RGB image."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Close the log."""
 
 
 class CsvLog(Log):
-    """One row per call, `step` first; the columns grow when a name is new. A continued run drops the rows that it
-    will write again. (The CSV log of Lightning Fabric would drop all earlier ones.)"""
+    """Writes one row per call, `step` first. A new name adds a column. A resumed run drops the rows after its step.
+
+    The CSV log of Lightning Fabric would drop all earlier rows.
+    """
 
     def __init__(self, path: Path, step: int = 0) -> None:
-        """step: the step that the run starts from."""
+        """step: the step at which the run starts."""
         self._path = path
         self._rows: list[dict[str, str]] = []
         if path.exists() and step:
@@ -68,7 +70,7 @@ class CsvLog(Log):
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
-    """Whether a row belongs to the steps up to `step`; torn rows do not."""
+    """Whether a row is complete and belongs to the steps up to `step`."""
     try:
         return None not in row.values() and int(row["step"]) <= step
     except (KeyError, TypeError, ValueError):
@@ -76,7 +78,7 @@ def _is_before(row: dict[str, str], step: int) -> bool:
 
 
 class TensorBoardLog(Log):
-    """TensorBoard's event files."""
+    """Writes TensorBoard event files."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -95,7 +97,7 @@ class TensorBoardLog(Log):
 
 
 class WandbLog(Log):
-    """Weights & Biases."""
+    """Logs to Weights & Biases."""
 
     def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
         """Raise InputError if wandb is not installed."""
@@ -117,10 +119,10 @@ class WandbLog(Log):
 
 
 class Reporter:
-    """Reports to people and logs. `quiet` silences all but the logs, of which other processes have none."""
+    """Reports on the console and to the logs."""
 
     def __init__(self, logs: Sequence[Log], total: int, done: int, quiet: bool = False) -> None:
-        """total: steps of the whole training. done: those of them that are done already."""
+        """total: steps of the whole training. done: finished steps. quiet: report only to the logs."""
         self._logs = logs
         # Without a terminal, `log_losses` prints lines.
         self._bar = None if quiet else progress("training", total, done, lines=False)
@@ -138,13 +140,13 @@ class Reporter:
             log.close()
 
     def step(self, step: int, epoch: int, images: int, loss: float) -> None:
-        """Report a step, of `images` of all processes."""
+        """Report a step. images: number of images in all processes."""
         self._images += images
         if self._bar is not None:
             self._bar.update(step, what=f"epoch {epoch}", note=f"{self._rate():.1f} images/s  loss {loss:.3g}")
 
     def log_losses(self, step: int, epoch: int, rate: float, values: dict[str, float]) -> None:
-        """Write means since the last call, the learning rate and the throughput to the logs."""
+        """Write mean losses since the last call, the learning rate and the speed to the logs."""
         speed = self._rate()
         self._started, self._images = time.perf_counter(), 0
         self.scalars(step, {"epoch": float(epoch), "learning_rate": rate, "images_per_second": speed, **values})
@@ -153,17 +155,17 @@ class Reporter:
             self.say(f"epoch {epoch}, step {step}: {terms}; {speed:.1f} images/s")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write numbers to the logs only."""
+        """Write numbers to the logs."""
         for log in self._logs:
             log.scalars(step, values)
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Write a picture to the logs."""
+        """Write an image to the logs."""
         for log in self._logs:
             log.picture(step, name, image)
 
     def say(self, line: str) -> None:
-        """Print a line for people."""
+        """Print a line on the console."""
         if self._bar is not None:
             message(line)
 

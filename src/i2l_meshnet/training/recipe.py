@@ -1,4 +1,4 @@
-"""What a training is: the settings that decide the weights (`Recipe`), and where and how it runs (`RunOptions`)."""
+"""The settings of a training: `Recipe` determines the weights, `RunOptions` where and how the training runs."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ Parity = Literal["batchnorm-drift", "hand-millimetres", "coco-fit-check", "full-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All settings that change the weights. A run can only be resumed with its own recipe."""
+    """All settings that change the weights. A run can be resumed only with the same recipe."""
 
     stage: Literal["lixel", "param"] = "lixel"
     """What is trained: the lixel network, or the parameter regressor on top of it."""
@@ -42,7 +42,7 @@ class Recipe:
     first_epoch: int = 0
     """Number of the first epoch. The published parameter stage continues the count of the lixel stage."""
     end_epoch: int = 13
-    """Number of the epoch at which training ends (exclusive)."""
+    """Number of the first epoch that is not trained."""
     decay_epochs: tuple[int, ...] = (10, 12)
     """Epochs at which the learning rate is divided by --decay-factor."""
     decay_factor: float = 10.0
@@ -95,11 +95,11 @@ class Recipe:
         return self.learning_rate / self.decay_factor ** sum(epoch >= decay for decay in self.decay_epochs)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The settings as plain JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Settings that differ in a recipe read from JSON, except the number of epochs, which may be raised."""
+        """Messages about the settings that differ from a recipe in JSON. `end_epoch` may differ."""
         own = self.to_json()
         names = (own.keys() | other.keys()) - {"end_epoch"}
         return [
@@ -153,7 +153,7 @@ class RunOptions:
         _require(self, lambda value: value >= 0, "at least 0", "workers", "max_steps")
 
     def device_numbers(self) -> list[int] | None:
-        """The numbers in `gpu`, None if it is empty. Raise InputError unless it lists devices, each once."""
+        """The numbers in `gpu`, None if it is empty. Raise InputError if it is not a list of different devices."""
         if not self.gpu:
             return None
         numbers: list[int] = []
@@ -163,12 +163,12 @@ class RunOptions:
                 raise InputError(f"{self.gpu!r} is not a list of devices such as 0-3 or 0,2", argument="gpu")
             numbers += range(int(start), int(end if dash else start) + 1)
         if not numbers or len(set(numbers)) != len(numbers):
-            raise InputError(f"{self.gpu!r} names no device, or one twice", argument="gpu")
+            raise InputError(f"{self.gpu!r} names no device, or a device twice", argument="gpu")
         return numbers
 
 
 def _require(options: Any, holds: Callable[[float], bool], wanted: str, *names: str) -> None:
-    """Raise InputError for the first of the options `names` whose value is not what is wanted."""
+    """Raise InputError for the first of the options `names` for which `holds` is false."""
     for name in names:
         value = getattr(options, name)
         if not holds(value):
@@ -177,7 +177,7 @@ def _require(options: Any, holds: Callable[[float], bool], wanted: str, *names: 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """A recipe, and where to follow it."""
+    """A recipe, and where and how it runs."""
 
     recipe: Recipe
     run: RunOptions = dataclasses.field(default_factory=RunOptions)

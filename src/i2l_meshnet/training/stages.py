@@ -1,4 +1,4 @@
-"""The two stages of training behind one interface: what trains, what is in train mode, and the loss."""
+"""The two training stages behind one interface: which parameters train, the train mode, and the losses."""
 
 from abc import ABC, abstractmethod
 
@@ -15,27 +15,27 @@ from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.training.losses import LixelTarget, LixelWeights, ParameterTarget, lixel_losses, parameter_losses
 
 UNKNOWN_DEPTH = 5.0
-"""Depth at which a mesh is shown whose root's depth is not known, metres."""
+"""Root depth of meshes without a known root depth, metres."""
 
 
 class Stage(ABC):
-    """One stage. The training loop knows a stage only through this."""
+    """One stage, as the training loop uses it."""
 
     name: str
     mesh_name: str
-    """What the published evaluation calls this stage's mesh."""
+    """Name of this stage's mesh in the published evaluation."""
 
     def __init__(self, body: Body) -> None:
-        """body: the network's."""
+        """body: the body of the network."""
         self.body = body
 
     @abstractmethod
     def prepare(self, network: MeshNet) -> list[nn.Parameter]:
-        """Sets what needs gradients and returns it."""
+        """Set which parameters need gradients, and return them."""
 
     @abstractmethod
     def train_mode(self, network: MeshNet) -> None:
-        """Puts the modules that are trained in train mode and all others in eval mode."""
+        """Set the modules that are trained to train mode and all others to eval mode."""
 
     @abstractmethod
     def losses(self, output: LixelOutput, target: Target) -> dict[str, Float[Tensor, ""]]:
@@ -43,16 +43,16 @@ class Stage(ABC):
 
     @abstractmethod
     def mesh(self, network: MeshNet, output: LixelOutput, sample: Sample) -> BodyMesh:
-        """The mesh that this stage is about, camera frame (m), for samples that are neither turned nor mirrored."""
+        """The mesh of this stage in the camera frame, m. The samples must not be rotated or mirrored."""
 
 
 class LixelStage(Stage):
-    """Pose net, pose-to-feature and mesh branch; the parameter regressor, if any, rests."""
+    """Trains everything except the parameter regressor."""
 
     name, mesh_name = "lixel", "lixel mesh"
 
     def __init__(self, body: Body, weights: LixelWeights | None = None) -> None:
-        """weights: the published ones if None."""
+        """weights: by default as published."""
         super().__init__(body)
         self._weights = weights or LixelWeights()
 
@@ -77,14 +77,15 @@ class LixelStage(Stage):
 
 
 class ParamStage(Stage):
-    """The parameter regressor on top of a lixel network that stays as it is."""
+    """Trains the parameter regressor on top of a frozen lixel network."""
 
     name, mesh_name = "param", "param mesh"
 
     def __init__(self, body: Body, batchnorm_drifts: bool = False, joint_unit: float = 1.0) -> None:
-        """The parity switches: `batchnorm_drifts` leaves the lixel network's BatchNorm statistics moving, as in the
-        published code; `joint_unit` is losses.PUBLISHED_HAND_UNIT for the published hand, whose camera joints were
-        counted in millimetres.
+        """Both arguments restore published behaviour.
+
+        batchnorm_drifts: keep updating the BatchNorm statistics of the lixel network. joint_unit: see
+        `losses.parameter_losses`.
         """
         super().__init__(body)
         self._drifts, self._unit = batchnorm_drifts, joint_unit
@@ -114,12 +115,12 @@ class ParamStage(Stage):
 
     def mesh(self, network: MeshNet, output: LixelOutput, sample: Sample) -> BodyMesh:
         root = self.body.skeleton.root_index
-        place = _to_camera(network, output.mesh_joints, sample)[:, root, None]
+        position = _to_camera(network, output.mesh_joints, sample)[:, root, None]
         mesh = self._root_relative(output)
-        return BodyMesh(mesh.vertices + place, mesh.joints + place)
+        return BodyMesh(mesh.vertices + position, mesh.joints + position)
 
     def _root_relative(self, output: LixelOutput) -> BodyMesh:
-        """The posed body with its root joint at the origin, m. Joints are those that the network's regressor reads."""
+        """The posed body with its root joint at the origin, m. Joints are regressed from the mesh."""
         assert output.params is not None
         vertices = self.body(output.params).vertices
         joints = self.body.joint_regressor @ vertices
@@ -134,9 +135,9 @@ def _to_camera(network: MeshNet, lixels: Float[Tensor, "b n 3"], sample: Sample)
 
 @torch.no_grad()
 def joint_error(stage: Stage, mesh: BodyMesh, target: Target) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-    """Mean distance of the root-relative joints from the truth (mm), and 1 for samples that have a truth, else 0.
+    """Mean distance of root-relative joints to the true joints (mm), and the weight: 1 with ground truth, else 0.
 
-    The truth is the data set's own joints, or the fitted body's where it has none in 3D.
+    The true joints are the dataset's own 3D joints. If a sample has none, they are the fitted body's joints.
     """
     joints = mesh.joints - mesh.joints[:, stage.body.skeleton.root_index, None]
     own = target.camera_joints.weight.sum((1, 2), keepdim=True) > 0

@@ -1,4 +1,4 @@
-"""Saved training states: all that a run needs to go on as if it had never stopped."""
+"""Training states: everything that a run needs to resume as if it had never stopped."""
 
 import dataclasses
 import sys
@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclasses.dataclass
 class Position:
-    """How far a training is. batch: batches of the epoch that each process has had. step: optimizer steps in all."""
+    """Progress of a training. batch: finished batches of the epoch, per process. step: total optimizer steps."""
 
     epoch: int
     batch: int = 0
@@ -26,11 +26,11 @@ class Position:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingState:
-    """What is saved.
+    """The content of a training state.
 
-    network: parameters and buffers. optimizer: its state dict. average: the moving average of the weights, empty if
-    there is none. random: states of every process' generators (processes, bytes), of the CPU and of CUDA (None
-    without). processes: how many trained together. best: the least validation error so far.
+    network: parameters and buffers. optimizer: its state dict. average: the moving average of the weights, or empty.
+    random, cuda_random: states of the random generators of all processes (processes, bytes). processes: number of
+    processes. best: the lowest validation error so far.
     """
 
     recipe: dict[str, Any]
@@ -45,7 +45,7 @@ class TrainingState:
 
 
 class StateFolder:
-    """The states of one stage in a folder: written whole or not at all, the newest few kept."""
+    """The training states of one stage in a folder. The latest `keep` states are kept."""
 
     def __init__(self, folder: Path, stage: str, keep: int = 2) -> None:
         self.folder, self._stage, self._keep = folder, stage, keep
@@ -55,9 +55,9 @@ class StateFolder:
         return sorted(self.folder.glob(f"state_{self._stage}_*.pt"))
 
     def save(self, state: TrainingState) -> Path:
-        """Writes a state, then removes the oldest ones.
+        """Write a state, then remove the oldest states.
 
-        Raises FileError, with all earlier states in place, where it cannot be written.
+        Raise FileError if it cannot be written. Then all earlier states are kept.
         """
         path = self.folder / f"state_{self._stage}_{state.position.step:08d}.pt"
         content = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
@@ -68,20 +68,19 @@ class StateFolder:
         return path
 
     def clean(self) -> None:
-        """Removes what a killed run left half-written."""
+        """Remove incomplete files of a killed run."""
         remove_abandoned(self.folder, f"state_{self._stage}_*.pt")
 
     def load(self, recipe: Recipe, processes: int) -> TrainingState:
-        """The newest state.
+        """Read the latest state.
 
-        Raise FileError if there is none or it is damaged, InputError if it is of another recipe or of another number of
-        processes.
+        Raise FileError if there is no state or it is damaged, InputError if its recipe or number of processes differs.
         """
         paths = self.paths()
         if not paths:
-            raise FileError(f"{self.folder} holds no state of the {self._stage} stage to continue from")
+            raise FileError(f"{self.folder} has no training state of the {self._stage} stage")
         path = paths[-1]
-        with reading(path, "a training state", "remove it to continue from an earlier one"):
+        with reading(path, "a training state", "remove it to resume from an earlier state"):
             content = read_torch(path)
             version = content.pop("version")
             state = TrainingState(**{**content, "position": Position(**content["position"])})
@@ -90,31 +89,31 @@ class StateFolder:
             raise FileError(f"{path} is a training state of version {version}, this software reads {VERSION}")
         if differences:
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-            raise InputError(f"{path} is of another recipe: {differences[0]}{more}; use that one or another folder")
+            raise InputError(f"{path} has another recipe: {differences[0]}{more}; use its recipe or another folder")
         if state.processes != processes:
             raise InputError(
-                f"{path} was made by {state.processes} processes, not {processes}: the batches would differ; "
-                f"train with {state.processes}, or start from its last snapshot"
+                f"{path} was made by {state.processes} processes, not {processes}: the batches would differ. "
+                f"Train with {state.processes} processes, or start from the last snapshot"
             )
         return state
 
 
 def write_state(path: Path, content: dict[str, Any]) -> None:
-    """Writes tensors and plain values. Raises FileError, with an earlier state in place, where that cannot be done."""
+    """Write tensors and plain values. Raise FileError if that is not possible; an earlier file is kept."""
     with atomic_path(path) as temporary:
         try:
-            # By an open file: PyTorch would put a path's name into the file.
+            # An open file: PyTorch would store the name of a path in the file.
             with temporary.open("wb") as file:
                 torch.save(_plain(content), file)
         except RuntimeError as error:
-            # PyTorch's writer tells of a full disk so.
+            # PyTorch's error for a full disk.
             raise FileError(f"cannot write {path}: the disk may be full; earlier states are still there") from error
 
 
 def _plain(value: Any) -> Any:
-    """The same content in containers and texts of its own, so that the same state has the same bytes.
+    """A copy in which equal strings are one object, so that equal states have equal bytes.
 
-    A pickle tells whether two equal texts are one object; those of a state that was read are none.
+    A pickle stores whether two equal strings are one object. In a state that was read, they are not.
     """
     if isinstance(value, dict):
         return {_plain(key): _plain(item) for key, item in value.items()}
@@ -124,12 +123,12 @@ def _plain(value: Any) -> Any:
 
 
 def random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """States of this process' generators; those of a CUDA device too."""
+    """States of the random generators of this process: CPU, and CUDA device (None for other devices)."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def restore_random(random: Tensor, cuda_random: Tensor | None, device: torch.device) -> None:
-    """The inverse of `random_states`."""
+    """Restore the states of `random_states`."""
     torch.set_rng_state(random)
     if cuda_random is not None and device.type == "cuda":
         torch.cuda.set_rng_state(cuda_random, device)

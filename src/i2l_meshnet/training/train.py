@@ -1,4 +1,4 @@
-"""The `train` command: put together what a recipe names, train, and print one line about how it ended."""
+"""The `train` command: build the parts that a recipe names, and train."""
 
 import contextlib
 import dataclasses
@@ -30,29 +30,29 @@ from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage
 from i2l_meshnet.training.state import StateFolder
 
 SIGNAL_EXIT = 128
-"""What a shell adds to a signal's number."""
+"""Exit code minus signal number, as in shells."""
 
 
 def run(options: TrainOptions) -> int:
     """Train and return the exit code: 0, or 128 + the signal that ended the training early.
 
-    Raise UserError for anything that is missing, does not fit or cannot be written, and TakenError if another process
-    trains into the same folder.
+    Raise UserError for missing, incompatible or unwritable files and options, TakenError if another process uses the
+    folder.
     """
     recipe, folders = options.recipe, Folders(options.run.out)
     started = bool(StateFolder(folders.models, recipe.stage).paths())
     if started and not options.run.resume:
         raise InputError(
-            f"{folders.models} holds a started training of the {recipe.stage} stage: continue it, or choose another "
-            "output folder",
+            f"{folders.models} has a training state of the {recipe.stage} stage: resume it, or choose another output "
+            "folder",
             argument="out",
         )
-    # One command can be repeated until the training is done: without a state, --continue starts one.
+    # `resume` without a state starts a new run, so that the same command can be repeated until the training is done.
     starts = options.run.resume and not started
     options = dataclasses.replace(options, run=dataclasses.replace(options.run, resume=started))
     fabric = start_fabric(recipe, options.run)
     if starts and fabric.is_global_zero:
-        output(f"{folders.models} holds no state of the {recipe.stage} stage to continue from: a new training starts")
+        output(f"{folders.models} has no training state of the {recipe.stage} stage: a new training starts")
     folders.make()
     torch.manual_seed(recipe.seed)
     body = load_body(recipe.body, options.run.body_dir)
@@ -76,18 +76,18 @@ def run(options: TrainOptions) -> int:
 
 
 def _closing(trainer: Trainer, options: TrainOptions, folders: Folders, stage: Stage, signal: Signals | None) -> str:
-    """The line that says how a training ended."""
+    """The line that is printed at the end of a training."""
     done = f"{trainer.position.step} steps"
     if signal is not None:
-        return f"stopped by {signal.name} after {done}, all saved in {folders.models}; --continue goes on"
+        return f"stopped by {signal.name} after {done}; the training state is in {folders.models}"
     if trainer.position.epoch < options.recipe.end_epoch:
-        return f"stopped after {done} as --max-steps says, all saved in {folders.models}; --continue goes on"
+        return f"stopped after {done}, the maximum; the training state is in {folders.models}"
     best = f", best {stage.mesh_name} error {trainer.best:.2f} mm" if math.isfinite(trainer.best) else ""
     return f"trained {done}; snapshots in {folders.models}{best}"
 
 
 def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
-    """Starts the processes and sets the arithmetic. Raises InputError for devices that are not there."""
+    """Start the processes and set the precision. Raise InputError if a device is missing."""
     cuda = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise InputError("there is no CUDA device: choose another, or install PyTorch with CUDA", argument="device")
@@ -125,9 +125,9 @@ def make_stage(recipe: Recipe, body: Body) -> Stage:
 
 
 def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folders) -> MeshNet:
-    """The network as the training starts with it; when it goes on, its weights follow from the saved state.
+    """The network with its initial weights. A resumed training loads its weights later, from the training state.
 
-    Raises FileError or InputError for weights that are missing or of another network.
+    Raise FileError or InputError for missing weights or weights of another network.
     """
     config = network_config(recipe, body)
     start = options.start
@@ -137,8 +137,8 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
         network = checkpoint.load(start, body)
         if network.config != config:
             raise InputError(
-                f"{start} holds another network than the recipe's {recipe.backbone} for {recipe.body} "
-                f"in crops of {recipe.crop} pixels: change backbone or crop, or start from another",
+                f"{start} has another network than the recipe: {recipe.backbone} for {recipe.body} in crops of "
+                f"{recipe.crop} pixels. Change backbone or crop, or choose another checkpoint",
                 argument="start",
             )
         return network
@@ -158,13 +158,13 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
 
 
 def _newest_lixel_snapshot(folder: Path) -> Path:
-    # By their epochs: clocks jump, and files are copied.
-    told = [(path, checkpoint.read_metadata(path).extra) for path in folder.glob("snapshot_*.safetensors")]
-    found = [(int(extra["epoch"]), path) for path, extra in told if extra.get("stage") == LixelStage.name]
+    # The highest epoch: file times are unreliable.
+    extras = [(path, checkpoint.read_metadata(path).extra) for path in folder.glob("snapshot_*.safetensors")]
+    found = [(int(extra["epoch"]), path) for path, extra in extras if extra.get("stage") == LixelStage.name]
     if found:
         return max(found)[1]
     raise FileError(
-        f"{folder} holds no snapshot of the lixel stage to start from: train that first, or name a checkpoint"
+        f"{folder} has no snapshot of the lixel stage to start from: train the lixel stage, or name a checkpoint"
     )
 
 
