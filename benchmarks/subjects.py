@@ -6,14 +6,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.bodies.linear import MANO_BONES, MANO_TIPS, SMPL_BONES, SMPL_FACE_VERTICES, LinearBody, LinearBodyData
+from i2l_meshnet.bodies.linear import MANO_FORM, SMPL_FORM, LinearBody, LinearBodyData
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.backbone import Bottleneck
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
 from i2l_meshnet.rendering.shading import render_meshes
-from i2l_meshnet.skeletons import MANO, SMPL
 
 SEED = 11
 
@@ -38,9 +37,7 @@ def random_body(hand: bool = False) -> LinearBody:
         faces=(first[:, None] + np.arange(3)) % vertices,
         pose_mean=np.zeros((bones, 3)),
     )
-    if hand:
-        return LinearBody("random hand", "none", MANO, MANO_BONES, data, joint_vertices=MANO_TIPS, kind="right hand")
-    return LinearBody("random", "none", SMPL, SMPL_BONES, data, joint_vertices=SMPL_FACE_VERTICES)
+    return LinearBody(MANO_FORM if hand else SMPL_FORM, data)
 
 
 @torch.no_grad()

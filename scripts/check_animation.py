@@ -49,7 +49,7 @@ def write(folder: Path) -> None:
             continue
 
         def skinned(rig, weights, turned=turned, places=places):
-            linear = turned @ rig.turns
+            linear = turned @ rig.bone_rotations
             return blend(rig.vertices, weights, linear, places - (linear * rig.heads[:, None]).sum(-1))
 
         largest = motion.rig.weights.topk(4, -1)

@@ -1,4 +1,4 @@
-"""The cache of compiled functions: used where it is safe, and not missed where there is none."""
+"""The cache of compiled functions: used if it is safe; functions are compiled without it otherwise."""
 
 import os
 import subprocess
@@ -32,14 +32,14 @@ def run(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_cache_of_our_own_is_used(tmp_path: Path) -> None:
+def test_our_own_cache_is_used(tmp_path: Path) -> None:
     done = run(tmp_path / "source", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
     assert done.stdout.startswith(f"42 {tmp_path / 'cache'}")
     assert done.stderr == ""
     assert list((tmp_path / "cache").rglob("*.nbc"))
 
 
-def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path) -> None:
+def test_a_cache_that_other_users_can_write_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o777)
     done = run(tmp_path / "source", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
@@ -49,7 +49,7 @@ def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which not even root can write")
-def test_without_a_cache_functions_are_compiled_all_the_same(tmp_path: Path) -> None:
+def test_functions_are_compiled_without_a_cache(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "__pycache__").touch()
     done = run(tmp_path / "source", HOME="/proc/none", XDG_CACHE_HOME="/proc/none")
@@ -57,7 +57,7 @@ def test_without_a_cache_functions_are_compiled_all_the_same(tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_folder_is_ours_alone_by_all_permissions_above_it(tmp_path: Path) -> None:
+def test_only_ours_checks_the_permissions_of_all_parent_folders(tmp_path: Path) -> None:
     inner = tmp_path / "above" / "inner"
     inner.mkdir(parents=True)
     assert only_ours(inner)

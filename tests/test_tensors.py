@@ -1,4 +1,4 @@
-"""The dataclasses of tensors that travel between the parts."""
+"""Dataclasses of tensors."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def make(start: float, with_inner: bool = True, name: str = "set") -> Outer:
     return Outer(points, torch.tensor([1, 2]), Inner(points * 2) if with_inner else None, name)
 
 
-def test_map_reaches_nested_tensors_and_leaves_the_rest() -> None:
+def test_map_changes_nested_tensors_only() -> None:
     before = make(0)
     after = before.map(lambda tensor: tensor + 1)
     assert torch.equal(after.points, before.points + 1)
@@ -44,7 +44,7 @@ def test_to_changes_the_type_of_floating_point_tensors_only() -> None:
     assert moved.to("cpu").points.dtype == torch.float64
 
 
-def test_indexing_takes_the_leading_axis_of_all() -> None:
+def test_indexing_selects_along_the_first_axis() -> None:
     item = make(0)[1]
     assert item.points.tolist() == [3, 4, 5]
     assert item.count.item() == 2
@@ -65,7 +65,7 @@ def test_stacking_and_indexing_are_inverse() -> None:
     assert Outer.stack([make(0, False), make(1, False)]).inner is None
 
 
-def test_items_that_do_not_match_are_refused() -> None:
+def test_items_that_do_not_match_raise_an_error() -> None:
     with pytest.raises(ValueError, match="empty list of Outer"):
         Outer.stack([])
     with pytest.raises(ValueError, match=r"Outer\.name differs"):
@@ -76,6 +76,6 @@ def test_items_that_do_not_match_are_refused() -> None:
         Outer.stack([make(0, with_inner=False), make(0)])
 
 
-def test_detaching_cuts_the_graph() -> None:
+def test_detach_removes_the_graph() -> None:
     item = make(0).map(lambda tensor: tensor.clone().requires_grad_() if tensor.is_floating_point() else tensor)
     assert not item.detach().points.requires_grad

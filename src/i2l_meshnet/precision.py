@@ -1,8 +1,7 @@
-"""Which precisions a device computes in.
+"""The precisions that a device supports.
 
-Everything that offers, measures, trains in or tests a precision asks this module. float32 always works. Half precision
-is supported only where the hardware computes in it: emulated, it is many times slower than float32, and some of
-PyTorch's operators raise an error.
+float32 is always supported. Half precision is supported only if the hardware computes in it: emulated half precision is
+many times slower than float32, and some of PyTorch's operators raise an error.
 """
 
 import os
@@ -19,34 +18,36 @@ _CPU_FEATURES: dict[Precision, tuple[str, ...]] = {
     "bf16": ("avx512_bf16", "amx_bf16"),
     "fp16": ("avx512_fp16", "amx_fp16"),
 }
-"""Instruction sets of which one is enough, as `torch.cpu.get_capabilities` names them."""
+"""Instruction sets, by their names in `torch.cpu.get_capabilities`. One of them is enough."""
 _ONEDNN_LIMITS = "SSE41 AVX AVX2 AVX2_VNNI AVX2_VNNI_2 AVX512_CORE AVX512_CORE_VNNI".split()
-"""Values of ONEDNN_MAX_CPU_ISA below AVX512_CORE_BF16: under these, oneDNN has neither half precision."""
+"""Values of ONEDNN_MAX_CPU_ISA with which oneDNN supports neither bf16 nor fp16."""
 
 
 def supported_precisions(device: torch.device | str = "cpu") -> tuple[str, ...]:
-    """The precisions that `device` computes in: "fp32", then "tf32", "bf16" and "fp16" where it has them.
+    """The precisions that `device` supports: "fp32", and "tf32", "bf16" and "fp16" if available.
 
-    On the CPU the hardware counts, or less where ONEDNN_MAX_CPU_ISA or ATEN_CPU_CAPABILITY limit it.
-    PyTorch before 2.11 does not report the hardware's features; there the CPU counts as float32 only.
+    On a CPU, the environment variables ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY can limit the features of the
+    hardware. PyTorch before 2.11 does not report these features; then only "fp32" is supported.
     """
     device = torch.device(device)
     if device.type == "cuda":
         with torch.cuda.device(device):
             major, _ = torch.cuda.get_device_capability()
         return ("fp32", "tf32", "bf16", "fp16") if major >= 8 else ("fp32", "fp16")
-    return ("fp32", *(precision for precision in _CPU_FEATURES if _cpu_computes_in(precision)))
+    return ("fp32", *(precision for precision in _CPU_FEATURES if _cpu_supports(precision)))
 
 
 def require_precision(precision: str, device: torch.device | str = "cpu") -> None:
-    """Raise InputError unless `device` computes in `precision`."""
+    """Raise InputError unless `device` supports `precision`."""
     supported = supported_precisions(device)
     if precision not in supported:
         processor = "this processor" if torch.device(device).type == "cpu" else "this GPU"
-        raise InputError(f"{processor} does not compute in {precision}: choose --precision {' or '.join(supported)}")
+        raise InputError(
+            f"{processor} does not support {precision}: choose {' or '.join(supported)}", argument="precision"
+        )
 
 
-def _cpu_computes_in(precision: Precision) -> bool:
+def _cpu_supports(precision: Precision) -> bool:
     report = getattr(torch.cpu, "get_capabilities", None)
     hardware = {} if report is None else report()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()

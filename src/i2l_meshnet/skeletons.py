@@ -1,4 +1,4 @@
-"""Joint sets of the data sets and bodies, and the maps between them, derived from joint names."""
+"""Joint sets of the datasets and bodies. Mirror pairs and maps between sets are derived from the joint names."""
 
 import dataclasses
 import itertools
@@ -8,11 +8,7 @@ LEFT, RIGHT = "L_", "R_"
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A named, ordered set of joints.
-
-    Left and right joints are told by the prefixes `L_` and `R_`; everything else (mirror pairs, maps to
-    other sets) follows from the names.
-    """
+    """A named, ordered set of joints. The prefixes `L_` and `R_` mark left and right joints."""
 
     name: str
     joints: tuple[str, ...]
@@ -21,17 +17,17 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         if len(set(self.joints)) != len(self.joints):
-            raise ValueError(f"skeleton {self.name!r} names a joint twice")
+            raise ValueError(f"skeleton {self.name!r} contains a joint twice")
         known = set(self.joints)
-        strangers = sorted(({end for bone in self.bones for end in bone} | {self.root}) - known)
-        if strangers:
-            raise ValueError(f"skeleton {self.name!r} uses unknown joints: {', '.join(strangers)}")
+        unknown = sorted(({end for bone in self.bones for end in bone} | {self.root}) - known)
+        if unknown:
+            raise ValueError(f"skeleton {self.name!r} uses unknown joints: {', '.join(unknown)}")
 
     def __len__(self) -> int:
         return len(self.joints)
 
     def index(self, joint: str) -> int:
-        """Row of `joint`; a ValueError names the set if it has no such joint."""
+        """Index of `joint`. Raises ValueError if the skeleton has no such joint."""
         try:
             return self.joints.index(joint)
         except ValueError:
@@ -47,19 +43,16 @@ class Skeleton:
 
     @property
     def mirror_permutation(self) -> tuple[int, ...]:
-        """`p` such that `points[..., p, :]` renames every left joint to its right twin and back."""
+        """The permutation `p` for which `points[..., p, :]` swaps left and right joints."""
         return mirror_permutation(self.joints)
 
     def remap_to(self, other: "Skeleton") -> tuple[tuple[int, int], ...]:
-        """Pairs (row here, row in `other`) of the joints that both sets name."""
+        """Pairs (index here, index in `other`) of the joints that are in both sets."""
         return tuple((i, other.joints.index(joint)) for i, joint in enumerate(self.joints) if joint in other.joints)
 
 
 def mirror_permutation(names: tuple[str, ...]) -> tuple[int, ...]:
-    """The permutation that swaps names prefixed `L_` with their `R_` twins; others stay.
-
-    Raises ValueError for a name without its twin.
-    """
+    """The permutation that swaps names with the prefixes `L_` and `R_`. Raises ValueError if a twin is missing."""
 
     def twin(name: str) -> str:
         if name.startswith(LEFT):
@@ -68,14 +61,14 @@ def mirror_permutation(names: tuple[str, ...]) -> tuple[int, ...]:
             return LEFT + name.removeprefix(RIGHT)
         return name
 
-    alone = [name for name in names if twin(name) not in names]
-    if alone:
-        raise ValueError(f"no twin of {', '.join(alone)} on the other side")
+    unpaired = [name for name in names if twin(name) not in names]
+    if unpaired:
+        raise ValueError(f"no twin of {', '.join(unpaired)} on the other side")
     return tuple(names.index(twin(name)) for name in names)
 
 
 def _chains(*chains: str) -> tuple[tuple[str, str], ...]:
-    """Bones of space-separated joint chains, each bone once."""
+    """The bones of space-separated joint chains, each bone once."""
     bones: list[tuple[str, str]] = []
     for chain in chains:
         joints = chain.split()

@@ -1,4 +1,4 @@
-"""Frozen dataclasses of tensors: the types that travel between the parts of the package."""
+"""Frozen dataclasses of tensors."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T", bound="TensorDataclass")
-"""Stands for `Self`, which beartype cannot check on single methods."""
+"""Used instead of `Self`, which beartype cannot check on single methods."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorDataclass:
     """Base of dataclasses whose fields are tensors, other `TensorDataclass`es or None.
 
-    Every tensor field starts with the same batch axes, so indexing and collating act on all fields at
-    once. Fields that are none of these (a name, a tuple) are carried along unchanged.
+    All tensors start with the same batch axes, so indexing and collating apply to all fields. Fields of other types (a
+    name, a tuple) are copied unchanged.
     """
 
     def map(self: T, function: Callable[[Tensor], Tensor]) -> T:
-        """A copy with `function` applied to every tensor, nested ones included."""
+        """A copy with `function` applied to every tensor, including nested tensors."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -31,7 +31,7 @@ class TensorDataclass:
         return dataclasses.replace(self, **changes)
 
     def to(self: T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> T:
-        """Moves every tensor to `device`; `dtype` is applied to floating-point tensors only."""
+        """A copy on `device`. `dtype` applies to floating-point tensors only."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
@@ -39,25 +39,25 @@ class TensorDataclass:
         return self.map(move)
 
     def pin_memory(self: T) -> T:
-        """A copy in page-locked memory, from which copies to a CUDA device run beside other work."""
+        """A copy in page-locked memory, for asynchronous copies to a CUDA device."""
         return self.map(Tensor.pin_memory)
 
     def detach(self: T) -> T:
-        """A copy whose tensors are cut from the autograd graph."""
+        """A copy whose tensors are detached from the autograd graph."""
         return self.map(Tensor.detach)
 
     def __getitem__(self: T, index: Any) -> T:
-        """Indexes the leading batch axes of every tensor."""
+        """Index the batch axes of every tensor."""
         return self.map(lambda tensor: tensor[index])
 
     @classmethod
     def stack(cls: type[T], items: Sequence[T]) -> T:
-        """Collates items along a new first axis. Fields must be present in all items or in none."""
+        """Collate items along a new first axis. A field must be None in all items or in no item."""
         return cls._merge(items, torch.stack)
 
     @classmethod
     def concatenate(cls: type[T], items: Sequence[T]) -> T:
-        """Joins batches along their first axis."""
+        """Concatenate batches along their first axis."""
         return cls._merge(items, torch.cat)
 
     @classmethod

@@ -84,7 +84,7 @@ def test_uneven_times_become_even(toy: Body, tmp_path: Path) -> None:
 def test_angles_do_not_jump(toy: Body, tmp_path: Path) -> None:
     times = dance(toy)[1]
     rotation = spin(torch.linspace(0, 12.0, len(times)))
-    angles = written(tmp_path, toy, toy.rest_params(len(times)).turned(rotation), times)[1][:, 3:]
+    angles = written(tmp_path, toy, toy.rest_params(len(times)).rotated(rotation), times)[1][:, 3:]
     assert np.abs(np.diff(angles, axis=0)).max() < 15
     assert np.ptp(angles[:, 2]) == pytest.approx(np.degrees(12), abs=1)
 

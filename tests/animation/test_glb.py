@@ -81,7 +81,7 @@ def test_the_bound_mesh_is_upright_and_faces_the_viewer(name: str, tmp_path: Pat
 
 def test_interpolation_takes_the_short_way(toy: Body, tmp_path: Path) -> None:
     params, times = dance(toy)
-    file = written(tmp_path, toy, params.turned(spin(torch.linspace(0, 12.0, len(times)))), times)
+    file = written(tmp_path, toy, params.rotated(spin(torch.linspace(0, 12.0, len(times)))), times)
     for channel in file.gltf.animations[0].channels:
         if channel.target.path == "rotation":
             keys = file.values(file.gltf.animations[0].samplers[channel.sampler].output)

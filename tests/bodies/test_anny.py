@@ -1,4 +1,4 @@
-"""The baked Anny body against the `anny` package (0.6.2) and in its own properties."""
+"""The baked Anny body: comparison with the `anny` package (0.6.2), and its own properties."""
 
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from i2l_meshnet.bodies import BodyParams
 from i2l_meshnet.bodies.anny import BODY_BONES, LEVELS, MEAN_SHAPE, AnnyBody, corner_weights, nearest_rotation
-from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.skeletons import HALPE26
 
 
@@ -71,9 +70,9 @@ def test_held_bones_keep_their_rest_pose(golden: dict[str, Tensor], body: AnnyBo
     assert body.bones == BODY_BONES
 
 
-def test_a_body_needs_its_root_and_knows_its_bones() -> None:
+def test_bones_must_include_the_root_and_be_known() -> None:
     for bones in (("pelvis.L",), ("root", "tail")):
-        with pytest.raises(ValueError, match="is posed by 'root'"):
+        with pytest.raises(ValueError, match="root"):
             AnnyBody.load(bones)
 
 
@@ -108,22 +107,10 @@ def test_the_mean_body_is_a_standing_adult(body: AnnyBody) -> None:
     assert joint["L_Hip"][0] > 0 > joint["R_Hip"][0]
     assert joint["Nose"][1] < joint["Head"][1] < joint["L_Heel"][1]
     assert joint["Head_top"][2] > joint["Neck"][2] > joint["Pelvis"][2] > joint["L_Knee"][2] > joint["L_Ankle"][2]
-
-
-def test_the_joints_are_where_bones_start(golden: dict[str, Tensor], body: AnnyBody, whole_rig: AnnyBody) -> None:
-    pose, shape = golden["pose"], golden["shape"]
-    vertices, heads, turn, _ = whole_rig.rest_state(shape)
-    assert vertices.shape[1:] == (1229, 3)
-    mesh = whole_rig(params(pose, shape))
-    # Turning the bone alone leaves its start in place: the joint there must hardly move.
-    for joint, bone in (("L_Elbow", "lowerarm01.L"), ("R_Wrist", "wrist.R"), ("Head", "head"), ("L_Ankle", "foot.L")):
-        turned = pose.clone()
-        row = whole_rig.bones.index(bone)
-        turned[:, row] = turned[:, row] @ axis_angle_to_matrix(torch.tensor([0.15, 0.2, 0.1]))
-        moved = whole_rig(params(turned, shape))
-        distance = millimetres(moved.joints, mesh.joints)[:, body.skeleton.index(joint)]
-        assert distance.mean() < 6, joint
-    assert heads.shape == turn.shape[:-1]
+    assert body.keypoint_regressor is not None
+    points = body.keypoint_regressor @ mesh.vertices
+    for here, there in HALPE26.remap_to(body.skeleton):
+        assert millimetres(points[here], mesh.joints[there]) < 120, HALPE26.joints[here]
 
 
 def test_upsampling_keeps_affine_maps_and_textures(body: AnnyBody) -> None:
@@ -137,17 +124,6 @@ def test_upsampling_keeps_affine_maps_and_textures(body: AnnyBody) -> None:
     assert int(body.full_faces.max()) == len(full) - 1
     assert int(body.full_face_uv.max()) < len(body.full_uv)
     assert 0 <= body.full_uv.min() < body.full_uv.max() <= 1
-
-
-def test_keypoints_are_on_the_body(body: AnnyBody) -> None:
-    regressor = body.keypoint_regressor
-    assert regressor is not None
-    assert regressor.shape == (len(HALPE26), 1229)
-    torch.testing.assert_close(regressor.sum(1), torch.ones(len(HALPE26)), atol=1e-5, rtol=0)
-    mesh = body(body.rest_params())
-    points = regressor @ mesh.vertices
-    for here, there in HALPE26.remap_to(body.skeleton):
-        assert millimetres(points[here], mesh.joints[there]) < 120, HALPE26.joints[here]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Parity with the published SMPL_Layer and ManoLayer (goldens of the published code on stand-in models).
+"""Parity with the published SMPL_Layer and ManoLayer (goldens of the published code with stand-in models).
 
 Tolerances: float32 rounding of the published layers is about 1e-6 m and 7e-5 mm (float64 run of the same code).
 """
@@ -29,48 +29,39 @@ def pose_body(body: Body, pose: Tensor, shape: Tensor, translation: Tensor | Non
 
 
 def subset(points: Tensor) -> Tensor:
-    """The 300 entries of each sample that the goldens keep."""
+    """The 300 entries of each sample that the goldens contain."""
     flat = points.flatten(1)
     return flat[:, np.linspace(0, flat.shape[1] - 1, 300).astype(np.int64)]
 
 
 def flat_hand(directory: Path, golden: dict[str, Tensor]) -> tuple[Body, Tensor]:
-    """MANO without its mean pose, and the poses with that mean added.
+    """MANO without its mean pose, and the poses with the mean added.
 
-    The published layer adds the mean to axis-angles of any length; a rotation matrix keeps them up to pi only,
-    and one golden sample goes beyond.
+    The published layer adds the mean to axis-angles of any length. A rotation matrix can only represent lengths up to
+    pi, and one golden sample is longer.
     """
     path = find_body_file("mano", directory)
     mean = load_mano(path).pose_mean.flatten()
     return load_mano(path, flat=True), golden["pose"].double() + mean
 
 
-@pytest.mark.parametrize("shaped", [True, False])
-def test_smpl_equals_the_published_layer(goldens: Path, body_directory: Path, shaped: bool) -> None:
-    golden = load(goldens, "layer_smpl")
-    body = load_body("smpl", body_directory)
-    shape = golden["shape"].double() * shaped
-    mesh = pose_body(body, golden["pose"].double(), shape)
-    if shaped:
-        torch.testing.assert_close(mesh.vertices[:, ::7], golden["verts"].double(), atol=2e-6, rtol=0)
-        torch.testing.assert_close(mesh.joints[:, :24], golden["joints"].double(), atol=2e-6, rtol=0)
-        regressed = body.joint_regressor @ mesh.vertices
-        torch.testing.assert_close(regressed, golden["regressed_joints"].double(), atol=2e-6, rtol=0)
-        torch.testing.assert_close(regressed[:, 24:], mesh.joints[:, 24:], atol=1e-9, rtol=0)
-    else:
-        torch.testing.assert_close(subset(mesh.vertices), golden["verts_nobeta_sub"].double(), atol=2e-6, rtol=0)
-        torch.testing.assert_close(mesh.joints[:, :24], golden["joints_nobeta"].double(), atol=2e-6, rtol=0)
-
-
 @pytest.mark.parametrize(("name", "key"), [("smpl", ""), ("smpl-male", "male_"), ("smpl-female", "female_")])
-def test_translated_and_gendered_smpl_equal_the_published_layer(
-    goldens: Path, body_directory: Path, name: str, key: str
-) -> None:
-    golden = load(goldens, "layer_smpl")
-    body = load_body(name, body_directory)
-    mesh = pose_body(body, golden["pose"].double(), golden["shape"].double(), golden["trans"].double())
-    torch.testing.assert_close(subset(mesh.vertices), golden[f"verts_{key}trans_sub"].double(), atol=2e-6, rtol=0)
-    torch.testing.assert_close(mesh.joints[:, :24], golden[f"joints_{key}trans"].double(), atol=2e-6, rtol=0)
+def test_smpl_equals_the_published_layer(goldens: Path, body_directory: Path, name: str, key: str) -> None:
+    golden = {each: value.double() for each, value in load(goldens, "layer_smpl").items()}
+    body, pose, shape = load_body(name, body_directory), golden["pose"], golden["shape"]
+    moved = pose_body(body, pose, shape, golden["trans"])
+    torch.testing.assert_close(subset(moved.vertices), golden[f"verts_{key}trans_sub"], atol=2e-6, rtol=0)
+    torch.testing.assert_close(moved.joints[:, :24], golden[f"joints_{key}trans"], atol=2e-6, rtol=0)
+    if name != "smpl":
+        return
+    mesh, plain = pose_body(body, pose, shape), pose_body(body, pose, shape * 0)
+    torch.testing.assert_close(mesh.vertices[:, ::7], golden["verts"], atol=2e-6, rtol=0)
+    torch.testing.assert_close(mesh.joints[:, :24], golden["joints"], atol=2e-6, rtol=0)
+    torch.testing.assert_close(subset(plain.vertices), golden["verts_nobeta_sub"], atol=2e-6, rtol=0)
+    torch.testing.assert_close(plain.joints[:, :24], golden["joints_nobeta"], atol=2e-6, rtol=0)
+    regressed = body.joint_regressor @ mesh.vertices
+    torch.testing.assert_close(regressed, golden["regressed_joints"], atol=2e-6, rtol=0)
+    torch.testing.assert_close(regressed[:, 24:], mesh.joints[:, 24:], atol=1e-9, rtol=0)
 
 
 def test_mano_equals_the_published_layer(goldens: Path, body_directory: Path) -> None:
@@ -84,15 +75,12 @@ def test_mano_equals_the_published_layer(goldens: Path, body_directory: Path) ->
     torch.testing.assert_close(moved.joints * 1000, golden["joints_trans"].double(), atol=2e-4, rtol=2e-7)
     plain = pose_body(body, pose, golden["shape"].double() * 0)
     torch.testing.assert_close(subset(plain.vertices) * 1000, golden["verts_nobeta_sub"].double(), atol=2e-4, rtol=0)
-
-
-def test_manos_mean_pose_is_added_as_the_published_layer_adds_it(goldens: Path, body_directory: Path) -> None:
-    golden = load(goldens, "layer_mano")
+    # With the mean pose, for samples whose axis-angles are at most pi.
     within = golden["pose"].unflatten(-1, (-1, 3)).norm(dim=-1).amax(1) < 3.1
     assert within.sum() >= 6
-    body = load_body("mano", body_directory)
-    mesh = pose_body(body, golden["pose"].double()[within], golden["shape"].double()[within])
-    torch.testing.assert_close(mesh.vertices * 1000, golden["verts"].double()[within], atol=2e-4, rtol=0)
+    pose, shape, vertices = (golden[key].double()[within] for key in ("pose", "shape", "verts"))
+    curled = pose_body(load_body("mano", body_directory), pose, shape)
+    torch.testing.assert_close(curled.vertices * 1000, vertices, atol=2e-4, rtol=0)
 
 
 def test_manos_regressor_takes_the_right_or_the_published_fingertip(goldens: Path, body_directory: Path) -> None:

@@ -67,7 +67,7 @@ class Knowing:
         vertices = body(truth).vertices.clone()
         vertices[:, of_one_leg(body), 2] += shift
         lixels = self.grid.from_camera(vertices, sample.crop, camera, sample.annotation.root_depth)
-        local = truth.turned(self.grid.view_rotation(sample.crop, camera).mT)
+        local = truth.rotated(self.grid.view_rotation(sample.crop, camera).mT)
         keypoints = torch.tensor(CONFIDENCE)[:, None, None].expand(-1, 26, 3)
         self.rows = LixelOutput(lixels[:, :1], lixels, lixels[:, :1], local, keypoints)
         self.next = 0

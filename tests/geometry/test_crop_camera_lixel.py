@@ -1,6 +1,4 @@
-"""Crops, cameras, lixels and alignment by their properties."""
-
-from typing import Literal
+"""Properties of crops, cameras, lixels and alignment."""
 
 import numpy as np
 import pytest
@@ -11,9 +9,8 @@ from torch import Tensor
 
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop, box_from_points, invert_affine, warp_image
+from i2l_meshnet.geometry.crop import Crop, box_from_points, warp_image
 from i2l_meshnet.geometry.lixel import LixelGrid, gaussian, soft_argmax
-from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -47,7 +44,7 @@ def test_a_mirrored_crop_shows_the_mirror_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     box = torch.tensor([10.0, 12, 30, 30], dtype=torch.float64)
     mirrored = Crop.around(box, (32, 32), margin=1.0, rotation=0.3, mirrored=True)
-    # The published code flips the picture, then crops about the flipped centre; the flip is part of our affine.
+    # The published code flips the image and crops about the flipped centre; our affine map includes the flip.
     flipped_box = torch.tensor([80 - 1 - 25.0 - 15, 12, 30, 30], dtype=torch.float64)
     plain = Crop.around(flipped_box, (32, 32), margin=1.0, rotation=0.3)
     points = normal(5, 2) * 20
@@ -60,62 +57,48 @@ def test_a_mirrored_crop_shows_the_mirror_image() -> None:
 
 def test_crops_of_a_batch_equal_single_crops() -> None:
     boxes = torch.tensor([[10.0, 20, 50, 50], [-5, 0, 80, 90]]).double()
-    scale, rotation = torch.tensor([1.0, 1.2]).double(), torch.tensor([0.0, 0.5]).double()
-    mirrored = torch.tensor([True, False])
-    batch = Crop.around(boxes, (256, 192), margin=scale, rotation=rotation, mirrored=mirrored)
+    margins, angles, mirrored = [1.0, 1.2], [0.0, 0.5], [True, False]
+    batch = Crop.around(
+        boxes,
+        (256, 192),
+        margin=torch.tensor(margins, dtype=torch.float64),
+        rotation=torch.tensor(angles, dtype=torch.float64),
+        mirrored=torch.tensor(mirrored),
+    )
     for i in range(2):
-        single = Crop.around(
-            boxes[i], (256, 192), margin=float(scale[i]), rotation=float(rotation[i]), mirrored=bool(mirrored[i])
-        )
+        single = Crop.around(boxes[i], (256, 192), margin=margins[i], rotation=angles[i], mirrored=mirrored[i])
         torch.testing.assert_close(batch.affine[i], single.affine)
-        assert bool(single.mirrored) == bool(mirrored[i])
-
-
-def test_the_crop_is_filled_from_the_box() -> None:
-    image = np.zeros((100, 100, 3), np.uint8)
-    image[20:60, 30:70] = 200
-    crop = Crop.around(torch.tensor([30.0, 20, 40, 40]), (64, 64), margin=1.0)
-    patch = warp_image(image, crop.affine, (64, 64))
-    assert patch[4:-4, 4:-4].min() == 200
-    wide = Crop.around(torch.tensor([-1000.0, -1000, 40, 40]), (64, 64))
-    assert warp_image(image, wide.affine, (64, 64)).max() == 0
+        assert bool(batch[i].mirrored) == mirrored[i]
 
 
 @pytest.mark.parametrize(
     ("size", "clip_to", "height"),
     [
         ((80.0, 200.0), None, 200),
+        ((300.0, 40.0), None, 400),
         ((80.0, 200.0), (640, 480), 199),
         ((80.0, 200.0), (640, 150), 79 / 0.75),
         ((301.0, 81.0), (640, 480), 300 / 0.75),
     ],
 )
-def test_crops_have_the_aspect_of_their_size(
+def test_a_crop_contains_the_box_with_its_margin(
     size: tuple[float, float], clip_to: tuple[int, int] | None, height: float
 ) -> None:
-    crop = Crop.around(torch.tensor([100.0, 50, *size]), (256, 192), clip_to=clip_to)
-    zoom = 256 / (1.25 * height)
-    torch.testing.assert_close(crop.affine[:, :2], zoom * torch.eye(2))
+    """The box is widened to the aspect of the crop; a clipped box is one pixel smaller, by the published rule."""
+    box = torch.tensor([100.0, 50, *size])
+    crop = Crop.around(box, (256, 192), margin=1.5, clip_to=clip_to)
+    torch.testing.assert_close(crop.affine[:, :2], torch.eye(2) * 256 / (1.5 * height))
+    if clip_to is None:
+        torch.testing.assert_close(crop.to_crop((box[:2] + box[2:] / 2)[None]), torch.tensor([[96.0, 128]]))
 
 
-@pytest.mark.parametrize("box", [[700.0, 50, 80, 200], [10.0, 50, 0, 200]])
-def test_a_crop_needs_a_box_with_an_area_in_the_image(box: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("box", "clip_to"),
+    [([700.0, 50, 80, 200], (640, 480)), ([10.0, 50, 0, 200], (640, 480)), ([10.0, 50, 0, 200], None)],
+)
+def test_a_crop_needs_a_box_with_an_area_in_the_image(box: list[float], clip_to: tuple[int, int] | None) -> None:
     with pytest.raises(ValueError, match="no area"):
-        Crop.around(torch.tensor(box), (256, 256), clip_to=(640, 480))
-
-
-def test_a_crop_needs_a_box_with_an_area() -> None:
-    with pytest.raises(ValueError, match="no area"):
-        Crop.around(torch.tensor([[10.0, 50, 10, 10], [10, 50, 0, 200]]), (256, 256))
-
-
-@pytest.mark.parametrize(("size", "height"), [((40.0, 200.0), 200.0), ((300.0, 40.0), 400.0)])
-def test_an_unclipped_crop_has_the_whole_box_with_its_margin(size: tuple[float, float], height: float) -> None:
-    box = torch.tensor([-70.0, 20, *size], dtype=torch.float64)
-    crop = Crop.around(box, (256, 192), margin=1.5)
-    torch.testing.assert_close(crop.affine[:, :2], torch.eye(2).double() * 256 / (1.5 * height))
-    middle = torch.tensor([[96.0, 128.0]]).double()
-    torch.testing.assert_close(crop.to_crop((box[:2] + box[2:] / 2)[None]), middle)
+        Crop.around(torch.tensor([box, [10.0, 50, 10, 10]]), (256, 256), clip_to=clip_to)
 
 
 def test_a_box_needs_a_point() -> None:
@@ -126,37 +109,12 @@ def test_a_box_needs_a_point() -> None:
         box_from_points(points, torch.zeros(3, dtype=torch.bool))
 
 
-def test_affines_and_their_inverses_cancel() -> None:
-    affine = normal(4, 2, 3)
-    bottom = torch.tensor([0.0, 0, 1]).double().expand(4, 1, 3)
-    product = torch.cat([affine, bottom], 1) @ torch.cat([invert_affine(affine), bottom], 1)
-    torch.testing.assert_close(product, torch.eye(3).double().expand(4, 3, 3), atol=1e-9, rtol=0)
-
-
-def test_projection_and_backprojection_are_inverse() -> None:
-    points = normal(3, 9, 3) + torch.tensor([0.0, 0, 5]).double()
-    pixels = CAMERA.project(points)
-    torch.testing.assert_close(CAMERA.backproject(pixels, points[..., 2]), points, atol=1e-12, rtol=0)
-
-
 def test_a_field_of_view_spans_the_longer_side() -> None:
     camera = Camera.from_field_of_view(641, 321, 90.0)
     assert camera.focal.tolist() == pytest.approx([320.5, 320.5])
     assert camera.center.tolist() == [320, 160]
     with pytest.raises(ValueError, match="degrees"):
         Camera.from_field_of_view(10, 10, 180.0)
-
-
-@pytest.mark.parametrize(
-    "grid", [LixelGrid(), LixelGrid((32, 64, 48), (256, 192), 2.4, margin=0.125), LixelGrid(depth_extent=0.3)]
-)
-def test_lixels_and_camera_points_are_inverse(grid: LixelGrid) -> None:
-    box = torch.tensor([200.0, 100, 150, 200]).double()
-    crop = Crop.around(box, grid.crop_size, margin=1.0, rotation=0.4, mirrored=True)
-    depth = torch.tensor(5.0).double()
-    points = 0.1 * normal(11, 3) + torch.stack([torch.zeros(()).double(), torch.zeros(()).double(), depth])
-    lixels = grid.from_camera(points, crop, CAMERA, depth)
-    torch.testing.assert_close(grid.to_camera(lixels, crop, CAMERA, depth), points, atol=1e-9, rtol=0)
 
 
 def test_the_grids_ends_are_the_crops_borders() -> None:
@@ -166,34 +124,6 @@ def test_the_grids_ends_are_the_crops_borders() -> None:
     assert lixels.tolist() == [[0, 0, 0], [64, 64, 64], [32, 32, 32]]
     wider = LixelGrid(crop_size=(256, 192), margin=0.25).encode(pixels, torch.tensor([-1.0, 1, 0]))
     torch.testing.assert_close(wider[:, 0], torch.tensor([64 / 6, 64 * 5 / 6, 32]))
-
-
-def test_a_batch_of_grids_decodes_sample_by_sample() -> None:
-    grid = LixelGrid()
-    crops = Crop.around(torch.tensor([[0.0, 0, 50, 50], [9, 9, 90, 90]]).double(), (256, 256))
-    cameras = Camera(torch.tensor([[500.0, 500], [900, 800]]).double(), torch.tensor([[50.0, 50], [40, 60]]).double())
-    lixels, depth = 32 + 5 * normal(2, 6, 3), torch.tensor([3.0, 6]).double()
-    together = grid.to_camera(lixels, crops, cameras, depth)
-    for i in range(2):
-        alone = grid.to_camera(lixels[i], crops[i], cameras[i], depth[i])
-        torch.testing.assert_close(together[i], alone, atol=1e-12, rtol=0)
-    assert isinstance(crops[0], Crop)
-
-
-def test_soft_argmax_reads_what_a_gaussian_writes() -> None:
-    center = torch.tensor([20.0, 31.5, 40.25]).double()
-    heat = gaussian(center, 64)
-    torch.testing.assert_close(soft_argmax(heat.log()), center, atol=1e-6, rtol=0)
-    assert torch.allclose(heat[0, 20], torch.ones(()).double())
-    shifted = soft_argmax(heat.log() + 7)
-    torch.testing.assert_close(shifted, center, atol=1e-6, rtol=0)
-
-
-def test_alignment_undoes_any_similarity() -> None:
-    source = normal(4, 10, 3)
-    turn = axis_angle_to_matrix(normal(4, 3, seed=1))
-    moved = 2.5 * source @ turn.transpose(-1, -2) + normal(4, 1, 3, seed=2)
-    torch.testing.assert_close(similarity_align(source, moved), moved, atol=1e-9, rtol=0)
 
 
 def test_alignment_does_not_reflect() -> None:
@@ -208,13 +138,57 @@ def test_alignment_of_a_point_set_without_extent_gives_the_targets_centre() -> N
     torch.testing.assert_close(aligned, target.mean(0).expand(10, 3), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("depth_axis", ["camera", "crop"])
-def test_the_decoder_does_what_its_steps_do_one_after_the_other(depth_axis: Literal["camera", "crop"]) -> None:
-    grid = LixelGrid((32, 64, 48), (256, 192), 2.4, margin=0.125, depth_axis=depth_axis)
-    crop = Crop.around(torch.tensor([200.0, 100, 150, 200]).double(), grid.crop_size, rotation=0.4)
-    lixels, root_depth = 24 + 9 * normal(11, 3), torch.tensor(5.0).double()
+def test_soft_argmax_decodes_a_gaussian() -> None:
+    center = torch.tensor([20.0, 31.5, 40.25]).double()
+    heat = gaussian(center, 64)
+    assert heat[0, 20] == 1
+    for offset in (0, 7):
+        torch.testing.assert_close(soft_argmax(heat.log() + offset), center, atol=1e-6, rtol=0)
+
+
+GRIDS = [
+    LixelGrid(),
+    LixelGrid(depth_extent=0.3),
+    LixelGrid((32, 64, 48), (256, 192), 2.4, margin=0.125),
+    LixelGrid((32, 64, 48), (256, 192), 2.4, margin=0.5, depth_axis="crop"),
+]
+BOXES = torch.tensor([[20.0, 30, 150, 200], [224, 72, 192, 256], [800, 500, 192, 256]]).double()
+"""The second box is centred on the principal point of `CAMERA`."""
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_lixels_and_camera_points_convert_in_both_directions(grid: LixelGrid, mirrored: bool) -> None:
+    """In a batch. `to_camera` equals its steps, and points keep their pixels."""
+    crop = Crop.around(BOXES, grid.crop_size, margin=1.0, rotation=0.4, mirrored=mirrored)
+    camera = CAMERA.map(lambda values: values.expand(3, 2))
+    points = 0.4 * normal(3, 20, 3) + torch.tensor([0.0, 0, 5]).double()
+    depth = points[:, 0, 2]
+    lixels = grid.from_camera(points, crop, camera, depth)
+    torch.testing.assert_close(grid.to_camera(lixels, crop, camera, depth), points, atol=1e-9, rtol=0)
     pixels, along = grid.decode(lixels)
-    axis = grid.view_rotation(crop, CAMERA)[:, 2]
-    rays = CAMERA.backproject(crop.to_image(pixels), torch.ones_like(along))
-    points = rays * ((along + root_depth / axis[2]) / (rays @ axis))[:, None]
-    torch.testing.assert_close(grid.to_camera(lixels, crop, CAMERA, root_depth), points, atol=1e-12, rtol=0)
+    torch.testing.assert_close(crop.to_image(pixels), camera.project(points), atol=1e-8, rtol=0)
+    axis = grid.view_rotation(crop, camera)[..., 2]
+    rays = camera.backproject(crop.to_image(pixels), torch.ones_like(along))
+    scale = (along + (depth / axis[:, 2])[:, None]) / (rays @ axis[..., None])[..., 0]
+    torch.testing.assert_close(rays * scale[..., None], points, atol=1e-9, rtol=0)
+    alone = grid.to_camera(lixels[1], crop[1], camera[1], depth[1])
+    torch.testing.assert_close(alone, points[1], atol=1e-9, rtol=0)
+
+
+def test_the_view_rotation_takes_the_camera_axis_to_the_crop() -> None:
+    grid = GRIDS[-1]
+    crop = Crop.around(BOXES, grid.crop_size, margin=1.0)
+    camera = CAMERA.map(lambda values: values.expand(3, 2))
+    rotation = grid.view_rotation(crop, camera)
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).double().expand(3, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(3).double())
+    torch.testing.assert_close(rotation[1], torch.eye(3).double())
+    seen = camera.project(rotation[:, None, :, 2])[:, 0]
+    torch.testing.assert_close(seen, BOXES[:, :2] + BOXES[:, 2:] / 2)
+    # A body that is rotated about the camera centre together with its crop keeps its depths.
+    points = 0.4 * normal(3, 20, 3) + torch.tensor([0.0, 0, 4]).double()
+    moved = points @ rotation.mT
+    depth = (moved[:, 0] * rotation[..., 2]).sum(-1) * rotation[:, 2, 2]
+    _, found = grid.decode(grid.from_camera(moved, crop, camera, depth))
+    torch.testing.assert_close(found, points[..., 2] - points[:, :1, 2])

@@ -1,4 +1,4 @@
-"""Boxes, crops, cameras and alignment against the published code (goldens/geometry.npz)."""
+"""Boxes, crops, cameras and alignment: comparison with the published code (goldens/geometry.npz)."""
 
 import math
 from pathlib import Path
@@ -58,20 +58,21 @@ def test_projection_is_the_published_one(golden: dict[str, Tensor]) -> None:
     torch.testing.assert_close(back, golden["pixel2cam"], atol=1e-9, rtol=0)
 
 
+def test_rigid_motion_finds_the_rotation_and_translation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, angles, shift = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((5, 12, 3), (5, 3), (5, 3))
+    )
+    rotation = axis_angle_to_matrix(angles)
+    found, translation = rigid_motion(points, points @ rotation.mT + shift[:, None])
+    torch.testing.assert_close(found, rotation)
+    torch.testing.assert_close(translation, shift)
+
+
 def test_rigid_alignment_is_the_published_one(golden: dict[str, Tensor]) -> None:
     # Among the ten pairs are reflected (7, 8) and planar (9) ones.
     got = similarity_align(golden["ra_A"], golden["ra_B"])
     torch.testing.assert_close(got, golden["ra_out"], atol=1e-9, rtol=1e-12)
-
-
-def test_a_rigid_motion_is_found_again() -> None:
-    generator = torch.Generator().manual_seed(0)
-    points = torch.randn(5, 12, 3, generator=generator, dtype=torch.float64)
-    turn = axis_angle_to_matrix(torch.randn(5, 3, generator=generator, dtype=torch.float64))
-    shift = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    rotation, translation = rigid_motion(points, points @ turn.mT + shift[:, None])
-    torch.testing.assert_close(rotation, turn)
-    torch.testing.assert_close(translation, shift)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_joint_sets_map_as_published(golden: dict[str, Tensor], key: str, source
 
 
 def test_a_crop_turns_points_as_the_published_rotation(golden: dict[str, Tensor]) -> None:
-    """rotate_2d is what the crop's sides are turned by: the crop's right middle comes from the turned half-width."""
+    """The published `rotate_2d` rotates the sides of a crop."""
     for angle, expected in zip(
         torch.linspace(-3, 3, 7, dtype=torch.float64), golden["rotate_2d"].double(), strict=True
     ):

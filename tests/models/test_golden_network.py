@@ -1,12 +1,12 @@
 """Parity with the published network, number by number.
 
-The goldens were computed in float32, so they carry rounding of their own: `tests/goldens/f64_compare.txt` lists how far
-each group of them is from the same published code run in float64.
+The goldens were computed in float32, so they contain rounding errors. `tests/goldens/f64_compare.txt` lists, for each
+group of goldens, their distance from the same published code in float64.
 
-- `test_float64`: our network in float64. Its distance from the goldens is their own rounding, the same on every
-  processor, so the tolerance is tight: `OWN_ROUNDING` times the listed distance.
-- `test_float32`: our network in float32. This processor's rounding comes on top, with its own order of sums, for which
-  `ANY_ROUNDING` times the listed distance is allowed.
+- `test_float64`: our network in float64. It differs from the goldens by their rounding, which is the same on every
+  processor. Tolerance: `OWN_ROUNDING` times the listed distance.
+- `test_float32`: our network in float32. The rounding of this processor, with its own order of sums, comes on top.
+  Tolerance: `ANY_ROUNDING` times the listed distance more.
 """
 
 import copy
@@ -39,16 +39,16 @@ from i2l_meshnet.training.losses import (
 )
 
 Values = dict[str, np.ndarray]
-"""Numbers by the goldens' keys."""
+"""Numbers by the keys of the goldens."""
 Terms = dict[str, Tensor]
 Make = Callable[[str], MeshNet]
 MakeBody = Callable[[str], Body]
 
 OWN_ROUNDING = {"eval": 1.5, "evalbn": 1.5, "trainbn": 2.5}
-"""By mode. The distances were listed for other bodies; over four values BatchNorm amplifies the difference."""
+"""By mode. The distances were measured with other bodies, and BatchNorm over four values amplifies the difference."""
 ANY_ROUNDING = 8.0
 BEFORE_BATCHNORM = ("pose2feat.conv.0.bias", "conv_z_1.0.bias", "fc.0.bias", "fc.3.bias")
-"""Biases that BatchNorm in train mode subtracts again: their gradients are zero but for rounding."""
+"""Biases that BatchNorm in train mode subtracts again: their gradients are zero except for rounding."""
 
 
 BATCHNORM_MODES = ("evalbn", "trainbn")
@@ -56,7 +56,7 @@ BATCHNORM_MODES = ("evalbn", "trainbn")
 
 @functools.cache
 def rounding() -> dict[str, float]:
-    """How far each group of goldens is from the published code in float64, by "KIND STAGE GROUP"."""
+    """Distance of each group of goldens from the published code in float64, by "KIND STAGE GROUP"."""
     lines = (GOLDENS / "f64_compare.txt").read_text().splitlines()
     matches = [re.match(r"(\w+ \w+ \S+) +max\|f32-f64\| (\S+)", line) for line in lines]
     return {match[1]: float(match[2]) for match in matches if match}
@@ -64,7 +64,7 @@ def rounding() -> dict[str, float]:
 
 @pytest.fixture(autouse=True, scope="module")
 def two_threads() -> Iterator[None]:
-    """As the goldens were made."""
+    """The goldens were made with two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -209,13 +209,13 @@ def run(network: MeshNet, kind: str, body: Body, stage: str, mode: str) -> Value
 
 
 def check(found: Values, expected: Values, limits: dict[str, float], times: float) -> None:
-    """Hold each number to `times` the rounding of its group, and report all that are further off."""
+    """Compare each number within `times` the rounding of its group, and report all larger differences."""
     far = {}
     for key, value in found.items():
         group = "/".join(key.split("/")[:2])
         off, limit = float(np.abs(value - expected[key]).max()), times * limits[group]
         if not off <= limit:
-            far[key] = f"{off:.2e} (at most {limit:.2e})"
+            far[key] = f"{off:.2e} (limit {limit:.2e})"
     assert far == {}
 
 
@@ -224,26 +224,20 @@ RUNS = [
     for kind in ("body", "hand")
     for stage, mode in [("param", "eval"), *((stage, mode) for stage in ("lixel", "param") for mode in BATCHNORM_MODES)]
 ]
-SLOW_IN_FLOAT32 = [
-    ("body", "param", "eval"),
-    ("hand", "param", "eval"),
-    ("body", "lixel", "evalbn"),
-    ("body", "lixel", "trainbn"),
-    ("hand", "lixel", "evalbn"),
-    ("hand", "lixel", "trainbn"),
-    ("body", "param", "trainbn"),
-]
-"""Faster tests cover the same code: `test_float64` in eval mode, the parameter stage in both modes, and for the lixel
-stage `test_losses.py` and `test_assembly.py`, which hold its losses and gradients to the published ones."""
 
 
-def slow(*runs: tuple[str, str, str]) -> list[Any]:
-    """All runs as parameters, with those given marked slow."""
-    return [pytest.param(*run, marks=[pytest.mark.slow] if run in runs else []) for run in RUNS]
+def runs(*fast: tuple[str, str, str]) -> list[Any]:
+    """All runs as parameters; all but the given ones are marked slow."""
+    return [pytest.param(*run, marks=[] if run in fast else [pytest.mark.slow]) for run in RUNS]
+
+
+FLOAT32 = runs(("body", "param", "evalbn"), ("hand", "param", "evalbn"), ("hand", "param", "trainbn"))
+FLOAT64 = runs(("body", "param", "eval"), ("hand", "param", "eval"))
+"""`test_losses.py` and `test_assembly.py` cover the code of the slow runs of the lixel stage."""
 
 
 def compare(kind: str, stage: str, mode: str, found: Values, times: float) -> None:
-    """Hold the numbers of a run to the goldens; see `check`."""
+    """Compare the numbers of a run with the goldens; see `check`."""
     numbers = golden(f"model_{kind}_{stage}")
     expected = {key: numbers[key] for key in numbers.files if key.startswith(f"{mode}/")}
     absent = ["mesh_backbone.bn1", *UNUSED_KEYS, *(["param_regressor"] if stage == "lixel" else [])]
@@ -257,13 +251,13 @@ def compare(kind: str, stage: str, mode: str, found: Values, times: float) -> No
     check({key: value for key, value in found.items() if key in expected}, expected, limits, times)
 
 
-@pytest.mark.parametrize(("kind", "stage", "mode"), slow(*SLOW_IN_FLOAT32))
+@pytest.mark.parametrize(("kind", "stage", "mode"), FLOAT32)
 def test_float32(kind: str, stage: str, mode: str, published_network: Make, published_body: MakeBody) -> None:
     found = run(published_network(kind), kind, published_body(kind), stage, mode)
     compare(kind, stage, mode, found, OWN_ROUNDING[mode] + ANY_ROUNDING)
 
 
-@pytest.mark.parametrize(("kind", "stage", "mode"), slow(*(run for run in RUNS if run[2] != "eval")))
+@pytest.mark.parametrize(("kind", "stage", "mode"), FLOAT64)
 def test_float64(kind: str, stage: str, mode: str, published_network: Make, published_body: MakeBody) -> None:
     body = copy.deepcopy(published_body(kind)).double()
     found = run(published_network(kind).double(), kind, body, stage, mode)
@@ -271,7 +265,7 @@ def test_float64(kind: str, stage: str, mode: str, published_network: Make, publ
 
 
 def test_gaussian_volume() -> None:
-    """The oracle of pose-to-feature itself, on four given joints, some outside the grid."""
+    """The reference of pose-to-feature, with four given joints, some of them outside the grid."""
     numbers = golden("model_body_lixel")
     joints = torch.from_numpy(numbers["gauss_fixed/in"])
     volume = PlainPoseToFeature(4).volume(joints, 64, 64)

@@ -1,7 +1,6 @@
-"""Published snapshots: every key used or named as dropped, everything else refused in one line."""
+"""Published snapshots: every key is used or listed as dropped; any other file raises an error."""
 
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from published_files import light_state, mark, published_shapes, write_snapshot
 from safetensors import safe_open
-from torch import Tensor
 
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.errors import FileError
@@ -34,7 +32,7 @@ def with_resnet(shapes: dict[str, list[int]], name: ResNetName) -> dict[str, lis
 
 
 @pytest.mark.parametrize(("kind", "body", "depth"), [("body", "smpl", 2.0), ("hand", "mano", 0.3)])
-def test_every_key_is_used_or_named_as_dropped(tmp_path: Path, kind: str, body: str, depth: float) -> None:
+def test_every_key_is_used_or_listed_as_dropped(tmp_path: Path, kind: str, body: str, depth: float) -> None:
     state = light_state(published_shapes(kind))
     snapshot = read_snapshot(write_snapshot(tmp_path / "snapshot_12.pth.tar", state))
     assert (snapshot.epoch, snapshot.config.body, snapshot.config.backbone) == (12, body, "resnet50")
@@ -54,7 +52,7 @@ def test_every_key_is_used_or_named_as_dropped(tmp_path: Path, kind: str, body: 
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet101", "resnet152"])
-def test_other_resnets_are_told_by_their_layers(tmp_path: Path, name: ResNetName) -> None:
+def test_other_resnets_are_detected_by_their_layers(tmp_path: Path, name: ResNetName) -> None:
     state = light_state(with_resnet(published_shapes("hand"), name))
     assert read_snapshot(write_snapshot(tmp_path / "snapshot_1.pth.tar", state)).config.backbone == name
 
@@ -79,60 +77,32 @@ def test_conversion_keeps_the_weights_and_nothing_licensed(tmp_path: Path, body_
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3, msg=key)
 
 
-def change(state: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor]:
-    """A copy with tensors replaced or, by None, removed."""
-    return {key: value for key, value in (state | changes).items() if value is not None}
-
-
-Edit = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-WRONG: dict[str, tuple[Edit, str]] = {
-    "no mesh net": (lambda s: {k: v for k, v in s.items() if "mesh_net" not in k}, "no module 'mesh_net'"),
-    "a missing tensor": (
-        lambda s: change(s, **{"module.pose_net.deconv.3.weight": None}),
-        "lacks the tensor 'pose_net.head.deconv.3.weight'",
-    ),
-    "a strange module": (
-        lambda s: change(s, **{"module.root_net.weight": torch.zeros(1)}),
-        "unknown tensor 'root_net.weight'",
-    ),
-    "a strange tensor": (
-        lambda s: change(s, **{"module.pose_net.conv_w.0.weight": torch.zeros(1)}),
-        "unknown tensor 'pose_net.head.conv_w.0.weight'",
-    ),
-    "another joint count": (
-        lambda s: change(s, **{"module.pose_net.conv_x.0.weight": torch.zeros(17, 256, 1)}),
-        "17 joints, 778 vertices and 16 bones",
-    ),
-    "a wrong shape": (
-        lambda s: change(s, **{"module.pose_net.deconv.3.weight": torch.zeros(256, 256, 3, 3)}),
-        r"is \(256, 256, 3, 3\), the network's is \(256, 256, 4, 4\)",
-    ),
-    "no resnet": (
-        lambda s: {k: v for k, v in s.items() if "backbone.layer3.4" not in k},
-        r"\(3, 4, 5, 3\) blocks",
-    ),
-    "two resnets": (
-        lambda s: change(
-            {k: v for k, v in s.items() if not k.startswith("module.mesh_backbone.layer")},
-            **{
-                k: v
-                for k, v in light_state(with_resnet(published_shapes("hand"), "resnet34")).items()
-                if k.startswith("module.mesh_backbone.layer")
-            },
-        ),
-        "joins resnet50 for the pose with resnet34",
-    ),
+WRONG: dict[str, dict[str, tuple[int, ...] | None]] = {
+    "no mesh net": {"mesh_net": None},
+    "a missing tensor": {"pose_net.deconv.3.weight": None},
+    "no pose of the parameters": {"param_regressor.fc_pose": None},
+    "an unknown module": {"root_net.weight": (1,)},
+    "an unknown tensor": {"pose_net.conv_w.0.weight": (1,)},
+    "another number of joints": {"pose_net.conv_x.0.weight": (17, 256, 1)},
+    "a single number": {"pose_net.conv_x.0.weight": ()},
+    "another shape": {"pose_net.deconv.3.weight": (256, 256, 3, 3)},
+    "no known ResNet": {"pose_backbone.layer3.4": None},
+    "another ResNet for the mesh": {"mesh_backbone.layer3.4": None},
 }
+"""Changes of a snapshot: a key and its new shape, or the start of keys to remove."""
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_contents_are_told_in_one_line(tmp_path: Path, name: str) -> None:
-    edit, message = WRONG[name]
-    path = write_snapshot(tmp_path / "snapshot_0.pth.tar", edit(light_state(published_shapes("hand"))))
-    with pytest.raises(FileError, match=message) as caught:
+def test_wrong_contents_raise_an_error(tmp_path: Path, name: str) -> None:
+    state = light_state(published_shapes("hand"))
+    for start, shape in WRONG[name].items():
+        if shape is None:
+            state = {key: value for key, value in state.items() if not key.startswith(f"module.{start}")}
+        else:
+            state[f"module.{start}"] = torch.zeros(shape)
+    path = write_snapshot(tmp_path / "snapshot_0.pth.tar", state)
+    with pytest.raises(FileError, match=r"snapshot_0\.pth\.tar"):
         read_snapshot(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 class Exploit:
@@ -143,28 +113,18 @@ class Exploit:
         return os.mkdir, (str(self.trace),)
 
 
-@pytest.mark.parametrize("content", ["text", "pickle", "exploit", "tensors", "torch exploit"])
-def test_files_that_are_no_snapshots_are_refused_and_run_no_code(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["missing", "text", "tensors", "exploit"])
+def test_other_files_raise_an_error_and_run_no_code(tmp_path: Path, content: str) -> None:
     path, trace = tmp_path / "snapshot_0.pth.tar", tmp_path / "trace"
     if content == "text":
         path.write_text("not a network")
-    elif content == "pickle":
-        path.write_bytes(pickle.dumps({"epoch": 1}))
-    elif content == "exploit":
-        path.write_bytes(pickle.dumps({"network": Exploit(trace)}))
     elif content == "tensors":
         torch.save({"weight": torch.zeros(2)}, path)
-    else:
+    elif content == "exploit":
         torch.save({"epoch": 1, "network": Exploit(trace)}, path)
-    with pytest.raises(FileError, match="is not a published snapshot") as caught:
+    with pytest.raises(FileError, match=r"snapshot_0\.pth\.tar"):
         read_snapshot(path)
-    assert "\n" not in str(caught.value)
     assert not trace.exists()
-
-
-def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"snapshot_3\.pth\.tar"):
-        read_snapshot(tmp_path / "snapshot_3.pth.tar")
 
 
 @pytest.mark.slow

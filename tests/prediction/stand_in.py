@@ -55,7 +55,7 @@ class TruthNetwork:
                 vertices = grid.from_camera(person.mesh.vertices, crop, scene.camera, root)
                 joints = grid.from_camera(person.mesh.joints, crop, scene.camera, root)
                 view = grid.view_rotation(crop, scene.camera)
-                local = dataclasses.replace(person.params.turned(view.mT), translation=torch.zeros(3))
+                local = dataclasses.replace(person.params.rotated(view.mT), translation=torch.zeros(3))
                 rows.append(
                     LixelOutput(joints[None], vertices[None], (body.joint_regressor @ vertices)[None], local[None])
                 )

@@ -34,7 +34,7 @@ class StandingNetwork:
         vertices = self.grid.from_camera(mesh.vertices, crop, camera, root)
         joints = self.grid.from_camera(mesh.joints, crop, camera, root)
         view = self.grid.view_rotation(crop, camera)
-        local = dataclasses.replace(params.turned(view.mT), translation=torch.zeros(3))
+        local = dataclasses.replace(params.rotated(view.mT), translation=torch.zeros(3))
         keypoints = torch.full((1, 26, 3), 0.8)
         self.row = LixelOutput(
             joints[None], vertices[None], (body.joint_regressor @ vertices)[None], local[None], keypoints=keypoints

@@ -94,7 +94,7 @@ def finder(anny: AnnyBody, use: Callable[[Stage], Stage], monkeypatch: pytest.Mo
     stage = use(Stage(anny, [Walker(lambda t: (0.2 * t, 0.0, 6.0))]))
     upright = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     lying = Stage.params
-    monkeypatch.setattr(Stage, "params", lambda self, walker, time: lying(self, walker, time).turned(upright))
+    monkeypatch.setattr(Stage, "params", lambda self, walker, time: lying(self, walker, time).rotated(upright))
     hands: Any = Hands()
     stage.hands = hands
     return hands.finder

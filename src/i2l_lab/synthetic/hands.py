@@ -93,7 +93,7 @@ def rolled(body: AnnyBody, params: BodyParams, camera: Camera, angle: Float[Tens
     axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), -angle], -1)
     turn = axis_angle_to_matrix(axis)
     # The body turns about its root bone, which lies at the translation.
-    moved = dataclasses.replace(params.turned(turn), translation=(turn @ params.translation[..., None])[..., 0])
+    moved = dataclasses.replace(params.rotated(turn), translation=(turn @ params.translation[..., None])[..., 0])
     return HandSample(moved, body(moved), camera)
 
 

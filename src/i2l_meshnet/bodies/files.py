@@ -1,13 +1,13 @@
-"""Reading the licensed files of SMPL and MANO, which users bring, without running anything that they contain.
+"""Find and read the user's licensed files of SMPL and MANO, without running code in them.
 
-The published files are Python pickles of chumpy, numpy and scipy objects. A pickle is a program; here it can name
-only the few passive classes of `_PASSIVE`, so neither chumpy nor scipy nor numpy's own unpickling is used, and
-arrays are rebuilt from raw bytes and checked.
+The published files are Python pickles of chumpy, numpy and scipy objects, and a pickle is a program. Here it can only
+name the passive classes of `_PASSIVE`. Neither chumpy, scipy nor numpy's own unpickling is used: arrays are rebuilt
+from raw bytes and checked.
 """
 
 import math
 import os
-import pickle  # noqa: TID251 (its reader lets no object but arrays be built)
+import pickle  # noqa: TID251 (this reader builds passive objects only)
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.io import open_regular, read_arrays, reading
 
 ENVIRONMENT = "I2L_MESHNET_BODIES"
-"""Environment variable that names the folder of body files."""
+"""Environment variable with the folder of body files."""
 
 FILE_NAMES: dict[str, tuple[str, ...]] = {
     "smpl": (
@@ -41,7 +41,7 @@ FILE_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "mano": ("MANO_RIGHT.pkl", "MANO_RIGHT.npz"),
 }
-"""What a body's file may be called, the published name first."""
+"""Possible names of the file of each body, the published name first."""
 
 FOLDERS = (
     "",
@@ -53,16 +53,16 @@ FOLDERS = (
     "common/utils/smplpytorch/smplpytorch/native/models",
     "common/utils/manopth/mano/models",
 )
-"""Where the files may be below the given folder; the last two are the published code's layout."""
+"""Subfolders of the given folder that are searched; the last two are the layout of the published code."""
 
 _SITES = {"smpl": "https://smpl.is.tue.mpg.de", "mano": "https://mano.is.tue.mpg.de"}
 
 
 def find_body_file(name: str, directory: Path | None = None) -> Path:
-    """The file of a body ("smpl", "smpl-male", "smpl-female", "mano") below `directory`.
+    """Find the file of a body ("smpl", "smpl-male", "smpl-female", "mano") below `directory`.
 
-    Without a directory, the one that the environment variable I2L_MESHNET_BODIES names. Raises FileError, which
-    says what to get where, if there is none.
+    directory: default is the environment variable I2L_MESHNET_BODIES. Raises FileError with the download address if
+    there is no such file.
     """
     names = FILE_NAMES[name]
     root = directory or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
@@ -71,56 +71,56 @@ def find_body_file(name: str, directory: Path | None = None) -> Path:
             for file in names:
                 if (path := root / folder / file).is_file():
                     return path
-    where = f"no {names[0]} (or {names[1]}) in {root}" if root else "no folder of body files is named"
+    where = f"no {names[0]} (or {names[1]}) in {root}" if root else "no folder of body files is given"
     raise FileError(
-        f"{where}: the body {name!r} needs it; get it from {_SITES[name[:4]]} (free registration), put it in a folder "
-        f"and name that with --body-dir or {ENVIRONMENT}"
+        f"{where}: the body {name!r} needs it; download it from {_SITES[name[:4]]} (free registration) into a folder "
+        f"and give the folder with --body-dir or {ENVIRONMENT}"
     )
 
 
 def read_body_file(path: Path) -> dict[str, Any]:
-    """The entries of a .pkl or .npz body file: arrays as float64 or int64, sparse ones made dense; texts as they are.
+    """Read a .pkl or .npz body file: arrays as float64 or int64, sparse arrays as dense arrays, texts unchanged.
 
-    Lists of arrays, as in the sequence files of 3DPW, stay lists. Raises FileError, with the path, if the file
-    cannot be read, is damaged, or is a pickle that asks for anything but plain data.
+    Lists of arrays, as in the sequence files of 3DPW, stay lists. Raises FileError with the path if the file cannot be
+    read, is damaged, or is a pickle that contains anything but plain data.
     """
-    with reading(path, "a body file", fix="download it again from its makers' site"):
+    with reading(path, "a body file", fix="download it again from the authors' site"):
         if path.suffix == ".npz":
             return {key: _normal(array) for key, array in read_arrays(path).items()}
         with open_regular(path) as stream:
             content = _Unpickler(stream, encoding="latin1").load()
         if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__.lstrip('_')}, not a dictionary")
+            raise ValueError(f"it contains a {type(content).__name__.lstrip('_')}, not a dictionary")
         reader = _Reader()
         return {key: reader.value(value) for key, value in content.items() if isinstance(key, str)}
 
 
-_MOST = 2 * 10**7
-"""Entries of all lists and arrays of a file together; SMPL's with 300 shape values has 11 million."""
-_DEEPEST = 6
-"""Objects inside each other."""
+_MAX_ENTRIES = 2 * 10**7
+"""Maximum entries of all lists and arrays of a file; SMPL with 300 shape values has 11 million."""
+_MAX_DEPTH = 6
+"""Maximum nesting of objects."""
 
 
 class _Reader:
-    """Turns passive objects into arrays. Texts and numbers stay. Anything else becomes None, which nobody uses.
+    """Convert passive objects to arrays. Texts and numbers stay; anything else becomes None, which is never used.
 
-    A few bytes of a pickle can name one object many times over, or an array of any size. So each object is read once,
-    and the entries of all arrays and lists are counted.
+    A few bytes of a pickle can refer to one object many times, or to an array of any size. Therefore each object is
+    read once, and the entries of all arrays and lists are counted.
     """
 
     def __init__(self) -> None:
-        self._left = _MOST
+        self._entries_left = _MAX_ENTRIES
         self._done: dict[int, Any] = {}
 
     def value(self, given: object, depth: int = 0) -> Any:
-        """What an object of the file stands for."""
-        # By identity: the file's objects live until the last is read.
+        """The content of an object of the file."""
+        # By identity: all objects of the file exist until the last is read.
         if id(given) not in self._done:
             self._done[id(given)] = self._read(given, depth)
         return self._done[id(given)]
 
     def _read(self, given: object, depth: int) -> Any:
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             raise ValueError("its objects are nested too deeply")
         if isinstance(given, _Passive):
             return given.read(self, depth)
@@ -132,8 +132,8 @@ class _Reader:
         return given if isinstance(given, str | int | float | bytes) else None
 
     def _count(self, entries: int) -> None:
-        self._left -= entries
-        if self._left < 0:
+        self._entries_left -= entries
+        if self._entries_left < 0:
             raise ValueError("its lists and arrays are too long")
 
     def _from_lists(self, given: list[object]) -> np.ndarray | None:
@@ -143,7 +143,7 @@ class _Reader:
         items = [item for row in rows if isinstance(row, list) for item in row]
         if not all(isinstance(item, int | float | str) for item in items):
             return None
-        # NumPy gives every text the room of the longest.
+        # NumPy allocates the length of the longest text for every text.
         self._count(len(items) * max((len(item) for item in items if isinstance(item, str)), default=0))
         try:
             return _normal(np.array(given))
@@ -151,60 +151,60 @@ class _Reader:
             return None
 
     def array(self, given: object, depth: int) -> np.ndarray:
-        """An object that must be an array."""
+        """The content of an object that must be an array."""
         array = self.value(given, depth + 1)
         if not isinstance(array, np.ndarray):
-            raise ValueError("an object of it lacks its numbers")
+            raise ValueError("an object in it has no numbers")
         return array
 
     def shape(self, given: object) -> tuple[int, ...]:
         """The axes of an array: a tuple, a list or an array."""
         axes = self.value(given).tolist() if isinstance(given, _Passive) else given
         if not isinstance(axes, tuple | list) or not all(isinstance(n, int) for n in axes):
-            raise ValueError("a shape of it is not a list of whole numbers")
+            raise ValueError("a shape in it is not a list of integers")
         return tuple(axes)
 
     def counted(self, array: np.ndarray) -> np.ndarray:
-        """Counts the entries of a new array."""
+        """Count the entries of a new array, and convert it to float64 or int64."""
         self._count(array.size)
         return _normal(array)
 
     def numbers(self, shape: object, kind: object, raw: object, order: object) -> np.ndarray:
-        """An array of plain numbers of which the file has exactly the bytes."""
+        """An array of plain numbers, from exactly the bytes that it needs."""
         match kind, shape, raw:
             case _Type(arguments=(str(code), *_), state=state), tuple(axes), str() | bytes() | bytearray():
                 pass
             case _:
-                raise ValueError("an array of it is not of plain numbers")
+                raise ValueError("an array in it does not contain plain numbers")
         bytes_order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
         if code[:1] not in set("fiub") or not code[1:].isdigit() or bytes_order not in ("<", ">", "=", "|"):
-            raise ValueError(f"an array of it is of type {code!r}, not of plain numbers")
+            raise ValueError(f"an array in it has type {code!r}, not plain numbers")
         dtype = np.dtype(("<" if bytes_order == "=" else bytes_order) + code)
         data = raw.encode("latin1") if isinstance(raw, str) else raw
         if not all(isinstance(n, int) and n >= 0 for n in axes) or math.prod(axes) * dtype.itemsize != len(data):
-            raise ValueError("an array of it has not the length that its shape asks for")
+            raise ValueError("the length of an array in it does not fit its shape")
         return self.counted(np.frombuffer(data, dtype).reshape(axes, order="F" if order == "F" else "C"))
 
-    def sparse(self, shape: object, data: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
-        """A dense array from numbers and their rows and columns, of which equal ones add up."""
+    def sparse(self, shape: object, data: np.ndarray, indices: list[np.ndarray]) -> np.ndarray:
+        """A dense array from values and their row and column indices. Values with equal indices are added."""
         axes = self.shape(shape)
         if len(axes) != 2 or min(axes) < 0:
-            raise ValueError("a sparse matrix of it has not two axes")
+            raise ValueError("a sparse matrix in it does not have two axes")
         self._count(math.prod(axes))
-        for place, length in zip(places, axes, strict=True):
-            if not place.shape == data.shape == (len(data),) or (
-                len(data) and not 0 <= place.min() <= place.max() < length
+        for index, length in zip(indices, axes, strict=True):
+            if not index.shape == data.shape == (len(data),) or (
+                len(data) and not 0 <= index.min() <= index.max() < length
             ):
-                raise ValueError("a sparse matrix of it is damaged")
+                raise ValueError("a sparse matrix in it is damaged")
         dense = np.zeros(axes)
-        np.add.at(dense, tuple(place.astype(np.int64) for place in places), data)
+        np.add.at(dense, tuple(index.astype(np.int64) for index in indices), data)
         return dense
 
 
 class _Passive:
-    """What a pickle may build: an object that keeps its arguments and state, and does nothing."""
+    """An object that a pickle may build: it stores its arguments and state, and does nothing."""
 
-    # Of the class, because a pickle may also make objects without calling __init__.
+    # Class attributes, because a pickle can create objects without calling __init__.
     arguments: tuple[object, ...] = ()
     state: object = None
 
@@ -215,36 +215,36 @@ class _Passive:
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Forgets the items of dictionaries, which chumpy keeps but nobody reads."""
+        """Ignore the items of dictionaries: chumpy stores some, and nothing here reads them."""
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The state, of an object whose state are its attributes."""
+        """The state of an object whose state is its attributes."""
         if not isinstance(self.state, dict):
-            raise ValueError("an object of it has no state")
+            raise ValueError("an object in it has no state")
         return self.state
 
     def read(self, reader: _Reader, depth: int) -> Any:
-        """What the object stands for; None where nobody needs it."""
+        """The content of the object; None if it is not needed."""
         return None
 
 
 class _Type(_Passive):
-    """numpy.dtype. Its arguments: code such as f8, and two flags; its state: (version, byte order, ...)."""
+    """numpy.dtype. Arguments: a code such as f8, and two flags. State: (version, byte order, ...)."""
 
 
 class _Array(_Passive):
-    """numpy.ndarray. Its state: (version, shape, dtype, whether in Fortran order, bytes)."""
+    """numpy.ndarray. State: (version, shape, dtype, whether in Fortran order, bytes)."""
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         match self.state:
             case (_, shape, kind, fortran, raw):
                 return reader.numbers(shape, kind, raw, "F" if fortran else "C")
-        raise ValueError("an array of it has no numbers")
+        raise ValueError("an array in it has no numbers")
 
 
 class _Buffer(_Passive):
-    """numpy.ndarray in protocol 5. Its arguments: bytes, dtype, shape, order."""
+    """numpy.ndarray in protocol 5. Arguments: bytes, dtype, shape, order."""
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         raw, kind, shape, order = self.arguments
@@ -252,7 +252,7 @@ class _Buffer(_Passive):
 
 
 class _Scalar(_Passive):
-    """A numpy number. Its arguments: dtype, bytes."""
+    """A numpy number. Arguments: dtype, bytes."""
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         kind, raw = self.arguments
@@ -260,14 +260,14 @@ class _Scalar(_Passive):
 
 
 class _Variable(_Passive):
-    """A chumpy array, whose value is the state's entry x."""
+    """A chumpy array. Its value is the entry x of the state."""
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         return reader.array(self.attributes.get("x"), depth)
 
 
 class _Selection(_Passive):
-    """A chumpy selection: the state's array a, flattened, at idxs, reshaped to preferred_shape."""
+    """A chumpy selection. State: array a, which is flattened, indices idxs, and preferred_shape of the result."""
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         state = self.attributes
@@ -278,50 +278,50 @@ class _Selection(_Passive):
 
 
 class _Compressed(_Passive):
-    """scipy.sparse.csr_matrix and csr_array: data, indices along the other axis, and where each row starts in them."""
+    """scipy.sparse.csr_matrix and csr_array: data, column indices, and the start of each row in both."""
 
     axis = 0
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         state = self.attributes
-        data, index, starts = (reader.array(state.get(key), depth) for key in ("data", "indices", "indptr"))
+        data, columns, starts = (reader.array(state.get(key), depth) for key in ("data", "indices", "indptr"))
         shape, counts = state.get("_shape", state.get("shape")), np.diff(starts)
         whole = starts.ndim == 1 and (counts >= 0).all() and counts.sum() == len(data)
         if not whole or len(counts) != reader.shape(shape)[self.axis]:
-            raise ValueError("a sparse matrix of it is damaged")
-        lines = np.repeat(np.arange(len(counts)), counts)
-        return reader.sparse(shape, data, [index, lines] if self.axis else [lines, index])
+            raise ValueError("a sparse matrix in it is damaged")
+        rows = np.repeat(np.arange(len(counts)), counts)
+        return reader.sparse(shape, data, [columns, rows] if self.axis else [rows, columns])
 
 
 class _Columns(_Compressed):
-    """scipy.sparse.csc_matrix and csc_array, by columns."""
+    """scipy.sparse.csc_matrix and csc_array: the same with rows and columns swapped."""
 
     axis = 1
 
 
 class _Coordinates(_Passive):
-    """scipy.sparse.coo_matrix and coo_array: data, and the row and column of each."""
+    """scipy.sparse.coo_matrix and coo_array: data, row indices and column indices."""
 
     def read(self, reader: _Reader, depth: int) -> np.ndarray:
         state = self.attributes
-        places = state.get("coords", (state.get("row"), state.get("col")))
-        if not isinstance(places, tuple) or len(places) != 2:
-            raise ValueError("a sparse matrix of it has not two axes")
-        data, rows, columns = (reader.array(part, depth) for part in (state.get("data"), *places))
+        indices = state.get("coords", (state.get("row"), state.get("col")))
+        if not isinstance(indices, tuple) or len(indices) != 2:
+            raise ValueError("a sparse matrix in it does not have two axes")
+        data, rows, columns = (reader.array(part, depth) for part in (state.get("data"), *indices))
         return reader.sparse(state.get("_shape", state.get("shape")), data, [rows, columns])
 
 
 class _Rebuild(_Passive):
-    """copyreg._reconstructor(class, base, state): makes the passive class."""
+    """copyreg._reconstructor(class, base, state): creates an object of a passive class."""
 
     def __new__(cls, kind: object, *_: object) -> "_Passive":  # type: ignore[misc]
         if not (isinstance(kind, type) and issubclass(kind, _Passive)):
-            raise ValueError("it rebuilds something that is not a body's data")
+            raise ValueError("it creates an object that is not data of a body")
         return kind()
 
 
 class _Bytes(_Passive):
-    """_codecs.encode(text, "latin1") and bytes(): how newer Pythons write bytes for older ones."""
+    """_codecs.encode(text, "latin1") and bytes(): how Python 3 writes bytes in old pickle protocols."""
 
     def __new__(cls, text: object = "", encoding: object = "latin1") -> bytes:  # type: ignore[misc]
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -360,15 +360,15 @@ _PASSIVE: dict[str, type[_Passive]] = {
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
-    """An unpickler for which only the names of `_PASSIVE` exist, each a class that does nothing.
+    """An unpickler that knows only the names of `_PASSIVE`. Each is a class that does nothing.
 
-    It is the one in Python: the one in C makes a table as long as any number that a file names.
+    It is the Python implementation, because the C implementation allocates a table of any size that a file names.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         path = f"{module}.{name}"
         if path not in _PASSIVE:
-            raise ValueError(f"it asks for {path!r}, which is code and not a body's data")
+            raise ValueError(f"it uses {path!r}, which is code and not data of a body")
         return _PASSIVE[path]
 
     def persistent_load(self, pid: Any) -> Any:
@@ -376,7 +376,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
 
 def _normal(array: np.ndarray) -> np.ndarray:
-    """Numbers as float64 or int64, whatever they were stored as; other arrays as they are."""
+    """Convert numbers to float64 or int64. Other arrays are returned unchanged."""
     if array.dtype.kind in "iub":
         return array.astype(np.int64)
     return array.astype(np.float64) if array.dtype.kind == "f" else array

@@ -22,17 +22,17 @@ BODIES: dict[str, Callable[[Path | None], Body]] = {
     "mano-left": lambda directory: load_mano(find_body_file("mano", directory), left=True),
     "toy": lambda _: make_toy(),
 }
-"""The bodies that `load_body` knows, and how each is made from the folder of licensed files."""
+"""Name of a body → function that makes it from the folder of licensed files."""
 LICENSED = ("smpl", "smpl-male", "smpl-female", "mano", "mano-left")
-"""Those whose data are the user's own licensed files."""
+"""Bodies that are read from the user's own licensed files."""
 
 
 def load_body(name: str, directory: Path | None = None) -> Body:
-    """The body of that name.
+    """Load a body by name.
 
-    directory: where the licensed files of SMPL and MANO are; None for the folder that I2L_MESHNET_BODIES names
-    (see docs/bodies.md). Raises InputError for an unknown name, FileError for a missing or wrong file.
+    directory: folder of the licensed files of SMPL and MANO. Default: the environment variable I2L_MESHNET_BODIES (see
+    docs/bodies.md). Raises InputError for an unknown name, FileError for a missing or wrong file.
     """
     if name not in BODIES:
-        raise InputError(f"there is no body {name!r}; choose one of {', '.join(BODIES)}")
+        raise InputError(f"unknown body {name!r}; choose one of {', '.join(BODIES)}")
     return BODIES[name](directory)

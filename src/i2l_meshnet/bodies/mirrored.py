@@ -1,4 +1,4 @@
-"""The other hand: the mirror image of a one-sided body, as a body of its own."""
+"""The left hand as the mirror image of a right hand."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from i2l_meshnet.geometry.rotations import mirror_rotations
 
 
 class MirroredBody(Body):
-    """The image of a one-sided body in the plane x = 0. `Body.mirror` makes its parameters of the original's."""
+    """The mirror image of a one-sided body at x = 0. `Body.mirror` converts the parameters of the original."""
 
     faces: Int[Tensor, "f 3"]
     joint_regressor: Float[Tensor, "j v"]
@@ -49,6 +49,6 @@ class MirroredBody(Body):
 
 
 def mirror_mesh(mesh: BodyMesh) -> BodyMesh:
-    """The mesh's image in the plane x = 0."""
+    """The mirror image of a mesh at x = 0."""
     flip = mesh.vertices.new_tensor([-1.0, 1.0, 1.0])
     return dataclasses.replace(mesh, vertices=mesh.vertices * flip, joints=mesh.joints * flip)

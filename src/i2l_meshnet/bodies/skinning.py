@@ -1,4 +1,4 @@
-"""Linear blend skinning, shared by all bodies. Any batch axes, differentiable, any device and dtype."""
+"""Linear blend skinning for all bodies. Any batch axes, device and dtype; differentiable."""
 
 from collections.abc import Sequence
 
@@ -20,29 +20,29 @@ class KinematicTree:
         self.parents = tuple(parents)
         levels = [[bone for bone, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
         order = [bone for level in levels for bone in level]
-        place = {bone: i for level in levels for i, bone in enumerate(level)}
-        self._levels = [(level, [place[parents[bone]] for bone in level]) for level in levels[1:]]
+        index = {bone: i for level in levels for i, bone in enumerate(level)}
+        self._levels = [(level, [index[parents[bone]] for bone in level]) for level in levels[1:]]
         self._inverse = [order.index(bone) for bone in range(len(parents))]
 
     def pose(
         self, rotations: Float[Tensor, "*b k 3 3"], offsets: Float[Tensor, "*#b k 3"], root: Float[Tensor, "*b 3"]
     ) -> tuple[Float[Tensor, "*b k 3 3"], Float[Tensor, "*b k 3"]]:
-        """Forward kinematics.
+        """Forward kinematics. Returns global rotations and positions of the posed bone heads.
 
-        rotations: of each bone against its parent, in axes parallel to the frame's at rest. offsets: from the
-        start of the parent to that of the bone at rest, metres (row 0 is not used). root: where the root bone
-        is. Returns the bones' rotations against the frame and where they start when posed.
+        rotations: rotation of each bone relative to its parent, in axes parallel to the frame at rest. offsets: head of
+        each bone relative to the head of its parent at rest, metres (row 0 is not used). root: position of the root
+        bone.
         """
-        turns, places = [rotations[..., :1, :, :]], [root[..., None, :]]
-        for bones, above in self._levels:
-            turn, place = turns[-1][..., above, :, :], places[-1][..., above, :]
-            places.append(place + (turn * offsets[..., bones, None, :]).sum(-1))
-            turns.append(turn @ rotations[..., bones, :, :])
-        return torch.cat(turns, -3)[..., self._inverse, :, :], torch.cat(places, -2)[..., self._inverse, :]
+        turned, heads = [rotations[..., :1, :, :]], [root[..., None, :]]
+        for bones, parents in self._levels:
+            rotation, head = turned[-1][..., parents, :, :], heads[-1][..., parents, :]
+            heads.append(head + (rotation * offsets[..., bones, None, :]).sum(-1))
+            turned.append(rotation @ rotations[..., bones, :, :])
+        return torch.cat(turned, -3)[..., self._inverse, :, :], torch.cat(heads, -2)[..., self._inverse, :]
 
 
 def global_rotations(pose: Float[Tensor, "*b k 3 3"], parents: Sequence[int]) -> Float[Tensor, "*b k 3 3"]:
-    """Rotations of bones against their parents to rotations against the frame."""
+    """Convert rotations relative to the parents to rotations relative to the frame."""
     found: list[Tensor] = []
     for bone, parent in enumerate(parents):
         local = pose[..., bone, :, :]
@@ -63,10 +63,10 @@ def blend(
     linear: Float[Tensor, "*b k 3 3"],
     offsets: Float[Tensor, "*b k 3"],
 ) -> Float[Tensor, "*b v 3"]:
-    """Moves each point by the weighted mean of the bones' affine maps x -> linear x + offset.
+    """Move each point by the weighted mean of the bones' affine maps x -> linear x + offset.
 
-    The maps are blended by one matrix product with the vertices as the last, contiguous axis, and applied
-    as three fused multiply-adds; on a CPU that is several times faster than blending a matrix per vertex.
+    One matrix product blends the maps, with the vertices as the last, contiguous axis; three fused multiply-adds apply
+    them. On a CPU this is several times faster than blending a matrix per vertex.
     """
     maps = torch.cat([linear, offsets[..., None]], -1).flatten(-2).transpose(-1, -2)
     along_x, along_y, along_z, moved = (maps @ weights.T).unflatten(-2, (3, 4)).unbind(-2)

@@ -1,4 +1,4 @@
-"""Crops of people: boxes, the affine map between image and crop, and the warp."""
+"""Crops of people: boxes, the affine map from image to crop, and the warp."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from i2l_meshnet.tensors import TensorDataclass
 
 @dataclasses.dataclass(frozen=True)
 class Crop(TensorDataclass):
-    """Where a crop came from.
+    """The position of a crop in its image.
 
-    affine: maps pixels of the original image to pixels of the crop, a mirrored crop's flip included.
-    rotation: in-plane rotation of the box, radians. mirrored: whether the crop shows the mirror image.
+    affine: map from image pixels to crop pixels, including the flip of a mirrored crop. rotation: in-plane rotation of
+    the box, radians. mirrored: whether the crop shows the mirror image.
     """
 
     affine: Float[Tensor, "*b 2 3"]
@@ -36,13 +36,13 @@ class Crop(TensorDataclass):
     ) -> "Crop":
         """The crop of (height, width) `size` around a box (x, y, width, height; pixels).
 
-        The box is widened to the crop's aspect and by `margin`. Its centre goes to the crop's centre; the ends of its
-        half-height and half-width axes go to the middles of the crop's bottom and right side.
+        The box is widened to the aspect of the crop and enlarged by `margin`. The centre of the box becomes the centre
+        of the crop, and its lower and right edges become those of the crop.
 
-        rotation: of the box about its centre, radians; in the mirror image if `mirrored`. mirrored: flip the crop.
-        clip_to: (width, height) of the image, to clip the box by the published rule first (`published_boxes`).
-        stretch: without `clip_to`, keep the box's own aspect and stretch its content to the crop, as the published code
-        does. Raises ValueError for a box that has no area, or none inside the image.
+        rotation: rotation of the box about its centre, radians; in the mirror image if `mirrored`. mirrored: flip the
+        crop. clip_to: (width, height) of the image; clips the box first, by the published rule (`published_boxes`).
+        stretch: without `clip_to`, keep the aspect of the box and stretch its content to the crop, as the published
+        code does. Raises ValueError for a box without area, or without area inside the image.
         """
         if clip_to is None:
             valid = (box[..., 2:] > 0).all(-1)
@@ -58,8 +58,8 @@ class Crop(TensorDataclass):
         rotation, mirror = spread(rotation, box.dtype), spread(mirrored, torch.bool)
         target = box.new_tensor([size[1], size[0]])
         cos, sin = rotation.cos(), rotation.sin()
-        turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
-        linear = (target / box[..., 2:])[..., None] * turn
+        rotate_back = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+        linear = (target / box[..., 2:])[..., None] * rotate_back
         sign = torch.where(mirror, -1.0, 1.0).to(box.dtype)
         linear = torch.stack([linear[..., 0] * sign[..., None], linear[..., 1]], -1)
         center = box[..., :2] + box[..., 2:] / 2
@@ -67,34 +67,34 @@ class Crop(TensorDataclass):
         return Crop(torch.cat([linear, shift[..., None]], -1), rotation, mirror)
 
     def to_crop(self, points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
-        """Image pixels to crop pixels."""
+        """Convert image pixels to crop pixels."""
         return transform_points(self.affine, points)
 
     def to_image(self, points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
-        """Crop pixels to image pixels."""
+        """Convert crop pixels to image pixels."""
         return transform_points(invert_affine(self.affine), points)
 
     def mirror(self, width: float | int) -> "Crop":
-        """The same crop, cut from the mirror image of its picture of `width` pixels instead."""
+        """The same crop of the mirrored image. width: width of the image in pixels."""
         across = self.affine[..., :1]
         affine = torch.cat([-across, self.affine[..., 1:2], self.affine[..., 2:] + across * (width - 1)], -1)
         return Crop(affine, self.rotation, ~self.mirrored)
 
 
 def transform_points(affine: Float[Tensor, "*b 2 3"], points: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 2"]:
-    """Applies 2x3 affine maps to points."""
+    """Apply 2x3 affine maps to points."""
     return points @ affine[..., :2].transpose(-1, -2) + affine[..., None, :, 2]
 
 
 def invert_affine(affine: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
-    """The inverse of invertible 2x3 affine maps."""
+    """The inverse of 2x3 affine maps."""
     a, b, c, d = affine[..., :2].flatten(-2).unbind(-1)
     linear = (torch.stack([d, -b, -c, a], -1) / (a * d - b * c)[..., None]).unflatten(-1, (2, 2))
     return torch.cat([linear, -linear @ affine[..., 2:]], -1)
 
 
 def box_from_points(points: Float[Tensor, "n 2"], valid: Bool[Tensor, "n"], margin: float = 1.2) -> Float[Tensor, "4"]:
-    """Box (x, y, width, height) around the valid points, sides x `margin` about its centre, pixels.
+    """Box (x, y, width, height; pixels) around the valid points, enlarged by `margin` about its centre.
 
     Raises ValueError if no point is valid.
     """
@@ -111,11 +111,13 @@ def published_boxes(
     crop_size: tuple[int, int] = (256, 256),
     margin: Float[Tensor, "*b"] | float = 1.25,
 ) -> tuple[Float[Tensor, "*b 4"], Bool[Tensor, "*b"]]:
-    """The published rule for boxes (x, y, width, height) in images of (width, height) `image_sizes`; all in pixels.
+    """Prepare boxes by the published rule. Returns the boxes, and which boxes have an area inside the image.
 
-    A box reaches from its corner to corner + size - 1. It is clipped to the image, widened to the aspect of a crop of
-    (height, width) `crop_size` and enlarged by `margin`. A box that starts left of or above the image is moved into it
-    and keeps its width or height, as in the published code. Returns the boxes, and which have an area in the image.
+    boxes: (x, y, width, height). image_sizes: (width, height). crop_size: (height, width). All in pixels.
+
+    A box covers corner to corner + size - 1. It is clipped to the image, widened to the aspect of `crop_size` and
+    enlarged by `margin`. As in the published code, a box that starts left of or above the image is moved into it and
+    keeps its width or height.
     """
     position, size = boxes.double().split(2, -1)
     start = position.clamp_min(0)
@@ -128,9 +130,9 @@ def published_boxes(
 def enlarged_boxes(
     boxes: Float[Tensor, "*b 4"], margin: Float[Tensor, "*b"] | float, crop_size: tuple[int, int] | None = None
 ) -> Float[Tensor, "*b 4"]:
-    """Boxes (x, y, width, height) with sides x `margin` about their centres.
+    """Boxes (x, y, width, height), enlarged by `margin` about their centres.
 
-    crop_size: (height, width); if given, boxes are first widened to its aspect.
+    crop_size: (height, width). If given, boxes are first widened to its aspect.
     """
     width, height = boxes[..., 2:].unbind(-1)
     if crop_size is not None:
@@ -144,6 +146,6 @@ def enlarged_boxes(
 def warp_image(
     image: UInt8[np.ndarray, "h w 3"], affine: Float[Tensor, "2 3"], crop_size: tuple[int, int]
 ) -> UInt8[np.ndarray, "ch cw 3"]:
-    """Cuts a crop of (height, width) `crop_size`: bilinear, black outside the image (OpenCV warpAffine)."""
+    """Cut a crop of size (height, width): bilinear, black outside the image (OpenCV warpAffine)."""
     matrix = affine.double().numpy()
     return cv2.warpAffine(image, matrix, (crop_size[1], crop_size[0]), flags=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Lixels: coordinates on a grid of 64 bins along each of x, y and z, and how they are read and written."""
+"""Lixels: coordinates in bins along x, y and z; conversion to and from camera coordinates."""
 
 import dataclasses
 from typing import Literal
@@ -13,14 +13,13 @@ from i2l_meshnet.geometry.crop import Crop, invert_affine
 
 @dataclasses.dataclass(frozen=True)
 class LixelGrid:
-    """The grid that a network's 1D heatmaps span.
+    """The grid of a network's 1D heatmaps.
 
-    shape: bins along (z, y, x). crop_size: the network's input (height, width), pixels. depth_extent:
-    depth of the box in metres (2.0 for a body, 0.3 for a hand), centred on the root joint. margin: the part of
-    the crop's side by which the x and y bins reach beyond the crop at each end; 0 in the published network.
-    depth_axis: along what depth is counted, and so in which frame a network sees bodies: the camera's axis
-    ("camera", the published networks), or the line of sight to the crop's centre ("crop"), for networks that cannot
-    know where in the picture a crop lies (see `view_rotation`).
+    shape: bins along (z, y, x). crop_size: the network's input (height, width), pixels. depth_extent: depth of the grid
+    in metres (2.0 for a body, 0.3 for a hand), centred on the root joint. margin: how far the x and y bins extend
+    beyond the crop on each side, as a fraction of the side; 0 in the published network. depth_axis: the axis of depth,
+    which defines the network's frame. "camera": the camera's axis (published networks). "crop": the line of sight to
+    the crop's centre, for networks that do not know the position of the crop (see `view_rotation`).
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
@@ -30,18 +29,18 @@ class LixelGrid:
     depth_axis: Literal["camera", "crop"] = "camera"
 
     def encode(self, pixels: Float[Tensor, "*b 2"], depth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
-        """Crop pixels and root-relative depth (metres) to lixels (x, y, z)."""
+        """Convert crop pixels and root-relative depth (metres) to lixels (x, y, z)."""
         step, start = self._bins(pixels)
         return (torch.cat([pixels, depth[..., None]], -1) - start) / step
 
     def decode(self, lixels: Float[Tensor, "*b 3"]) -> tuple[Float[Tensor, "*b 2"], Float[Tensor, "*b"]]:
-        """Lixels (x, y, z) to crop pixels and root-relative depth (metres). The inverse of `encode`."""
+        """Convert lixels (x, y, z) to crop pixels and root-relative depth (metres). The inverse of `encode`."""
         step, start = self._bins(lixels)
         values = lixels * step + start
         return values[..., :2], values[..., 2]
 
     def _bins(self, like: Tensor) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-        """How far apart bins are along x, y (crop pixels) and z (metres), and where bin 0 is."""
+        """Distance between bins along x, y (crop pixels) and z (metres), and the position of bin 0."""
         (bins_z, bins_y, bins_x), (height, width) = self.shape, self.crop_size
         span = 1 + 2 * self.margin
         step = [span * width / bins_x, span * height / bins_y, self.depth_extent / bins_z]
@@ -49,10 +48,10 @@ class LixelGrid:
         return like.new_tensor(step), like.new_tensor(start)
 
     def view_rotation(self, crop: Crop, camera: Camera) -> Float[Tensor, "*b 3 3"]:
-        """Takes directions from the frame that the network sees bodies in to the camera's.
+        """Rotation from the network's frame to the camera's frame.
 
-        The identity, or the smallest rotation that turns the camera's axis to the crop's centre, after a turn about
-        that axis by the crop's rotation.
+        Depth axis "camera": the identity. Depth axis "crop": a rotation about the camera's axis by the crop's rotation,
+        then the smallest rotation from the camera's axis to the crop's centre.
         """
         height, width = self.crop_size
         middle = crop.affine.new_tensor([width / 2, height / 2]).expand(*crop.affine.shape[:-2], 1, 2)
@@ -71,12 +70,12 @@ class LixelGrid:
     def to_camera(
         self, lixels: Float[Tensor, "*b n 3"], crop: Crop, camera: Camera, root_depth: Float[Tensor, "*b"]
     ) -> Float[Tensor, "*b n 3"]:
-        """Lixels to camera-frame points (metres), given the root joint's depth along z (metres). The one decoder.
+        """Convert lixels to camera-frame points (metres), given the root joint's depth along z (metres).
 
-        With the depth axis "crop" the root is taken to lie in the direction of the crop's centre.
+        With the depth axis "crop", the root is assumed to be in the direction of the crop's centre.
         """
-        # A lixel's ray (x, y at z = 1) and depth are affine in it: one map for all that `decode`, `Crop.to_image` and
-        # `Camera.backproject` do, and one pass over the points in place of six.
+        # The ray (x, y at z = 1) and the depth of a lixel are affine functions of it. Therefore one map replaces
+        # `decode`, `Crop.to_image` and `Camera.backproject`, with one pass over the points instead of six.
         step, start = self._bins(lixels)
         to_image = invert_affine(crop.affine)
         ray_of_start = (to_image[..., :2] @ start[:2, None])[..., 0] + to_image[..., 2] - camera.center
@@ -95,7 +94,7 @@ class LixelGrid:
     def from_camera(
         self, points: Float[Tensor, "*b n 3"], crop: Crop, camera: Camera, root_depth: Float[Tensor, "*b"]
     ) -> Float[Tensor, "*b n 3"]:
-        """Camera-frame points (metres) to lixels. The inverse of `to_camera`."""
+        """Convert camera-frame points (metres) to lixels. The inverse of `to_camera`."""
         axis = self.view_rotation(crop, camera)[..., 2]
         along = (points @ axis[..., None])[..., 0] - (root_depth / axis[..., 2])[..., None]
         return self.encode(crop.to_crop(camera.project(points)), along)

@@ -1,6 +1,7 @@
 """Rotations: 6D, matrices and axis-angle vectors (radians).
 
-Written out here, as importing roma, which is used for rarer things, takes two seconds: it imports PyTorch's compiler.
+They are implemented here because importing roma, which is used elsewhere, takes two seconds: it imports PyTorch's
+compiler.
 """
 
 import torch
@@ -9,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 SMALL = 1e-8
-"""Squares of sines or angles below this are taken by the first terms of their series, which have gradients."""
+"""Below this square of a sine or angle, functions use the first terms of their series, which have gradients."""
 
 
 def sixd_to_matrix(sixd: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
-    """Gram-Schmidt of a 6D vector seen as a row-major (3, 2) matrix with columns a1, a2.
+    """Gram-Schmidt of a 6D vector, read as a row-major (3, 2) matrix with columns a1, a2.
 
-    The result's columns are b1 = a1/|a1|, b2 = the part of a2 normal to b1, normalised, and b1 x b2
+    The columns of the result are b1 = a1 / |a1|, b2 = the component of a2 normal to b1, normalised, and b1 x b2
     (Zhou et al., CVPR 2019, in the element order of the published I2L-MeshNet).
     """
     first, second = sixd.unflatten(-1, (3, 2)).unbind(-1)
@@ -24,15 +25,10 @@ def sixd_to_matrix(sixd: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
-def matrix_to_sixd(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
-    """The first two columns, in the element order that `sixd_to_matrix` reads."""
-    return matrix[..., :2].flatten(-2)
-
-
 def matrix_to_axis_angle(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
-    """Rotation vectors of angle <= pi; finite gradients at the identity."""
+    """Rotation vectors with angles up to pi. Gradients are finite at the identity."""
     a, b, c, d, e, f, g, h, i = matrix.flatten(-2).unbind(-1)
-    # 4 q qᵀ of the quaternion q = (w, x, y, z): any row is a multiple of q; the one of the largest diagonal is best.
+    # 4 q qᵀ of the quaternion q = (w, x, y, z). Each row is a multiple of q; the row with the largest diagonal is best.
     w, x, y, z = 1 + a + e + i, 1 + a - e - i, 1 - a + e - i, 1 - a - e + i
     rows = torch.stack(
         [w, h - f, c - g, d - b, h - f, x, b + d, c + g, c - g, b + d, y, f + h, d - b, c + g, f + h, z], -1
@@ -66,11 +62,11 @@ def axis_angle_to_matrix(axis_angle: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b
 def interpolate_rotations(
     start: Float[Tensor, "*b 3 3"], end: Float[Tensor, "*b 3 3"], share: Float[Tensor, "*s 1"]
 ) -> Float[Tensor, "*broadcast 3 3"]:
-    """Rotations at `share` (0 to 1; broadcast) of the shortest way from `start` to `end`."""
+    """Interpolate along the shortest path; `share` (broadcast) is 0 at `start` and 1 at `end`."""
     return start @ axis_angle_to_matrix(matrix_to_axis_angle(start.mT @ end) * share)
 
 
 def mirror_rotations(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The same rotations seen in a mirror across the plane x = 0 (axis-angle y and z change sign)."""
+    """Mirror rotations at the plane x = 0: y and z of the axis-angle change sign."""
     sign = torch.tensor([-1.0, 1.0, 1.0], dtype=matrix.dtype, device=matrix.device)
     return sign[:, None] * matrix * sign

@@ -98,7 +98,7 @@ class ParameterFit(nn.Module):
                 torch.where(failed[:, None], output.params.shape, fitted.shape),
                 fitted.translation,
             )
-        return fitted.turned(turn)
+        return fitted.rotated(turn)
 
     def _solve(
         self,
@@ -179,7 +179,7 @@ def camera_params(network: LixelNetwork, output: LixelOutput, crop: Crop, camera
     assert output.params is not None
     fit = getattr(network, "parameter_fit", None)
     if fit is None or output.keypoints is None:
-        return output.params.to(dtype=torch.float32).turned(network.grid.view_rotation(crop, camera))
+        return output.params.to(dtype=torch.float32).rotated(network.grid.view_rotation(crop, camera))
     device = output.vertices.device
     there = fit.mean.device
     return fit(output.to(there), network.grid, crop.to(there), camera.to(there)).to(device)

@@ -143,23 +143,15 @@ def _describe(state: dict[str, Tensor], path: Path) -> NetworkConfig:
 
 
 def _backbone(state: dict[str, Tensor], path: Path) -> ResNetName:
-    """The ResNet whose stages have as many blocks, of the same type."""
+    """The ResNet of the pose net, by the number and type of the blocks."""
 
-    def blocks(module: str, stage: int) -> int:
-        prefix = f"{module}.backbone.layer{stage}."
+    def blocks(stage: int) -> int:
+        prefix = f"pose_net.backbone.layer{stage}."
         return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
-    def name(module: str) -> ResNetName:
-        depths = tuple(blocks(module, stage) for stage in range(1, 5))
-        bottleneck = f"{module}.backbone.layer1.0.conv3.weight" in state
-        for name, (block, known) in BLOCKS.items():
-            if known == depths and (block is Bottleneck) == bottleneck:
-                return name
-        raise FileError(f"{path} has a backbone with {depths} blocks, which is no ResNet-18, 34, 50, 101 or 152")
-
-    pose, mesh = name("pose_net"), name("mesh_branch")
-    if pose != mesh:
-        raise FileError(
-            f"{path} joins {pose} for the pose with {mesh} for the mesh; only snapshots of one backbone load"
-        )
-    return pose
+    depths = tuple(blocks(stage) for stage in range(1, 5))
+    bottleneck = "pose_net.backbone.layer1.0.conv3.weight" in state
+    for name, (block, known) in BLOCKS.items():
+        if known == depths and (block is Bottleneck) == bottleneck:
+            return name
+    raise FileError(f"{path} has a backbone with {depths} blocks, which is no ResNet-18, 34, 50, 101 or 152")
