@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from tiny_training import slim_networks
 
 from i2l_meshnet.data.sources import open_source
