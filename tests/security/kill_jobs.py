@@ -1,7 +1,7 @@
-"""The jobs that are killed, crowded and starved by this folder's tests: our own code throughout, with small inputs.
+"""The jobs that these tests kill, run twice at once and run on a full disk.
 
-Networks and bodies are small stand-ins, so that a job takes moments; what reads, works in steps and writes is the code
-that users run. Every job is one command that may be given again and again until it is done.
+Networks and bodies are small substitutes, so that a job takes a moment. The code that reads, resumes and writes is what
+users run. Every job can be run again until it succeeds.
 """
 
 import contextlib
@@ -22,14 +22,13 @@ import pytest
 from PIL import Image
 
 TESTS = Path(__file__).parents[1]
-for folder in (*(TESTS / name for name in ("", "training", "video", "data", "exporting")), TESTS.parent / "benchmarks"):
+for folder in (*(TESTS / name for name in ("", "training", "video", "data")), TESTS.parent / "benchmarks"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 import body_files  # noqa: E402
 import filmed  # noqa: E402
 import test_convert  # noqa: E402
-import test_exported_networks  # noqa: E402
 import tiny_training  # noqa: E402
 from predict_options import clip_options, predict_options  # noqa: E402
 
@@ -47,12 +46,7 @@ from i2l_meshnet.data.convert import (  # noqa: E402
 )
 from i2l_meshnet.data.sources import open_source  # noqa: E402
 from i2l_meshnet.errors import UserError  # noqa: E402
-from i2l_meshnet.exporting import export as export_command  # noqa: E402
-from i2l_meshnet.exporting.deviation import Deviation  # noqa: E402
-from i2l_meshnet.exporting.export import ExportOptions  # noqa: E402
 from i2l_meshnet.fleet import predict_table, row_maker  # noqa: E402
-from i2l_meshnet.models.checkpoint import Metadata  # noqa: E402
-from i2l_meshnet.models.meshnet import MeshNet  # noqa: E402
 from i2l_meshnet.prediction.predictor import MeshPredictor  # noqa: E402
 from i2l_meshnet.training import train as training_job  # noqa: E402
 from i2l_meshnet.video import pipeline  # noqa: E402
@@ -64,7 +58,7 @@ FRAMES, STRETCH = 24, 6
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The content of every file below, hidden ones included; folders that are empty count as well."""
+    """The content of every file in a folder and its subfolders, hidden files included. Empty folders count too."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"folder"
         for path in sorted(folder.rglob("*"))
@@ -74,10 +68,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A command. prepare: makes its input in a folder that is copied for every run. run: exit code; works in a copy.
+    """A command.
 
-    result: what must be the same however often the command was killed. warms: whether a run in the process that is to
-    be forked does no harm to the forks.
+    prepare: writes its input into a folder, which is copied for every run. run: returns the exit code. result: what
+    must be the same however often the job was killed. warms: whether it may run in the process that is forked later.
     """
 
     name: str
@@ -99,7 +93,7 @@ class _Detector:
 
 
 class _Onlooker(filmed.Stage):
-    """Looks at many pictures at once."""
+    """A predictor of image batches."""
 
     hands = None
 
@@ -114,7 +108,7 @@ class _Onlooker(filmed.Stage):
 
 @contextlib.contextmanager
 def stand_ins() -> Iterator[None]:
-    """Meanwhile networks are slim, and people are found and pictures made by stand-ins."""
+    """Replace networks, detectors and makers of pictures by small ones."""
     stage = _Onlooker(load_body("toy"), [filmed.Walker(lambda time: (time / 3 - 0.4, -0.95, 4.0))])
     with tiny_training.slim_networks(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(MeshPredictor, "load", lambda *arguments, **options: stage)
@@ -124,23 +118,12 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(row_maker, "PersonDetector", lambda *arguments: stage.detector)
         patch.setattr(predict_table.TableFolder, "__init__", _small_parts(predict_table.TableFolder.__init__))
         patch.setattr(pipeline, "STRETCH", STRETCH)
-        patch.setattr(export_command, "load_network", _small_network)
-        patch.setattr(export_command, "_predictor", lambda *arguments: stage)
-        patch.setattr(export_command, "subjects", lambda *arguments: [])
-        patch.setattr(export_command, "deviation", lambda *arguments: Deviation(1, 0.0, 0.0, None))
         patch.setattr(surreal, "load_body", functools.cache(load_body))
         patch.setattr(generate.assets, "ensure", lambda name: Path(name))
         patch.setattr(generate, "make_picture_maker", lambda *arguments: _Maker())
-        # A process keeps its maker.
         generate._process_maker.cache_clear()
         yield
         generate._process_maker.cache_clear()
-
-
-def _small_network(*_: object) -> tuple[MeshNet, Body, Metadata]:
-    body = load_body("toy")
-    network, metadata = test_exported_networks.small_network(body)
-    return network, body, metadata
 
 
 def _small_parts(start: Callable[..., None]) -> Callable[..., None]:
@@ -148,10 +131,10 @@ def _small_parts(start: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Maker(PictureMaker):
-    """Makes pictures of noise, in a moment, that depend on seed and number alone."""
+    """Makes noise that depends only on seed and number."""
 
     def __init__(self) -> None:
-        """Needs nothing."""
+        """Skip the base class, which loads a body and assets."""
 
     def make(self, seed: int, index: int) -> Picture:
         generator = np.random.default_rng([seed, index])
@@ -168,12 +151,12 @@ class _Maker(PictureMaker):
 
 
 def start(job: Job, folder: Path, log: Path | None = None) -> int:
-    """Runs a job in a process and process group of its own (a fork, which need not import anything again); its number.
+    """Run a job in a forked process with its own process group. Returns its number.
 
-    What it prints goes to `<folder>.log` if no other log is named, temporary files of the system's to `<folder>/tmp`.
+    The output goes to `log` (default: `<folder>.log`), temporary files go to `<folder>/tmp`.
     """
     pid = os.fork()
-    # Here and there, for either may come first.
+    # In both processes, because either may run first.
     with contextlib.suppress(OSError):
         os.setpgid(pid, 0)
     if pid:
@@ -183,7 +166,7 @@ def start(job: Job, folder: Path, log: Path | None = None) -> int:
         out = os.open(log or folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        # pytest's stand elsewhere.
+        # pytest has replaced the streams.
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         os.environ["TMPDIR"] = str(folder / "tmp")
         tempfile.tempdir = None
@@ -200,12 +183,12 @@ def start(job: Job, folder: Path, log: Path | None = None) -> int:
 
 
 def ended(pid: int) -> int:
-    """Waits for a process; its exit code, negative for a signal."""
+    """Wait for a process. Returns its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def fresh(template: Path, folder: Path) -> None:
-    """The job's input, copied with its files' times to where the last run was."""
+    """Replace the last run by a copy of the job's input, with the files' times."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".log").unlink(missing_ok=True)
     shutil.copytree(template, folder)
@@ -213,7 +196,7 @@ def fresh(template: Path, folder: Path) -> None:
 
 
 def _training_files(folder: Path) -> dict[str, object]:
-    """Of the log, all but the speed; nothing of what Python's multiprocessing leaves in the system's folder."""
+    """All files, without the speed in the log and what Python's multiprocessing leaves in the temporary folder."""
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     found: dict[str, object] = {**files(folder)}
     log = folder / "output" / "log" / "lixel.csv"
@@ -225,7 +208,7 @@ def _training_files(folder: Path) -> dict[str, object]:
 
 
 def _table_rows(folder: Path) -> object:
-    """The table's rows in any order, and the files that are not its parts: the parts' names are random."""
+    """The table's rows in any order, and the other files. The names of the table's parts are random."""
     import pyarrow.parquet as pq
 
     parts = [path for path in (folder / "people").rglob("people-*.parquet") if not path.name.startswith(".")]
@@ -310,10 +293,6 @@ def _rig(folder: Path) -> int:
     return 0
 
 
-def _export(folder: Path) -> int:
-    return export_command.run(ExportOptions(folder / "out" / "network.onnx", weights=folder / "any"))
-
-
 JOBS = {
     job.name: job
     for job in (
@@ -325,6 +304,5 @@ JOBS = {
         Job("table", _take_photos, _tabulate, _table_rows),
         Job("video", _film, _predict_clip),
         Job("rig", _save_person, _rig),
-        Job("export", lambda folder: folder.mkdir(), _export),
     )
 }

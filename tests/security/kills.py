@@ -1,10 +1,10 @@
-"""Kills jobs at random moments, starts them again, and compares what comes out with a run that was left alone.
+"""Kill jobs at random times, start them again, and compare the results with an undisturbed run.
 
-    python tests/security/kills.py --kills 100                  # every job; prints a table
-    python tests/security/kills.py --kills 3 --jobs cache rig   # what CI runs
+    python tests/security/kills.py --kills 100                  # every job
+    python tests/security/kills.py --kills 3 --jobs cache rig
 
-A kill is SIGKILL to the whole process group. The moments are spread evenly over the length of an undisturbed run, each
-at random in its share. Exits with 1 if any run ended otherwise than the undisturbed one, a left-over file included.
+A kill is SIGKILL to the whole process group. The times are spread over the length of an undisturbed run. Exits with 1
+if the final files of any run differ from those of the undisturbed run. Files left behind count.
 """
 
 import argparse
@@ -27,11 +27,11 @@ sys.path.append(str(Path(__file__).parent))
 from kill_jobs import JOBS, Job, ended, fresh, stand_ins, start
 
 TRIES = 4
-"""Runs for one kill at most: one that ends before its moment was not killed, and is done again."""
+"""Maximum runs per kill: a run that ends before it is killed is repeated."""
 
 
 def run_killed(job: Job, folder: Path, after: float) -> bool:
-    """Starts a job and kills it after so many seconds; False if it had ended by then."""
+    """Start a job and kill it after that many seconds. Returns False if it had ended before."""
     pid = start(job, folder)
     time.sleep(after)
     found, _ = os.waitpid(pid, os.WNOHANG)
@@ -42,13 +42,13 @@ def run_killed(job: Job, folder: Path, after: float) -> bool:
     return True
 
 
-def torture(job: Job, folder: Path, kills: int, moments: random.Random) -> tuple[Counter[str], str]:
-    """Kills a job so many times; counts of what came of it, and a word on the first failure."""
+def torture(job: Job, folder: Path, kills: int, times: random.Random) -> tuple[Counter[str], str]:
+    """Kill a job `kills` times. Returns the counts of outcomes and a description of the first failure."""
     template, place = folder / "template", folder / "run"
     job.prepare(template)
     fresh(template, place)
     if job.warms:
-        # Once in this process: what a first use imports and compiles, the forks find done.
+        # The first run imports and compiles, which the forked processes then need not do.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             job.run(place)
         fresh(template, place)
@@ -63,23 +63,23 @@ def torture(job: Job, folder: Path, kills: int, moments: random.Random) -> tuple
     for number in range(kills):
         for _ in range(TRIES):
             fresh(template, place)
-            killed = run_killed(job, place, length * (number + moments.random()) / kills)
+            killed = run_killed(job, place, length * (number + times.random()) / kills)
             if killed:
                 break
         counts["killed" if killed else "too late"] += 1
         begun = time.perf_counter()
         code = ended(start(job, place))
-        if not killed:  # A run that finds all done: the same must come of it.
+        if not killed:
             length = min(length, 0.9 * length + 0.1 * (time.perf_counter() - begun))
         same = code == 0 and job.result(place) == expected
         counts["same" if same else "different"] += 1
         if not same and not first:
-            first = f"kill {number}: exit code {code}\n{told(job, place, expected)}"
+            first = f"kill {number}: exit code {code}\n{differences(job, place, expected)}"
     return counts, first
 
 
-def told(job: Job, place: Path, expected: object) -> str:
-    """What is different, and what the runs printed."""
+def differences(job: Job, place: Path, expected: object) -> str:
+    """Which files differ, and what the runs printed."""
     found = job.result(place)
     lines = []
     if isinstance(found, dict) and isinstance(expected, dict):
@@ -88,11 +88,11 @@ def told(job: Job, place: Path, expected: object) -> str:
 
 
 def main() -> int:
-    """Prints a table; 1 if anything came out different."""
+    """Print a table. Returns 1 if any result differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100, help="of each job")
+    parser.add_argument("--kills", type=int, default=100, help="kills per job")
     parser.add_argument("--jobs", nargs="*", choices=JOBS, default=list(JOBS))
-    parser.add_argument("--seed", type=int, default=7, help="of the moments")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the random times")
     options = parser.parse_args()
     # One thread, so that this process can be forked.
     torch.set_num_threads(1)

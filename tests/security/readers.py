@@ -1,9 +1,11 @@
-"""All that reads files of strangers, each with small whole files to start from, which are made here."""
+"""All readers of untrusted files. Each one writes small valid files to start from."""
 
+import functools
 import itertools
 import json
 import math
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,17 +18,19 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import test_convert
+import test_multiview
+import test_sources
 import torch
 from fuzzing import Calls, Reader
 from PIL import Image
 from safetensors.torch import save_file
-from scipy.io import savemat
 
 from i2l_lab.synthetic.bvh import figures, read_bvh
 from i2l_lab.synthetic.detections import read_shards
 from i2l_lab.synthetic.generate import write_pictures
 from i2l_lab.synthetic.pictures import Picture
-from i2l_meshnet.bodies import BodyParams, load_body
+from i2l_meshnet.bodies import Body, BodyParams, load_body
 from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.data import sources
 from i2l_meshnet.data.cache import load_table
@@ -59,7 +63,7 @@ from i2l_meshnet.viewing.rig import run as rig
 from i2l_meshnet.viewing.saved import read_saved
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
-MOST_PIXELS = 1_000_000
+MAX_PIXELS = 1_000_000
 
 
 def pixels(width: int = 40, height: int = 30) -> np.ndarray:
@@ -71,26 +75,24 @@ def pictures(folder: Path) -> Calls:
     exif = Image.Exif()
     exif[0x0112], exif.get_ifd(0x8769)[0xA405] = 6, 35
     kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
-        "exif.jpg": (rgb, {"exif": exif}),
-        "progressive.jpg": (rgb.convert("L"), {"progressive": True}),
+        "exif.jpg": (rgb, {"exif": exif, "progressive": True}),
         "cmyk.jpg": (rgb.convert("CMYK"), {}),
-        "plain.png": (rgb, {"exif": exif}),
-        "alpha.png": (rgb.convert("RGBA"), {}),
         "palette.png": (rgb.convert("P"), {"transparency": 3}),
         "deep.png": (Image.fromarray(pixels()[..., 0].astype(np.uint16) * 257), {}),
-        "lossy.webp": (rgb, {}),
         "lossless.webp": (rgb.convert("RGBA"), {"lossless": True}),
-        "plain.bmp": (rgb, {}),
-        "plain.gif": (rgb, {}),
         "packed.tif": (rgb, {"compression": "tiff_lzw"}),
-        "float.tif": (Image.fromarray(pixels()[..., 0].astype(np.float32) / 255), {}),
-        "jpeg.tif": (rgb, {"compression": "jpeg"}),
-        "plain.ppm": (rgb, {}),
-        "plain.avif": (rgb, {}),
+        **{f"plain.{suffix}": (rgb, {}) for suffix in ("bmp", "gif", "ppm", "avif")},
     }
     for name, (image, options) in kinds.items():
         image.save(folder / name, **options)
-    return {name: lambda name=name: read_photo(folder / name, MOST_PIXELS) for name in kinds}
+    return {name: lambda name=name: read_photo(folder / name, MAX_PIXELS) for name in kinds}
+
+
+@functools.cache
+def smpl_bodies() -> dict[str, Body]:
+    with tempfile.TemporaryDirectory() as folder:
+        body_files.write_body_files(Path(folder))
+        return {name: load_body(name, Path(folder)) for name in ("smpl-male", "smpl-female")}
 
 
 def clips(folder: Path) -> Calls:
@@ -106,12 +108,12 @@ def clips(folder: Path) -> Calls:
     Image.fromarray(frame).save(
         folder / "clip.gif", save_all=True, append_images=[Image.fromarray(frame[::-1])], duration=100
     )
-    shutil.copy(folder / "clip.mp4", folder / "clip")  # told by its content
+    shutil.copy(folder / "clip.mp4", folder / "clip")  # Its content shows what it is.
 
     def watch(path: Path) -> None:
         if not is_clip(path):
             return
-        for _ in itertools.islice(Clip(path, MOST_PIXELS, 60.0).frames(), 20):
+        for _ in itertools.islice(Clip(path, MAX_PIXELS, 60.0).frames(), 20):
             pass
 
     return {f"clip{end}": lambda end=end: watch(folder / f"clip{end}") for end in (".mp4", ".avi", ".mkv", ".gif", "")}
@@ -140,54 +142,25 @@ def boxes(folder: Path) -> Calls:
 def annotations(folder: Path) -> Calls:
     shutil.copytree(GOLDENS / "datasets" / "tiny", folder, dirs_exist_ok=True)
     fit = {"pose": [0.1] * 72, "shape": [0.0] * 10, "trans": [0.0, 0.0, 3.0], "gender": "male"}
+    test_sources.write_custom(folder, keypoints_cam=[[0.1, 0.2, 3]] * 5, smpl_param=fit)
+    person = {"id": 1, "image_id": 1, "bbox": [50, 10, 60, 80], "smpl_param": fit}
+    person |= {"joint_img": [[20.0, 30.0]] * 24, "joint_cam": [[0.1, 0.2, 3.0]] * 24}
     camera = {"focal": [600.0, 600.0], "princpt": [160.0, 120.0]}
-    own: dict[str, Any] = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 200, "height": 100, "cam_param": camera}],
-        "categories": [{"keypoints": ["nose", "left_hip", "right_hip"], "skeleton": [[2, 1], [3, 1]]}],
-        "annotations": [
-            {
-                "id": 7,
-                "image_id": 1,
-                "bbox": [50, 10, 60, 80],
-                "keypoints": [80, 20, 2, 90, 50, 2, 70, 50, 1],
-                "keypoints_cam": [[0.1, 0.2, 3]] * 3,
-                "smpl_param": fit,
-            }
-        ],
-    }
-    person = {
-        "id": 1,
-        "image_id": 1,
-        "bbox": [50, 10, 60, 80],
-        "joint_img": [[20.0, 30.0]] * 24,
-        "joint_cam": [[0.1, 0.2, 3.0]] * 24,
-        "smpl_param": fit,
-    }
-    surreal = {
-        "images": [own["images"][0] | {"file_name": "run0/walk/a.jpg", "width": 320, "height": 240}],
-        "annotations": [person],
-    }
-    for place, content in (("Custom/annotations/train.json", own), ("SURREAL/train.json", surreal)):
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).write_text(json.dumps(content))
+    image = {"id": 1, "file_name": "run0/walk/a.jpg", "width": 320, "height": 240, "cam_param": camera}
+    (folder / "SURREAL").mkdir()
+    (folder / "SURREAL" / "train.json").write_text(json.dumps({"images": [image], "annotations": [person]}))
     read = {
         "Custom/annotations/train.json": ("Custom", "train"),
         "SURREAL/train.json": ("SURREAL", "train"),
         "MSCOCO/annotations/person_keypoints_train2017.json": ("MSCOCO", "train"),
-        "MSCOCO/annotations/coco_smplifyx_train.json": ("MSCOCO", "train"),
         "MSCOCO/rootnet_output/bbox_root_coco_output.json": ("MSCOCO", "val"),
         "PW3D/data/3DPW_train.json": ("PW3D", "train"),
-        "PW3D/rootnet_output/bbox_root_pw3d_output.json": ("PW3D", "test"),
         "MuCo/data/MuCo-3DHP.json": ("MuCo", "train"),
         "MuCo/data/smpl_param.json": ("MuCo", "train"),
-        "FreiHAND/data/freihand_train_coco.json": ("FreiHAND", "train"),
         "FreiHAND/data/freihand_train_data.json": ("FreiHAND", "train"),
         "FreiHAND/rootnet_output/bbox_root_freihand_output.json": ("FreiHAND", "eval"),
-        "Human36M/annotations/Human36M_subject9_data.json": ("Human36M", "test"),
         "Human36M/annotations/Human36M_subject9_camera.json": ("Human36M", "test"),
         "Human36M/annotations/Human36M_subject9_joint_3d.json": ("Human36M", "test"),
-        "Human36M/annotations/Human36M_subject9_smpl_param.json": ("Human36M", "test"),
-        "Human36M/rootnet_output/bbox_root_human36m_output.json": ("Human36M", "test"),
     }
 
     def opened(name: str, split: str) -> None:
@@ -202,7 +175,7 @@ def annotations(folder: Path) -> Calls:
 
 
 def _without_cache() -> Any:
-    """The cache would be written for every case, and its arrays are mapped from a file that is being broken."""
+    """Without the cache, whose arrays would be mapped from a file that is being damaged."""
     return mock.patch.object(sources, "load_table", lambda name, folder, files, parse: parse())
 
 
@@ -214,7 +187,7 @@ def cache(folder: Path) -> Calls:
 
     def load() -> None:
         files = [folder / "PW3D" / "data" / "3DPW_train.json"]
-        # Writing anew is the answer to a broken cache; here the rest of the work is of no account.
+        # A damaged cache is written again, which this test does not need.
         with mock.patch("i2l_meshnet.data.cache.write_safetensors"):
             table = load_table("PW3D-train", folder / "PW3D", files, lambda: source.table)
         for index in range(len(table)):
@@ -287,7 +260,7 @@ def results(folder: Path) -> Calls:
 
 
 def arrays(folder: Path) -> Calls:
-    """Shards of synthetic pictures, kept samples of the four views, joint regressors."""
+    """Shards of synthetic pictures, multi-view samples, joint regressors."""
     (folder / "bank").mkdir()
     shard = {"keypoints": np.ones((2, 26, 3), np.float32), "root_depth": np.ones(2, np.float32)}
     np.savez(folder / "bank" / "train_0.npz", **shard)
@@ -337,26 +310,13 @@ def body_pickles(folder: Path) -> Calls:
     body_files.write_pickle(folder / "small.pkl", small)
     body_files.write_pickle(folder / "protocol.0", small, protocol=0)
     np.savez(folder / "small.npz", v_template=np.ones((5, 3)), f=np.ones((4, 3), np.uint32), bs_type="lrotmin")
-    sequence = {
-        "sequence": "walk_00",
-        "cam_poses": np.stack([np.eye(4)] * 2),
-        "cam_intrinsics": np.array([[100.0, 0, 20], [0, 100, 15], [0, 0, 1]]),
-        "genders": ["m"],
-        "betas": [np.zeros(10)],
-        "poses": [np.full((2, 72), 0.1)],
-        "trans": [np.zeros((2, 3))],
-        "jointPositions": [np.full((2, 72), 1.0)],
-        "campose_valid": [np.ones(2)],
-        "poses2d": [np.ones((2, 3, 18))],
-    }
-    (folder / "walk_00").mkdir()
-    Image.fromarray(pixels()).save(folder / "walk_00" / "image_00000.jpg")
-    body_files.write_pickle(folder / "sequence.pkl", sequence)
+    test_convert.write_sequence(folder, "train", "walk", smpl_bodies())
+    shutil.copy(folder / "sequenceFiles" / "train" / "walk.pkl", folder / "sequence.pkl")
     return {
         "small.npz": lambda: read_body_file(folder / "small.npz"),
         "small.pkl": lambda: read_body_file(folder / "small.pkl"),
         "protocol.0": lambda: read_body_file(folder / "protocol.0"),
-        "sequence.pkl": lambda: _sequence(folder / "sequence.pkl", folder),
+        "sequence.pkl": lambda: _sequence(folder / "sequence.pkl", folder / "imageFiles"),
     }
 
 
@@ -390,7 +350,7 @@ def torch_files(folder: Path) -> Calls:
 
 
 def _but_incomplete(call: Callable[[], object]) -> Callable[[], object]:
-    """Files that are read as they should be, but lack most of a network: that error is the result."""
+    """Accept the error for missing weights: these valid files have only a part of a network."""
 
     def read() -> None:
         try:
@@ -415,7 +375,7 @@ def checkpoints(folder: Path) -> Calls:
 
 
 class Flat(torch.nn.Module):
-    """In the place of a network: a layer for each output."""
+    """A network with one layer for each output."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -456,44 +416,26 @@ def exported(folder: Path) -> Calls:
 
 def calibration(folder: Path) -> Calls:
     """Pose2Sim's demonstration: calibrated cameras and their videos."""
-    for name in ("calibration", "videos"):
-        (folder / name).mkdir()
-    stream = cv2.VideoWriter(str(folder / "videos" / "cam01.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (32, 24))
-    stream.write(pixels(32, 24))
-    stream.release()
-    (folder / "videos" / "cam01.avi").rename(folder / "videos" / "cam01.mp4")
-    turn = " ".join(f'r{i}{j}="{float(i == j)}"' for i in (1, 2, 3) for j in (1, 2, 3))
-    camera = (
-        f'<camera serial="cam01">\n<fov_video left="0" right="31" top="0" bottom="23"/>\n<transform {turn} x="1" y="2" '
-        'z="3"/>\n<intrinsic focalLengthU="7680" focalLengthV="7680" centerPointU="1024" centerPointV="768" '
-        'radialDistortion1="0.1"/>\n</camera>\n'
-    )
-    path = folder / "calibration" / "Calib.qca.txt"
-    path.write_text(f'<?xml version="1.0"?>\n<calibration>\n<cameras>\n{camera * 2}</cameras></calibration>')
+    test_multiview.write_clip(folder)
     files = ("calibration/Calib.qca.txt", "videos/cam01.mp4")
     return dict.fromkeys(files, lambda: [*open_clip(folder).frames(1)])
 
 
 def motion_capture(folder: Path) -> Calls:
-    names = (
-        "Hips Chest Head LeftArm LeftForeArm LeftHand RightArm RightForeArm RightHand LeftUpLeg LeftLeg LeftFoot "
-        "RightUpLeg RightLeg RightFoot"
-    ).split()
-    places = {"Head": (0, 5, 0), "Hips": (0, 0, 0)}
-    lines, closing = ["HIERARCHY"], 0
-    for name in names:
-        side = -1.0 if name.startswith("Right") else 1.0
-        offset = places.get(name, (side, -3.0 if "Leg" in name or "Foot" in name else 1.0, 0.1))
-        kind = "ROOT" if name == "Hips" else "JOINT"
-        if name in ("Chest", "LeftArm", "RightArm", "LeftUpLeg", "RightUpLeg"):
-            lines += ["}"] * closing
-            closing = 0
-        channels = "CHANNELS 3 Zrotation Xrotation Yrotation"
-        lines += [f"{kind} {name}", "{", f"OFFSET {offset[0]} {offset[1]} {offset[2]}", channels]
-        closing += name != "Hips"
-    lines += ["End Site", "{", "OFFSET 0 0 1", "}", *["}"] * closing, "}"]
-    motion = [" ".join(str(5.0 * frame + k) for k in range(3 * len(names))) for frame in range(3)]
-    lines += ["MOTION", "Frames: 3", "Frame Time: 0.033", *motion]
+    """A hierarchy in which each bone of a limb is the child of the one before."""
+    limbs = (("Arm", "ForeArm", "Hand"), ("UpLeg", "Leg", "Foot"))
+    chains = [("Chest", "Head"), *(tuple(side + bone for bone in limb) for side in ("Left", "Right") for limb in limbs)]
+    channels = "CHANNELS 3 Zrotation Xrotation Yrotation"
+    lines = ["HIERARCHY", "ROOT Hips", "{", "OFFSET 0 0 0", channels]
+    for chain in chains:
+        for bone in chain:
+            x = bone.startswith("Left") - bone.startswith("Right")
+            y = -3 if bone.endswith(("Leg", "Foot")) else 1
+            lines += [f"JOINT {bone}", "{", f"OFFSET {x} {y} 0.1", channels]
+        lines += ["End Site", "{", "OFFSET 0 0 1", "}", *["}"] * len(chain)]
+    numbers = 3 * (1 + sum(map(len, chains)))
+    motion = [" ".join(str(5.0 * frame + k) for k in range(numbers)) for frame in range(3)]
+    lines += ["}", "MOTION", "Frames: 3", "Frame Time: 0.033", *motion]
     (folder / "walk.bvh").write_text("\n".join(lines))
     return {"walk.bvh": lambda: figures(read_bvh(folder / "walk.bvh"))}
 
@@ -505,25 +447,10 @@ def tables(folder: Path) -> Calls:
 
 
 def surreal_clips(folder: Path) -> Calls:
-    """SURREAL's release: clips, facts of them in MATLAB's format, and lists of clips."""
-    body_files.write_body_files(folder / "bodies")
-    bodies = {gender: load_body(f"smpl-{gender}", folder / "bodies") for gender in ("female", "male")}
-    draw = np.random.default_rng(0)
-    facts = {
-        "camLoc": np.ones((3, 1)),
-        "joints2D": draw.uniform(50, 150, (2, 24, 3)),
-        "joints3D": draw.normal(size=(3, 24, 3)),
-        "gender": np.ones((3, 1), np.uint8),
-        "pose": draw.normal(scale=0.3, size=(72, 3)),
-        "shape": np.ones((10, 3), np.float32),
-        "source": np.array(["cmu"], object),
-    }
+    """SURREAL's release: clips, their MATLAB files, and lists of clips."""
+    bodies = {name.removeprefix("smpl-"): body for name, body in smpl_bodies().items()}
     for name in ("plain", "packed"):
-        savemat(folder / f"{name}_info.mat", facts, do_compression=name == "packed")
-        stream = cv2.VideoWriter(str(folder / f"{name}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 1, (320, 240))
-        for _ in range(3):
-            stream.write(pixels(320, 240))
-        stream.release()
+        test_convert.write_clip(folder, name, 3, bodies["male"], True, packed=name == "packed")
     (folder / "clips.txt").write_text("a/run1/02_02/02_02_c0001.mp4\nb/run0/01_01/01_01_c0001.mp4\n")
 
     def convert(name: str) -> None:

@@ -1,35 +1,36 @@
-"""Full and read-only disks, files that vanish, clocks that jump: one clear line, and what was there stays whole."""
+"""Full disks, missing files, wrong clocks, two processes at once: one clear line, and complete files stay complete."""
 
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import kill_jobs
-import pyarrow.parquet as pq
 import pytest
-import torch
 from kill_jobs import JOBS, Job, ended, files, fresh, start
 
+from i2l_meshnet import assets
 from i2l_meshnet.bodies import load_body
 from i2l_meshnet.data.sources import open_source
-from i2l_meshnet.errors import FileError
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import published_config
 from i2l_meshnet.prediction.images import PictureFile
 from i2l_meshnet.training.train import _newest_lixel_snapshot
 from i2l_meshnet.video import predict as predict_clips
 
-QUICK = ("cache", "synthesis", "rig")
-SHARES = dict.fromkeys(JOBS, 0.4) | {"training": 0.6}
-"""Of what a job writes, what finds room."""
+ENSURE, FIND = assets.ensure, assets.find
+"""The real functions, which `kill_jobs.stand_ins` replaces."""
+
+EXCLUSIVE = ("conversion", "video", "training")
+"""Jobs of which only one at a time can work in a folder. The other one says so."""
 
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    # Where annotations' caches go if there is no room beside the data: nowhere.
+    # No cache folder of the user: caches can only be written beside the data.
     (tmp_path / "file").touch()
     monkeypatch.setenv("I2L_MESHNET_CACHE", str(tmp_path / "file" / "cache"))
     with kill_jobs.stand_ins():
@@ -38,7 +39,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
 @contextlib.contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A file system of its own, of that size, meanwhile; skips the test where that is not allowed."""
+    """Mount a file system of that size. Skips the test where that is not allowed."""
     folder.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], capture_output=True, check=False
@@ -56,67 +57,105 @@ def remount(folder: Path, options: str) -> None:
 
 
 def used(folder: Path) -> int:
-    """Kilobytes that the files of a folder take on a small disk, where folders take none."""
+    """Kilobytes that the files of a folder use on a small disk."""
     return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in JOBS])
+def each_job(*fast: str) -> pytest.MarkDecorator:
+    """Parametrize by job. Only the `fast` ones are in the default run."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in JOBS]
+    )
+
+
+@each_job("synthesis")
 def test_a_full_and_then_a_read_only_disk(tmp_path: Path, name: str) -> None:
-    job, template, whole = JOBS[name], tmp_path / "template", tmp_path / "disk"
+    job, template, disk = JOBS[name], tmp_path / "template", tmp_path / "disk"
     job.prepare(template)
-    with small_disk(whole, 10**6):
-        fresh(template, whole / "run")
-        before = used(whole)
-        assert run_logged(job, whole / "run", tmp_path) == 0
-        after, expected = used(whole), job.result(whole / "run")
-        complete = files(whole / "run")
-    whole.rmdir()
-    with small_disk(whole, int(before + SHARES[name] * (after - before))):
-        place = whole / "run"
+    with small_disk(disk, 10**6):
+        fresh(template, disk / "run")
+        before = used(disk)
+        assert run_logged(job, disk / "run", tmp_path)[0] == 0
+        after, expected, complete = used(disk), job.result(disk / "run"), files(disk / "run")
+    disk.rmdir()
+    with small_disk(disk, int(before + (0.6 if name == "training" else 0.4) * (after - before))):
+        place = disk / "run"
         fresh(template, place)
         given = files(place)
-        code = run_logged(job, place, tmp_path)
-        lines = (tmp_path / "log").read_text().splitlines()
-        # Annotations are read without a cache where there is no room for one; a table tells of every picture.
-        assert code == (0 if name == "cache" else 1), lines
-        assert not any("Traceback" in line for line in lines)
-        told = [line for line in lines if "No space left" in line or "disk may be full" in line]
-        assert name == "cache" or told, lines
-        for path, data in files(place).items():
-            fine = path in given or not is_result(path) or data in (b"folder", complete.get(path))
-            assert fine or (path not in complete and is_whole(place / path)), f"{path} is not whole"
-        remount(whole, "ro")
-        assert run_logged(job, place, tmp_path) == (0 if name == "cache" else 1)
-        lines = (tmp_path / "log").read_text().splitlines()
-        assert not any("Traceback" in line for line in lines)
-        assert name == "cache" or any("ead-only file system" in line for line in lines), lines
-        remount(whole, "rw,size=1000000k")
-        assert run_logged(job, place, tmp_path) == 0, (tmp_path / "log").read_text()
+        # Annotations are read without a cache if there is no space for one.
+        failure, messages = (0, ("",)) if name == "cache" else (1, ("No space left", "disk may be full"))
+        code, log = run_logged(job, place, tmp_path)
+        assert code == failure, log
+        assert any(message in log for message in messages), log
+        found = {path: data for path, data in files(place).items() if is_result(path) and path not in given}
+        partial = [path for path, data in found.items() if path in complete and data not in (b"folder", complete[path])]
+        assert partial == []
+        remount(disk, "ro")
+        code, log = run_logged(job, place, tmp_path)
+        assert code == failure, log
+        assert name == "cache" or "ead-only file system" in log
+        remount(disk, "rw,size=1000000k")
+        code, log = run_logged(job, place, tmp_path)
+        assert code == 0, log
         assert job.result(place) == expected
 
 
 def is_result(path: str) -> bool:
-    """Whether a file is one that is looked at: no log, and nothing hidden or in a folder of unfinished work."""
+    """Whether a file is a result: no log, not hidden, not in a folder of unfinished work."""
     parts = Path(path).parts
     return not any(part.startswith(".") or part.endswith(".unfinished") for part in parts) and parts[-1] != "lixel.csv"
 
 
-def is_whole(path: Path) -> bool:
-    """Of what an undisturbed run does not leave: a training's older states, a table's parts of other names."""
-    if path.suffix == ".pt":
-        return bool(torch.load(path, weights_only=True))
-    return path.suffix == ".parquet" and pq.read_table(path).num_rows > 0
-
-
-def run_logged(job: Job, place: Path, log: Path) -> int:
-    """Runs a job whose output goes to `<log>/log`, which is not on the small disk."""
+def run_logged(job: Job, place: Path, log: Path) -> tuple[int, str]:
+    """Run a job. Returns its exit code and its output, which must have no traceback."""
     (log / "log").unlink(missing_ok=True)
-    return ended(start(job, place, log / "log"))
+    code = ended(start(job, place, log / "log"))
+    text = (log / "log").read_text()
+    assert "Traceback" not in text
+    return code, text
 
 
-def test_a_picture_that_vanishes_or_is_damaged_costs_no_other_its_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@each_job("cache")
+def test_two_processes_at_once_give_the_same_as_one(tmp_path: Path, name: str) -> None:
+    job, template, place = JOBS[name], tmp_path / "template", tmp_path / "run"
+    job.prepare(template)
+    fresh(template, place)
+    assert ended(start(job, place)) == 0
+    expected = job.result(place)
+    fresh(template, place)
+    both = [start(job, place, tmp_path / f"log{number}") for number in (0, 1)]
+    codes = [ended(pid) for pid in both]
+    logs = [(tmp_path / f"log{number}").read_text() for number in (0, 1)]
+    assert 0 in codes
+    for code, log in zip(codes, logs, strict=True):
+        assert "Traceback" not in log
+        assert code == 0 or (name in EXCLUSIVE and ("another process" in log or "is there already" in log)), log
+    found = job.result(place)
+    if name == "table":  # Both processes may write the same row.
+        found, expected = ((set(rows), others) for rows, others in (found, expected))  # type: ignore[misc]
+    assert found == expected
+
+
+def test_an_asset_that_several_processes_need_is_fetched_once(tmp_path: Path) -> None:
+    def download(package: assets.Package, folder: Path) -> Path:
+        with (tmp_path / "fetched").open("a") as file:
+            file.write("x")
+        time.sleep(0.3)
+        (folder / "package").mkdir(parents=True)
+        return folder
+
+    fetch = Job("fetch", lambda folder: None, lambda folder: int(not ENSURE("makehuman").exists()))
+    (tmp_path / "run").mkdir()
+    with pytest.MonkeyPatch.context() as patch:  # Undone before `stand_ins`, which replaces `find` too.
+        patch.setenv("I2L_MESHNET_CACHE", str(tmp_path / "cache"))
+        patch.setattr(assets, "_extract", lambda archive, content, prefixes: archive.rename(content))
+        patch.setattr(assets, "_download", download)
+        patch.setattr(assets, "find", FIND)
+        assert [ended(pid) for pid in [start(fetch, tmp_path / "run") for _ in range(3)]] == [0, 0, 0]
+    assert (tmp_path / "fetched").read_text() == "x"
+
+
+def test_missing_and_damaged_pictures_do_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, place = JOBS["pictures"], tmp_path / "run"
     job.prepare(place)
     (place / "tmp").mkdir()
@@ -136,16 +175,8 @@ def test_a_picture_that_vanishes_or_is_damaged_costs_no_other_its_results(
     assert (place / "out" / "more" / "photo_1.json").exists()
 
 
-def test_a_source_that_vanishes_is_told_in_one_line(tmp_path: Path) -> None:
-    JOBS["cache"].prepare(tmp_path / "run")
-    source = next((tmp_path / "run" / "data" / "PW3D").rglob("*test*.json"))
-    source.unlink()
-    with pytest.raises(FileError, match=rf"{source.name} is missing"):
-        open_source("PW3D", tmp_path / "run" / "data", "test")
-
-
 @pytest.mark.parametrize("years", [-20, 20], ids=["past", "future"])
-def test_annotations_are_read_again_when_their_files_time_changes_either_way(tmp_path: Path, years: int) -> None:
+def test_a_changed_time_of_the_annotations_replaces_the_cache(tmp_path: Path, years: int) -> None:
     JOBS["cache"].prepare(tmp_path / "run")
     root = tmp_path / "run" / "data"
 
@@ -162,7 +193,7 @@ def test_annotations_are_read_again_when_their_files_time_changes_either_way(tmp
     assert cache.stat().st_ino != before
 
 
-def test_the_newest_snapshot_is_told_by_its_epoch_not_by_a_clock(
+def test_the_newest_snapshot_has_the_last_epoch_not_the_latest_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = {"snapshot_2": ("lixel", 2), "snapshot_10": ("lixel", 10), "snapshot_11": ("param", 11)}
