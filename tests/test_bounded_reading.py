@@ -1,8 +1,7 @@
-"""Files of strangers, read within bounds."""
+"""Untrusted files are read with limits."""
 
 import dataclasses
 import io
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxtyping import Float, Int
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from i2l_meshnet.errors import LONGEST, UserError
+from i2l_meshnet.errors import MAX_LENGTH, FileError, UserError
 from i2l_meshnet.io import (
     inside,
     parse_json,
@@ -24,16 +23,10 @@ from i2l_meshnet.io import (
     read_bytes,
     read_json,
     read_torch,
+    reading,
     require_shapes,
 )
 from i2l_meshnet.pictures import open_picture, png_is_cut_off
-
-
-def packed(path: Path, **members: bytes) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(f"{name}.npy", data)
-    return path
 
 
 def npy(header: str) -> bytes:
@@ -46,30 +39,36 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     assert arrays["x"].tolist() == [0, 1, 2]
     assert arrays["y"].tolist() == ["a", "b"]
     assert [*read_arrays(tmp_path / "a.npz", ["x"])] == ["x"]
+    np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros(1_000_000))
+    assert read_arrays(tmp_path / "zeros.npz")["x"].shape == (1_000_000,)
     np.save(tmp_path / "a.npy", np.arange(3))
     assert read_array(tmp_path / "a.npy").tolist() == [0, 1, 2]
 
 
-def test_zeros_that_a_file_may_hold_are_read(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1_000_000))
-    assert read_arrays(tmp_path / "a.npz")["x"].shape == (1_000_000,)
+FLOATS = "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }"
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    "content",
     [
-        ({"x": bytes(100_000_000)}, "100 MB"),
-        ({"x": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 0), }")}, "too long"),
-        ({"x": npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000,), }")}, "too long"),
-        ({"x": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }")}, ""),
-        ({"x": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }") + b"\x80\x04N."}, "Object arrays"),
-        ({"x": npy("{" * 9000)}, ""),
-        ({"x": b"no array"}, "plain values"),
+        bytes(100_000_000),
+        npy(FLOATS % "(1000000000000, 0)"),
+        npy(FLOATS.replace("<f4", "|V0") % "(1000000000000,)"),
+        npy(FLOATS % "(4611686018427387904, 4)"),
+        npy(FLOATS.replace("<f4", "|O") % "(1,)") + b"\x80\x04N.",
+        npy("{" * 9000),
+        b"no array",
     ],
+    ids=["large", "endless loop", "no bytes each", "excessive", "objects", "nested header", "no array"],
 )
-def test_archives_that_are_no_plain_arrays_are_refused(tmp_path: Path, members: dict[str, bytes], told: str) -> None:
-    with pytest.raises(ValueError, match=f"^[^\n]*{told}[^\n]*$"):
-        read_arrays(packed(tmp_path / "a.npz", **members))
+def test_dangerous_arrays_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(FileError) as caught, reading(path, "a file of arrays"):
+        read_arrays(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_json_is_bounded(tmp_path: Path) -> None:
@@ -78,25 +77,23 @@ def test_json_is_bounded(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"."):
             parse_json(text)
     path = tmp_path / "a.json"
-    path.write_text(json.dumps([1, 2]))
+    path.write_text("[1, 2]")
     assert read_json(path) == [1, 2]
-    with pytest.raises(ValueError, match="more than"):
-        read_json(path, most=3)
-    with pytest.raises(OSError, match=r"none\.json"):
-        read_json(tmp_path / "none.json")
+    with pytest.raises(ValueError, match="limit"):
+        read_json(path, 3)
 
 
-def test_pytorch_files_hold_plain_tensors_or_are_refused(tmp_path: Path) -> None:
+def test_pytorch_files_with_plain_content_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"x": torch.ones(2), "n": [1, "a"]}, path)
     assert read_torch(path)["n"] == [1, "a"]
     assert torch.equal(read_torch(path, mmap=True)["x"], torch.ones(2))
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+    with pytest.raises(FileError), reading(path, "weights"):
         read_torch(path)
 
 
-def test_only_pictures_that_reach_no_other_file_are_opened(tmp_path: Path) -> None:
+def test_formats_that_can_start_programs_are_not_opened(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.new("RGB", (3, 2)).save(data, "PNG")
     assert open_picture(data).size == (3, 2)
@@ -108,7 +105,7 @@ def test_only_pictures_that_reach_no_other_file_are_opened(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", "a\0b", ".."])
 def test_paths_that_leave_their_folder_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="leads out"):
+    with pytest.raises(ValueError, match="folder"):
         inside(name)
     assert inside("a/b.jpg") == "a/b.jpg"
 
@@ -126,45 +123,44 @@ class Outer:
     inner: Inner
 
 
-def test_shapes_and_kinds_are_those_of_the_annotations() -> None:
+def test_shapes_and_types_must_match_the_annotations() -> None:
     faces = np.zeros((2, 3), int)
     require_shapes(Outer("a", np.zeros(4), faces, Inner(torch.zeros(4, 3))))
     require_shapes(Outer("a", np.zeros(4), None, Inner(torch.zeros(4, 3))))
-    for wrong, told in (
+    for wrong, name in (
         (Outer("a", np.zeros(5), None, Inner(torch.zeros(4, 3))), "places"),
         (Outer("a", np.zeros(4), faces.astype(float), Inner(torch.zeros(4, 3))), "faces"),
         (Outer("a", np.zeros((4, 1)), None, Inner(torch.zeros(4, 3))), "times"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=name):
             require_shapes(wrong)
 
 
-def test_messages_are_one_line_of_print() -> None:
-    told = str(UserError("cannot read a\nb\x1b[31m\ud800.jpg: ö"))
-    assert told == "cannot read a\\nb\\x1b[31m\\ud800.jpg: ö"
-    assert str(UserError(told)) == told
-    assert len(str(UserError("x" * 10 * LONGEST))) < LONGEST + 10
+def test_messages_are_one_printable_line() -> None:
+    shown = str(UserError("cannot read a\nb\x1b[31m\ud800.jpg: ö"))
+    assert shown == "cannot read a\\nb\\x1b[31m\\ud800.jpg: ö"
+    assert str(UserError(shown)) == shown
+    assert len(str(UserError("x" * 10 * MAX_LENGTH))) < MAX_LENGTH + 10
 
 
-def test_a_png_whose_chunks_reach_beyond_it_is_known() -> None:
+def test_a_png_chunk_that_extends_beyond_the_file_is_found() -> None:
     whole = cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1].tobytes()
-    place = whole.index(b"IDAT") - 4
+    chunk = whole.index(b"IDAT") - 4
     assert not png_is_cut_off(whole)
-    assert png_is_cut_off(whole[:place] + b"\xff\x7f\x0e9" + whole[place + 4 :])
-    assert png_is_cut_off(whole[:-6])
+    assert png_is_cut_off(whole[:chunk] + b"\xff\x7f\x0e9" + whole[chunk + 4 :])
     assert not png_is_cut_off(b"\xff\xd8 no PNG")
 
 
 def test_a_pipe_that_the_user_passed_is_read_up_to_the_limit() -> None:
-    for most, fails in ((8, False), (7, True)):
+    for limit in (8, 7):
         end, start = os.pipe()
         os.write(start, b"[1, 2, 3")
         os.close(start)
         try:
-            if fails:
+            if limit < 8:
                 with pytest.raises(ValueError, match="limit"):
-                    read_bytes(Path(f"/dev/fd/{end}"), most)
+                    read_bytes(Path(f"/dev/fd/{end}"), limit)
             else:
-                assert read_bytes(Path(f"/dev/fd/{end}"), most) == b"[1, 2, 3"
+                assert read_bytes(Path(f"/dev/fd/{end}"), limit) == b"[1, 2, 3"
         finally:
             os.close(end)

@@ -1,4 +1,4 @@
-"""Progress without a terminal, and what goes to which stream."""
+"""Progress without a terminal, and the two output streams."""
 
 import pytest
 

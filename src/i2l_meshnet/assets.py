@@ -1,7 +1,7 @@
-"""Files that the package does not ship: fetched from package registries, checked by SHA-256, kept in a cache.
+"""Assets that are not in the package: fetched from package registries, checked by SHA-256, kept in a cache.
 
-They come through the registries' own clients (pip, npm, apt-get), which know the user's mirrors, proxies
-and credentials; what arrives is accepted only if its SHA-256 is the one recorded here.
+The registries' own clients (pip, npm, apt-get) fetch them, because they know the user's mirrors, proxies and
+credentials. A package is used only if its SHA-256 is the one recorded here.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from i2l_meshnet.console import message, progress
 from i2l_meshnet.errors import FileError, InputError, TakenError
 from i2l_meshnet.folders import empty, remove, work_folder
-from i2l_meshnet.io import open_regular, sync
+from i2l_meshnet.io import inside, open_regular, reading, sync
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class Asset:
-    """Something to fetch.
+    """A file or folder to fetch.
 
-    prefixes: members of the packages to keep, by path prefix. file: the one member that the asset is (with
-    its SHA-256), or None if the asset is the folder of all kept members.
+    prefixes: path prefixes of the package members to keep. file: the member that is the asset (with its SHA-256), or
+    None if the asset is the folder of all kept members.
     """
 
     name: str
@@ -232,7 +232,7 @@ def cache_folder() -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The asset's file or folder if it has been fetched; never fetches.
+    """The asset's file or folder if it has been fetched, else None. Never fetches.
 
     Raises InputError for an unknown name, FileError for a file that has changed since it was fetched.
     """
@@ -246,9 +246,9 @@ def find(name: str) -> Path | None:
 
 
 def ensure(name: str) -> Path:
-    """The asset's file or folder, fetched first if it is missing.
+    """The asset's file or folder. Fetches it first if it is missing.
 
-    Raises InputError for an unknown name, FileError if it cannot be fetched or is not what was recorded.
+    Raises InputError for an unknown name, FileError if it cannot be fetched or differs from the recorded one.
     """
     present = find(name)
     if present is not None:
@@ -277,7 +277,7 @@ def ensure(name: str) -> Path:
 
 
 def _fetch(asset: Asset, scratch: Path) -> Path:
-    """The folder of an asset's content, made and checked in `scratch`."""
+    """Fetch and check an asset in `scratch`. Returns the folder of its content."""
     content = scratch / "content"
     for package in asset.packages:
         _extract(_download(package, scratch / package.name), content, asset.prefixes)
@@ -308,19 +308,8 @@ def _pip(package: Package, folder: Path) -> list[str]:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--disable-pip-version-check"]
-    return [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *options,
-        *package.options,
-        "--quiet",
-        "-d",
-        str(folder),
-        "-r",
-        str(requirement),
-    ]
+    files = ["--quiet", "-d", str(folder), "-r", str(requirement)]
+    return [sys.executable, "-m", "pip", "download", *options, *package.options, *files]
 
 
 def _npm(package: Package, folder: Path) -> list[str]:
@@ -336,7 +325,7 @@ _SUFFIXES = {"pypi": ".whl", "npm": ".tgz", "debian": ".deb"}
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """Fetches a package file into `folder` through its registry's client and checks its SHA-256."""
+    """Fetch a package file into `folder` with its registry's client and check its SHA-256."""
     folder.mkdir(parents=True)
     command = _CLIENTS[package.registry](package, folder)
     if shutil.which(command[0]) is None:
@@ -369,10 +358,8 @@ def _download(package: Package, folder: Path) -> Path:
 def _bytes_below(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        try:
+        with contextlib.suppress(OSError):  # The client may have removed a temporary file.
             total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # the client removed a temporary file meanwhile
-            continue
     return total
 
 
@@ -384,13 +371,12 @@ def _sha256(path: Path) -> str:
 
 
 def _extract(archive: Path, target: Path, prefixes: tuple[str, ...]) -> None:
-    """Unpacks the members whose path starts with one of `prefixes`; members that would leave `target` are refused."""
+    """Unpack the members whose paths start with one of `prefixes`. Raises FileError for paths outside `target`."""
     if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as file:
+        with reading(archive, "a package with safe paths"), zipfile.ZipFile(archive) as file:
             for name in file.namelist():
                 if name.startswith(prefixes):
-                    _require_inside(name, archive)
-                    file.extract(name, target)
+                    file.extract(inside(name), target)
     elif archive.suffix == ".tgz":
         with tarfile.open(archive) as file:
             wanted = [member for member in file.getmembers() if member.name.startswith(prefixes)]
@@ -402,9 +388,3 @@ def _extract(archive: Path, target: Path, prefixes: tuple[str, ...]) -> None:
                 source = Path(scratch) / prefix
                 if source.is_dir():
                     shutil.copytree(source, target / prefix, symlinks=True, dirs_exist_ok=True)
-
-
-def _require_inside(name: str, archive: Path) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise FileError(f"{archive.name} holds a member that leaves its folder ({name}); it was not used")

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output; messages and progress on standard error."""
+"""Print results on standard output, and messages and progress on standard error."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from i2l_meshnet.errors import printable
 
 Item = TypeVar("Item")
-SECONDS_A_LINE = 60.0
-"""Without a terminal, progress is one line each time this many seconds have passed."""
+LINE_INTERVAL = 60.0
+"""Without a terminal, progress is printed as one line after each interval, seconds."""
 
 
 def output(*items: RenderableType, style: str | None = None) -> None:
@@ -20,7 +20,7 @@ def output(*items: RenderableType, style: str | None = None) -> None:
 
 
 def message(*items: RenderableType) -> None:
-    """Print on standard error what the user should know but a script should not read."""
+    """Print a message for the user on standard error, where scripts do not read it."""
     _print(Console(stderr=True, highlight=False), items)
 
 
@@ -30,7 +30,7 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
 
 class Bar:
-    """Progress of one task. Made by `progress`."""
+    """Progress of one task; see `progress`."""
 
     def __init__(self, what: str, total: int | None, done: int, lines: bool) -> None:
         console = Console(stderr=True, highlight=False)
@@ -52,7 +52,7 @@ class Bar:
         self._live.stop()
 
     def advance(self, count: int = 1) -> None:
-        """Add to what is done."""
+        """Increase the number of completed steps."""
         self.update(done=self._done + count)
 
     def update(
@@ -62,14 +62,14 @@ class Bar:
         what: str | None = None,
         note: str | None = None,
     ) -> None:
-        """Change the given values; `note` is a text after the bar."""
+        """Change the given values. note: a text shown after the bar."""
         self._done = self._done if done is None else done
         self._total = self._total if total is None else total
         self._what = self._what if what is None else what
         self._live.update(self._task, completed=self._done, total=self._total, description=printable(self._what))
         if note is not None:
             self._live.update(self._task, note=note)
-        if self._lines and time.monotonic() - self._last >= SECONDS_A_LINE:
+        if self._lines and time.monotonic() - self._last >= LINE_INTERVAL:
             self._last = time.monotonic()
             message(self._line())
 
@@ -83,10 +83,10 @@ class Bar:
 
 
 def progress(what: str, total: int | None = None, done: int = 0, lines: bool = True) -> Bar:
-    """Show the progress of a task while the returned context is open: a bar in a terminal, else a line a minute.
+    """Show the progress of a task while the returned context is open: a bar in a terminal, otherwise a line per minute.
 
-    what: the task, such as "evaluating". total: how many steps it has, None if that is unknown. done: steps that are
-    done already. lines: without a terminal, print a line a minute; False for callers that print lines of their own.
+    what: the task, such as "evaluating". total: number of steps, None if unknown. done: steps that are already done.
+    lines: whether to print the lines; False for callers that print their own.
     """
     return Bar(what, total, done, lines)
 

@@ -1,6 +1,6 @@
 """Errors that the user can fix: one clear line, never a traceback."""
 
-LONGEST = 6000
+MAX_LENGTH = 6000
 """Maximum length of a message. Paths on Linux have up to 4095 characters."""
 
 
@@ -10,23 +10,25 @@ def printable(text: str) -> str:
 
 
 class UserError(Exception):
-    """Something that the user gave is wrong. The message says what, where, and what to do, in one line.
+    """The user's input is wrong. The message says what is wrong, where, and what to do, in one line.
 
-    Unprintable characters, which may come from files and their names, are escaped. The middle of a very long message
-    is left out.
+    Unprintable characters, which can come from files and their names, are escaped. The middle of a very long message is
+    left out.
     """
 
     def __init__(self, message: str) -> None:
         shown = printable(message)
-        super().__init__(shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} … {shown[-LONGEST // 2 :]}")
+        super().__init__(
+            shown if len(shown) <= MAX_LENGTH else f"{shown[: MAX_LENGTH // 2]} … {shown[-MAX_LENGTH // 2 :]}"
+        )
 
 
 class FileError(UserError):
-    """A file is missing, unreadable, unwritable or not what it should be."""
+    """A file is missing, damaged, of the wrong kind, or cannot be read or written."""
 
 
 class InputError(UserError):
-    """An option or value is out of range or does not fit the rest.
+    """An option or value is out of range or contradicts other options.
 
     argument: the Python name of the option, which commands print as its flag.
     """

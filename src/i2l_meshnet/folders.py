@@ -1,7 +1,7 @@
 """Locked output folders, and folders for unfinished work.
 
-Other users may be able to write where we work. So links are not followed, and an existing folder is used, emptied or
-removed only if this program made it for this user.
+Other users may be able to write to the same folders. So links are not followed, and an existing folder is used, emptied
+or removed only if this program created it for this user.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from i2l_meshnet.errors import FileError, TakenError
 from i2l_meshnet.locks import NOFOLLOW, NONBLOCK, is_same_file, lock_file
 
 LOCK = ".i2l-meshnet.lock"
-"""Name of the lock file of a folder. In a work folder it stays, and shows that this program made the folder."""
+"""Name of a folder's lock file. In a work folder it stays, as the sign that this program created the folder."""
 
 _OWNED: set[int] = set()
 """Handles of the lock files of the folders that this process has locked."""
@@ -28,10 +28,10 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
-    """Create `folder` if it is missing and lock it. Its content is left alone; the lock file is removed at the end.
+    """Create `folder` if it is missing and lock it. Its content is not changed. The lock file is removed at the end.
 
-    Raises TakenError if another process has locked it, FileError where it cannot be written. Where the file system has
-    no locks, nobody is kept out.
+    Raises TakenError if another process has locked it, FileError if it cannot be written. On a file system without
+    locks, several processes can use it.
     """
     with _locked(folder, wait=False, work=False):
         yield
@@ -42,8 +42,8 @@ def work_folder(folder: Path, wait: bool = False) -> Iterator[None]:
     """Create or reopen a folder for unfinished work and lock it. It stays until `remove` is called.
 
     An existing folder is accepted only if it is a real folder of this user, no other user can write to it, and it is
-    empty or has our lock file. Raises FileError otherwise. wait: for another process that has locked the folder; else
-    raises TakenError.
+    empty or has our lock file. Raises FileError otherwise. wait: whether to wait for another process that has locked
+    the folder, instead of raising TakenError.
     """
     with _locked(folder, wait, work=True):
         yield
@@ -54,7 +54,9 @@ def _locked(folder: Path, wait: bool, work: bool) -> Iterator[None]:
     try:
         handle = _enter(folder, wait, work)
     except BlockingIOError as error:
-        raise TakenError(f"another process is at work in {folder}: wait for its end, or name another folder") from error
+        raise TakenError(
+            f"another process is at work in {folder}: wait until it ends, or name another folder"
+        ) from error
     except OSError as error:
         raise FileError(f"cannot write {folder}: {error.strerror}; choose a folder that you may write to") from error
     _leave_to_parent()
@@ -72,7 +74,7 @@ def _locked(folder: Path, wait: bool, work: bool) -> Iterator[None]:
 
 @functools.cache
 def _leave_to_parent() -> None:
-    """From now on, forked processes close the locks that they would share with this one."""
+    """Make forked processes close the locks that they would share with this one."""
 
     def disown() -> None:
         while _OWNED:
@@ -89,7 +91,7 @@ def empty(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a work folder as far as possible. One that `work_folder` would refuse is left alone."""
+    """Remove a work folder as far as possible. A folder that `work_folder` would refuse is not changed."""
     with contextlib.suppress(OSError, FileError), _opened_work(folder) as handle:
         _empty(folder, handle)
         os.unlink(_at(folder, LOCK, handle), dir_fd=handle)
@@ -108,13 +110,13 @@ def _empty(folder: Path, handle: int | None) -> None:
 
 
 def _at(folder: Path, name: str, handle: int | None) -> str | Path:
-    """What names a file of an open folder: its name alone, or its path where the system cannot open folders."""
+    """How to name a file in an open folder: by its name, or by its path where the system cannot open folders."""
     return folder / name if handle is None else name
 
 
 @contextlib.contextmanager
 def _opened_work(folder: Path) -> Iterator[int | None]:
-    """The open work folder (None on Windows, which cannot open folders), after the checks of `work_folder`."""
+    """Check a work folder as `work_folder` does and open it. Yields None on Windows, which cannot open folders."""
     handle = None
     if os.name != "nt":
         try:
@@ -140,14 +142,14 @@ def _opened_work(folder: Path) -> Iterator[int | None]:
 
 
 def only_ours(folder: Path) -> bool:
-    """Whether no other user than root can change what is in a folder, by its permissions and those above it."""
+    """Whether permissions of a folder and its parents let only this user and root change its content."""
     if os.name == "nt":
         return True
-    place = folder.resolve()
-    for path in (place, *place.parents):
+    real = folder.resolve()
+    for path in (real, *real.parents):
         status = path.stat()
-        # In a sticky folder nobody can replace what belongs to somebody else.
-        writable = status.st_mode & _OTHERS_WRITE if path == place or not status.st_mode & stat.S_ISVTX else 0
+        # In a sticky folder, users cannot replace what belongs to another user.
+        writable = status.st_mode & _OTHERS_WRITE if path == real or not status.st_mode & stat.S_ISVTX else 0
         if status.st_uid not in (0, os.geteuid()) or writable & stat.S_IWOTH:
             return False
         if writable & stat.S_IWGRP and not _is_own_group(status.st_gid):
@@ -156,7 +158,7 @@ def only_ours(folder: Path) -> bool:
 
 
 def _is_own_group(number: int) -> bool:
-    """Whether a group is that of this user alone, as many systems make one for each user."""
+    """Whether this user is the only member of a group. Many systems create such a group for each user."""
     import grp
     import pwd
 
@@ -168,7 +170,7 @@ def _is_own_group(number: int) -> bool:
 
 
 def _require_private(folder: Path, status: os.stat_result) -> None:
-    """Raise FileError for a folder of another user, or that other users can write to."""
+    """Raise FileError for a folder that belongs to another user or that other users can write to."""
     if status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE:
         return
     # Some file systems show every folder with the same owner and permissions.
@@ -181,23 +183,23 @@ def _require_private(folder: Path, status: os.stat_result) -> None:
 
 
 def _not_ours(folder: Path, reason: str) -> FileError:
-    return FileError(f"{folder} is not a work folder of this program ({reason}): it was left alone; move it away")
+    return FileError(f"{folder} is not a work folder of this program ({reason}): it was not changed; move it away")
 
 
 def _enter(folder: Path, wait: bool, work: bool) -> int:
-    """Create the folder, or check it, and lock it. Returns the handle of its lock file, which is locked."""
+    """Create or check the folder and lock it. Returns the handle of its lock file."""
     while True:
         try:
             if work:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(mode=0o700)
-                with _opened_work(folder) as place:
-                    handle = _open_lock(_at(folder, LOCK, place), place)
+                with _opened_work(folder) as opened:
+                    handle = _open_lock(_at(folder, LOCK, opened), opened)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 handle = _open_lock(folder / LOCK, None)
-        except FileNotFoundError:  # Another process has just removed the folder or the lock file.
+        except FileNotFoundError:  # Another process has removed the folder or the lock file since.
             continue
         try:
             if not lock_file(handle, wait) or is_same_file(handle, folder / LOCK):
@@ -208,8 +210,8 @@ def _enter(folder: Path, wait: bool, work: bool) -> int:
         os.close(handle)
 
 
-def _open_lock(path: str | Path, place: int | None) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW | NONBLOCK, 0o600, dir_fd=place)
+def _open_lock(path: str | Path, folder: int | None) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW | NONBLOCK, 0o600, dir_fd=folder)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)

@@ -1,10 +1,9 @@
 """Read untrusted files with limits on size, and write files completely or not at all.
 
-`reading` turns what a reader raises for a damaged file into one FileError. The readers here raise OSError for a file
-that cannot be opened and ValueError, with one line that says why, for a damaged one.
+`reading` is the one error boundary: it turns any exception that a damaged file causes into one FileError.
 
-A file that is being written has a hidden name beside its target and is locked. The lock ends with its process, so the
-next writer of the same target can tell the remains of a killed process from work in progress, and removes them.
+A file that is being written has a hidden name beside its target and is locked. The lock ends with its process. So the
+next writer of the same target can recognise and remove the files of a killed process.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
 from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.locks import NOFOLLOW, NONBLOCK, fcntl, is_same_file, lock_file
@@ -34,28 +33,29 @@ WRITERS = 8
 _UNFINISHED = "i2l-meshnet-"
 """Part of the names of temporary files, so that they cannot be the user's."""
 
-_PASSED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
-"""Paths of files that were open when this process started."""
+_PASSED_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Paths of files that were open when this process started, such as a shell's `<(command)`."""
 
-MOST_JSON_BYTES = 4 * 10**9
+MAX_JSON_BYTES = 4 * 10**9
 """Maximum size of a JSON file. Parsed, it needs up to about 30 times as much memory."""
 
-MOST_BYTES = 500 * 10**6
+MAX_BYTES = 500 * 10**6
 """Maximum size of other files that are read completely."""
 
-FREE_BYTES, MOST_RATIO = 16 * 10**6, 50
-"""Maximum size of a decompressed archive: FREE_BYTES, or MOST_RATIO times its file size beyond that."""
+FREE_BYTES, MAX_RATIO = 16 * 10**6, 50
+"""Maximum size of a decompressed archive: FREE_BYTES, or MAX_RATIO times its file size beyond that."""
 
-LONGEST_EMPTY = 10**6
+MAX_EMPTY_LENGTH = 10**6
 """Maximum length of an array without values: a loop over more would take forever."""
 
 
 @contextlib.contextmanager
 def reading(path: Path | str, what: str, fix: str = "", missing: str = "") -> Iterator[None]:
-    """The error boundary of a reader: raise FileError, in one line, for anything that its file makes it raise.
+    """The error boundary of a reader: raise FileError, in one line, for any exception that a damaged file causes.
 
     what: what the file should be, with its article, such as "a 3DPW sequence". fix: what the user can do about a
-    damaged file. missing: the same about a file that does not exist. UserErrors pass unchanged.
+    damaged file. missing: what the user can do about a missing file (default: `fix`). UserErrors and errors of our
+    own code pass unchanged.
     """
     try:
         yield
@@ -63,11 +63,19 @@ def reading(path: Path | str, what: str, fix: str = "", missing: str = "") -> It
         raise
     except FileNotFoundError as error:
         raise FileError(_sentence(f"{path} does not exist", missing or fix)) from error
-    # Libraries report damaged files by almost any exception.
-    except Exception as error:
+    except Exception as error:  # Libraries report damaged files with almost any exception.
+        if _is_bug(error):
+            raise
         if isinstance(error, OSError) and error.strerror:
             raise FileError(f"cannot read {path}: {error.strerror}") from error
         raise FileError(_sentence(f"{path} is not {what} ({_reason(error)})", fix)) from error
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether no file can cause this exception. A wrong JSON value can: it lacks the attributes of the right type."""
+    if isinstance(error, AttributeError):
+        return type(error.obj).__module__.startswith("i2l_meshnet")
+    return isinstance(error, NameError | ImportError | AssertionError | TypeCheckError)
 
 
 def _sentence(fault: str, fix: str) -> str:
@@ -117,7 +125,7 @@ def _require_kind(path: Path, status: os.stat_result, pipes: bool = True) -> Non
         return
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if pipes and stat.S_ISFIFO(mode) and str(path.absolute()).startswith(_PASSED):
+    if pipes and stat.S_ISFIFO(mode) and str(path.absolute()).startswith(_PASSED_PIPES):
         return
     raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
 
@@ -166,7 +174,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_safetensors(path: Path, data: bytes) -> None:
-    """Write the bytes from safetensors' `save` with the metadata sorted by name: safetensors' own order is random."""
+    """Write bytes from safetensors' `save`, with sorted metadata, because safetensors' own order is random."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = dict(sorted(header.pop("__metadata__", {}).items()))
@@ -196,7 +204,7 @@ def abandoned(path: Path) -> list[Path]:
 def remove_abandoned(folder: Path, pattern: str) -> None:
     """Remove temporary files of killed writers, for files in `folder` whose names match `pattern`.
 
-    Only needed for files that are not written again under the same name: `atomic_path` removes the others.
+    Needed only for names that are not written again: `atomic_path` removes the abandoned files of its own path.
     """
     stem, suffix = Path(pattern).stem, Path(pattern).suffix
     for temporary in folder.glob(f".{stem}.{_UNFINISHED}[0-{WRITERS - 1}]{suffix}"):
@@ -209,7 +217,7 @@ def _temporaries(path: Path) -> list[Path]:
 
 
 def _claim(path: Path) -> tuple[int, Path]:
-    """Open, lock and empty a temporary file of `path` that nobody else writes. Remove other abandoned ones."""
+    """Open, lock and empty a free temporary file of `path`. Remove other abandoned files."""
     names = iter(_temporaries(path) if fcntl else [])
     for temporary in names:
         with contextlib.suppress(BlockingIOError):
@@ -225,7 +233,7 @@ def _claim(path: Path) -> tuple[int, Path]:
 
 
 def _claim_one(temporary: Path) -> int | None:
-    """Open the file, created if it is missing, and lock it. None if it is not ours or cannot be locked.
+    """Create or open a temporary file and lock it. Returns None if it is not ours or cannot be locked.
 
     Raises BlockingIOError if another process writes it.
     """
@@ -253,7 +261,7 @@ def _claim_one(temporary: Path) -> int | None:
 
 
 def _open_own(temporary: Path) -> int | None:
-    """Open a regular file of this user; None for anything else, which another user may have put there."""
+    """Open a regular file of this user. Returns None for anything else, which another user may have created."""
     try:
         handle = os.open(temporary, os.O_RDWR | NOFOLLOW | NONBLOCK)
     except OSError:
@@ -285,62 +293,64 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
-    """The value in a JSON file of at most `most` bytes."""
-    return parse_json(read_bytes(path, most))
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file of at most `limit` bytes."""
+    return parse_json(read_bytes(path, limit))
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file, or of a pipe that the user passed, of at most `most` bytes."""
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Read a regular file, or a pipe that the user passed, of at most `limit` bytes."""
     parts: list[bytes] = []
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # In one piece; more pieces come from pipes and from files that grow meanwhile.
-        while size <= most and (part := file.read(max(size + 1, 2**20))):
+        # Regular files are read in one piece. Pipes, and files that grow, need more.
+        while size <= limit and (part := file.read(max(size + 1, 2**20))):
             parts.append(part)
             size = max(size, sum(map(len, parts)))
-    if size > most:
-        raise ValueError(f"it has more than {most / 1e6:g} MB, the limit")
+    if size > limit:
+        raise ValueError(f"it has more than {limit / 1e6:g} MB, the limit")
     return b"".join(parts)
 
 
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file (numbers, texts), all or named ones. Refuse those that decompress to excessive sizes."""
-    with _one_line():
-        require_regular(path)
-        with zipfile.ZipFile(path) as archive:
-            unfolded = sum(member.file_size for member in archive.infolist())
-        if unfolded > FREE_BYTES + MOST_RATIO * path.stat().st_size:
-            raise ValueError(f"it decompresses to {unfolded / 1e6:.0f} MB, too much for its size")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: _bounded(archive[name]) for name in names or archive.files}
+    """Read arrays of numbers and texts from an .npz file: all, or those in `names`.
+
+    Raises ValueError if they decompress to much more than the file's size.
+    """
+    require_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        decompressed = sum(member.file_size for member in archive.infolist())
+    if decompressed > FREE_BYTES + MAX_RATIO * path.stat().st_size:
+        raise ValueError(f"it decompresses to {decompressed / 1e6:.0f} MB, too much for its size")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: _bounded(archive[name]) for name in names or archive.files}
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of an .npy file."""
-    with _one_line(), open_regular(path) as file:
+    """Read the array of an .npy file."""
+    with open_regular(path) as file:
         return _bounded(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def read_torch(path: Path, mmap: bool = False) -> Any:
-    """Read a file of `torch.save` with tensors, numbers, texts and containers only. Nothing in it is run.
+    """Read a file of `torch.save` that has only tensors, numbers, texts and containers. No code in it is run.
 
-    mmap: whether tensors stay in the file until they are used.
+    mmap: map the tensors from the file instead of reading them.
     """
-    import torch  # Late: it takes seconds, and most commands that read files do without.
+    import torch  # Importing it takes seconds, and many commands do not need it.
 
-    with _one_line(), warnings.catch_warnings():
+    require_regular(path)
+    with open_regular(path) as file:
+        start = file.read(2)
+    # PyTorch would read anything else as a tar archive, its oldest format, and create a folder for it.
+    if start != b"PK" and start[:1] != b"\x80":
+        raise ValueError("it does not start like a file of PyTorch")
+    is_archive = zipfile.is_zipfile(path)
+    if is_archive:
+        with zipfile.ZipFile(path) as archive:
+            require_stored(archive)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        require_regular(path)
-        with open_regular(path) as file:
-            start = file.read(2)
-        # PyTorch would read anything else as a tar archive, its oldest format, and create a folder for it.
-        if start != b"PK" and start[:1] != b"\x80":
-            raise ValueError("it does not start like a file of PyTorch")
-        is_archive = zipfile.is_zipfile(path)
-        if is_archive:
-            with zipfile.ZipFile(path) as archive:
-                require_stored(archive)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)  # noqa: TID251
 
 
@@ -359,7 +369,7 @@ def inside(name: str) -> str:
 
 
 def require_shapes(read: Any) -> None:
-    """Raise ValueError unless the arrays and tensors of a dataclass, nested ones included, match their annotations.
+    """Raise ValueError unless all arrays and tensors in a dataclass (also in nested ones) have the annotated shapes.
 
     Axes with the same name must have the same length.
     """
@@ -372,7 +382,7 @@ def require_shapes(read: Any) -> None:
 
 
 def _fields(read: Any) -> Iterator[tuple[str, Any, list[type]]]:
-    """Names, values and types of the fields that are annotated as arrays, nested ones included."""
+    """Names, values and types of the fields annotated as arrays, also in nested dataclasses."""
     for field in dataclasses.fields(read):
         value = getattr(read, field.name)
         kinds = [kind for kind in (get_args(field.type) or (field.type,)) if isinstance(kind, type)]
@@ -382,20 +392,9 @@ def _fields(read: Any) -> Iterator[tuple[str, Any, list[type]]]:
             yield field.name, value, kinds
 
 
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """Turn any exception except OSError into a ValueError with one line."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(first_line(error)) from error
-
-
 def _bounded(array: object) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.hasobject:
         raise ValueError("it has a member that is not an array of plain values")
-    if max(array.shape, default=0) > max(array.nbytes, LONGEST_EMPTY):
+    if max(array.shape, default=0) > max(array.nbytes, MAX_EMPTY_LENGTH):
         raise ValueError(f"it has an empty array of shape {array.shape}, which is too long")
     return array

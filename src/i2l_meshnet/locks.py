@@ -1,4 +1,4 @@
-"""Locks on open files. A lock ends with its process, so work in progress differs from what a killed process left."""
+"""Locks on open files. A lock ends with its process, so files of a killed process can be recognised."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from types import ModuleType
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows: what a killed process leaves there is not found again.
+except ImportError:  # Windows. There, files of a killed process are not recognised.
     fcntl = None
 
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -16,9 +16,9 @@ NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
 
 def lock_file(handle: int, wait: bool = False) -> bool:
-    """Locks an open file until it is closed, by the end of its process at the latest; False if that cannot be done.
+    """Lock an open file until it is closed or the process ends. Returns False if the system has no locks.
 
-    Raises BlockingIOError if another process has locked it and `wait` is not given.
+    Raises BlockingIOError if another process has locked it and `wait` is false.
     """
     if fcntl is None:
         return False

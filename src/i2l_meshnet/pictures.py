@@ -1,11 +1,10 @@
 """Read untrusted pictures with limits on memory and time, and write pictures.
 
-A decoder's work does not depend on the pixels alone: a progressive JPEG may pass over them thousands of times, and
-Pillow spends microseconds of Python on each part of a file, however small. A file of a few megabytes could take
-minutes. So files are checked before they are decoded.
+A decoder's time does not depend on the number of pixels alone. A progressive JPEG can pass over them thousands of
+times, and Pillow spends microseconds of Python on each part of a file. A file of a few megabytes could take minutes.
+So files are checked before they are decoded.
 """
 
-import contextlib
 import mmap
 import re
 from io import BytesIO
@@ -20,7 +19,7 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.io import open_regular, read_bytes, require_regular, write_bytes
 
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
-"""Pillow's names of the formats that are read. Others (EPS) may start programs or name other files."""
+"""Pillow's names of the formats that are read. Other formats, such as EPS, can start programs or name other files."""
 
 MAX_PIXELS = 200_000_000
 """Default limit for an image or a frame of a clip."""
@@ -37,7 +36,7 @@ MAX_SLOW_BYTES = 5_000_000
 """Maximum size of files that Pillow decodes in Python: run-length encoded BMP, plain PPM."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""Markers except FF 00, which is data, and restart markers, which may follow every block."""
+"""All markers except FF 00, which is data, and restart markers, which can follow every block."""
 
 _WITHOUT_LENGTH = {0x01, 0xD8}
 
@@ -75,10 +74,10 @@ def open_picture(file: Path | BytesIO) -> Image.Image:
 
 def png_is_cut_off(data: bytes) -> bool:
     """Whether a PNG chunk claims to extend beyond the data. OpenCV would first allocate up to 4 GB for it."""
-    place = len(PNG_START)
-    while data.startswith(PNG_START) and place + 4 <= len(data):
-        place += 12 + int.from_bytes(data[place : place + 4])
-        if place > len(data):
+    position = len(PNG_START)
+    while data.startswith(PNG_START) and position + 4 <= len(data):
+        position += 12 + int.from_bytes(data[position : position + 4])
+        if position > len(data):
             return True
     return False
 
@@ -103,7 +102,7 @@ def require_bounded(file: Path | BytesIO) -> None:
     if isinstance(file, BytesIO):
         _require_bounded(file.getbuffer())
     elif file.stat().st_size:
-        with open_regular(file) as opened, contextlib.closing(_mapped(opened.fileno())) as data:
+        with open_regular(file) as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _require_bounded(data)
 
 
@@ -116,15 +115,11 @@ def is_bounded(data: bytes) -> bool:
     return True
 
 
-def _mapped(handle: int) -> mmap.mmap:
-    return mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
-
-
 def _require_bounded(data: bytes | memoryview | mmap.mmap) -> None:
     start = bytes(data[:34])
     if start.startswith(b"\xff\xd8"):
         _require_bounded_jpeg(data)
-    elif start.startswith(b"\x89PNG\r\n\x1a\n"):
+    elif start.startswith(PNG_START):
         _require_bounded_png(data)
     elif start.startswith(b"GIF8"):
         _require_bounded_gif(data)
@@ -134,9 +129,9 @@ def _require_bounded(data: bytes | memoryview | mmap.mmap) -> None:
 
 
 def _require_bounded_jpeg(data: bytes | memoryview | mmap.mmap) -> None:
-    scans = parts = place = 0
-    while found := _MARKER.search(data, place):
-        marker, place = found[1][0], found.end()
+    scans = parts = position = 0
+    while found := _MARKER.search(data, position):
+        marker, position = found[1][0], found.end()
         if marker == _END_OF_IMAGE:
             return
         if marker in _WITHOUT_LENGTH:
@@ -147,23 +142,23 @@ def _require_bounded_jpeg(data: bytes | memoryview | mmap.mmap) -> None:
             raise ValueError(f"it has more than the {MAX_SCANS} scans allowed in a JPEG; save it again")
         if parts > MAX_PARTS:
             raise ValueError(f"it has more than the {MAX_PARTS} segments allowed in a JPEG; save it again")
-        place += int.from_bytes(data[place : place + 2])
+        position += int.from_bytes(data[position : position + 2])
 
 
 def _require_bounded_png(data: bytes | memoryview | mmap.mmap) -> None:
-    place = 8
+    position = 8
     for _ in range(MAX_PARTS):
-        if place >= len(data):
+        if position >= len(data):
             return
-        place += 12 + int.from_bytes(data[place : place + 4])
+        position += 12 + int.from_bytes(data[position : position + 4])
     raise ValueError(f"it has more than the {MAX_PARTS} chunks allowed in a PNG; save it again")
 
 
 def _require_bounded_gif(data: bytes | memoryview | mmap.mmap) -> None:
-    place = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
+    position = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
     for _ in range(MAX_PARTS):
         # An extension is followed by blocks of up to 255 bytes, each after its length; the last has none.
-        if place >= len(data) or data[place] == 0x2C:
+        if position >= len(data) or data[position] == 0x2C:
             return
-        place += 2 if data[place] == 0x21 else 1 + data[place]
+        position += 2 if data[position] == 0x21 else 1 + data[position]
     raise ValueError(f"it has more than the {MAX_PARTS} blocks allowed before a GIF's picture; save it again")

@@ -12,13 +12,13 @@ from i2l_meshnet.io import open_regular, require_regular
 from i2l_meshnet.pictures import MAX_PIXELS
 
 VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
-"""FFmpeg's names of the formats that are read. Its playlists are excluded: they can name other files and addresses."""
+"""FFmpeg's names of the formats that are read. Playlists are excluded: they can name other files and addresses."""
 
-LONGEST_OPENING = 60.0
+MAX_OPENING_SECONDS = 60.0
 """Time limit for reading a header, seconds."""
 
 MAX_EMPTY_PACKETS = 10_000
-"""Maximum packets in a row without a frame, because they are damaged or the decoder waits for more."""
+"""Maximum consecutive packets without a frame. Packets are without one if damaged, or if the decoder needs more."""
 
 
 def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
@@ -34,7 +34,7 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
             if file.read(4) != b"GIF8":
                 raise ValueError("it is not a GIF")
     # An absolute path, because FFmpeg reads the part before a colon as a protocol.
-    container = av.open(path.absolute(), options=options, timeout=(LONGEST_OPENING, None))
+    container = av.open(path.absolute(), options=options, timeout=(MAX_OPENING_SECONDS, None))
     for stream in container.streams.video:
         if stream.codec_context is not None:  # None for codecs that FFmpeg does not know.
             stream.codec_context.options = {"max_pixels": str(max_pixels)}
@@ -42,7 +42,7 @@ def open_video(path: Path, max_pixels: int = MAX_PIXELS) -> InputContainer:
 
 
 def decode_frames(container: InputContainer) -> Iterator[VideoFrame]:
-    """Decodable frames of the first video stream. Damaged packets are skipped; a truncated file ends early.
+    """Yield the decodable frames of the first video stream. Damaged packets are skipped. A truncated file ends early.
 
     Raises IndexError if there is no video, ValueError after `MAX_EMPTY_PACKETS` packets in a row without a frame.
     """

@@ -19,7 +19,7 @@ from i2l_meshnet.data.sources.synthetic import read_pictures
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, transform_points, warp_image
-from i2l_meshnet.io import atomic_path, read_arrays
+from i2l_meshnet.io import atomic_path, read_arrays, reading
 
 CROP_SIZE = (256, 192)
 """Height and width of RTMPose's input."""
@@ -115,11 +115,9 @@ def read_shards(folder: Path, held_out: bool, what: str, remedy: str) -> dict[st
         raise FileError(f"{folder} holds no bank of {what}; {remedy}")
     parts: dict[str, list[Tensor]] = {}
     for path in paths:
-        try:
+        with reading(path, f"a shard of {what}", "delete it and make it again"):
             for name, array in read_arrays(path).items():
                 parts.setdefault(name, []).append(torch.from_numpy(array))
-        except (OSError, ValueError, TypeError) as error:
-            raise FileError(f"{path} is not a shard of {what} ({error}); delete it and make it again") from error
     try:
         return {name: torch.cat(tensors) for name, tensors in parts.items()}
     except RuntimeError as error:
