@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from i2l_meshnet.bodies.linear import LinearBody
-from i2l_meshnet.data.annotation import Fit, TableBuilder
-from i2l_meshnet.data.augmentation import draw
+from i2l_meshnet.data.annotation import Fit, PersonRow, TableBuilder
+from i2l_meshnet.data.augmentation import RandomAugmentation, draw
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import Source
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder
@@ -66,17 +66,19 @@ def random_source(case: Case, folder: Path, people: int) -> Source:
         joints = generator.normal(0, 0.3, (len(case.skeleton), 3)) + np.array([0, 0, 4])
         fit = Fit(generator.normal(0, 0.2, 48 if hand else 72), generator.normal(0, 1, 10), (0.0, 0.0, 4.0), "random")
         rows.add(
-            where="random",
-            id=number,
-            path=name,
-            size=case.size,
-            box=(x, y, case.side, case.side),
-            prepared=True,
-            focal=(1000, 1000),
-            center=(width / 2, height / 2),
-            joints_image=generator.uniform((x, y), (x + case.side, y + case.side), (len(case.skeleton), 2)),
-            joints_camera=joints if case.three_d else None,
-            fit=fit,
+            PersonRow(
+                where="random",
+                id=number,
+                path=name,
+                size=case.size,
+                box=(x, y, case.side, case.side),
+                prepared=True,
+                focal=(1000, 1000),
+                center=(width / 2, height / 2),
+                joints_image=generator.uniform((x, y), (x + case.side, y + case.side), (len(case.skeleton), 2)),
+                joints_camera=joints if case.three_d else None,
+                fit=fit,
+            )
         )
     return Source(case.name, "train", folder, rows.build(folder), case.three_d)
 
@@ -165,7 +167,7 @@ def loading_variants(case: Case, folder: Path, count: int) -> dict[str, Callable
     extent = 0.3 if hand else 2.0
     source = random_source(case, folder, count)
     published = PublishedLoader(source, body, regressor, extent, mirror=not hand)
-    dataset = PersonDataset(source, augment=True, mirror=not hand, seed=SEED)
+    dataset = PersonDataset(source, draw=RandomAugmentation(SEED, mirror=not hand))
     matrix = torch.from_numpy(regressor).float()
     checks = (None, None) if hand else (CameraFitCheck(matrix), ImageFitCheck(matrix))
     build = TargetBuilder([body], LixelGrid(depth_extent=extent), source.table.skeleton, *checks)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from i2l_meshnet.data.annotation import TableBuilder
+from i2l_meshnet.data.annotation import PersonRow, TableBuilder
 from i2l_meshnet.data.dataset import Sample
 from i2l_meshnet.evaluation.protocols import BODY_METRICS, HUMAN36M_SCORED, MPJPE, PA_MPJPE
 from i2l_meshnet.evaluation.scoring import (
@@ -57,17 +57,19 @@ def make_predictions(count: int, per_joint: int, seed: int = 0) -> Predictions:
     for number in range(count):
         joints = random.normal(size=(17, 3)) * 0.3 + [0, 0, 5]
         rows.add(
-            where="random",
-            id=number,
-            path="none.jpg",
-            size=(1000, 1000),
-            box=[300, 300, 400, 400],
-            prepared=True,
-            focal=(1145.0, 1144.0),
-            center=(512.0, 515.0),
-            joints_image=joints[:, :2],
-            joints_camera=joints,
-            root_depth=5.0,
+            PersonRow(
+                where="random",
+                id=number,
+                path="none.jpg",
+                size=(1000, 1000),
+                box=[300, 300, 400, 400],
+                prepared=True,
+                focal=(1145.0, 1144.0),
+                center=(512.0, 515.0),
+                joints_image=joints[:, :2],
+                joints_camera=joints,
+                root_depth=5.0,
+            )
         )
     table = rows.build(Path("random"))
     annotations = table.annotations(range(count))

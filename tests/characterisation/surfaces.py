@@ -32,6 +32,7 @@ from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.anny import AnnyBody, rendered_keypoints
 from i2l_meshnet.cli import PRODUCT as PRODUCT
 from i2l_meshnet.cli import main
+from i2l_meshnet.data.augmentation import RandomAugmentation
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.mixture import EpochSampler, Mixture, union_skeleton
 from i2l_meshnet.data.sources import open_source
@@ -195,7 +196,10 @@ def published_mixture(root: Path, epoch: int) -> Sample:
     """The first eight samples of an epoch of Human3.6M and MuCo beside MS-COCO, augmented."""
     sources = [open_source(name, root, "train") for name in ("Human36M", "MuCo", "MSCOCO")]
     union = union_skeleton([source.table.skeleton for source in sources])
-    sets = [PersonDataset(source, union, augment=True, seed=2, number=i) for i, source in enumerate(sources)]
+    sets = [
+        PersonDataset(source, union, draw=RandomAugmentation(2, number), number=number)
+        for number, source in enumerate(sources)
+    ]
     mixture = Mixture([sets[:2], sets[2:]], seed=2)
     return mixture.__getitems__(list(EpochSampler(len(mixture), epoch, seed=2))[:8])
 

@@ -1,4 +1,4 @@
-"""The converters of 3DPW and SURREAL: what they write opens as a data set whose bodies lie on the release's joints."""
+"""The converters of 3DPW and SURREAL. Their files open as a dataset whose bodies match the joints of the release."""
 
 import dataclasses
 import pickle
@@ -39,7 +39,7 @@ def params(generator: np.random.Generator, *batch: int) -> BodyParams:
 
 
 def write_sequence(release: Path, split: str, name: str, bodies: dict[str, Body]) -> dict[str, Any]:
-    """A sequence of three frames and two people, the second not to be seen in frame 1."""
+    """A sequence of three frames and two people. The second one is not visible in frame 1."""
     generator = np.random.default_rng(len(name))
     data: dict[str, Any] = {
         "sequence": name,
@@ -92,24 +92,25 @@ def test_3dpw(tmp_path: Path, bodies: dict[str, Body]) -> None:
         camera = truth["cam_poses"][frame]
         world = truth["jointPositions"][person][frame].reshape(24, 3)
         expected = world @ camera[:3, :3].T + camera[:3, 3]
-        np.testing.assert_allclose(joints[row], expected, atol=2e-5)  # m; the release is made in float32
+        np.testing.assert_allclose(joints[row], expected, atol=2e-5)  # m; float32
         assert float(batch.annotation.root_depth[row]) == pytest.approx(expected[0, 2], abs=1e-5)
     assert not list((tmp_path / "data" / "PW3D" / "data").glob(".*-parts"))
 
 
-def test_3dpw_goes_on_where_it_was_broken_off(
+def test_an_interrupted_conversion_resumes(
     tmp_path: Path, bodies: dict[str, Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = tmp_path / "release"
     for name in ("a", "b"):
         write_sequence(release, "train", name, bodies)
-    broken = release / "sequenceFiles" / "train" / "b.pkl"
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:200])
+    damaged = release / "sequenceFiles" / "train" / "b.pkl"
+    whole = damaged.read_bytes()
     options = Pw3dOptions(release, tmp_path / "data")
-    with pytest.raises(FileError, match=r"b\.pkl"):
-        convert_pw3d(options)
-    broken.write_bytes(whole)
+    for content in (whole[:200], b"cos\nsystem\n(S'exit 1'\ntR."):
+        damaged.write_bytes(content)
+        with pytest.raises(FileError, match=r"b\.pkl"):
+            convert_pw3d(options)
+    damaged.write_bytes(whole)
     read: list[str] = []
     original = pw3d.read_body_file
     monkeypatch.setattr(pw3d, "read_body_file", lambda path: read.append(path.stem) or original(path))
@@ -117,23 +118,15 @@ def test_3dpw_goes_on_where_it_was_broken_off(
     assert read == ["b"]
 
 
-def test_3dpw_pickles_cannot_run_code(tmp_path: Path, bodies: dict[str, Body]) -> None:
-    release = tmp_path / "release"
-    write_sequence(release, "train", "a", bodies)
-    (release / "sequenceFiles" / "train" / "a.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(FileError, match=r"a\.pkl .*os\.system"):
-        convert_pw3d(Pw3dOptions(release, tmp_path / "data"))
-
-
-def test_a_release_that_is_not_there(tmp_path: Path, body_directory: Path) -> None:
-    with pytest.raises(FileError, match="holds no sequenceFiles"):
+def test_a_missing_release_is_refused(tmp_path: Path, body_directory: Path) -> None:
+    with pytest.raises(FileError):
         convert_pw3d(Pw3dOptions(tmp_path, tmp_path))
-    with pytest.raises(FileError, match=r"holds no \{train,val\}/run\*"):
+    with pytest.raises(FileError):
         convert_surreal(SurrealOptions(tmp_path, tmp_path, body_directory))
 
 
-def write_clip(folder: Path, name: str, frames: int, body: Body, male: bool) -> np.ndarray:
-    """A clip at 8 pictures a second, with the release's mirrored parameters. Returns its joints in the camera."""
+def write_clip(folder: Path, name: str, frames: int, body: Body, male: bool, packed: bool = False) -> np.ndarray:
+    """A clip at 8 frames per second with mirrored parameters, as released. Returns its joints in the camera frame."""
     folder.mkdir(parents=True, exist_ok=True)
     video = cv2.VideoWriter(str(folder / f"{name}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 8, (320, 240))
     for frame in range(frames):
@@ -142,8 +135,8 @@ def write_clip(folder: Path, name: str, frames: int, body: Body, male: bool) -> 
     generator = np.random.default_rng(frames)
     truth = params(generator, frames)
     posed = body(truth).joints[:, :24].double().numpy()
-    turn = Rotation.from_rotvec([2.9, 0.2, 0.1])
-    camera = turn.apply(posed.reshape(-1, 3)).reshape(posed.shape) + np.array([0.1, -0.2, 6])
+    rotation = Rotation.from_rotvec([2.9, 0.2, 0.1])
+    camera = rotation.apply(posed.reshape(-1, 3)).reshape(posed.shape) + np.array([0.1, -0.2, 6])
     location = np.array([7.0, -1.0, 0.5])
     mirror = list(JOINTS.mirror_permutation)
     world = (camera @ WORLD_TO_CAMERA)[:, mirror] + location
@@ -157,7 +150,7 @@ def write_clip(folder: Path, name: str, frames: int, body: Body, male: bool) -> 
         "pose": matrix_to_axis_angle(released.pose).flatten(-2).numpy().T,
         "shape": truth.shape.numpy().T,
     }
-    savemat(folder / f"{name}_info.mat", info)
+    savemat(folder / f"{name}_info.mat", info, do_compression=packed)
     return camera
 
 

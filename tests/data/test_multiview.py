@@ -1,4 +1,4 @@
-"""The four-view clips: calibration as the file means it, people found, triangulated, saved and read again."""
+"""The four-view clips: calibration, people found and triangulated, samples saved and loaded."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from i2l_meshnet.data.multiview import (
     KEYPOINT_ROWS,
     MultiviewClip,
+    MultiviewSamples,
     build_samples,
     load_samples,
     open_clip,
@@ -27,9 +28,9 @@ POINTS = PLACE + torch.randn(26, 3, generator=torch.Generator().manual_seed(0), 
 
 
 def write_clip(folder: Path, frames: int = 2, distortion: float = 0.0) -> None:
-    """Four cameras in a ring, in Qualisys' words: millimetres, 64ths of a pixel, looking along -z with y up.
+    """Four cameras in a ring, in Qualisys' units: millimetres, 64ths of a pixel, looking along -z with y up.
 
-    The pictures are CUT columns narrower than calibrated.
+    The videos are CUT columns narrower than calibrated.
     """
     (folder / "calibration").mkdir(parents=True)
     (folder / "videos").mkdir()
@@ -82,63 +83,53 @@ def test_calibration_puts_the_scene_in_the_middle_of_every_picture(clip: Multivi
     assert (up[:, 1] < -0.9).all()
 
 
+def detect(image: np.ndarray, people: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([[10, 10, 60, 90]] * people, np.float32), np.full(people, 0.9, np.float32)
+
+
+def in_crops(points: torch.Tensor) -> torch.Tensor:
+    """Keypoints (26, 3) of each person in the crop of that box: 1.25 times its height, 3:4, about its centre."""
+    zoom = 256 / (89 * 1.25)
+    corner = torch.tensor([10 + 29.5, 10 + 44.5]) - torch.tensor([96, 128]) / zoom
+    points = (points.float().reshape(-1, 26, 2) - corner) * zoom
+    return torch.cat([points, torch.full((*points.shape[:2], 1), 0.8)], -1)
+
+
+@pytest.fixture
+def samples(clip: MultiviewClip) -> MultiviewSamples:
+    """Both frames of one person, without refined cameras."""
+    found = iter([*pixels(clip)] * 2)
+    return build_samples(clip, detect, lambda crops: in_crops(next(found)), every=1, refine=False)
+
+
 def test_people_are_found_and_placed(clip: MultiviewClip, tmp_path: Path):
-    found = pixels(clip)
-    turn = iter([0, 1, 2, 3] * 2)
-
-    def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([[10, 10, 60, 90]], np.float32), np.array([0.9], np.float32)
-
-    def estimate(crops: torch.Tensor) -> torch.Tensor:
-        # The crop of that box: 1.25 times its height, 3:4, about its centre.
-        view = next(turn)
-        zoom = 256 / (89 * 1.25)
-        corner = torch.tensor([10 + 29.5, 10 + 44.5]) - torch.tensor([96, 128]) / zoom
-        points = (found[view].float() - corner) * zoom
-        return torch.cat([points, torch.full((26, 1), 0.8)], -1)[None].expand(len(crops), -1, -1)
-
-    samples = build_samples(clip, detect, estimate, every=1)
-    assert len(samples.view) == 8
-    assert sorted(samples.view.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    found = iter([*pixels(clip)] * 2)
+    samples = build_samples(clip, detect, lambda crops: in_crops(next(found)), every=1)
+    assert samples.view.tolist() == [0, 1, 2, 3] * 2
     wanted = clip.cameras.to_camera(POINTS[list(KEYPOINT_ROWS)].expand(4, -1, -1)).float()
     torch.testing.assert_close(samples.joints, wanted[samples.view], atol=2e-3, rtol=0)
     torch.testing.assert_close(samples.joints_without, wanted[samples.view], atol=2e-3, rtol=0)
     crops = read_crops(clip, samples, (256, 192), every=1)
-    shades = crops[:, 0, 128, 96].float()
-    torch.testing.assert_close(shades, 60.0 * samples.view + 20, atol=8, rtol=0)
-    path = tmp_path / "samples.npz"
-    save_samples(samples, path)
-    again = load_samples(path)
+    torch.testing.assert_close(crops[:, 0, 128, 96].float(), 60.0 * samples.view + 20, atol=8, rtol=0)
+    save_samples(samples, tmp_path / "samples.npz")
+    again = load_samples(tmp_path / "samples.npz")
     torch.testing.assert_close(again.joints, samples.joints)
     torch.testing.assert_close(again.camera.focal, samples.camera.focal)
 
 
-def test_the_report_scores_what_it_is_given(clip: MultiviewClip):
-    found = pixels(clip)
-    turn = iter([0, 1, 2, 3] * 2)
-
-    def estimate(crops: torch.Tensor) -> torch.Tensor:
-        zoom = 256 / (89 * 1.25)
-        corner = torch.tensor([10 + 29.5, 10 + 44.5]) - torch.tensor([96, 128]) / zoom
-        points = (found[next(turn)].float() - corner) * zoom
-        return torch.cat([points, torch.full((26, 1), 0.8)], -1)[None]
-
-    samples = build_samples(
-        clip, lambda image: (np.array([[10, 10, 60, 90]]), np.array([0.9])), estimate, every=1, refine=False
-    )
+def test_the_report_scores_the_given_joints(samples: MultiviewSamples):
     scores = report(samples, {"lixel": samples.joints, "param": samples.joints * 1.1 + 3})
     lixel, param = scores.errors["lixel"], scores.errors["param"]
     assert lixel.joints.mean() < 0.1
     assert param.pa_mpjpe < 0.1
     assert abs(float(param.size.median()) - 1 / 1.1) < 1e-3
-    assert scores.lines()[0] == f"MPJPE from lixel mesh: {lixel.mpjpe:.2f} mm"
     assert scores.noise.mpjpe < 1
     # Two frames have no acceleration.
     assert scores.to_json()["meshes"]["lixel"]["acceleration_mm_per_squared_frame"] is None
     assert [row["samples"] for row in scores.view_rows()] == [2, 2, 2, 2]
 
 
-def test_a_lens_that_bends_is_straightened(tmp_path: Path):
+def test_lens_distortion_is_removed(tmp_path: Path):
     write_clip(tmp_path / "clip", distortion=-0.1)
     clip = open_clip(tmp_path / "clip")
     straight = pixels(clip)[0]
@@ -151,41 +142,27 @@ def test_a_lens_that_bends_is_straightened(tmp_path: Path):
     assert clip.undistorted(0, torch.zeros(0, 26, 2)).shape == (0, 26, 2)
 
 
-def test_people_keep_their_numbers_when_the_detector_changes_their_order(clip: MultiviewClip):
+def test_people_keep_their_numbers_if_the_detector_changes_their_order(clip: MultiviewClip):
     away = torch.tensor([0.9, -0.6, 0.0], dtype=torch.float64)
-    both = torch.stack([POINTS, POINTS + away])
+    both = torch.cat([POINTS, POINTS + away])
     cameras = clip.cameras
-    found = cameras.intrinsics.project(cameras.to_camera(both.reshape(1, -1, 3).expand(4, -1, -1)))
-    found = torch.cat([found.reshape(4, 2, 26, 2), torch.ones(4, 2, 26, 1)], -1).float()
-    calls = iter(range(8))
-
-    def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([[10, 10, 60, 90]] * 2, np.float32), np.array([0.9, 0.9], np.float32)
-
-    def estimate(crops: torch.Tensor) -> torch.Tensor:
-        call = next(calls)
-        points = found[call % 4]
-        zoom = 256 / (89 * 1.25)
-        corner = torch.tensor([10 + 29.5, 10 + 44.5]) - torch.tensor([96, 128]) / zoom
-        points = torch.cat([(points[..., :2] - corner) * zoom, points[..., 2:]], -1)
-        return points if call < 4 else points.flip(0)
-
-    samples = build_samples(clip, detect, estimate, every=1, refine=False)
-    places = {}
-    for row in range(len(samples.view)):
-        key = (int(samples.person[row]), int(samples.view[row]))
-        places.setdefault(key, []).append(samples.joints[row])
-    assert len(places) == 8
-    for first, second in places.values():
+    found = cameras.intrinsics.project(cameras.to_camera(both.expand(4, -1, -1)))
+    answers = iter([*map(in_crops, found), *(in_crops(points).flip(0) for points in found)])
+    samples = build_samples(clip, lambda image: detect(image, 2), lambda crops: next(answers), every=1, refine=False)
+    seen: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for row, key in enumerate(zip(samples.person.tolist(), samples.view.tolist(), strict=True)):
+        seen.setdefault(key, []).append(samples.joints[row])
+    assert len(seen) == 8
+    for first, second in seen.values():
         torch.testing.assert_close(first, second, atol=1e-3, rtol=0)
 
 
-def test_refining_takes_back_turned_cameras(clip: MultiviewClip):
+def test_refining_corrects_rotated_cameras(clip: MultiviewClip):
     cloud = PLACE + torch.randn(300, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.4
     cameras = clip.cameras
     seen = cameras.intrinsics.project(cameras.to_camera(cloud.expand(4, -1, -1)))
     wrong = torch.tensor([[0.0, 0.02, 0], [0, -0.01, 0], [0.01, 0, 0], [0, 0, 0.01]], dtype=torch.float64)
-    turned = cameras.turned(axis_angle_to_matrix(wrong))
+    turned = cameras.rotated(axis_angle_to_matrix(wrong))
     ones = torch.ones(4, 300, dtype=torch.float64)
     before = (triangulate(turned, seen, ones) - cloud).norm(dim=-1).mean()
     refined = refine_orientations(turned, seen, ones)
@@ -193,7 +170,7 @@ def test_refining_takes_back_turned_cameras(clip: MultiviewClip):
     assert after < 0.4 * before
 
 
-def test_missing_videos_and_broken_calibrations_are_told(tmp_path: Path):
+def test_missing_videos_and_damaged_calibrations_are_refused(tmp_path: Path):
     write_clip(tmp_path / "clip")
     (tmp_path / "clip" / "videos" / "cam02.mp4").unlink()
     with pytest.raises(FileError, match=r"cam02\.mp4"):

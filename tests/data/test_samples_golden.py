@@ -1,4 +1,4 @@
-"""Every sample of the five data sets equals what the published code made of it: pictures, targets, masks."""
+"""Every sample of the five datasets equals that of the published code: images, targets, masks."""
 
 import dataclasses
 import math

@@ -1,7 +1,6 @@
-"""Data sets are read as the published code reads them, cached, and refused with one clear line when broken."""
+"""Datasets are read as the published code reads them, cached, and refused with one clear line if damaged."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,133 +109,116 @@ def test_pictures_of_3dpw_are_found_in_both_places(root: Path) -> None:
     assert opened("PW3D", root).image_path(0).is_file()
 
 
-def test_the_cache_is_used_and_mapped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_mapped_and_renewed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened("MuCo", root)
-    assert (root / "MuCo" / cache.FOLDER / "MuCo-train.safetensors").is_file()
+    path = root / "MuCo" / cache.FOLDER / "MuCo-train.safetensors"
 
     def fail(path: Path) -> None:
         raise AssertionError(f"{path} was parsed again")
 
-    monkeypatch.setattr("i2l_meshnet.data.sources.muco.read_json", fail)
-    second = opened("MuCo", root)
+    with monkeypatch.context() as patch:
+        patch.setattr("i2l_meshnet.data.sources.muco.read_json", fail)
+        second = opened("MuCo", root)
     assert isinstance(second.table.arrays["box"], np.memmap)
     for name, values in first.table.arrays.items():
         np.testing.assert_array_equal(values, second.table.arrays[name])
     assert second.table.skeleton == first.table.skeleton
-
-
-def test_a_changed_file_renews_the_cache(root: Path) -> None:
-    path = root / "MuCo" / "data" / "MuCo-3DHP.json"
+    path.write_bytes(path.read_bytes()[:1000])
     assert len(opened("MuCo", root)) == 5
-    edit(path, lambda content: content["images"].pop())
+    edit(root / "MuCo" / "data" / "MuCo-3DHP.json", lambda content: content["images"].pop())
     assert len(opened("MuCo", root)) == 4
 
 
-def test_a_damaged_cache_is_made_anew(root: Path) -> None:
-    opened("MuCo", root)
-    path = root / "MuCo" / cache.FOLDER / "MuCo-train.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    assert len(opened("MuCo", root)) == 5
-
-
-def test_beside_data_that_cannot_be_written_the_users_cache_serves(
+def test_the_users_cache_is_used_for_a_read_only_dataset(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "MuCo" / cache.FOLDER).write_text("not a folder")
+    monkeypatch.setenv("I2L_MESHNET_CACHE", str(root / "MuCo" / cache.FOLDER))
+    assert len(opened("MuCo", root)) == 5  # Without any cache.
     monkeypatch.setenv("I2L_MESHNET_CACHE", str(tmp_path / "cache"))
     assert len(opened("MuCo", root)) == 5
     assert [path.suffix for path in (tmp_path / "cache" / "annotations").iterdir()] == [".safetensors"]
 
 
-def nan_joint(content: Any) -> None:
-    content["annotations"][0]["keypoints_cam"][3][1] = float("nan")
+def set_at(*path: Any, value: Any) -> Callable[[Any], None]:
+    """Set a value of a JSON file."""
+
+    def change(content: Any) -> None:
+        for key in path[:-1]:
+            content = content[key]
+        content[path[-1]] = value
+
+    return change
 
 
-def too_few_joints(content: Any) -> None:
-    content["annotations"][0]["keypoints_cam"].pop()
+def remove_at(*path: Any) -> Callable[[Any], None]:
+    """Remove a value of a JSON file."""
+
+    def change(content: Any) -> None:
+        for key in path[:-1]:
+            content = content[key]
+        del content[path[-1]]
+
+    return change
 
 
-def too_few_keypoints(content: Any) -> None:
-    del content["annotations"][0]["keypoints"][-3:]
-
-
-def too_few_world_joints(content: Any) -> None:
-    content["3"]["2"]["10"].pop()
-
-
-def flat_box(content: Any) -> None:
-    content[0]["bbox"][2] = 0
-
-
-def no_boxes(content: Any) -> None:
+def flatten_boxes(content: Any) -> None:
     for annotation in content["annotations"]:
         annotation["bbox"][3] = 0
 
 
-def lost_key(content: Any) -> None:
-    del content["annotations"][0]["bbox"]
-
-
-def lost_image(content: Any) -> None:
-    content["annotations"][0]["image_id"] = 123456
-
-
-def short_pose(content: Any) -> None:
-    content["100"]["pose"].pop()
-
-
-def no_lists(content: Any) -> None:
-    content.clear()
+MUCO_FILE, HUMAN36M_FILE = "data/MuCo-3DHP.json", "annotations/Human36M_subject5_joint_3d.json"
+COCO_FILE = "annotations/person_keypoints_train2017.json"
 
 
 @pytest.mark.parametrize(
     ("name", "file", "change", "words"),
     [
-        ("MuCo", "data/MuCo-3DHP.json", nan_joint, "annotation 100: joints_camera holds NaN"),
         (
             "MuCo",
             "data/MuCo-3DHP.json",
-            too_few_joints,
-            "annotation 100: joints: there are 20 by 3 values, not 21 by 3",
+            set_at("annotations", 0, "keypoints_cam", 3, 1, value=float("nan")),
+            "annotation 100",
         ),
-        ("MuCo", "data/MuCo-3DHP.json", no_boxes, "no usable annotation (5 box of no area"),
-        ("MuCo", "data/MuCo-3DHP.json", lost_key, "'bbox'"),
-        ("MuCo", "data/smpl_param.json", short_pose, "annotation 100: pose: there are 71 values, not 72"),
-        ("MuCo", "data/MuCo-3DHP.json", no_lists, "not in MS-COCO's structure"),
-        ("MSCOCO", "annotations/person_keypoints_train2017.json", too_few_keypoints, "5000 has 16 joints, not 17"),
-        ("MSCOCO", "annotations/person_keypoints_train2017.json", lost_image, "5000 belongs to no image"),
-        ("Human36M", "annotations/Human36M_subject5_joint_3d.json", too_few_world_joints, "there are 16 by 2 values"),
-        ("PW3D", "rootnet_output/bbox_root_pw3d_output.json", flat_box, "annotation 0: the box has no area"),
+        ("MuCo", MUCO_FILE, remove_at("annotations", 0, "keypoints_cam", 3), "annotation 100"),
+        ("MuCo", MUCO_FILE, set_at("annotations", 0, "keypoints_cam", value=[]), "annotation 100"),
+        ("MuCo", MUCO_FILE, flatten_boxes, "5 box of no area"),
+        ("MuCo", MUCO_FILE, remove_at("annotations", 0, "bbox"), "'bbox'"),
+        ("MuCo", "data/smpl_param.json", remove_at("100", "pose", 0), "annotation 100"),
+        ("MuCo", MUCO_FILE, lambda content: content.clear(), "MuCo-3DHP.json"),
+        ("MSCOCO", COCO_FILE, remove_at("annotations", 0, "keypoints", slice(-3, None)), "5000"),
+        ("MSCOCO", COCO_FILE, set_at("annotations", 0, "image_id", value=123456), "5000"),
+        ("Human36M", HUMAN36M_FILE, remove_at("3", "2", "10", 0), "annotation"),
+        ("PW3D", "rootnet_output/bbox_root_pw3d_output.json", set_at(0, "bbox", 2, value=0), "annotation 0"),
     ],
 )
-def test_bad_annotations_give_one_clear_line(
+def test_bad_annotations_are_named_in_one_line(
     name: str, file: str, change: Callable[[Any], None], words: str, root: Path
 ) -> None:
     edit(root / name / file, change)
     with pytest.raises(FileError) as caught:
         opened(name, root, "test" if name == "PW3D" else "train")
-    message = str(caught.value)
-    assert words in message
-    assert "\n" not in message
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_missing_and_cut_files_are_named(root: Path) -> None:
+def test_missing_files_folders_and_splits_are_named(root: Path) -> None:
     path = root / "MuCo" / "data" / "MuCo-3DHP.json"
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
-    with pytest.raises(FileError, match=r"MuCo-3DHP\.json .*download or make it again"):
+    with pytest.raises(FileError, match=r"MuCo-3DHP\.json"):
         opened("MuCo", root)
     path.unlink()
-    with pytest.raises(FileError, match=r"MuCo-3DHP\.json is missing: get it from"):
+    with pytest.raises(FileError, match=r"MuCo-3DHP\.json"):
         opened("MuCo", root)
-    with pytest.raises(FileError, match="the root must be the folder that holds MuCo"):
+    with pytest.raises(FileError, match="nowhere"):
         opened("MuCo", root / "nowhere")
-    with pytest.raises(InputError, match="has the splits train, not 'test'"):
+    with pytest.raises(InputError, match="'test'"):
         opened("MuCo", root, "test")
 
 
-def custom(root: Path, **extra: Any) -> Path:
-    """A data set of one's own: one picture, one person with five keypoints."""
+def write_custom(root: Path, **extra: Any) -> Path:
+    """A custom dataset: one image with one person of five keypoints."""
     folder = root / "Custom"
     (folder / "annotations").mkdir(parents=True)
     (folder / "images").mkdir()
@@ -260,8 +242,8 @@ def custom(root: Path, **extra: Any) -> Path:
     return path
 
 
-def test_ones_own_data_set(tmp_path: Path) -> None:
-    custom(tmp_path)
+def test_a_custom_dataset(tmp_path: Path) -> None:
+    write_custom(tmp_path)
     source = opened("Custom", tmp_path)
     assert source.table.skeleton.joints == ("Nose", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "Pelvis")
     assert source.table.skeleton.bones == (("L_Hip", "L_Knee"), ("R_Hip", "R_Knee"))
@@ -273,11 +255,11 @@ def test_ones_own_data_set(tmp_path: Path) -> None:
     assert not bool(annotation.has_depth)
 
 
-def test_ones_own_data_set_in_3d(tmp_path: Path) -> None:
+def test_a_custom_dataset_in_3d(tmp_path: Path) -> None:
     joints = [[0, -0.5, 3], [0.1, 0, 3], [-0.1, 0, 3.2], [0.1, 0.4, 3], [-0.1, 0.4, 3]]
     camera = {"focal": [900, 910], "princpt": [99, 51]}
     fit = {"pose": [0.0] * 72, "shape": [0.0] * 10, "trans": [0, 0, 3], "gender": "female"}
-    custom(tmp_path, keypoints_cam=joints, smpl_param=fit, image={"cam_param": camera})
+    write_custom(tmp_path, keypoints_cam=joints, smpl_param=fit, image={"cam_param": camera})
     annotation = opened("Custom", tmp_path).table.annotations([0])[0]
     assert bool(annotation.has_depth)
     np.testing.assert_allclose(annotation.joints_camera[5], [0, 0, 3.1], atol=1e-6)
@@ -287,18 +269,11 @@ def test_ones_own_data_set_in_3d(tmp_path: Path) -> None:
     assert bool(annotation.fit.known)
 
 
-def test_ones_own_mistakes_are_named(tmp_path: Path) -> None:
-    path = custom(tmp_path)
+def test_mistakes_in_a_custom_dataset_are_named(tmp_path: Path) -> None:
+    path = write_custom(tmp_path)
     edit(path, lambda content: content["annotations"][0]["keypoints"].extend([1, 2, 2]))
-    with pytest.raises(FileError, match="annotation 7 has 6 joints, not 5"):
+    with pytest.raises(FileError, match="annotation 7"):
         opened("Custom", tmp_path)
     edit(path, lambda content: content.pop("categories"))
-    with pytest.raises(FileError, match="exactly one category must name its `keypoints`"):
+    with pytest.raises(FileError, match="categor"):
         opened("Custom", tmp_path)
-
-
-def test_reading_does_not_need_write_permission_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither place can be written: the table stays in memory."""
-    (root / "MuCo" / cache.FOLDER).write_text("not a folder")
-    monkeypatch.setenv("I2L_MESHNET_CACHE", os.fspath(root / "MuCo" / cache.FOLDER))
-    assert len(opened("MuCo", root)) == 5

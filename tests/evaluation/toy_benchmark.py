@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from i2l_meshnet.bodies import Body, BodyParams, load_body
-from i2l_meshnet.data.annotation import Fit, TableBuilder
+from i2l_meshnet.data.annotation import Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.dataset import PersonDataset
 from i2l_meshnet.data.sources import Source
 from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, ScoredSource, ScoringOptions
@@ -66,21 +66,23 @@ def make_toy_benchmark(
         side = float((high - low).max()) * 1.25
         center = (low + high) / 2
         rows.add(
-            where="toys",
-            id=100 + number,
-            path=name,
-            size=(WIDTH, HEIGHT),
-            box=[float(center[0]) - side / 2, float(center[1]) - side / 2, side, side],
-            prepared=True,
-            focal=camera.focal.tolist(),
-            center=camera.center.tolist(),
-            joints_image=camera.project(mesh.joints[number]).tolist() if known else None,
-            joints_camera=mesh.joints[number].tolist() if known else None,
-            fit=Fit(pose[number].flatten().tolist(), shape[number].tolist(), place[number].tolist(), "toy")
-            if known
-            else None,
-            root_depth=float(mesh.joints[number, body.skeleton.root_index, 2]),
-            group=f"scene {number // 2}",
+            PersonRow(
+                where="toys",
+                id=100 + number,
+                path=name,
+                size=(WIDTH, HEIGHT),
+                box=[float(center[0]) - side / 2, float(center[1]) - side / 2, side, side],
+                prepared=True,
+                focal=camera.focal.tolist(),
+                center=camera.center.tolist(),
+                joints_image=camera.project(mesh.joints[number]).tolist() if known else None,
+                joints_camera=mesh.joints[number].tolist() if known else None,
+                fit=Fit(pose[number].flatten().tolist(), shape[number].tolist(), place[number].tolist(), "toy")
+                if known
+                else None,
+                root_depth=float(mesh.joints[number, body.skeleton.root_index, 2]),
+                group=f"scene {number // 2}",
+            )
         )
     source = Source("Toy", "test", folder, rows.build(folder), True)
     dataset = PersonDataset(source, crop_size=grid.crop_size)

@@ -1,8 +1,10 @@
-"""Random changes of a training sample: scale, rotation, colour, mirror (SPEC: crops)."""
+"""Random augmentations of a training sample: scale, rotation, colour, mirroring."""
 
 import dataclasses
 import math
 from collections.abc import Callable
+
+import numpy as np
 
 SCALE_RANGE = 0.25
 ROTATION_RANGE = math.radians(30)
@@ -14,7 +16,7 @@ MIRROR_CHANCE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """scale: of the box. rotation: of the box, rad. colour: factor of red, green and blue. mirrored: left for right."""
+    """scale, rotation (rad): of the box. colour: factors of red, green and blue. mirrored: left and right swapped."""
 
     scale: float = 1.0
     rotation: float = 0.0
@@ -26,12 +28,10 @@ NONE = Augmentation()
 
 
 def draw(uniform: Callable[[], float], normal: Callable[[], float], mirror: bool = True) -> Augmentation:
-    """Draws an augmentation; `mirror` false (one-sided hands) never mirrors and draws one number less.
+    """Draw an augmentation. mirror: False for one-sided hands, which draws one number less.
 
-    `uniform` gives numbers of [0, 1), `normal` of the standard normal distribution. The numbers are asked for in
-    the published code's order, so with `random.Random(seed).random` and
-    `numpy.random.RandomState(seed).standard_normal` the draws are the published ones after both generators were
-    seeded; training passes the methods of one NumPy generator per sample.
+    uniform, normal: draw from [0, 1) and from the standard normal distribution. They are called in the published order,
+    so `random.Random(seed).random` and `numpy.random.RandomState(seed).standard_normal` give the published draws.
     """
     scale = 1 + SCALE_RANGE * min(max(normal(), -1.0), 1.0)
     rotation = 0.0
@@ -41,3 +41,21 @@ def draw(uniform: Callable[[], float], normal: Callable[[], float], mirror: bool
     red, green, blue = (low + (high - low) * uniform() for _ in range(3))
     mirrored = mirror and uniform() <= MIRROR_CHANCE
     return Augmentation(float(scale), float(rotation), (red, green, blue), mirrored)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomAugmentation:
+    """The augmentation of a sample by epoch and index. number: of the dataset in a mixture. mirror: see `draw`."""
+
+    seed: int = 0
+    number: int = 0
+    mirror: bool = True
+
+    def __call__(self, epoch: int, index: int) -> Augmentation:
+        generator = np.random.default_rng((self.seed, self.number, epoch, index))
+        return draw(generator.random, generator.standard_normal, self.mirror)
+
+
+def no_augmentation(epoch: int, index: int) -> Augmentation:
+    """No change."""
+    return NONE

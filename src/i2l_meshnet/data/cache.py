@@ -1,14 +1,13 @@
-"""Annotation files are parsed once; afterwards their flat arrays are memory-mapped from a cache file.
+"""Cache of annotation tables. JSON is parsed once; then the arrays are memory-mapped from a cache file.
 
-The cache lies beside the data (or in the user's cache folder where that is read-only), is written atomically and
-is thrown away when a source file's size or time changes. Mapped arrays are shared by all loader workers: the
-annotations of a million people cost each worker next to nothing.
+The cache is beside the data, or in the user's cache folder if the data are read-only. It is replaced when the size or
+time of a source file changes. All loader workers share the mapped arrays, so even a million annotations need almost no
+memory per worker.
 """
 
 import gc
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ import numpy as np
 import orjson
 from safetensors.numpy import save as encode
 
+from i2l_meshnet.assets import cache_folder
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import MOST_JSON_BYTES, open_regular, parse_json, read_bytes, reading, write_safetensors
+from i2l_meshnet.io import MAX_JSON_BYTES, open_regular, parse_json, read_bytes, reading, write_safetensors
 
 FOLDER = ".i2l-meshnet"
 VERSION = 2
@@ -28,12 +28,12 @@ MISSING = "`i2l-meshnet data check` says where to get it"
 
 
 def read_json(path: Path) -> Any:
-    """Reads a large JSON file. Raises FileError if it is missing, cut short or not JSON.
+    """Read a large JSON file. Raises FileError if it is missing, truncated or not JSON.
 
-    NaN is allowed, as Python writes it, so that the check of the values can name the annotation.
+    NaN is accepted, so that the later check of the values can name the annotation.
     """
     with reading(path, "a whole JSON file", "download or make it again", missing=MISSING):
-        data = read_bytes(path, MOST_JSON_BYTES)
+        data = read_bytes(path, MAX_JSON_BYTES)
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -43,17 +43,17 @@ def read_json(path: Path) -> Any:
 
 
 def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[], AnnotationTable]) -> AnnotationTable:
-    """The table called `name` of the data set in `folder`, memory-mapped from its cache.
+    """The table `name` of the dataset in `folder`, memory-mapped from its cache.
 
-    `parse` makes it from `files` if there is no cache or it is older than they are. `name` must tell apart
-    everything that changes the result (data set, split, options).
+    parse: makes the table from `files` if there is no cache or a file has changed. name: must differ for everything
+    that changes the table (dataset, split, options).
     """
     stamp = _stamp(name, files)
-    for path in _places(name, folder):
+    for path in _cache_files(name, folder):
         table = _open(path, stamp)
         if table is not None:
             return table
-    # Parsing makes millions of small objects that all live on; looking for garbage among them takes half the time.
+    # Parsing makes millions of objects that stay in use. Collecting garbage would take half of the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -61,7 +61,7 @@ def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[
     finally:
         if collecting:
             gc.enable()
-    for path in _places(name, folder):
+    for path in _cache_files(name, folder):
         try:
             write_safetensors(path, encode(table.arrays, metadata={"stamp": stamp, "table": table.describe()}))
         except FileError:
@@ -71,7 +71,7 @@ def load_table(name: str, folder: Path, files: Sequence[Path], parse: Callable[[
 
 
 def _stamp(name: str, files: Sequence[Path]) -> str:
-    """What the cache was made from, as text to compare."""
+    """Names, sizes and times of the source files, as text."""
     facts = []
     for path in files:
         with reading(path, "a file of annotations", missing=MISSING):
@@ -80,20 +80,20 @@ def _stamp(name: str, files: Sequence[Path]) -> str:
     return json.dumps([VERSION, name, facts])
 
 
-def _places(name: str, folder: Path) -> list[Path]:
-    """Where the cache may lie: beside the data, else in the user's cache folder."""
-    user = Path(os.environ.get("I2L_MESHNET_CACHE") or Path.home() / ".cache" / "i2l-meshnet")
+def _cache_files(name: str, folder: Path) -> list[Path]:
+    """Possible cache files: beside the data, then in the user's cache folder."""
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    return [folder / FOLDER / f"{name}.safetensors", user / "annotations" / f"{name}-{digest}.safetensors"]
+    user = cache_folder() / "annotations" / f"{name}-{digest}.safetensors"
+    return [folder / FOLDER / f"{name}.safetensors", user]
 
 
 _NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 
 
 def _open(path: Path, stamp: str) -> AnnotationTable | None:
-    """Maps a cache file; None if it is missing, damaged or not of `stamp`.
+    """Map a cache file. Returns None if it is missing, damaged or has another stamp.
 
-    safetensors' own NumPy reader copies every array into memory, so the file's header is read here.
+    The header is read here because safetensors' NumPy reader copies every array into memory.
     """
     try:
         with open_regular(path) as file:
@@ -109,5 +109,5 @@ def _open(path: Path, stamp: str) -> AnnotationTable | None:
             arrays[name] = data[start:end].view(_NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
         table = AnnotationTable.restore(arrays, facts["table"])
         return table if table.is_whole() else None
-    except Exception:  # a damaged file may end in any of them, and is made anew
+    except Exception:  # A damaged file can cause any exception. It is written again.
         return None

@@ -1,4 +1,4 @@
-"""`data check`: what is there of a data set, what is missing and where to get it, and pictures of some samples."""
+"""`data check`: list the files of a dataset, say where to get missing ones, and draw samples."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,8 @@ from tyro.conf import Positional
 
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.console import output
-from i2l_meshnet.data.dataset import PersonDataset
+from i2l_meshnet.data.annotation import AnnotationTable
+from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.sources import Adapter, Source, find_adapter, open_source
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError, UserError
@@ -25,6 +26,8 @@ from i2l_meshnet.skeletons import LEFT, RIGHT
 COLUMNS = 4
 LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (64, 156, 255), (255, 136, 48), (236, 236, 236)
 MESH_COLOR = (0.55, 0.72, 0.9)
+PLAUSIBLE_SIZES = (0.05, 3.0)
+"""Range of the median size of the people or hands of a dataset, m. Millimetres instead of metres are outside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class CheckOptions:
 
 
 def run(options: CheckOptions) -> int:
-    """Checks the splits, prints the findings and writes the sheets. Returns 0 if all is there, else 1."""
+    """Check the splits, print the findings and write the contact sheets. Returns 0 without findings, else 1."""
     adapter = find_adapter(options.name)
     if options.split is not None and options.split not in adapter.splits:
         raise InputError(f"{options.name} has the splits {', '.join(adapter.splits)}, not {options.split!r}")
@@ -72,24 +75,24 @@ def run(options: CheckOptions) -> int:
 
 
 def _list_files(options: CheckOptions, adapter: Adapter, split: str) -> bool:
-    """Prints which of the needed files and folders are there; whether all are."""
+    """Print which of the needed files and folders exist. Returns whether all do."""
     table = Table("file", "state", "where to get it", box=None)
     wanted = [(f"{adapter.name}/{needed.path}", needed.origin) for needed in adapter.needs(split, options.true_boxes)]
     if adapter.joint_regressor is not None:
         wanted.append((adapter.joint_regressor, "the published I2L-MeshNet code, folder data/"))
     complete = True
     for path, origin in wanted:
-        there = (options.root / path).exists()
-        if not there and path.endswith("data/imageFiles"):
-            there = (options.root / adapter.name / "imageFiles").exists()
-        complete &= there
-        table.add_row(path, "[green]there[/green]" if there else "[red]missing[/red]", "" if there else origin)
+        exists = (options.root / path).exists()
+        if not exists and path.endswith("data/imageFiles"):
+            exists = (options.root / adapter.name / "imageFiles").exists()
+        complete &= exists
+        table.add_row(path, "[green]there[/green]" if exists else "[red]missing[/red]", "" if exists else origin)
     output(table)
     return complete
 
 
 def _describe(source: Source) -> bool:
-    """Prints counts; whether all pictures are there."""
+    """Print counts. Returns whether all images exist and the sizes of people are plausible."""
     table = source.table
     known = int(table.arrays["fit_known"].sum())
     output(f"{len(source)} people, {known} with a fitted body, {len(table.skeleton)} joints each")
@@ -105,21 +108,35 @@ def _describe(source: Source) -> bool:
         output(f"{len(gone)} of {len(pictures)} pictures are missing, such as {example}", style="red")
     else:
         output(f"all {len(pictures)} pictures are there")
-    return not gone
+    size = _median_size(table)
+    plausible = size is None or PLAUSIBLE_SIZES[0] <= size <= PLAUSIBLE_SIZES[1]
+    if not plausible:
+        output(f"the median person is {size:.3g} m large: are the 3D joints in metres?", style="red")
+    return not gone and plausible
+
+
+def _median_size(table: AnnotationTable) -> float | None:
+    """Median over people of the largest extent of their labelled 3D joints along an axis, m; None without 3D joints."""
+    joints, labelled = table.arrays["joints_camera"], table.arrays["visible"] & table.arrays["has_depth"][:, None]
+    known = labelled.sum(1) > 1
+    if not known.any():
+        return None
+    chosen = np.where(labelled[known][..., None], joints[known], np.nan)
+    return float(np.median((np.nanmax(chosen, 1) - np.nanmin(chosen, 1)).max(1)))
 
 
 def _write_sheet(source: Source, options: CheckOptions, path: Path) -> None:
-    """Draws evenly spread samples: each crop with its joints and, beside it, with its fitted body.
+    """Draw evenly spread samples: each crop with its joints and, beside it, with its fitted body.
 
-    Samples whose pictures are missing are passed over; FileError if that is all of them.
+    Samples without an image are skipped. Raises FileError if no image exists.
     """
-    there = [index for index in range(len(source)) if source.image_path(index).is_file()]
-    if not there:
+    present = [index for index in range(len(source)) if source.image_path(index).is_file()]
+    if not present:
         raise FileError(f"no sample can be drawn: none of the pictures is in {source.folder}")
     bodies = _bodies(source, options)
     dataset = PersonDataset(source)
-    chosen = np.linspace(0, len(there) - 1, min(options.samples, len(there))).round().astype(int)
-    cells = [_cell(dataset, there[place], bodies) for place in chosen]
+    chosen = np.linspace(0, len(present) - 1, min(options.samples, len(present))).round().astype(int)
+    cells = [_cell(dataset, present[number], bodies) for number in chosen]
     columns = min(COLUMNS, len(cells))
     cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
     rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
@@ -127,7 +144,7 @@ def _write_sheet(source: Source, options: CheckOptions, path: Path) -> None:
 
 
 def _bodies(source: Source, options: CheckOptions) -> list[Body]:
-    """The bodies of the source's fits; empty if there are no fits or their files are not at hand."""
+    """The bodies of the source's fits; empty without fits or without the body files."""
     if not source.table.arrays["fit_known"].any():
         return []
     try:
@@ -138,11 +155,11 @@ def _bodies(source: Source, options: CheckOptions) -> list[Body]:
 
 
 def _cell(dataset: PersonDataset, index: int, bodies: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
-    """One sample with its joints and, if there are bodies, beside it with its fitted body's mesh."""
+    """One sample with its joints and, if there are bodies, beside it with the mesh of its fitted body."""
     batch = dataset.batch([index])
     crop = np.ascontiguousarray(batch.image[0].permute(1, 2, 0).numpy())
     annotation = batch.annotation
-    joints, mesh = crop.copy(), crop.copy()
+    joints = crop.copy()
     points = batch.crop.to_crop(annotation.joints_image)[0].numpy()
     visible = annotation.visible[0].numpy()
     names = dataset.skeleton.joints
@@ -152,31 +169,42 @@ def _cell(dataset: PersonDataset, index: int, bodies: list[Body]) -> UInt8[np.nd
     for name, point, shown in zip(names, points, visible, strict=True):
         if shown:
             cv2.circle(joints, _pixel(point), 3, _color(name), -1, cv2.LINE_AA)
-    if bodies and bool(annotation.fit.known[0]):
-        _, vertices, _ = TargetBuilder(bodies, LixelGrid(), dataset.skeleton).meshes(batch)
-        linear, shift = batch.crop.affine[0, :, :2], batch.crop.affine[0, :, 2]
-        scale = torch.diagonal(linear)
-        focal = (scale * annotation.camera.focal[0]).tolist()
-        center = (scale * annotation.camera.center[0] + shift).tolist()
-        solid = vertices[0].numpy()
-        color = np.full(solid.shape, MESH_COLOR, np.float32)
-        faces = bodies[0].faces.cpu().numpy()
-        picture, cover = render_meshes(
-            solid, faces, (focal[0], focal[1]), (center[0], center[1]), crop.shape[:2], color
-        )
-        mixed = crop * (1 - 0.8 * cover[..., None]) + 0.8 * 255 * picture
-        mesh = np.clip(mixed, 0, 255).astype(np.uint8)
     label = f"{int(annotation.id[0])}"
     cv2.putText(joints, label, (6, crop.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.hstack([joints, mesh]) if bodies else joints
+    if not bodies:
+        return joints
+    mesh = _with_mesh(batch, crop, bodies, dataset) if bool(annotation.fit.known[0]) else crop
+    return np.hstack([joints, mesh])
+
+
+def _with_mesh(
+    batch: Sample, crop: UInt8[np.ndarray, "h w 3"], bodies: list[Body], dataset: PersonDataset
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The crop with the fitted body of its person."""
+    _, vertices, _ = TargetBuilder(bodies, LixelGrid(), dataset.skeleton).meshes(batch)
+    scale, shift = torch.diagonal(batch.crop.affine[0, :, :2]), batch.crop.affine[0, :, 2]
+    camera = batch.annotation.camera
+    focal = (scale * camera.focal[0]).tolist()
+    center = (scale * camera.center[0] + shift).tolist()
+    solid = vertices[0].numpy()
+    picture, cover = render_meshes(
+        solid,
+        bodies[0].faces.cpu().numpy(),
+        (focal[0], focal[1]),
+        (center[0], center[1]),
+        crop.shape[:2],
+        np.full(solid.shape, MESH_COLOR, np.float32),
+    )
+    mixed = crop * (1 - 0.8 * cover[..., None]) + 0.8 * 255 * picture
+    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 def _pixel(point: np.ndarray) -> tuple[int, int]:
-    """Nearest pixel, kept within what OpenCV can draw."""
+    """The nearest pixel, limited to coordinates that OpenCV can draw."""
     x, y = (round(min(max(float(value), -1e4), 1e4)) for value in point)
     return x, y
 
 
 def _color(joint: str) -> tuple[int, int, int]:
-    """By side."""
+    """Colour of the joint's side."""
     return LEFT_COLOR if joint.startswith(LEFT) else RIGHT_COLOR if joint.startswith(RIGHT) else MIDDLE_COLOR

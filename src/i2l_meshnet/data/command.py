@@ -1,4 +1,4 @@
-"""The `data` command: fetch a benchmark, check a data set, or make its files from an original release."""
+"""The `data` command: fetch a benchmark, check a dataset, or convert an original release."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from i2l_meshnet.data.check import CheckOptions
 from i2l_meshnet.data.convert import Pw3dOptions, SurrealOptions, convert_pw3d, convert_surreal
 
 BENCHMARKS = {"real-multiview": ("multiview", "detector", "rtmpose")}
-"""The assets that each benchmark of open data needs."""
+"""The assets of each benchmark of open data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +33,18 @@ class ConvertOptions:
         | Annotated[SurrealOptions, tyro.conf.subcommand("surreal")],
         tyro.conf.arg(name=""),
     ]
-    """Which release, and where."""
+    """The release and its folder."""
 
 
 DataOptions = (
-    Annotated[CheckOptions, tyro.conf.subcommand("check", description="Say what is there of a data set, draw samples.")]
+    Annotated[CheckOptions, tyro.conf.subcommand("check", description="List the files of a dataset and draw samples.")]
     | Annotated[ConvertOptions, tyro.conf.subcommand("convert")]
     | Annotated[FetchOptions, tyro.conf.subcommand("fetch")]
 )
 
 
 def run(options: CheckOptions | ConvertOptions | FetchOptions) -> int:
-    """Does what is asked; returns the exit code."""
+    """Run the chosen command. Returns the exit code."""
     if isinstance(options, FetchOptions):
         for name in BENCHMARKS[options.name]:
             output(f"{name}: {assets.ensure(name)}")

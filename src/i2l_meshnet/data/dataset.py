@@ -1,4 +1,4 @@
-"""Pictures to samples: decode what the crop needs, cut it out, keep it uint8. All else happens on the device."""
+"""Images to samples: decode what the crop needs, cut it out, keep it uint8. Everything else happens on the device."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,9 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from i2l_meshnet.data import augmentation
 from i2l_meshnet.data.annotation import Annotation, FittedBody
-from i2l_meshnet.data.augmentation import Augmentation
+from i2l_meshnet.data.augmentation import Augmentation, no_augmentation
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError
 from i2l_meshnet.geometry.crop import Crop, warp_image
@@ -30,9 +29,9 @@ DAMAGED = "download it again"
 
 @dataclasses.dataclass(frozen=True)
 class Sample(TensorDataclass):
-    """A crop and what is known of the person in it, or a batch of them.
+    """A crop and the annotation of the person in it, or a batch of them.
 
-    image: RGB. colour: factors that the red, green and blue values are still to be multiplied by.
+    image: RGB. colour: factors for red, green and blue, which `network_input` applies.
     """
 
     image: UInt8[Tensor, "*b 3 h w"]
@@ -41,7 +40,7 @@ class Sample(TensorDataclass):
     annotation: Annotation
 
     def network_input(self) -> Float[Tensor, "*b 3 h w"]:
-        """The crop as the network takes it: colours changed, clipped, in [0, 1]."""
+        """The network's input: the crop with its colours changed and clipped, in [0, 1]."""
         coloured = self.image.to(self.colour.dtype) * self.colour[..., None, None]
         return coloured.clamp_(0, 255).div_(255)
 
@@ -53,36 +52,35 @@ def cut_crop(
     crop_size: tuple[int, int] = (256, 256),
     full_decode: bool = False,
 ) -> UInt8[np.ndarray, "3 h w"]:
-    """Reads a picture and cuts a crop (see `Crop.affine`) from it; planes of red, green and blue.
+    """Read an image and cut a crop (see `Crop.affine`) from it: planes of red, green and blue.
 
-    image_size: (width, height) that the annotations state. A JPEG much larger than the crop is decoded at 1/2, 1/4
-    or 1/8 of its size, as long as that still has the crop's resolution; `full_decode` (the published behaviour)
-    never does. The reduced picture is an area mean, so fine detail that full decoding would alias is smoothed
-    away; docs/data.md says by how much crops differ.
-    Raises FileError for a picture that is missing, damaged or of another size.
+    image_size: (width, height) in the annotations. A JPEG much larger than the crop is decoded at 1/2, 1/4 or 1/8 of
+    its size, if that still has the crop's resolution. The reduced image is an area mean, so fine details are smoothed
+    instead of aliased; docs/data.md says by how much crops differ. full_decode: never do this, as published.
+    Raises FileError for an image that is missing, damaged or of another size.
     """
     with reading(path, "a picture", DAMAGED, missing="`i2l-meshnet data check` lists what is needed"):
         data = read_bytes(path)
         with open_picture(BytesIO(data)) as picture:
             found = picture.size
-    # Before a giant is decoded.
+    # Checked before decoding, because a large image takes much memory.
     if found != image_size:
         raise FileError(
-            f"picture {path} has {found[0]} by {found[1]} pixels, not {image_size[0]} by {image_size[1]} as its "
-            "annotations say: picture and annotations do not belong together"
+            f"image {path} has {found[0]} by {found[1]} pixels, not {image_size[0]} by {image_size[1]} as its "
+            "annotations say: image and annotations do not belong together"
         )
     factor = 1
     if not full_decode and data.startswith(JPEG_START):
         (a, b, _), (c, d, _) = affine.tolist()
-        step = abs(a * d - b * c) ** -0.5 * (1 + 1e-6)  # picture pixels to a crop pixel, rounding allowed for
+        step = abs(a * d - b * c) ** -0.5 * (1 + 1e-6)  # Image pixels per crop pixel, with a tolerance for rounding.
         factor = next((f for f in REDUCED if step >= f), 1)
     flags = (REDUCED[factor] if factor > 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     image = decode_picture(data, flags)
     width, height = (-(-side // factor) for side in image_size)
     if image is None or image.shape[:2] != (height, width):
-        raise FileError(f"picture {path} is damaged: {DAMAGED}")
+        raise FileError(f"image {path} is damaged: {DAMAGED}")
     if factor > 1:
-        # Pixel i of the reduced picture is the mean of the full picture's pixels factor*i .. factor*(i+1)-1.
+        # Pixel i of the reduced image is the mean of the full image's pixels factor*i .. factor*(i+1)-1.
         shift = affine[:, :2].sum(-1, keepdim=True) * (factor - 1) / 2
         affine = torch.cat([affine[:, :2] * factor, affine[:, 2:] + shift], -1)
     blue, green, red = cv2.split(warp_image(image, affine, crop_size))
@@ -90,11 +88,10 @@ def cut_crop(
 
 
 class PersonDataset(Dataset[Sample]):
-    """Samples of one source. Picklable and cheap to copy: its annotations are mapped from a file.
+    """Samples of one source. Picklable and cheap to copy, because its annotations are mapped from a file.
 
-    Positions count on from epoch to epoch: position p is annotation p % len in epoch p // len. The random
-    numbers of a sample depend on the seed, the epoch and the annotation only, so any number of workers gives the
-    same samples.
+    Positions continue from epoch to epoch: position p is annotation p % len in epoch p // len. An augmentation depends
+    only on its seed, the epoch and the annotation, so the number of workers does not change the samples.
     """
 
     def __init__(
@@ -103,18 +100,15 @@ class PersonDataset(Dataset[Sample]):
         skeleton: Skeleton | None = None,
         fit_size: tuple[int, int] | None = None,
         crop_size: tuple[int, int] = (256, 256),
-        augment: bool = False,
-        mirror: bool = True,
-        seed: int = 0,
+        draw: Callable[[int, int], Augmentation] = no_augmentation,
         number: int = 0,
         full_decode: bool = False,
-        draw: Callable[[int, int], Augmentation] | None = None,
     ) -> None:
-        """skeleton: joint set of the samples, for mixtures (see `union_skeleton`); the source's own by default.
+        """skeleton: joint set of the samples, for mixtures (see `union_skeleton`). Default: the source's.
 
-        fit_size: (bones, shape values) to which fits are brought, for mixtures: a source whose fits are of another
-        size gives none. augment: for training. mirror: whether augmentation may mirror. number: of this data set in
-        a mixture, kept in `Annotation.source`. draw: (epoch, index) -> Augmentation, in place of the random one.
+        fit_size: (bones, shape values) of the fits, for mixtures; fits of another size are dropped. draw: (epoch,
+        index) -> augmentation, such as `RandomAugmentation`. number: index of this dataset in a mixture, kept in
+        `Annotation.source`. full_decode: see `cut_crop`.
         """
         own = source.table.skeleton
         self._source, self._number = source, number
@@ -124,8 +118,7 @@ class PersonDataset(Dataset[Sample]):
         arrays = source.table.arrays
         own_size = (arrays["pose"].shape[1], arrays["shape"].shape[1])
         self._fit_size = fit_size if fit_size is not None and fit_size != own_size else None
-        self._crop_size, self._full_decode = crop_size, full_decode
-        self._augment, self._mirror, self._seed, self._draw = augment, mirror, seed, draw
+        self._crop_size, self._full_decode, self._draw = crop_size, full_decode, draw
 
     def __len__(self) -> int:
         return len(self._source)
@@ -134,23 +127,14 @@ class PersonDataset(Dataset[Sample]):
     def source(self) -> Source:
         return self._source
 
-    def augmentation(self, epoch: int, index: int) -> Augmentation:
-        """The change that annotation `index` undergoes in `epoch`."""
-        if self._draw is not None:
-            return self._draw(epoch, index)
-        if not self._augment:
-            return augmentation.NONE
-        generator = np.random.default_rng((self._seed, self._number, epoch, index))
-        return augmentation.draw(generator.random, generator.standard_normal, self._mirror)
-
     def __getitem__(self, position: int) -> Sample:
         return self.batch([position])[0]
 
     def batch(self, positions: Sequence[int]) -> Sample:
-        """The samples at `positions` as one batch; much of the work is done for all of them at once."""
-        places = [divmod(position, len(self)) for position in positions]
-        indices = [index for _, index in places]
-        changes = [self.augmentation(epoch, index) for epoch, index in places]
+        """The samples at `positions` as one batch. Crops and annotations are computed for the whole batch."""
+        rows = [divmod(position, len(self)) for position in positions]
+        indices = [index for _, index in rows]
+        changes = [self._draw(epoch, index) for epoch, index in rows]
         annotation = self._adapted(self._source.table.annotations(indices))
         crop = Crop.around(
             annotation.box,
@@ -173,10 +157,10 @@ class PersonDataset(Dataset[Sample]):
         )
 
     __getitems__ = batch
-    """What a DataLoader calls, if there is such a method, for all samples of a batch."""
+    """A DataLoader calls this method, if it exists, for all samples of a batch."""
 
     def _adapted(self, annotation: Annotation) -> Annotation:
-        """A batch of annotations in the mixture's joint set and fit size."""
+        """Convert a batch of annotations to the mixture's joint set and fit size."""
         count = len(annotation.id)
         changes: dict[str, Tensor | FittedBody] = {"source": torch.full((count,), self._number)}
         if self.skeleton is not self._source.table.skeleton:
@@ -197,8 +181,8 @@ class PersonDataset(Dataset[Sample]):
 
 
 def collate(samples: Sample | Sequence[Sample]) -> Sample:
-    """A batch from samples of the same joint set and fit size; for `DataLoader(collate_fn=collate)`.
+    """A batch of samples with the same joint set and fit size; for `DataLoader(collate_fn=collate)`.
 
-    What `__getitems__` has already made a batch of stays as it is.
+    A batch from `__getitems__` is returned unchanged.
     """
     return samples if isinstance(samples, Sample) else Sample.stack(samples)

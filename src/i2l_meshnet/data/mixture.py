@@ -1,4 +1,4 @@
-"""Several data sets as one: half of each epoch 3D, half 2D, whatever their sizes."""
+"""Several datasets as one. Each epoch is half 3D and half 2D samples, whatever the sizes of the datasets."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from i2l_meshnet.skeletons import Skeleton
 
 
 def union_skeleton(skeletons: Sequence[Skeleton]) -> Skeleton:
-    """The joint set that holds every joint of `skeletons`, by name; the first one's root."""
+    """The joint set with every joint of `skeletons`, by name, and the root of the first one."""
     joints: dict[str, None] = {}
     bones: dict[tuple[str, str], None] = {}
     for skeleton in skeletons:
@@ -22,17 +22,17 @@ def union_skeleton(skeletons: Sequence[Skeleton]) -> Skeleton:
 
 
 class Mixture(Dataset[Sample]):
-    """Groups of data sets. Those of a group are joined end to end; every group fills the same part of an epoch.
+    """Groups of datasets. The datasets of a group are concatenated, and every group fills the same part of an epoch.
 
-    The published mixing is two groups, the 3D sets and the 2D sets. A group that is shorter than the longest is
-    repeated whole as often as it fits, then filled up with random samples of itself. Positions count on from
-    epoch to epoch, as in `PersonDataset`.
+    The published mixture has two groups, the 3D and the 2D datasets. A shorter group is repeated as often as it fits
+    into the length of the longest group, then filled up with random samples of itself. Positions continue from epoch
+    to epoch, as in `PersonDataset`.
     """
 
     def __init__(self, groups: Sequence[Sequence[PersonDataset]], seed: int = 0) -> None:
         self._groups = [list(group) for group in groups if group]
         if not self._groups:
-            raise ValueError("a mixture needs at least one data set")
+            raise ValueError("a mixture needs at least one dataset")
         self._ends = [np.cumsum([len(dataset) for dataset in group]) for group in self._groups]
         self._part = max(int(ends[-1]) for ends in self._ends)
         self._seed = seed
@@ -45,7 +45,7 @@ class Mixture(Dataset[Sample]):
         return self._part * len(self._groups)
 
     def locate(self, position: int) -> tuple[PersonDataset, int]:
-        """The data set that a position falls on, and the position within it."""
+        """The dataset of a position, and the position in that dataset."""
         epoch, index = divmod(position, len(self))
         group, index = divmod(index, self._part)
         ends = self._ends[group]
@@ -60,27 +60,25 @@ class Mixture(Dataset[Sample]):
         return dataset, epoch * len(dataset) + index - start
 
     def __getitem__(self, position: int) -> Sample:
-        dataset, place = self.locate(position)
-        return dataset[place]
+        dataset, own_position = self.locate(position)
+        return dataset[own_position]
 
     def __getitems__(self, positions: Sequence[int]) -> Sample:
-        """The samples at `positions` as one batch, which each data set makes its part of."""
-        rows: dict[PersonDataset, list[int]] = {}
-        places: dict[PersonDataset, list[int]] = {}
+        """The samples at `positions` as one batch. Each dataset makes its part as a batch."""
+        parts: dict[PersonDataset, list[tuple[int, int]]] = {}
         for row, position in enumerate(positions):
-            dataset, place = self.locate(position)
-            rows.setdefault(dataset, []).append(row)
-            places.setdefault(dataset, []).append(place)
-        batch = Sample.concatenate([dataset.batch(chosen) for dataset, chosen in places.items()])
-        order = torch.tensor([row for chosen in rows.values() for row in chosen])
+            dataset, own_position = self.locate(position)
+            parts.setdefault(dataset, []).append((row, own_position))
+        batch = Sample.concatenate([dataset.batch([own for _, own in part]) for dataset, part in parts.items()])
+        order = torch.tensor([row for part in parts.values() for row, _ in part])
         return batch[order.argsort()]
 
 
 class EpochSampler(Sampler[int]):
-    """Positions of one epoch of a data set of `length`, shuffled by (seed, epoch), for one of `ranks` processes.
+    """Positions of one epoch of a dataset of `length`, shuffled by (seed, epoch), for one of `ranks` processes.
 
-    The last samples are repeated so that all ranks get equally many. `start` skips what this rank has already
-    seen, so a run resumes within an epoch.
+    Some samples are repeated, so that all ranks have the same number. start: number of samples that this rank skips,
+    to resume within an epoch.
     """
 
     def __init__(

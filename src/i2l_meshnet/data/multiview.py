@@ -1,7 +1,7 @@
 """Real people filmed by four calibrated cameras: the demo clips of Pose2Sim as a 3D benchmark.
 
-The clips (one man; several people in the same hall) come without 3D truth: the reference is triangulated from
-2D detections in all views, so it shares the detector's idea of where a joint lies.
+The clips (one man; several people in the same hall) have no 3D ground truth. The reference is triangulated from 2D
+detections in all views, so it shares the detector's bias in joint positions.
 """
 
 import contextlib
@@ -37,15 +37,15 @@ from i2l_meshnet.videos import decode_frames, open_video
 JOINTS = tuple(
     f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in ("L", "R")
 )
-"""The scored joints: those of the detector's that a body and a detector agree on best."""
+"""The scored joints: the joints of the detector that agree best with a body's."""
 HIPS = (JOINTS.index("L_Hip"), JOINTS.index("R_Hip"))
 KEYPOINT_ROWS = tuple(HALPE26.index(joint) for joint in JOINTS)
 TRUNK_ROWS = tuple(HALPE26.index(f"{side}_{part}") for part in ("Hip", "Shoulder") for side in "LR")
 SUBPIXEL = 64
 """The calibration file gives focal lengths and centres in 64ths of a pixel."""
 REFETCH = "run `i2l-meshnet data fetch real-multiview` again"
-STEP = 0.5
-"""How far a person's hips and shoulders may move from one sampled frame to the next, metres, to be the same person."""
+MAX_STEP = 0.5
+"""Maximum motion of a person's hips and shoulders between two sampled frames, metres."""
 
 Detect = Callable[[UInt8[np.ndarray, "h w 3"]], tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n"]]]
 """RGB image to boxes (x, y, width, height; pixels) and scores."""
@@ -66,7 +66,7 @@ class MultiviewClip:
     videos: tuple[Path, ...]
 
     def frames(self, every: int) -> Iterator[tuple[int, list[UInt8[np.ndarray, "h w 3"]]]]:
-        """Every `every`-th frame's number and the RGB pictures of all views. Stops with the shortest video.
+        """Number and RGB images of all views of every `every`-th frame. Stops at the end of the shortest video.
 
         Raises FileError for videos that are damaged.
         """
@@ -78,7 +78,7 @@ class MultiviewClip:
                     yield number, [frame.to_ndarray(format="rgb24") for frame in frames]
 
     def undistorted(self, view: int, pixels: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
-        """Where pixels of a view would lie in a picture without lens distortion: in double precision."""
+        """Correct pixels of a view for lens distortion, in double precision."""
         matrix = np.eye(3)
         matrix[[0, 1], [0, 1]] = self.cameras.intrinsics.focal[view]
         matrix[:2, 2] = self.cameras.intrinsics.center[view]
@@ -93,9 +93,9 @@ class MultiviewClip:
 class MultiviewSamples(TensorDataclass):
     """One person in one view of one frame, with the reference in that camera's frame (metres).
 
-    person: the same number in all frames that show the same person. box: x, y, width, height, pixels. keypoints: x,
-    y in image pixels without the lens's distortion, confidence. joints: from all views; joints_without: from the
-    other views only. error: median reprojection error of the person's joints, pixels.
+    person: index of the person, the same in all frames. box: x, y, width, height, pixels. keypoints: x, y in
+    undistorted image pixels, confidence. joints: triangulated from all views; joints_without: from the other views.
+    error: median reprojection error of the person's joints, pixels.
     """
 
     view: Int[Tensor, "*b"]
@@ -109,8 +109,8 @@ class MultiviewSamples(TensorDataclass):
     error: Float[Tensor, "*b"]
 
     def crop(self, crop_size: tuple[int, int]) -> Crop:
-        """Where each sample's crop of (height, width) lies."""
-        return _crop(self.box, crop_size)
+        """Each sample's crop of (height, width)."""
+        return crop_around(self.box, crop_size)
 
     @property
     def root_depth(self) -> Float[Tensor, "*b"]:
@@ -119,39 +119,38 @@ class MultiviewSamples(TensorDataclass):
 
 
 def open_clip(folder: Path) -> MultiviewClip:
-    """A clip of Pose2Sim's demo layout: `calibration/Calib.qca.txt` and `videos/cam0N.mp4`."""
+    """Open a clip in the layout of Pose2Sim's demo: `calibration/Calib.qca.txt` and `videos/cam0N.mp4`."""
     calibration = folder / "calibration" / "Calib.qca.txt"
     with reading(calibration, "a calibration of cameras", REFETCH):
         return _read_clip(folder, ElementTree.fromstring(read_bytes(calibration)))
 
 
 def _read_clip(folder: Path, root: ElementTree.Element) -> MultiviewClip:
-    """Raises FileError for a video, other errors for a value of the calibration that is missing or wrong."""
-    focal, center, distortion, rotation, translation, videos = [], [], [], [], [], []
+    """Raises FileError for a video, other errors for a missing or wrong value of the calibration."""
+    intrinsics, distortion, rotation, translation, videos = [], [], [], [], []
     for entry in root.iter("camera"):
         video = folder / "videos" / inside(f"{entry.attrib['serial']}.mp4")
         with reading(video, "a video", REFETCH), open_video(video) as container:
             width = container.streams.video[0].width
-        intrinsic, pose, view = (_attributes(entry, tag) for tag in ("intrinsic", "transform", "fov_video"))
+        lens, pose, view = (_attributes(entry, tag) for tag in ("intrinsic", "transform", "fov_video"))
         # Two videos are a few columns narrower than their calibration: cut evenly on both sides.
         cut = (view["right"] - view["left"] + 1 - width) / 2
-        focal.append([intrinsic["focalLengthU"] / SUBPIXEL, intrinsic["focalLengthV"] / SUBPIXEL])
-        center.append([intrinsic["centerPointU"] / SUBPIXEL - cut, intrinsic["centerPointV"] / SUBPIXEL])
+        focal = [lens["focalLengthU"] / SUBPIXEL, lens["focalLengthV"] / SUBPIXEL]
+        intrinsics.append([focal, [lens["centerPointU"] / SUBPIXEL - cut, lens["centerPointV"] / SUBPIXEL]])
         names = ("radialDistortion1", "radialDistortion2", "tangentalDistortion1", "tangentalDistortion2")
-        distortion.append([intrinsic.get(name, 0.0) for name in names])
-        # Qualisys' cameras look along -z with y up: half a turn about x gives ours. The place is in millimetres.
-        turn = np.diag([1.0, -1.0, -1.0]) @ [[pose[f"r{row}{column}"] for column in (1, 2, 3)] for row in (1, 2, 3)]
-        rotation.append(turn)
-        translation.append(-turn @ [pose[axis] / 1000 for axis in "xyz"])
+        distortion.append([lens.get(name, 0.0) for name in names])
+        # Qualisys' cameras look along -z with y up; rotating by 180° about x gives ours. Positions are in mm.
+        matrix = np.diag([1.0, -1.0, -1.0]) @ [[pose[f"r{row}{column}"] for column in (1, 2, 3)] for row in (1, 2, 3)]
+        rotation.append(matrix)
+        translation.append(-matrix @ [pose[axis] / 1000 for axis in "xyz"])
         videos.append(video)
     if not videos:
         raise ValueError("it names no camera")
-    if not all(np.isfinite(values).all() for values in (focal, center, distortion, rotation, translation)):
-        raise ValueError("it holds values that are no numbers")
+    if not all(np.isfinite(values).all() for values in (intrinsics, distortion, rotation, translation)):
+        raise ValueError("it has values that are not numbers")
+    focal, center = torch.tensor(intrinsics).unbind(1)
     cameras = PosedCamera(
-        Camera(torch.tensor(focal), torch.tensor(center)),
-        torch.from_numpy(np.stack(rotation)),
-        torch.from_numpy(np.stack(translation)),
+        Camera(focal, center), torch.from_numpy(np.stack(rotation)), torch.from_numpy(np.stack(translation))
     )
     return MultiviewClip(folder.name, cameras.to(dtype=torch.float64), np.array(distortion), tuple(videos))
 
@@ -164,13 +163,13 @@ def build_samples(
     smallest_score: float = 0.5,
     refine: bool = True,
 ) -> MultiviewSamples:
-    """Detects the people in each view, tells who is who by geometry, and triangulates their joints.
+    """Detect the people in each view, match them between views by geometry, and triangulate their joints.
 
-    `estimate` gets crops of 256x192 pixels (height x width). People seen in fewer than three views are left out.
-    refine: the cameras' orientations are adjusted to the detections of the whole clip first. The clips' own are
-    about half a degree off, which the leave-one-out error shows (docs/notes/default-model.md).
+    estimate: gets crops of 256x192 pixels (height x width). People in fewer than three views are left out. refine:
+    first adjust the cameras' orientations to the detections of the whole clip. The clips' orientations have an error of
+    about half a degree, which the leave-one-out error shows (docs/notes/default-model.md).
     """
-    seen: list[_Person] = []
+    seen: list[_PersonInViews] = []
     for number, images in clip.frames(every):
         boxes, keypoints = [], []
         for view, image in enumerate(images):
@@ -194,7 +193,7 @@ def build_samples(
 def read_crops(
     clip: MultiviewClip, samples: MultiviewSamples, crop_size: tuple[int, int], every: int = 4
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """The samples' RGB crops, cut from the videos again (`every` as the samples were built)."""
+    """Cut the samples' RGB crops from the videos. every: as in `build_samples`."""
     affine = samples.crop(crop_size).affine
     crops = torch.zeros(len(affine), 3, *crop_size, dtype=torch.uint8)
     for number, images in clip.frames(every):
@@ -205,7 +204,7 @@ def read_crops(
 
 
 def save_samples(samples: MultiviewSamples, path: Path) -> None:
-    """Writes samples as .npz."""
+    """Write samples as .npz."""
     arrays: dict[str, np.ndarray] = {
         field.name: getattr(samples, field.name).numpy()
         for field in dataclasses.fields(samples)
@@ -216,35 +215,34 @@ def save_samples(samples: MultiviewSamples, path: Path) -> None:
 
 
 def load_samples(path: Path) -> MultiviewSamples:
-    """Reads what `save_samples` wrote."""
-    with reading(path, "a file of multi-view samples", "delete it to have it made again"):
+    """Read a file of `save_samples`."""
+    with reading(path, "a file of multi-view samples", "delete it; it will be made again"):
         tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
         camera = Camera(tensors.pop("focal"), tensors.pop("center"))
         samples = MultiviewSamples(camera=camera, **tensors)
         require_shapes(samples)
         if not bool((samples.box[..., 2:] > 0).all()):
-            raise ValueError("a box of it has no area")
+            raise ValueError("one of its boxes has no area")
         return samples
 
 
 def _attributes(entry: ElementTree.Element, tag: str) -> dict[str, float]:
+    """The numeric attributes of a camera's element."""
     element = entry.find(tag)
     if element is None:
         raise ValueError(f"camera {entry.attrib.get('serial')} has no {tag}")
     values: dict[str, float] = {}
     for name, text in element.attrib.items():
-        try:
+        with contextlib.suppress(ValueError):
             values[name] = float(text)
-        except ValueError:
-            continue
     return values
 
 
-def _crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int]) -> Crop:
+def crop_around(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int]) -> Crop:
     """The published rule for boxes, in an image without a right and a bottom border.
 
-    It takes a pixel off each side and moves boxes at the left and top border inside: up to 13 pixels off a crop of
-    the same box without `clip_to`, with which `i2l_lab` trains. The kept reference and its scores depend on it.
+    It removes a pixel from each side and moves boxes at the left and top border inside. Such a crop differs by up to
+    13 pixels from `i2l_lab`'s training crops, which have no `clip_to`. The kept reference and its scores depend on it.
     """
     return Crop.around(box, crop_size, clip_to=(math.inf, math.inf))
 
@@ -252,10 +250,10 @@ def _crop(box: Float[Tensor, "*b 4"], crop_size: tuple[int, int]) -> Crop:
 def _estimate_keypoints(
     image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "p 4"], estimate: Estimate
 ) -> Float[Tensor, "p 26 3"]:
-    """Keypoints in image pixels of the people in `boxes`."""
+    """Keypoints of the people in `boxes`, in image pixels."""
     if len(boxes) == 0:
         return torch.zeros(0, 26, 3)
-    affine = _crop(boxes, (256, 192)).affine
+    affine = crop_around(boxes, (256, 192)).affine
     crops = np.stack([warp_image(image, row, (256, 192)) for row in affine])
     with torch.inference_mode():
         found = estimate(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255)
@@ -263,8 +261,8 @@ def _estimate_keypoints(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Person:
-    """One person of a frame in all views; zeros where `present` is false."""
+class _PersonInViews:
+    """One person of a frame in all views. Values are zero in views without the person."""
 
     frame: int
     number: int
@@ -275,46 +273,46 @@ class _Person:
 
 def _collect(
     frame: int, number: int, member: Int[Tensor, "v"], boxes: list[Tensor], keypoints: list[Tensor]
-) -> _Person:
+) -> _PersonInViews:
     present = member >= 0
     box = torch.zeros(len(member), 4)
     points = torch.zeros(len(member), 26, 3, dtype=torch.float64)
     for view in torch.nonzero(present)[:, 0].tolist():
         box[view] = boxes[view][member[view]]
         points[view] = keypoints[view][member[view]].double()
-    return _Person(frame, number, present, box, points)
+    return _PersonInViews(frame, number, present, box, points)
 
 
-def _tracked(cameras: PosedCamera, people: list[_Person]) -> list[_Person]:
-    """The same people, frame after frame, numbered so that the same number is the same person.
+def _tracked(cameras: PosedCamera, people: list[_PersonInViews]) -> list[_PersonInViews]:
+    """The people with numbers that stay the same from frame to frame.
 
-    Whoever is nearest to where somebody was last seen, within `STEP`, is the same.
+    People are matched to the nearest last known position, within `MAX_STEP`.
     """
-    tracked: list[_Person] = []
-    places: dict[int, Tensor] = {}
+    tracked: list[_PersonInViews] = []
+    positions: dict[int, Tensor] = {}
     unused = itertools.count()
     for _, group in itertools.groupby(people, key=lambda person: person.frame):
         members = list(group)
-        here = torch.stack([_trunk_place(cameras, person) for person in members])
+        current = torch.stack([_trunk_position(cameras, person) for person in members])
         known: dict[int, int] = {}
-        if places:
-            distance = torch.cdist(here, torch.stack(list(places.values()))).numpy()
+        if positions:
+            distance = torch.cdist(current, torch.stack(list(positions.values()))).numpy()
             pairs = zip(*linear_sum_assignment(distance), strict=True)
-            known = {row: list(places)[column] for row, column in pairs if distance[row, column] < STEP}
+            known = {row: list(positions)[column] for row, column in pairs if distance[row, column] < MAX_STEP}
         for row, person in enumerate(members):
             number = known[row] if row in known else next(unused)
-            places[number] = here[row]
+            positions[number] = current[row]
             tracked.append(dataclasses.replace(person, number=number))
     return tracked
 
 
-def _trunk_place(cameras: PosedCamera, person: _Person) -> Float[Tensor, "3"]:
+def _trunk_position(cameras: PosedCamera, person: _PersonInViews) -> Float[Tensor, "3"]:
     """The middle of a person's hips and shoulders in the world, metres."""
     seen = person.keypoints[person.present][:, TRUNK_ROWS]
     return triangulate(cameras[person.present], seen[..., :2], seen[..., 2]).mean(0)
 
 
-def _person_samples(cameras: PosedCamera, person: _Person) -> MultiviewSamples:
+def _person_samples(cameras: PosedCamera, person: _PersonInViews) -> MultiviewSamples:
     views = torch.nonzero(person.present)[:, 0].tolist()
     pixels, confidence = person.keypoints[:, KEYPOINT_ROWS, :2], person.keypoints[:, KEYPOINT_ROWS, 2]
     points, errors = triangulate_best_views(cameras, pixels, confidence, person.present)

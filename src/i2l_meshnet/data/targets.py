@@ -1,4 +1,4 @@
-"""What the losses compare with, made on the device for a whole batch: body layer, mirror, projection, fit checks."""
+"""Targets of the losses, made on the device for a whole batch: body layer, mirroring, projection, fit checks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,30 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.data.dataset import Sample
-from i2l_meshnet.geometry.camera import Camera
-from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.io import read_array, reading
 from i2l_meshnet.skeletons import COCO, HUMAN36M, Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
-CAMERA_LIMIT = 0.025
+CAMERA_LIMIT, IMAGE_LIMIT = 0.025, 3.0
+"""Maximum mean distance between a fit and the dataset's joints: m, and lixels of the published grid."""
 PUBLISHED_BINS = 64
 """Lixels along a side of the published grid."""
-IMAGE_LIMIT = 3.0
 SHAPE_LIMIT = 3.0
-"""Beyond this, a shape value counts as a failed fit and the whole shape target is set to the average body. The mesh
-targets keep the fitted shape, as in the published code."""
+"""A larger shape value is a failed fit, and the shape target becomes the average body. The mesh targets keep the fitted
+shape, as in the published code."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PointTarget(TensorDataclass):
-    """Points and how much each coordinate counts: 0 for missing depth, outside the grid, unlabelled or rejected."""
+    """Points, and the weight of each coordinate: 0 for a missing depth, outside the grid, unlabelled or rejected."""
 
     points: Float[Tensor, "*b n 3"]
     weight: Float[Tensor, "*b n 3"]
@@ -39,10 +37,10 @@ class PointTarget(TensorDataclass):
 class Target(TensorDataclass):
     """All targets of a batch, in the order of the body's joints and vertices.
 
-    joints: the data set's own, lixels. fit_joints, fit_vertices: of the fitted body, lixels. camera_joints,
-    fit_camera_joints: root-relative, m, turned back by the crop's rotation. params: the fitted body likewise;
-    translation zero. params_weight: 1 where the fit is used. fit_error: mean distance between the fit and the data
-    set's joints, m (3D sets) or lixels (2D sets), NaN where not checked.
+    joints: the dataset's joints, lixels. fit_joints, fit_vertices: of the fitted body, lixels. camera_joints,
+    fit_camera_joints: the same joints relative to the root, m, rotated like the crop. params: the fitted body, rotated
+    like the crop, with zero translation. params_weight: 1 if the fit is used. fit_error: mean distance between the fit
+    and the dataset's joints, m (3D datasets) or lixels (2D datasets); NaN if not checked.
     """
 
     joints: PointTarget
@@ -56,7 +54,7 @@ class Target(TensorDataclass):
 
 
 def read_regressor(path: Path) -> Float[Tensor, "j v"]:
-    """A joint regressor matrix (.npy). Raises FileError if it is missing or not a matrix."""
+    """Read a joint regressor matrix (.npy). Raises FileError if it is missing or not a matrix."""
     origin = "it comes with the published I2L-MeshNet code, folder data/"
     with reading(path, "a matrix of joints by vertices", "download it again", missing=origin):
         matrix = read_array(path)
@@ -66,58 +64,54 @@ def read_regressor(path: Path) -> Float[Tensor, "j v"]:
 
 
 class FitCheck(nn.Module):
-    """Joints read off a fitted mesh, to be held against the data set's own.
+    """Compares the joints of a fitted mesh with the dataset's joints.
 
-    limit: mean distance beyond which the fit is not used, m in the camera frame or lixels of the published grid.
+    limit: mean distance above which the fit is not used, m in the camera frame or lixels of the published grid.
     """
 
     regressor: Tensor
 
     def __init__(self, regressor: Float[Tensor, "j v"], skeleton: Skeleton, limit: float) -> None:
-        """skeleton: names of the regressor's joints (it may have more at the end)."""
+        """skeleton: names of the regressor's joints. Additional names at its end are ignored."""
         super().__init__()
         self.register_buffer("regressor", regressor, persistent=False)
         self.joints, self.limit = skeleton.joints[: len(regressor)], limit
 
     def pairs(self, skeleton: Skeleton) -> tuple[list[int], list[int]]:
-        """Rows of the regressor and of `skeleton` that are the same joints."""
+        """Indices of the shared joints in the regressor and in `skeleton`."""
         shared = [name for name in self.joints if name in skeleton.joints]
         return [self.joints.index(name) for name in shared], [skeleton.index(name) for name in shared]
 
 
 class CameraFitCheck(FitCheck):
-    """For sets with 3D joints: distance in the camera frame after the means are aligned."""
+    """For datasets with 3D joints: distance in the camera frame after the means are aligned."""
 
     def __init__(self, regressor: Float[Tensor, "j v"], limit: float = CAMERA_LIMIT) -> None:
         """regressor: Human3.6M's 17 joints."""
         super().__init__(regressor, HUMAN36M, limit)
 
     def forward(
-        self,
-        vertices: Float[Tensor, "b v 3"],
-        joints: Float[Tensor, "b j 3"],
-        visible: Bool[Tensor, "b j"],
-        skeleton: Skeleton,
+        self, vertices: Float[Tensor, "b v 3"], joints: "LabelledJoints", skeleton: Skeleton
     ) -> Float[Tensor, "b"]:
         """Mean distance, m; NaN without a shared joint."""
         rows, columns = self.pairs(skeleton)
-        weight = visible[:, columns].to(vertices.dtype)
-        offset = joints[:, columns] - self.regressor[rows] @ vertices
+        weight = joints.visible[:, columns].to(vertices.dtype)
+        offset = joints.relative[:, columns] - self.regressor[rows] @ vertices
         mean = (offset * weight[..., None]).sum(-2, keepdim=True) / weight.sum(-1)[:, None, None]
-        return ((offset - mean).norm(dim=-1) * weight).sum(-1) / weight.sum(-1)
+        return _mean_length(offset - mean, weight)
 
 
 class ImageFitCheck(FitCheck):
-    """For sets with 2D joints: distance in the crop, lixels."""
+    """For datasets with 2D joints: distance in the crop, lixels."""
 
     def __init__(
         self, regressor: Float[Tensor, "j v"], limit: float = IMAGE_LIMIT, published_pelvis: bool = False
     ) -> None:
         """regressor: COCO's 17 keypoints; the pelvis is added between the hips.
 
-        published_pelvis: the parity switch `coco_fit_check`. The published code gives that pelvis the product of
-        the hips' depths for its depth (it takes it for the flag "labelled"), so it is projected towards the
-        principal point and perfect fits away from it are rejected.
+        published_pelvis: the parity switch `coco_fit_check`. The published code uses the product of the hips' depths
+        as the depth of that pelvis (it mistakes the depth for the flag "labelled"). So it projects the pelvis towards
+        the principal point and rejects perfect fits away from it.
         """
         super().__init__(regressor, COCO, limit)
         self.joints += ("Pelvis",)
@@ -134,21 +128,36 @@ class ImageFitCheck(FitCheck):
         return torch.cat([joints, pelvis[:, None]], 1)
 
     def forward(
-        self,
-        points: Float[Tensor, "b k 2"],
-        joints: Float[Tensor, "b j 2"],
-        visible: Bool[Tensor, "b j"],
-        skeleton: Skeleton,
+        self, points: Float[Tensor, "b k 2"], joints: "LabelledJoints", skeleton: Skeleton
     ) -> Float[Tensor, "b"]:
-        """Mean distance between `read_joints` seen in the crop and the labelled joints, lixels; NaN without any."""
+        """Mean distance in lixels between `points`, the projected `read_joints`, and the labelled joints.
+
+        NaN without a shared joint.
+        """
         rows, columns = self.pairs(skeleton)
-        weight = visible[:, columns].to(points.dtype)
-        distance = (joints[:, columns] - points[:, rows]).norm(dim=-1)
-        return (distance * weight).sum(-1) / weight.sum(-1)
+        weight = joints.visible[:, columns].to(points.dtype)
+        return _mean_length(joints.lixels[:, columns, :2] - points[:, rows], weight)
+
+
+def _mean_length(offset: Float[Tensor, "b k d"], weight: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
+    return (offset.norm(dim=-1) * weight).sum(-1) / weight.sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledJoints(TensorDataclass):
+    """The dataset's joints as the crop shows them, with left and right swapped in mirrored crops.
+
+    lixels: see `LixelGrid`. relative: to the root, m, camera frame, not rotated. inside: 1 in the grid, else 0.
+    """
+
+    lixels: Float[Tensor, "*b j 3"]
+    relative: Float[Tensor, "*b j 3"]
+    visible: Bool[Tensor, "*b j"]
+    inside: Float[Tensor, "*b j"]
 
 
 class TargetBuilder(nn.Module):
-    """Makes the targets of a batch, on the device that it was moved to."""
+    """Makes the targets of a batch on its device."""
 
     def __init__(
         self,
@@ -159,11 +168,11 @@ class TargetBuilder(nn.Module):
         image_check: ImageFitCheck | None = None,
         own_joints: bool = True,
     ) -> None:
-        """bodies: those that `FittedBody.body` counts, all of one topology; the first one's joints are the target's.
+        """bodies: indexed by `FittedBody.body`, with one topology; the targets have the joints of the first one.
 
-        skeleton: joint set of the samples. Without a check the fits of that kind of data set are all used.
-        own_joints: whether the data set's joints are targets beside the fit's. The published hand training has them
-        off: FreiHAND's joints are those of its fits.
+        skeleton: joint set of the samples. camera_check, image_check: without it, all fits of 3D or 2D datasets are
+        used. own_joints: whether the dataset's joints are targets in addition to the joints of the fits. The published
+        hand training does not use them, because FreiHAND's joints are computed from its fits.
         """
         super().__init__()
         self.bodies = nn.ModuleList(bodies)
@@ -175,74 +184,77 @@ class TargetBuilder(nn.Module):
 
     @torch.no_grad()
     def forward(self, sample: Sample) -> Target:
-        """sample: a batch of crops."""
-        annotation, crop, fit = sample.annotation, sample.crop, sample.annotation.fit
-        mirrored = crop.mirrored
-        unturn = turn_about_z(-crop.rotation)
-        root = self.skeleton.root_index
-
-        lixels, inside = self._lixels(
-            crop.to_crop(annotation.joints_image), annotation.joints_camera[..., 2], root, annotation.has_depth
-        )
-        relative = annotation.joints_camera - annotation.joints_camera[:, root : root + 1]
-        relative = torch.where(mirrored[:, None, None], relative * relative.new_tensor([-1, 1, 1]), relative)
-        lixels, relative, visible, inside = (
-            torch.where(mirrored.view(-1, *[1] * (values.ndim - 1)), values[:, self._mirror], values)
-            for values in (lixels, relative, annotation.visible, inside)
-        )
-        has_depth = annotation.has_depth[:, None, None]
-        three = torch.cat([torch.ones_like(lixels[..., :2]), has_depth.expand_as(lixels[..., :1])], -1)
-        labelled = (visible & self._own_joints)[..., None].to(lixels.dtype)
+        """The targets of a batch of crops."""
+        unrotate = rotation_about_z(-sample.crop.rotation)
+        own = self._labelled(sample)
+        has_depth = sample.annotation.has_depth[:, None, None]
+        labelled = (own.visible & self._own_joints)[..., None].to(own.lixels.dtype)
+        with_depth = torch.cat([torch.ones_like(own.lixels[..., :2]), has_depth.expand_as(own.lixels[..., :1])], -1)
 
         params, vertices, joints = self.meshes(sample)
-        camera, size = annotation.camera, annotation.image_size
-        seen = [self._seen(points, camera, size, crop) for points in (joints, vertices)]
-        body_root = self._joints.root_index
+        used, error = self._check_fits(sample, own, vertices)
+        root, count = self._joints.root_index, len(self._joints)
+        pixels = torch.cat([self._to_crop(points, sample) for points in (joints, vertices)], 1)
         depth = torch.cat([joints[..., 2], vertices[..., 2]], -1)
-        known = torch.ones_like(mirrored)
-        fit_lixels, fit_inside = self._lixels(torch.cat(seen, 1), depth, body_root, known)
-        count = len(self._joints)
+        lixels, inside = self._lixels(pixels, depth, root, torch.ones_like(sample.crop.mirrored))
+        weight = (inside * used[:, None])[..., None].expand(-1, -1, 3)
 
-        error = torch.full_like(crop.rotation, torch.nan)
-        limit = torch.full_like(error, torch.inf)
-        checked = fit.known & ~fit.trusted
-        if self.camera_check is not None:
-            with_depth = checked & annotation.has_depth
-            distance = self.camera_check(vertices, relative, visible, self.skeleton)
-            error, limit = (
-                torch.where(with_depth, distance, error),
-                limit.masked_fill(with_depth, self.camera_check.limit),
-            )
-        if self.image_check is not None:
-            without = checked & ~annotation.has_depth
-            points = self._seen(self.image_check.read_joints(vertices), camera, size, crop)
-            points = self.grid.encode(points, torch.zeros_like(points[..., 0]))[..., :2]
-            distance = self.image_check(points, lixels[..., :2], visible, self.skeleton)
-            # The limit is one of the published grid; here a lixel may be another part of the crop.
-            image_limit = self.image_check.limit * self.grid.shape[-1] / PUBLISHED_BINS
-            error, limit = torch.where(without, distance, error), limit.masked_fill(without, image_limit)
-        used = (fit.known & ~(error > limit)).to(lixels.dtype)
-
-        fit_weight = (fit_inside * used[:, None])[..., None].expand(-1, -1, 3)
-        fit_camera = (joints - joints[:, body_root : body_root + 1]) @ unturn.mT
+        fit_camera = (joints - joints[:, root : root + 1]) @ unrotate.mT
         wild = (params.shape.abs() > SHAPE_LIMIT).any(-1, keepdim=True)
-        pose = torch.cat([(unturn @ params.pose[:, 0])[:, None], params.pose[:, 1:]], 1)
+        pose = torch.cat([(unrotate @ params.pose[:, 0])[:, None], params.pose[:, 1:]], 1)
         return Target(
-            joints=self._own(lixels, labelled * inside[..., None] * three),
-            fit_joints=PointTarget(fit_lixels[:, :count], fit_weight[:, :count]),
-            fit_vertices=PointTarget(fit_lixels[:, count:], fit_weight[:, count:]),
-            camera_joints=self._own(relative @ unturn.mT, (labelled * has_depth).expand_as(relative)),
+            joints=self._in_body_order(own.lixels, labelled * own.inside[..., None] * with_depth),
+            fit_joints=PointTarget(lixels[:, :count], weight[:, :count]),
+            fit_vertices=PointTarget(lixels[:, count:], weight[:, count:]),
+            camera_joints=self._in_body_order(
+                own.relative @ unrotate.mT, (labelled * has_depth).expand_as(own.relative)
+            ),
             fit_camera_joints=PointTarget(fit_camera, used[:, None, None].expand_as(fit_camera)),
             params=BodyParams(pose, params.shape.masked_fill(wild, 0), torch.zeros_like(params.translation)),
             params_weight=used,
             fit_error=error,
         )
 
-    def meshes(self, sample: Sample) -> tuple[BodyParams, Float[Tensor, "b v 3"], Float[Tensor, "b j 3"]]:
-        """The fitted bodies as the crop shows them, mirrored where it is: parameters, vertices, joints (m, camera).
+    def _labelled(self, sample: Sample) -> LabelledJoints:
+        annotation, mirrored = sample.annotation, sample.crop.mirrored
+        root = self.skeleton.root_index
+        pixels = sample.crop.to_crop(annotation.joints_image)
+        lixels, inside = self._lixels(pixels, annotation.joints_camera[..., 2], root, annotation.has_depth)
+        relative = annotation.joints_camera - annotation.joints_camera[:, root : root + 1]
+        relative = torch.where(mirrored[:, None, None], relative * relative.new_tensor([-1, 1, 1]), relative)
+        return LabelledJoints(
+            *(
+                torch.where(mirrored.view(-1, *[1] * (values.ndim - 1)), values[:, self._mirror], values)
+                for values in (lixels, relative, annotation.visible, inside)
+            )
+        )
 
-        A mirrored body is that of the mirrored parameters, shifted along x so that its root and the original
-        one's lie symmetrically about the image centre.
+    def _check_fits(
+        self, sample: Sample, own: LabelledJoints, vertices: Float[Tensor, "b v 3"]
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """1 for fits that are used, else 0; and their errors (see `Target.fit_error`)."""
+        annotation, fit = sample.annotation, sample.annotation.fit
+        error = torch.full_like(sample.crop.rotation, torch.nan)
+        limit = torch.full_like(error, torch.inf)
+        checked = fit.known & ~fit.trusted
+        if self.camera_check is not None:
+            rows = checked & annotation.has_depth
+            error = torch.where(rows, self.camera_check(vertices, own, self.skeleton), error)
+            limit = limit.masked_fill(rows, self.camera_check.limit)
+        if self.image_check is not None:
+            rows = checked & ~annotation.has_depth
+            points = self._to_crop(self.image_check.read_joints(vertices), sample)
+            points = self.grid.encode(points, torch.zeros_like(points[..., 0]))[..., :2]
+            error = torch.where(rows, self.image_check(points, own, self.skeleton), error)
+            # The limit is in lixels of the published grid, which may have another size.
+            limit = limit.masked_fill(rows, self.image_check.limit * self.grid.shape[-1] / PUBLISHED_BINS)
+        return (fit.known & ~(error > limit)).to(own.lixels.dtype), error
+
+    def meshes(self, sample: Sample) -> tuple[BodyParams, Float[Tensor, "b v 3"], Float[Tensor, "b j 3"]]:
+        """The fitted bodies, mirrored in mirrored crops: parameters, vertices, joints (m, camera frame).
+
+        A mirrored body has the mirrored parameters. It is shifted along x, so that its root and the original root are
+        symmetric about the image centre.
         """
         annotation, mirrored = sample.annotation, sample.crop.mirrored
         fit, root = annotation.fit, self._joints.root_index
@@ -253,13 +265,12 @@ class TargetBuilder(nn.Module):
         vertices, joints = self._posed(still, fit.body)
         translation = fit.camera_params(joints[:, root]).translation
         start = joints[:, root] + translation
-        middle = ((annotation.image_size[:, 0] - 1) / 2 - annotation.camera.center[:, 0]) / annotation.camera.focal[
-            :, 0
-        ]
+        camera = annotation.camera
+        middle = ((annotation.image_size[:, 0] - 1) / 2 - camera.center[:, 0]) / camera.focal[:, 0]
         shift = torch.where(mirrored, 2 * middle * start[:, 2] - 2 * start[:, 0], torch.zeros_like(middle))
         translation = translation + torch.stack([shift, torch.zeros_like(shift), torch.zeros_like(shift)], -1)
         moved = translation[:, None]
-        # Without a fit the body would stand in the camera; a metre away its projection stays finite.
+        # Without a fit the body would be at the camera. At 1 m its projection is finite.
         moved = torch.where(fit.known[:, None, None], moved, moved.new_tensor([0, 0, 1]))
         return still, vertices + moved, joints + moved
 
@@ -269,8 +280,10 @@ class TargetBuilder(nn.Module):
         assert isinstance(body, Body)
         return body
 
-    def _posed(self, params: BodyParams, kind: Tensor) -> tuple[Float[Tensor, "b v 3"], Float[Tensor, "b j 3"]]:
-        """Vertices and joints of each row's own body."""
+    def _posed(
+        self, params: BodyParams, kind: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b v 3"], Float[Tensor, "b j 3"]]:
+        """Vertices and joints. kind: index of each row's body."""
         if len(self.bodies) == 1:
             mesh = self._first(params)
             return mesh.vertices, mesh.joints
@@ -283,13 +296,12 @@ class TargetBuilder(nn.Module):
                 vertices[rows], joints[rows] = mesh.vertices, mesh.joints
         return vertices, joints
 
-    def _seen(
-        self, points: Float[Tensor, "b n 3"], camera: Camera, image_size: Float[Tensor, "b 2"], crop: Crop
-    ) -> Float[Tensor, "b n 2"]:
-        """Points of the (mirrored) scene in crop pixels. The crop's affine starts from the unmirrored picture."""
-        pixels = camera.project(points)
-        across = torch.stack([image_size[:, None, 0] - 1 - pixels[..., 0], pixels[..., 1]], -1)
-        return crop.to_crop(torch.where(crop.mirrored[:, None, None], across, pixels))
+    def _to_crop(self, points: Float[Tensor, "b n 3"], sample: Sample) -> Float[Tensor, "b n 2"]:
+        """Points of the scene, mirrored in mirrored crops, in crop pixels. `crop.affine` maps the original image."""
+        crop, width = sample.crop, sample.annotation.image_size[:, None, 0]
+        pixels = sample.annotation.camera.project(points)
+        mirrored = torch.stack([width - 1 - pixels[..., 0], pixels[..., 1]], -1)
+        return crop.to_crop(torch.where(crop.mirrored[:, None, None], mirrored, pixels))
 
     def _lixels(
         self,
@@ -298,9 +310,9 @@ class TargetBuilder(nn.Module):
         root: int,
         has_depth: Bool[Tensor, "b"],
     ) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n"]]:
-        """Lixels of points with depths (m) relative to point `root`, and 1 for those inside the grid.
+        """Lixels of points with depths (m) relative to point `root`, and 1 for points inside the grid, else 0.
 
-        Depth is left out of that test where it is not known.
+        An unknown depth is always inside.
         """
         lixels = self.grid.encode(pixels, depth - depth[:, root : root + 1])
         extent = lixels.new_tensor(self.grid.shape[::-1])
@@ -308,15 +320,15 @@ class TargetBuilder(nn.Module):
         inside[..., 2] |= ~has_depth[:, None]
         return lixels, inside.all(-1).to(lixels.dtype)
 
-    def _own(self, points: Float[Tensor, "b j 3"], weight: Float[Tensor, "b j 3"]) -> PointTarget:
-        """The data set's joints in the body's order; joints that only the body has get no weight."""
+    def _in_body_order(self, points: Float[Tensor, "b j 3"], weight: Float[Tensor, "b j 3"]) -> PointTarget:
+        """The dataset's joints in the body's order. The body's other joints have no weight."""
         target = [points.new_zeros(len(points), len(self._joints), 3) for _ in range(2)]
         for ours, theirs in self._pairs:
             target[0][:, theirs], target[1][:, theirs] = points[:, ours], weight[:, ours]
         return PointTarget(*target)
 
 
-def turn_about_z(angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 3"]:
+def rotation_about_z(angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 3"]:
     """Rotation matrices about the optical axis, rad."""
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     return torch.stack(

@@ -1,4 +1,4 @@
-"""Points seen by several calibrated cameras, brought together in space."""
+"""Triangulation of points that several calibrated cameras see."""
 
 import dataclasses
 import itertools
@@ -14,18 +14,18 @@ from i2l_meshnet.tensors import TensorDataclass
 
 @dataclasses.dataclass(frozen=True)
 class PosedCamera(TensorDataclass):
-    """Cameras placed in a common world frame: camera point = rotation @ world point + translation, metres."""
+    """Cameras in a common world frame: camera point = rotation @ world point + translation, metres."""
 
     intrinsics: Camera
     rotation: Float[Tensor, "*b 3 3"]
     translation: Float[Tensor, "*b 3"]
 
     def to_camera(self, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
-        """World points to the cameras' frames (x right, y down, z forward), metres."""
+        """Transform world points to the cameras' frames (x right, y down, z forward), metres."""
         return points @ self.rotation.transpose(-1, -2) + self.translation[..., None, :]
 
-    def turned(self, rotation: Float[Tensor, "*b 3 3"]) -> "PosedCamera":
-        """The cameras turned about their own centres by `rotation`, given in their own frames."""
+    def rotated(self, rotation: Float[Tensor, "*b 3 3"]) -> "PosedCamera":
+        """The cameras rotated about their own centres by `rotation`, in their own frames."""
         moved = (rotation @ self.translation[..., None])[..., 0]
         return dataclasses.replace(self, rotation=rotation @ self.rotation, translation=moved)
 
@@ -35,7 +35,7 @@ def triangulate(
 ) -> Float[Tensor, "*n 3"]:
     """World points (metres) from their pixels in each of the V cameras, by weighted direct linear transform.
 
-    cameras: batch axis V. A view of weight 0 does not take part; two with weight are the least.
+    cameras: batch axis V. Views of weight 0 are ignored. At least two views must have a weight.
     """
     axes = (...,) + (None,) * (pixels.ndim - 2) + (slice(None),)
     normal = (pixels - cameras.intrinsics.center[axes]) / cameras.intrinsics.focal[axes]
@@ -63,17 +63,17 @@ def triangulate_best_views(
     present: Bool[Tensor, "v"],
     advantage: float = 6.0,
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "v n"]]:
-    """Each point from all present views, or without its worst where that lowers the mean error by `advantage` px.
+    """Triangulate each point from all present views, or from fewer if that lowers the mean error by `advantage` px.
 
-    At least three views are kept where more than three are present. Returns world points (metres) and the
-    reprojection errors (pixels) in the views used, nan in the others.
+    At least three views are used if three are present. Returns world points (metres) and reprojection errors (pixels),
+    which are nan in views that were not used.
     """
-    views = [index for index, here in enumerate(present.tolist()) if here]
+    views = [view for view, is_present in enumerate(present.tolist()) if is_present]
     best_points = pixels.new_zeros(pixels.shape[1], 3)
     best_errors = torch.full_like(confidence, torch.nan)
     best_mean = torch.full_like(confidence[0], torch.inf)
-    fewest = max(2, min(3, len(views)))
-    for count in range(len(views), fewest - 1, -1):
+    min_count = max(2, min(3, len(views)))
+    for count in range(len(views), min_count - 1, -1):
         for subset in itertools.combinations(views, count):
             index = list(subset)
             points = triangulate(cameras[index], pixels[index], confidence[index])
@@ -90,34 +90,34 @@ def triangulate_best_views(
 def associate(
     cameras: PosedCamera,
     keypoints: list[Float[Tensor, "_ k 3"]],
-    fewest_views: int = 3,
-    largest_error: float = 30.0,
+    min_views: int = 3,
+    max_error: float = 30.0,
 ) -> list[Int[Tensor, "v"]]:
-    """Which detection in each view shows the same person.
+    """Find the detections of the same person in the views.
 
-    keypoints: for each view, the people found there: K points (x, y in pixels, confidence). Every choice of one
-    person (or none) per view is triangulated; the choices are taken greedily by their confidence-weighted
-    reprojection error (more views first), nobody twice. Returns a row per person: its index in each view, -1
-    where it is not seen. Groups above `largest_error` pixels are not people.
+    keypoints: for each view, the detected people with K points each (x, y in pixels, confidence). All combinations of
+    at most one person per view are triangulated, so the cost is exponential in the views. They are accepted greedily,
+    more views first, then by their confidence-weighted reprojection error, with each detection used once. Returns a row
+    per person: the index of its detection in each view, -1 in views without it. max_error: maximum error, pixels.
     """
     choices = [[-1, *range(len(people))] for people in keypoints]
     candidates: list[tuple[int, float, tuple[int, ...]]] = []
     for choice in itertools.product(*choices):
         views = [view for view, person in enumerate(choice) if person >= 0]
-        if len(views) < fewest_views:
+        if len(views) < min_views:
             continue
         seen = torch.stack([keypoints[view][choice[view]] for view in views])
         points = triangulate(cameras[views], seen[..., :2], seen[..., 2])
         errors = reprojection_error(cameras[views], points, seen[..., :2])
         error = float((errors * seen[..., 2]).sum() / seen[..., 2].sum())
-        if error <= largest_error:
+        if error <= max_error:
             candidates.append((-len(views), error, choice))
-    taken: set[tuple[int, int]] = set()
+    used: set[tuple[int, int]] = set()
     groups: list[Tensor] = []
     for _, _, choice in sorted(candidates):
         members = {(view, person) for view, person in enumerate(choice) if person >= 0}
-        if not members & taken:
-            taken |= members
+        if not members & used:
+            used |= members
             groups.append(torch.tensor(choice))
     return groups
 
@@ -125,24 +125,24 @@ def associate(
 def refine_orientations(
     cameras: PosedCamera, pixels: Float[Tensor, "v n 2"], confidence: Float[Tensor, "v n"], robust: float = 10.0
 ) -> PosedCamera:
-    """Turns each camera a little so that points seen by all views agree better: bundle adjustment of orientations.
+    """Bundle adjustment of orientations: rotate the cameras so that the points of all views agree better.
 
-     Places and intrinsics stay, so that scale and origin stay. Minimises the confidence-weighted Huber loss (from
-     squares to lengths at `robust` pixels) of the reprojection errors, with the points triangulated anew at each
-    step and turns held small.
+    Positions and intrinsics do not change, which keeps scale and origin. Minimises the confidence-weighted Huber loss
+    (linear above `robust` pixels) of the reprojection errors and a penalty on the rotations. Each step triangulates the
+    points again.
     """
     pixels, confidence, cameras = pixels.double(), confidence.double(), cameras.to(dtype=torch.float64)
-    turn = torch.zeros_like(cameras.translation, requires_grad=True)
-    optimizer = torch.optim.LBFGS([turn], max_iter=100, line_search_fn="strong_wolfe")
+    rotation = torch.zeros_like(cameras.translation, requires_grad=True)
+    optimizer = torch.optim.LBFGS([rotation], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        turned = cameras.turned(axis_angle_to_matrix(turn))
-        error = reprojection_error(turned, triangulate(turned, pixels, confidence), pixels)
+        rotated = cameras.rotated(axis_angle_to_matrix(rotation))
+        error = reprojection_error(rotated, triangulate(rotated, pixels, confidence), pixels)
         huber = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=robust, reduction="none")
-        total = (huber * confidence).mean() / robust + 0.1 * turn.square().sum()
+        total = (huber * confidence).mean() / robust + 0.1 * rotation.square().sum()
         total.backward()
         return total
 
     optimizer.step(loss)
-    return cameras.turned(axis_angle_to_matrix(turn.detach()))
+    return cameras.rotated(axis_angle_to_matrix(rotation.detach()))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.bodies import Body, load_body
+from i2l_meshnet.data.augmentation import RandomAugmentation, no_augmentation
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.mixture import Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
@@ -71,16 +72,14 @@ class TrainingData:
         return Mixture([sets[:count], sets[count:]], recipe.seed)
 
     def _dataset(self, source: Source, number: int, augment: bool) -> PersonDataset:
+        mirror = self._body.bone_mirror is not None  # A one-sided body has no mirror image.
         return PersonDataset(
             source,
             self._skeleton,
             (len(self._body.bones), len(self._body.shape_names)),
             self._grid.crop_size,
-            augment,
-            # A one-sided body has no mirror image.
-            mirror=self._body.bone_mirror is not None,
-            seed=self._recipe.seed,
-            number=number,
+            RandomAugmentation(self._recipe.seed, number, mirror) if augment else no_augmentation,
+            number,
             full_decode="full-decode" in self._recipe.parity,
         )
 

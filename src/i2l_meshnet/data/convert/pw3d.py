@@ -1,9 +1,11 @@
-"""3DPW's release (sequenceFiles/*.pkl) to 3DPW_{train,validation,test}.json."""
+"""Convert 3DPW's release (sequenceFiles/*.pkl) to 3DPW_{train,validation,test}.json."""
 
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -19,6 +21,10 @@ SHAPES = 10
 GENDERS = {"f": "female", "m": "male"}
 
 
+KEYS = ("genders", "betas", "poses", "trans", "jointPositions", "campose_valid", "poses2d")
+"""The entries of a sequence that have a value for each person."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pw3dOptions:
     """Where 3DPW is and where its annotation files go."""
@@ -26,16 +32,16 @@ class Pw3dOptions:
     release: Path
     """The unpacked release: the folder with sequenceFiles/ and imageFiles/."""
     root: Path
-    """The folder of the data sets; the files are written to PW3D/data/ in it."""
+    """The folder of the datasets. The files are written to PW3D/data/ in it."""
 
 
 def convert_pw3d(options: Pw3dOptions) -> int:
-    """Writes the annotation files of all splits; returns 0. FileError if the release is not where it should be.
+    """Write the annotation files of all splits and return 0. Raises FileError if the release is missing.
 
-    The fits are turned into the camera frame. The translation is taken from the release's own joints, so no SMPL
-    file is needed; the published tool used the neutral body's root joint for the gendered bodies. Ids count
-    from 0 in each split, over the sequences in alphabetical order: RootNet's published boxes belong to the published
-    annotation files, not to these.
+    The fits are transformed to the camera frame. The translation comes from the release's joints, so no SMPL file is
+    needed; the published tool used the neutral body's root joint for the gendered bodies. Ids start at 0 in each split
+    and follow the alphabetical order of sequences. RootNet's published boxes have the ids of the published files, which
+    differ.
     """
     sequences = next(
         (
@@ -57,20 +63,47 @@ def convert_pw3d(options: Pw3dOptions) -> int:
     return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Person:
+    """A person of a sequence; the arrays from `poses` on have an axis for frames. World frame, m and rad."""
+
+    gender: str
+    betas: np.ndarray
+    poses: np.ndarray
+    trans: np.ndarray
+    joints: np.ndarray
+    valid: np.ndarray
+    openpose: np.ndarray
+
+    def fit(self, frame: int, rotation: np.ndarray, root: np.ndarray) -> dict[str, Any]:
+        """`smpl_param` in the camera frame. rotation: from world to camera. root: root joint in the camera frame."""
+        pose = self.poses[frame].copy()
+        pose[0] = (Rotation.from_matrix(rotation) * Rotation.from_rotvec(pose[0])).as_rotvec()
+        root_at_rest = self.joints[frame, 0] - self.trans[frame]
+        return {
+            "shape": self.betas[:SHAPES].tolist(),
+            "pose": pose.ravel().tolist(),
+            "trans": (root - root_at_rest).tolist(),
+            "gender": GENDERS[str(self.gender)],
+        }
+
+
 def _sequence(file: Path, pictures: Path) -> Content:
     """All frames and people of one sequence."""
     data = read_body_file(file)
     with reading(file, "a sequence of 3DPW", "download the release again"):
-        name = str(data["sequence"])
-        extrinsics, intrinsics = data["cam_poses"], data["cam_intrinsics"]
-        keys = ("genders", "betas", "poses", "trans", "jointPositions", "campose_valid", "poses2d")
-        people = [
-            (gender, betas, poses.reshape(-1, 24, 3), trans, joints.reshape(-1, 24, 3), valid, openpose)
-            for gender, betas, poses, trans, joints, valid, openpose in zip(*(data[key] for key in keys), strict=True)
-        ]
+        return _content(data, pictures)
+
+
+def _content(data: dict[str, Any], pictures: Path) -> Content:
+    name, extrinsics, intrinsics = str(data["sequence"]), data["cam_poses"], data["cam_intrinsics"]
+    people = [
+        _Person(gender, betas, poses.reshape(-1, 24, 3), trans, joints.reshape(-1, 24, 3), valid, openpose)
+        for gender, betas, poses, trans, joints, valid, openpose in zip(*(data[key] for key in KEYS), strict=True)
+    ]
     picture = pictures / name / "image_00000.jpg"
     with reading(picture, "a picture", "unpack imageFiles/ beside sequenceFiles/"), open_picture(picture) as image:
-        width, height = image.size
+        size = image.size
     focal, center = intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2]
     content: Content = {"images": [], "annotations": []}
     for frame, extrinsic in enumerate(extrinsics):
@@ -80,36 +113,25 @@ def _sequence(file: Path, pictures: Path) -> Content:
                 "file_name": f"image_{frame:05d}.jpg",
                 "sequence": name,
                 "frame_idx": frame,
-                "width": width,
-                "height": height,
+                "width": size[0],
+                "height": size[1],
                 "cam_param": {"focal": focal.tolist(), "princpt": center.tolist()},
             }
         )
-        rotation, translation = extrinsic[:3, :3], extrinsic[:3, 3]
-        for person, (gender, betas, poses, trans, joints, valid, openpose) in enumerate(people):
-            if not valid[frame]:
-                continue
-            in_camera = joints[frame] @ rotation.T + translation
+        for number, person in enumerate(people):
+            in_camera = person.joints[frame] @ extrinsic[:3, :3].T + extrinsic[:3, 3]
             pixels = in_camera[:, :2] / in_camera[:, 2:] * focal + center
-            inside = ((pixels >= 0) & (pixels < (width, height))).all(1)
-            if not inside.any():
+            inside = ((pixels >= 0) & (pixels < size)).all(1)
+            if not person.valid[frame] or not inside.any():
                 continue
-            pose = poses[frame].copy()
-            pose[0] = (Rotation.from_matrix(rotation) * Rotation.from_rotvec(pose[0])).as_rotvec()
-            root_at_rest = joints[frame, 0] - trans[frame]
             content["annotations"].append(
                 {
                     "image_id": frame,
-                    "person_id": person,
+                    "person_id": number,
                     "joint_cam": in_camera.tolist(),
                     "joint_img": pixels.tolist(),
-                    "openpose_result": openpose[frame].T.tolist(),
-                    "smpl_param": {
-                        "shape": betas[:SHAPES].tolist(),
-                        "pose": pose.ravel().tolist(),
-                        "trans": (in_camera[0] - root_at_rest).tolist(),
-                        "gender": GENDERS[str(gender)],
-                    },
+                    "openpose_result": person.openpose[frame].T.tolist(),
+                    "smpl_param": person.fit(frame, extrinsic[:3, :3], in_camera[0]),
                     "bbox": box_from_points(torch.from_numpy(pixels), torch.from_numpy(inside)).tolist(),
                 }
             )

@@ -1,4 +1,4 @@
-"""Conversions that can be interrupted and resumed: one part file per sequence or clip, joined at the end."""
+"""Conversions that resume after an interruption: one file per sequence or clip, joined at the end."""
 
 import dataclasses
 import json
@@ -20,9 +20,9 @@ Content = dict[str, list[dict[str, Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A piece of work. name: unique, may contain slashes. source: the file it depends on. make: does it.
+    """A part of a conversion. name: unique, can contain slashes. source: the file it depends on. make: converts it.
 
-    Image ids count from 0 within a part.
+    Image ids start at 0 in each part.
     """
 
     name: str
@@ -31,9 +31,9 @@ class Part:
 
 
 def convert_parts(parts: Sequence[Part], target: Path, title: str) -> int:
-    """Makes every missing part, joins all into `target` with ids that count through, and returns the number of people.
+    """Make every missing part and join all in `target` with consecutive ids. Returns the number of people.
 
-    Parts are kept beside `target` until it is written, so an interrupted run resumes. Raises FileError while another
+    Parts are kept beside `target` until it is written, so an interrupted run resumes. Raises FileError if another
     process makes `target`.
     """
     folder = target.with_name(f".{target.stem}-parts")
@@ -64,7 +64,7 @@ def _joined(paths: Sequence[Path]) -> Content:
 
 
 def _stamp(source: Path) -> str:
-    with reading(source, "a part of the release", missing="unpack the release again; what is converted is kept"):
+    with reading(source, "a part of the release", missing="unpack the release again; converted parts are kept"):
         status = source.stat()
     return json.dumps([str(source), status.st_size, status.st_mtime_ns])
 

@@ -1,4 +1,4 @@
-"""SURREAL's release (clips and *_info.mat) to single pictures and {train,val}.json."""
+"""Convert SURREAL's release (clips and *_info.mat) to images and {train,val}.json."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -32,35 +32,35 @@ INFO = {
     "pose": (3 * BONES,),
     "shape": (10,),
 }
-"""What is read of an _info.mat file, and its axes; all but the first have one for frames, which is the last."""
+"""Arrays that are read from an _info.mat file, and their axes. All but the first have a last axis for frames."""
 UNPACK = "unpack the release again"
-MOST_INFO = 4_000_000
-"""Bytes of an _info.mat file."""
+MAX_INFO_BYTES = 4_000_000
+"""Maximum size of an _info.mat file."""
 FOCAL, CENTER = (600.0, 600.0), (160.0, 120.0)
-"""Of the release's renderer: a 60 mm lens before a 32 by 24 mm sensor, pixels."""
+"""Camera of the release's renderer, pixels: a 60 mm lens and a sensor of 32 by 24 mm."""
 WORLD_TO_CAMERA = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
-"""Rotation of the renderer's camera, the same in all clips: its axes are brought to x right, y down, z forward."""
+"""Rotation from the world to the renderer's camera (x right, y down, z forward), the same in all clips."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SurrealOptions:
-    """Where SURREAL is and where its pictures and annotation files go."""
+    """Where SURREAL is and where its images and annotation files go."""
 
     release: Path
     """The folder with train/ and val/, each run*/<sequence>/<clip>.mp4 and <clip>_info.mat."""
     root: Path
-    """The folder of the data sets; pictures and files are written to SURREAL/ in it."""
+    """The folder of the datasets. Images and annotation files are written to SURREAL/ in it."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL files (male and female)."""
     clips: Path | None = None
-    """A list of validation clips, run/sequence/clip.mp4 per line, such as BodyNet's; all clips by default."""
+    """A list of validation clips, one run/sequence/clip.mp4 per line, such as BodyNet's. Default: all clips."""
 
 
 def convert_surreal(options: SurrealOptions) -> int:
-    """Writes pictures and annotation files; returns 0. FileError if release or body files are not there.
+    """Write images and annotation files and return 0. Raises FileError if the release or body files are missing.
 
-    One picture per second of the training clips, the middle one of the validation clips; clips of one frame are
-    passed over. The release's parameters and joints are of the mirror-image body and are mirrored back.
+    Training clips give one image per second, validation clips their middle frame. Clips of one frame are skipped. The
+    release's parameters and joints describe the mirrored body; they are mirrored back.
     """
     found = {split: sorted((options.release / split).glob("run*/*/*.mp4")) for split in SPLITS}
     if not any(found.values()):
@@ -69,7 +69,7 @@ def convert_surreal(options: SurrealOptions) -> int:
     chosen = _chosen_clips(options.clips)
     for split, clips in found.items():
         if not clips:
-            message(f"{options.release} has no split {split}: passed over")
+            message(f"{options.release} has no split {split}: skipped")
             continue
         names = {clip: clip.relative_to(options.release / split).as_posix() for clip in clips}
         if split == "val" and chosen is not None:
@@ -93,7 +93,7 @@ def _chosen_clips(path: Path | None) -> set[str] | None:
 
 
 def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[str, Body]) -> Content:
-    """The pictures of one clip (written to `folder`) and their annotations."""
+    """Write the images of one clip to `folder` and return their annotations."""
     content: Content = {"images": [], "annotations": []}
     info = clip.with_name(f"{clip.stem}_info.mat")
     facts = _read_info(info)
@@ -135,30 +135,30 @@ def _clip(clip: Path, name: Path, folder: Path, per_second: bool, bodies: dict[s
 
 
 def _in_camera(body: Body, pose: np.ndarray, shape: np.ndarray, joints: np.ndarray) -> dict[str, list[float]]:
-    """The mirrored-back parameters, moved so that the body's joints lie on `joints` (24, 3; camera, m)."""
+    """Mirror the parameters back and align the body's joints with `joints` (24, 3; camera frame, m)."""
     rotations = axis_angle_to_matrix(torch.from_numpy(pose.copy()).view(BONES, 3))
     params = body.mirror(BodyParams(rotations, torch.from_numpy(shape.copy()), torch.zeros(3)))
     posed = body(params).joints[:BONES].double().numpy()
-    turn = Rotation.align_vectors(joints - joints.mean(0), posed - posed.mean(0))[0]
+    rotation = Rotation.align_vectors(joints - joints.mean(0), posed - posed.mean(0))[0]
     rotations = matrix_to_axis_angle(params.pose)
-    rotations[0] = torch.from_numpy((turn * Rotation.from_matrix(params.pose[0].numpy())).as_rotvec())
-    shift = joints.mean(0) - turn.apply(posed.mean(0))
+    rotations[0] = torch.from_numpy((rotation * Rotation.from_matrix(params.pose[0].numpy())).as_rotvec())
+    shift = joints.mean(0) - rotation.apply(posed.mean(0))
     return {
         "pose": rotations.flatten().tolist(),
         "shape": shape.tolist(),
-        "trans": (turn.apply(posed[0]) + shift - posed[0]).tolist(),
+        "trans": (rotation.apply(posed[0]) + shift - posed[0]).tolist(),
     }
 
 
 def _read_info(path: Path) -> dict[str, np.ndarray]:
-    """`INFO` of an _info.mat file. Raises FileError if it is missing or damaged."""
+    """Read the arrays in `INFO` from an _info.mat file. Raises FileError if it is missing or damaged."""
     with reading(path, "an info file of SURREAL", UNPACK):
-        facts = read_matrices(read_bytes(path, MOST_INFO), INFO)
+        facts = read_matrices(read_bytes(path, MAX_INFO_BYTES), INFO)
         for name in ("camLoc", "gender"):
             facts[name] = facts[name].ravel()
         frames = len(facts["gender"])
         for name, axes in INFO.items():
-            if frames == 1 and facts[name].shape == axes and name != "camLoc":  # MATLAB drops a last axis of one
+            if frames == 1 and facts[name].shape == axes and name != "camLoc":  # MATLAB drops a last axis of length 1.
                 facts[name] = facts[name][..., None]
             whole = facts[name].shape == (axes if name == "camLoc" else (*axes, frames))
             if not whole or not np.isfinite(facts[name]).all():
@@ -167,7 +167,7 @@ def _read_info(path: Path) -> dict[str, np.ndarray]:
 
 
 def _frames(clip: Path, per_second: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """Numbers and pictures (RGB) of the frames to take; none of a clip of one frame."""
+    """Yield numbers and RGB images of the used frames. A clip of one frame has none."""
     with reading(clip, "a video of SURREAL", UNPACK), open_video(clip) as container:
         video = container.streams.video[0]
         count, rate, size = video.frames, max(int(video.guessed_rate or 1), 1), (video.width, video.height)

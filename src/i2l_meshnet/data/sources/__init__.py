@@ -1,6 +1,6 @@
-"""Data sets in the layout of the published code, and one's own in COCO's: files in, `Source` out.
+"""Datasets in the layout of the published code, and custom ones in COCO's. `open_source` reads files into a `Source`.
 
-To add a data set, write a module like `surreal` with an `ADAPTER` and name it in `ADAPTERS`. To score networks on it,
+To add a dataset, write a module like `surreal` with an `ADAPTER` and name it in `ADAPTERS`. To score networks on it,
 add its protocol to `evaluation.protocols`.
 """
 
@@ -19,14 +19,14 @@ ADAPTERS = {module.ADAPTER.name: module.ADAPTER for module in (human36m, muco, c
 
 
 def find_adapter(name: str) -> Adapter:
-    """The adapter of that name. Raises InputError if there is none."""
+    """The adapter of a dataset. Raises InputError for an unknown name."""
     if name not in ADAPTERS:
-        raise InputError(f"there is no data set {name!r}; choose one of {', '.join(ADAPTERS)}")
+        raise InputError(f"there is no dataset {name!r}; choose one of {', '.join(ADAPTERS)}")
     return ADAPTERS[name]
 
 
 def open_source(name: str, root: Path, split: str, true_boxes: bool = False) -> Source:
-    """Opens a split of a data set below the data root.
+    """Open a split of a dataset in the data root.
 
     Raises InputError for an unknown name or split, FileError for a missing or damaged file.
     """
@@ -35,7 +35,7 @@ def open_source(name: str, root: Path, split: str, true_boxes: bool = False) -> 
         raise InputError(f"{name} has the splits {', '.join(adapter.splits)}, not {split!r}")
     folder = root / name
     if not folder.is_dir():
-        raise FileError(f"{folder} is missing: the root must be the folder that holds {name}/")
+        raise FileError(f"{folder} is missing: the root must be the folder that contains {name}/")
     parsed = [needed for needed in adapter.needs(split, true_boxes) if needed.parsed]
     for needed in parsed:
         if not (folder / needed.path).is_file():

@@ -1,34 +1,34 @@
-"""What an adapter is, and what adapters share: files in MS-COCO's structure, fits, RootNet's boxes."""
+"""The adapter of a dataset, and what adapters share: files in MS-COCO's structure, fits, RootNet's boxes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from i2l_meshnet.data.annotation import AnnotationTable, Fit
+from i2l_meshnet.data.annotation import AnnotationTable, Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.errors import FileError
 from i2l_meshnet.io import reading
 
 
 @dataclasses.dataclass(frozen=True)
 class Needed:
-    """A file or folder that a data set needs. path: below the data set's folder. origin: where to get it."""
+    """A file or folder that a dataset needs. path: in the dataset's folder. origin: where to get it."""
 
     path: str
     origin: str
     parsed: bool = True
-    """Whether annotations are read from it (and the cache depends on it), as against a folder of pictures."""
+    """Whether annotations are read from it, so that the cache depends on it. False for folders of images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """How one data set is read.
+    """How to read one dataset.
 
-    name: its name, and that of its folder below the data root. splits: the names it knows. needs: (split, true_boxes)
-    -> files and folders. read: (folder, split, true_boxes) -> table. three_d: whether it counts as 3D in the mixing of
-    2D and 3D. true_boxes asks for ground-truth boxes and depths in the test split instead of RootNet's (`use_gt_info`).
-    joint_regressor: path, below the data root, of the matrix that reads the data set's joints off an SMPL mesh.
+    name: its name and the name of its folder in the data root. needs: (split, true_boxes) -> files and folders. read:
+    (folder, split, true_boxes) -> table. true_boxes: use ground-truth boxes and depths in the test split instead of
+    RootNet's (`use_gt_info`). three_d: whether it counts as 3D in mixtures. joint_regressor: path, in the data root, of
+    the matrix that computes the dataset's joints from an SMPL mesh.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Adapter:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split of a data set, opened: its annotations and where its pictures are."""
+    """An open split of a dataset: its annotations and the folder of its images."""
 
     name: str
     split: str
@@ -53,14 +53,14 @@ class Source:
         return len(self.table)
 
     def image_path(self, index: int) -> Path:
-        """The picture of annotation `index`."""
+        """The image of annotation `index`."""
         return self.folder / self.table.image_path(index)
 
 
 SMPL_BODIES = {"neutral": "smpl", "male": "smpl-male", "female": "smpl-female"}
-"""Bodies by the gender that annotations name."""
+"""Bodies by the gender in the annotations."""
 ROOTNET = "RootNet's outputs, linked from the published README"
-"""Where to get boxes and depths of test splits."""
+"""Where to get the boxes and depths of test splits."""
 
 
 def smpl_fit(fitted: dict[str, Any], body: str = "smpl") -> Fit:
@@ -68,11 +68,15 @@ def smpl_fit(fitted: dict[str, Any], body: str = "smpl") -> Fit:
     return Fit(fitted["pose"], fitted["shape"], fitted["trans"], body)
 
 
+ReadPerson = Callable[[dict[str, Any], dict[str, Any]], PersonRow | str | None]
+"""(annotation, image) -> the person, the reason to leave it out, or None for one that the protocol does not use."""
+
+
 class CocoFile:
     """An annotation file in MS-COCO's structure: `images`, `annotations`, perhaps `categories`."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the file. Raises FileError for one that has not this structure."""
+        """Read the file. Raises FileError if it does not have this structure."""
         self.path = path
         content = read_json(path)
         with reading(path, "in MS-COCO's structure, with lists `images` (each with an `id`) and `annotations`"):
@@ -83,42 +87,56 @@ class CocoFile:
                 raise ValueError("its annotations are not a list")
 
     def people(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Each annotation with its image. Raises FileError for an annotation whose image the file does not list."""
+        """Each annotation with its image. Raises FileError for an annotation whose image is not in the file."""
         for annotation in self.annotations:
-            try:
-                image = self.images[annotation["image_id"]]
-            except (KeyError, TypeError) as error:
-                raise FileError(
-                    f"{self.path}: annotation {annotation.get('id')} belongs to no image of the file"
-                ) from error
+            with self._reading(annotation):
+                image = self.images.get(annotation["image_id"])
+                if image is None:
+                    raise ValueError("its image is not in the file")
             yield annotation, image
 
+    def add_people(self, rows: TableBuilder, read: ReadPerson) -> None:
+        """Add all people to `rows`. Raises FileError that names the annotation if `read` fails."""
+        for annotation, image in self.people():
+            with self._reading(annotation):
+                person = read(annotation, image)
+            if isinstance(person, str):
+                rows.leave_out(person)
+            elif person is not None:
+                rows.add(person)
+
+    def _reading(self, annotation: dict[str, Any]) -> AbstractContextManager[None]:
+        return reading(f"{self.path}: annotation {annotation.get('id')}", "a valid annotation")
+
     def facts(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
-        """What `TableBuilder.add` takes of most files: id, image size, box and, if it is known, camera."""
-        facts: dict[str, Any] = {
+        """The fields of `PersonRow` that most files have: id, image size, box and, if known, camera."""
+        camera = image.get("cam_param", {})
+        return {
             "where": str(self.path),
             "id": annotation["id"],
             "size": (image["width"], image["height"]),
+            "box": annotation["bbox"],
+            **({"focal": camera["focal"], "center": camera["princpt"]} if camera else {}),
         }
-        camera = image.get("cam_param", {})
-        if camera:
-            facts |= {"focal": camera["focal"], "center": camera["princpt"]}
-        return {**facts, "box": annotation["bbox"]}
 
 
 class RootNet:
-    """RootNet's boxes and root depths, which test splits are scored with; no file where the annotations' own count."""
+    """RootNet's boxes and root depths, used to score test splits. Without a file, those of the annotations are used."""
 
     def __init__(self, path: Path | None, key: str, per_metre: float = 1.0) -> None:
-        """key: the entries' key that tells whose they are. per_metre: units of their depths in a metre."""
-        self._entries = {} if path is None else {entry[key]: entry for entry in read_json(path)}
-        self._unused, self._per_metre = path is None, per_metre
+        """key: the key of an entry's image or annotation number. per_metre: units of the depths per metre."""
+        self._entries = None if path is None else {entry[key]: entry for entry in read_json(path)}
+        self._per_metre = per_metre
 
     def facts(self, number: int) -> dict[str, Any] | None:
-        """What `TableBuilder.add` takes of it; None for somebody whom RootNet did not find."""
-        if self._unused:
+        """The fields of `PersonRow` from RootNet; None for a person whom RootNet did not find."""
+        if self._entries is None:
             return {}
         entry = self._entries.get(number)
         if entry is None:
             return None
         return {"box": entry["bbox"], "prepared": True, "root_depth": entry["root_cam"][2] / self._per_metre}
+
+
+NO_BOX = "without RootNet box"
+"""The reason for leaving out a person whom RootNet did not find."""

@@ -1,12 +1,13 @@
-"""FreiHAND: right hands with MANO ground truth; the evaluation split has pictures and cameras only."""
+"""FreiHAND: right hands with MANO ground truth; the evaluation split has only images and cameras."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
+from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import ROOTNET, Adapter, CocoFile, Needed, RootNet, smpl_fit
+from i2l_meshnet.data.sources.base import NO_BOX, ROOTNET, Adapter, CocoFile, Needed, RootNet, smpl_fit
 from i2l_meshnet.skeletons import MANO
 
 BOXES = "rootnet_output/bbox_root_freihand_output.json"
@@ -26,21 +27,21 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
     truth = read_json(folder / "data" / f"freihand_{split}_data.json")
     rootnet = RootNet(folder / BOXES if split == "eval" and not true_boxes else None, "image_id")
     rows = TableBuilder(MANO, ("mano",), bones=16, shapes=10, trusted_fits=True)
-    for annotation, image in data.people():
+
+    def person(annotation: dict[str, Any], image: dict[str, Any]) -> PersonRow | str:
         boxed = rootnet.facts(image["id"])
         if boxed is None:
-            rows.leave_out("without RootNet box")
-            continue
+            return NO_BOX
         hand, known = truth[str(image["db_idx"])], {}
         camera = hand["cam_param"]
         if split == "train":
             joints = np.asarray(hand["joint_3d"], np.float32)
             pixels = joints[:, :2] / joints[:, 2:] * np.float32(camera["focal"]) + np.float32(camera["princpt"])
             known = {"joints_image": pixels, "joints_camera": joints, "fit": smpl_fit(hand["mano_param"], "mano")}
-        rows.add(
-            **data.facts(annotation, {**image, "cam_param": camera}) | known | boxed,
-            path=f"data/{image['file_name']}",
-        )
+        facts = data.facts(annotation, {**image, "cam_param": camera}) | known | boxed
+        return PersonRow(**facts, path=f"data/{image['file_name']}")
+
+    data.add_people(rows, person)
     return rows.build(data.path)
 
 

@@ -1,11 +1,11 @@
-"""MuCo-3DHP: composed pictures, 21 joints, SMPL fits in the camera frame; of each picture the nearest person."""
+"""MuCo-3DHP: composed images, 21 joints, SMPL fits in the camera frame. Only the nearest person of an image is used."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
+from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
 from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed, smpl_fit
 from i2l_meshnet.skeletons import MUCO
@@ -31,13 +31,12 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
         if image not in nearest or _root_depth(annotation) < _root_depth(nearest[image]):
             nearest[image] = annotation
     rows = TableBuilder(MUCO, ("smpl",), bones=24, shapes=10)
-    for image_id, image in data.images.items():
-        annotation = nearest.get(image_id)
-        if annotation is None:
-            rows.leave_out("picture without a person")
-            continue
+    rows.leave_out("picture without a person", len(data.images.keys() - nearest))
+    data.annotations = [nearest[image] for image in data.images if image in nearest]
+
+    def person(annotation: dict[str, Any], image: dict[str, Any]) -> PersonRow:
         smpl = fits.get(str(annotation["id"]))
-        rows.add(
+        return PersonRow(
             **data.facts(annotation, image),
             path=f"data/{image['file_name']}",
             focal=image["f"],
@@ -46,11 +45,13 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
             joints_camera=np.asarray(annotation["keypoints_cam"], np.float32) / 1000,
             fit=smpl_fit(smpl) if smpl else None,
         )
+
+    data.add_people(rows, person)
     return rows.build(data.path)
 
 
 def _root_depth(annotation: dict[str, Any]) -> float:
-    """Depth of the pelvis, mm; infinite for a person without one, who is then never the nearest."""
+    """Depth of the pelvis, mm; infinite for a person without a pelvis, who is then never the nearest."""
     joints = annotation["keypoints_cam"]
     return joints[MUCO.root_index][2] if len(joints) > MUCO.root_index else float("inf")
 

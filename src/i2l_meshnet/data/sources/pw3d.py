@@ -1,9 +1,10 @@
 """3DPW: gendered SMPL bodies in the camera frame, no joints of its own (`data convert 3dpw` makes its files)."""
 
 from pathlib import Path
+from typing import Any
 
-from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
-from i2l_meshnet.data.sources.base import ROOTNET, SMPL_BODIES, Adapter, CocoFile, Needed, RootNet, smpl_fit
+from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
+from i2l_meshnet.data.sources.base import NO_BOX, ROOTNET, SMPL_BODIES, Adapter, CocoFile, Needed, RootNet, smpl_fit
 from i2l_meshnet.skeletons import HUMAN36M
 
 BOXES = "rootnet_output/bbox_root_pw3d_output.json"
@@ -14,23 +15,23 @@ def _needs(split: str, true_boxes: bool) -> list[Needed]:
     needed = [Needed(f"data/3DPW_{split}.json", made)]
     if split == "test" and not true_boxes:
         needed.append(Needed(BOXES, ROOTNET))
-    return [*needed, Needed("data/imageFiles", f"{made} (imageFiles/ beside data/ will do too)", parsed=False)]
+    return [*needed, Needed("data/imageFiles", f"{made} (or imageFiles/ beside data/)", parsed=False)]
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
     data = CocoFile(folder / "data" / f"3DPW_{split}.json")
     rootnet = RootNet(folder / BOXES if split == "test" and not true_boxes else None, "ann_id")
-    # The published README says imageFiles/, its code data/imageFiles/: both are found.
+    # The published README says imageFiles/, its code data/imageFiles/.
     pictures = "data/imageFiles" if (folder / "data" / "imageFiles").is_dir() else "imageFiles"
     rows = TableBuilder(HUMAN36M, tuple(SMPL_BODIES.values()), bones=24, shapes=10, trusted_fits=True)
-    for annotation, image in data.people():
+
+    def person(annotation: dict[str, Any], image: dict[str, Any]) -> PersonRow | str:
         boxed = rootnet.facts(annotation["id"])
         if boxed is None:
-            rows.leave_out("without RootNet box")
-            continue
+            return NO_BOX
         smpl, joints = annotation["smpl_param"], annotation.get("joint_cam")
         depth = {"root_depth": joints[0][2]} if joints else {}
-        rows.add(
+        return PersonRow(
             **data.facts(annotation, image) | depth | boxed,
             path=f"{pictures}/{image['sequence']}/{image['file_name']}",
             fit=smpl_fit(smpl, SMPL_BODIES[smpl["gender"]]),
@@ -38,6 +39,8 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
             person=annotation.get("person_id", -1),
             frame=image.get("frame_idx", -1),
         )
+
+    data.add_people(rows, person)
     return rows.build(data.path)
 
 

@@ -1,8 +1,9 @@
 """SURREAL: rendered gendered SMPL bodies with 24 joints (`data convert surreal` makes its files)."""
 
 from pathlib import Path
+from typing import Any
 
-from i2l_meshnet.data.annotation import AnnotationTable, TableBuilder
+from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
 from i2l_meshnet.data.sources.base import SMPL_BODIES, Adapter, CocoFile, Needed, smpl_fit
 from i2l_meshnet.skeletons import SMPL, Skeleton
 
@@ -24,9 +25,10 @@ def _needs(split: str, true_boxes: bool) -> list[Needed]:
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
     data = CocoFile(folder / f"{split}.json")
     rows = TableBuilder(JOINTS, tuple(SMPL_BODIES.values()), bones=BONES, shapes=10, trusted_fits=True)
-    for annotation, image in data.people():
+
+    def person(annotation: dict[str, Any], image: dict[str, Any]) -> PersonRow:
         smpl = annotation["smpl_param"]
-        rows.add(
+        return PersonRow(
             **data.facts(annotation, image),
             path=f"{split}/{image['file_name']}",
             joints_image=annotation["joint_img"],
@@ -34,6 +36,8 @@ def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
             fit=smpl_fit(smpl, SMPL_BODIES[smpl["gender"]]),
             group=image["file_name"].split("/")[1] if image["file_name"].count("/") > 1 else "",
         )
+
+    data.add_people(rows, person)
     return rows.build(data.path)
 
 

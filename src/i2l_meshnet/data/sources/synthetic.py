@@ -1,4 +1,4 @@
-"""Synthetic pictures as a data set like the others: shards in, `Source` out."""
+"""Synthetic images as a dataset: reads shards into a `Source`."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import load_body
-from i2l_meshnet.data.annotation import AnnotationTable, Fit, TableBuilder
+from i2l_meshnet.data.annotation import AnnotationTable, Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import load_table
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.errors import FileError, InputError
@@ -25,7 +25,10 @@ PICTURES = "pictures"
 
 @dataclasses.dataclass(frozen=True)
 class PictureShard:
-    """Pictures read back: JPEG bytes one after the other, and the truth about the person in each."""
+    """Images as concatenated JPEG files, with the ground truth of the person in each.
+
+    start: (n + 1) offsets of the files in `jpeg`.
+    """
 
     jpeg: UInt8[np.ndarray, "bytes"]
     start: np.ndarray
@@ -38,15 +41,15 @@ class PictureShard:
         return len(self.box)
 
     def image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture, RGB."""
+        """Image `i`, RGB."""
         picture = decode_picture(self.jpeg[self.start[i] : self.start[i + 1]].tobytes(), cv2.IMREAD_COLOR)
         if picture is None:
-            raise FileError(f"picture {i} of a shard is broken; delete the shard and make it again")
+            raise FileError(f"picture {i} of a shard is damaged; delete the shard and make it again")
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def read_pictures(path: Path) -> PictureShard:
-    """Reads a shard. Raises FileError if it is not one."""
+    """Read a shard. Raises FileError if the file is not a shard."""
     with reading(path, "a shard of pictures", "delete it and make it again"):
         data = read_arrays(path)
         params = BodyParams(*(torch.from_numpy(data[name]) for name in ("pose", "shape", "translation")))
@@ -55,15 +58,15 @@ def read_pictures(path: Path) -> PictureShard:
         start = shard.start
         whole = start.shape == (len(shard) + 1,) and start.dtype.kind in "iu" and (np.diff(start) >= 0).all()
         if not whole or start[0] < 0 or start[-1] > len(shard.jpeg):
-            raise ValueError("its pictures do not follow each other")
+            raise ValueError("the offsets of its images are wrong")
         return shard
 
 
 def synthetic_source(folder: Path, split: str) -> Source:
-    """The pictures of the shards in `folder`, with Anny as their fits.
+    """Open the images of the shards in `folder`, with fits of Anny.
 
-    The first time, the pictures are unpacked into a folder beside the shards. Raises InputError for an unknown
-    split, FileError for a folder without shards, a broken one, or where nothing can be written.
+    The first time, the images are unpacked into a folder beside the shards. Raises InputError for an unknown split,
+    FileError for a folder without shards, for a damaged shard, or if the images cannot be written.
     """
     if split not in SPLITS:
         raise InputError(f"synthetic pictures have the splits {', '.join(SPLITS)}, not {split!r}")
@@ -94,7 +97,7 @@ def _unpack(shard: PictureShard, folder: Path, stem: str) -> None:
 
 
 def _add(shard: PictureShard, body: Body, rows: TableBuilder, path: Path, first: int) -> None:
-    """Adds a shard's people, counted on from `first`."""
+    """Add a shard's people with ids from `first`."""
     with torch.no_grad():
         joints = body(shard.params).joints
     pixels = joints[..., :2] / joints[..., 2:] * torch.from_numpy(shard.focal)[:, None]
@@ -103,14 +106,16 @@ def _add(shard: PictureShard, body: Body, rows: TableBuilder, path: Path, first:
     for i in range(len(shard)):
         height, width = shard.image(i).shape[:2]
         rows.add(
-            where=str(path),
-            id=first + i,
-            path=f"{PICTURES}/{path.stem}_{i:04d}.jpg",
-            size=(width, height),
-            box=shard.box[i],
-            focal=shard.focal[i],
-            center=shard.center[i],
-            joints_image=pixels[i].numpy(),
-            joints_camera=joints[i].numpy(),
-            fit=Fit(pose[i], shard.params.shape[i].numpy(), shard.params.translation[i].numpy(), BODY),
+            PersonRow(
+                where=str(path),
+                id=first + i,
+                path=f"{PICTURES}/{path.stem}_{i:04d}.jpg",
+                size=(width, height),
+                box=shard.box[i],
+                focal=shard.focal[i],
+                center=shard.center[i],
+                joints_image=pixels[i].numpy(),
+                joints_camera=joints[i].numpy(),
+                fit=Fit(pose[i], shard.params.shape[i].numpy(), shard.params.translation[i].numpy(), BODY),
+            )
         )

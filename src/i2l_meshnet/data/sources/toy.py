@@ -1,4 +1,4 @@
-"""Pictures of the toy body with exact truth: a data set for tests and for trying out a training."""
+"""Images of the toy body with exact ground truth: a dataset for tests and for trying out a training."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.toy import make_toy
-from i2l_meshnet.data.annotation import Fit, TableBuilder
+from i2l_meshnet.data.annotation import Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.sources.base import Source
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import box_from_points
@@ -21,15 +21,15 @@ from i2l_meshnet.rendering.shading import render_meshes
 SIDE, FOCAL = 128, 150.0
 """Width and height of the pictures and their camera's focal length, pixels."""
 POSE_SPREAD = 0.3
-TURN_SPREAD = 0.7
-"""Standard deviations of the bones' angles and of the turn about the vertical, radians."""
+HEADING_SPREAD = 0.7
+"""Standard deviations of the bones' angles and of the rotation about the vertical, radians."""
 
 
 def toy_source(folder: Path, count: int, seed: int = 0) -> Source:
-    """`count` pictures of toy people of random pose, shape and place, one person in each.
+    """`count` images of one toy person each, with random pose, shape and position.
 
-    They are drawn into `folder` unless they are there already; the annotations are worked out anew, from `seed`.
-    Raises FileError where the folder cannot be written.
+    Missing images are drawn into `folder`. The annotations are always computed from `seed`. Raises FileError if the
+    folder cannot be written.
     """
     body = make_toy()
     params = _draw(count, seed)
@@ -44,33 +44,35 @@ def toy_source(folder: Path, count: int, seed: int = 0) -> Source:
         if not (folder / name).exists():
             _render(folder / name, mesh.vertices[i].numpy(), body.faces.numpy(), i)
         rows.add(
-            where=str(folder),
-            id=i,
-            path=name,
-            size=(SIDE, SIDE),
-            box=box_from_points(pixels[i], torch.ones(len(body.skeleton), dtype=torch.bool)).tolist(),
-            focal=(FOCAL, FOCAL),
-            center=camera.center.tolist(),
-            joints_image=pixels[i].numpy(),
-            joints_camera=mesh.joints[i].numpy(),
-            fit=Fit(pose[i].tolist(), params.shape[i].tolist(), params.translation[i].tolist(), body.name),
+            PersonRow(
+                where=str(folder),
+                id=i,
+                path=name,
+                size=(SIDE, SIDE),
+                box=box_from_points(pixels[i], torch.ones(len(body.skeleton), dtype=torch.bool)).tolist(),
+                focal=(FOCAL, FOCAL),
+                center=camera.center.tolist(),
+                joints_image=pixels[i].numpy(),
+                joints_camera=mesh.joints[i].numpy(),
+                fit=Fit(pose[i].tolist(), params.shape[i].tolist(), params.translation[i].tolist(), body.name),
+            )
         )
     return Source("Toy", f"seed {seed}", folder, rows.build(folder), three_d=True)
 
 
 def _draw(count: int, seed: int) -> BodyParams:
-    """Upright people, 3.5 to 4.5 m before the camera."""
+    """Upright people, 3.5 to 4.5 m in front of the camera."""
     generator = torch.Generator().manual_seed(seed)
     bones = len(make_toy().bones)
     pose = axis_angle_to_matrix(POSE_SPREAD * torch.randn(count, bones, 3, generator=generator))
-    # The toy's y is up and its z to the front; the camera's y is down and its z away.
+    # The toy's y points up and its z to the front. The camera's y points down and its z away.
     facing = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    turn = _about_y(TURN_SPREAD * torch.randn(count, generator=generator))
-    pose = torch.cat([(facing @ turn @ pose[:, 0])[:, None], pose[:, 1:]], 1)
+    heading = _about_y(HEADING_SPREAD * torch.randn(count, generator=generator))
+    pose = torch.cat([(facing @ heading @ pose[:, 0])[:, None], pose[:, 1:]], 1)
     shape = torch.randn(count, 2, generator=generator)
-    place = torch.rand(count, 3, generator=generator) - 0.5
-    # A body turns about its root joint, 0.95 m above its origin.
-    translation = place * torch.tensor([1.0, 0.4, 1.0]) + torch.tensor([0.0, -0.95, 4.0])
+    offset = torch.rand(count, 3, generator=generator) - 0.5
+    # A body rotates about its root joint, 0.95 m above its origin.
+    translation = offset * torch.tensor([1.0, 0.4, 1.0]) + torch.tensor([0.0, -0.95, 4.0])
     return BodyParams(pose, shape, translation)
 
 
@@ -80,7 +82,7 @@ def _about_y(angle: Float[Tensor, "n"]) -> Float[Tensor, "n 3 3"]:
 
 
 def _render(path: Path, vertices: np.ndarray, faces: np.ndarray, number: int) -> None:
-    """A figure whose parts have colours of their own before a plain background."""
+    """Draw a figure, whose vertices have different colours, on a plain background."""
     generator = np.random.default_rng(number)
     hue = np.arange(len(vertices)) * (2 * math.pi / len(vertices))
     colours = 0.55 + 0.45 * np.stack([np.cos(hue), np.cos(hue + 2.1), np.cos(hue + 4.2)], -1)
