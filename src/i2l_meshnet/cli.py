@@ -7,8 +7,9 @@ import itertools
 import os
 import pkgutil
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -17,15 +18,17 @@ from i2l_meshnet.errors import InputError, UserError
 
 _EXIT_INTERRUPTED = 130
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
-"""Errors of a standard output that cannot be written. Those of files that we write are `FileError`."""
+"""Errors of writing to standard output. Errors of writing files are `FileError`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """A program with subcommands, of which only the one that is run is imported.
+    """A program with subcommands. Only the subcommand that runs is imported.
 
-    commands: name → "module:function". examples: what the help of a command ends with; a command without an entry shows
-    that of its parent. removed: commands and options of earlier versions → what to use instead.
+    commands: name → "module:function".
+    examples: the last lines of the help of a command; a command without examples shows the examples of its parent.
+    removed: commands and options of earlier versions → what to use instead.
+    summaries: the help of commands that take one options dataclass. The help of other functions is their docstring.
     """
 
     name: str
@@ -33,10 +36,23 @@ class CommandLine:
     commands: Mapping[str, str]
     examples: Mapping[str, tuple[str, ...]]
     removed: Mapping[str, str]
+    summaries: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def command(self, name: str) -> Callable[..., int]:
         """The function of a command."""
-        return self.completion if name == "completion" else pkgutil.resolve_name(self.commands[name])
+        if name == "completion":
+            return self.completion
+        function = pkgutil.resolve_name(self.commands[name])
+        if name not in self.summaries:
+            return function
+
+        def run(options: typing.Any) -> int:
+            return function(options)
+
+        kind = typing.get_type_hints(function)["options"]
+        run.__annotations__["options"] = Annotated[kind, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]
+        run.__doc__ = self.summaries[name]
+        return run
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,10 +60,10 @@ class CommandLine:
         return (*self.commands, "completion")
 
     def completion(self, shell: Positional[Literal["bash", "zsh", "fish"]]) -> int:
-        """Print the script that completes this command in a shell.
+        """Print a script for command completion in a shell.
 
         Args:
-            shell: the shell to complete in.
+            shell: the shell.
         """
         with contextlib.suppress(SystemExit):
             self.run(["--tyro-print-completion", shell])
@@ -56,17 +72,17 @@ class CommandLine:
     def run(self, arguments: Sequence[str]) -> int:
         """Run a command and return its exit code. Raise UserError for errors that the user can fix."""
         self._refuse_removed(arguments)
-        named = [name for name in arguments[:1] if name in self.names]
+        given = [name for name in arguments[:1] if name in self.names]
         return tyro.extras.subcommand_cli_from_dict(
-            # Without a command, all are imported, to list them.
-            {name: self.command(name) for name in named or self.names},
+            # Without a command, import all commands, to list them.
+            {name: self.command(name) for name in given or self.names},
             prog=self.name,
             description=self.description,
             args=arguments,
         )
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """As `run`, with errors that the user can fix printed as one line, exit code 1."""
+        """Run a command. Print errors that the user can fix as one line, with exit code 1."""
         try:
             try:
                 return self._run_and_report(sys.argv[1:] if arguments is None else arguments)
@@ -75,15 +91,14 @@ class CommandLine:
         except OSError as error:
             if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
                 raise
-            # What is still in the buffer cannot be written either; without this the interpreter complains at exit.
+            # Discard the buffer. Otherwise, the interpreter reports the same error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not isinstance(error, BrokenPipeError):  # The reader of our output may stop reading it.
+            if not isinstance(error, BrokenPipeError):  # e.g. `| head`
                 print(f"{self.name}: cannot write the output: {error.strerror}", file=sys.stderr)
             return 1
 
     def _run_and_report(self, arguments: Sequence[str]) -> int:
-        # Read when PyTorch is loaded: waiting threads sleep instead of taking the processor from those that read, draw
-        # and write images.
+        # PyTorch reads this at import. Waiting threads then sleep and leave the CPU to reading and writing images.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         try:
             return self.run(arguments)
@@ -119,18 +134,25 @@ class CommandLine:
 
 COMMANDS = {
     "predict": "i2l_meshnet.commands.predict:predict",
-    "serve": "i2l_meshnet.commands.serve:serve",
-    "view": "i2l_meshnet.commands.view:view",
-    "rig": "i2l_meshnet.commands.rig:rig",
-    "evaluate": "i2l_meshnet.commands.evaluate:evaluate",
+    "serve": "i2l_meshnet.serving.server:run",
+    "view": "i2l_meshnet.viewing.view:run",
+    "rig": "i2l_meshnet.viewing.rig:run",
+    "evaluate": "i2l_meshnet.evaluation.evaluate:run",
     "train": "i2l_meshnet.recipes:train",
     "data": "i2l_meshnet.commands.data:data",
     "convert": "i2l_meshnet.commands.convert:convert",
     "assets": "i2l_meshnet.commands.assets:assets",
-    "export": "i2l_meshnet.commands.export:export",
+    "export": "i2l_meshnet.exporting.export:run",
     "info": "i2l_meshnet.commands.info:info",
 }
-"""Where the function of each command is."""
+"""Name → "module:function"."""
+SUMMARIES = {
+    "serve": "Open a page on this machine that turns photos into 3D meshes, and an HTTP endpoint beside it.",
+    "view": "View saved results from all sides, in the browser on this machine.",
+    "rig": "Write a saved person as a file with skeleton and motion: skinned GLB or USD, or BVH.",
+    "evaluate": "Score a network on a benchmark: the published metrics and more, tables, plots, the worst samples.",
+    "export": "Write a network as one file for ONNX Runtime or OpenVINO, after comparing its meshes with PyTorch's.",
+}
 EXAMPLES = {
     "predict": (
         "i2l-meshnet predict photo.jpg holiday/ --out results",
@@ -169,7 +191,7 @@ REMOVED = {
     "export --int8": "8-bit networks were removed: export without --int8; OpenVINO in fp16 is as fast",
     "export --calibration": "8-bit networks were removed: export without --calibration",
 }
-PRODUCT = CommandLine("i2l-meshnet", "3D human meshes from one photograph.", COMMANDS, EXAMPLES, REMOVED)
+PRODUCT = CommandLine("i2l-meshnet", "3D human meshes from one photograph.", COMMANDS, EXAMPLES, REMOVED, SUMMARIES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Compile functions with numba, with a cache of the machine code where that is possible and safe."""
+"""Compile functions with numba, and cache the machine code if that is possible and safe."""
 
 import functools
 import sys
@@ -14,7 +14,7 @@ from i2l_meshnet.folders import only_ours
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function when it is first called; it releases the GIL. Later processes load it from numba's cache.
 
-    There is no cache where no folder can be written, or where other users can write to the cache: it holds code.
+    Without a writable folder there is no cache, nor if other users can write to the cache, as it contains code.
     """
     source = Path(function.__code__.co_filename).parent
     try:
@@ -25,7 +25,7 @@ def compiled(function: Callable[..., Any]) -> Any:
         # NUMBA_DISABLE_JIT leaves the plain function.
         stats = getattr(cached, "stats", None)
         folder = stats and stats.cache_path
-        # Users who can change the source need no cache.
+        # Users who can change the source could run code anyway.
         if folder is None or only_ours(Path(folder)) or not only_ours(source):
             return cached
         _warn(f"other users can write to numba's cache {folder}")

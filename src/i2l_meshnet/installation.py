@@ -1,4 +1,4 @@
-"""What is installed and where it comes from: the facts that a bug report needs."""
+"""What is installed and where it comes from, for bug reports."""
 
 import importlib.util
 import os
@@ -39,9 +39,9 @@ def report(body_directory: Path | None = None) -> Iterator[str]:
     yield f"i2l-meshnet {metadata.version('i2l-meshnet')} in {resources.files('i2l_meshnet')}"
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield f"libraries: {', '.join(f'{name} {metadata.version(name)}' for name in _LIBRARIES)}"
-    there = {extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()}
-    yield f"extras installed: {', '.join(extra for extra, found in there.items() if found) or 'none'}"
-    yield f"extras not installed: {', '.join(extra for extra, found in there.items() if not found) or 'none'}"
+    missing = [extra for extra, module in _EXTRAS.items() if importlib.util.find_spec(module) is None]
+    yield f"extras installed: {', '.join(extra for extra in _EXTRAS if extra not in missing) or 'none'}"
+    yield f"extras not installed: {', '.join(missing) or 'none'}"
     yield f"CPU: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads for torch"
     yield f"CPU precisions: {', '.join(supported_precisions())}"
     yield f"CUDA: {_cuda()}"
@@ -84,7 +84,7 @@ def _cuda() -> str:
 
 def _network(path: Path) -> str:
     try:
-        told = checkpoint.read_metadata(path)
+        found = checkpoint.read_metadata(path)
     except UserError:
         return f"{path.stat().st_size / 1e6:.1f} MB, weights of a helper network"
-    return f"{told.network.kind} for {told.network.body}; licence {told.licence}; from {told.source}"
+    return f"{found.network.kind} for {found.network.body}; licence {found.licence}; from {found.source}"

@@ -1,4 +1,4 @@
-"""Named recipes for `i2l-meshnet train`: the published settings, and a few of our own."""
+"""Named recipes for `i2l-meshnet train`: the published settings, and our own."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,7 @@ ANNY_LIXEL = Recipe(
     train_3d=("Synthetic",),
     train_2d=(),
     validation="Synthetic:val",
-    # The joints of these pictures are those of their fits.
+    # In these images, the joints are the joints of the fits.
     own_joints=False,
     imagenet="keras",
     end_epoch=13,
@@ -30,7 +30,7 @@ ANNY_LIXEL = Recipe(
 
 
 def _param(lixel: Recipe) -> Recipe:
-    """The published parameter stage: five more epochs, counted on from the lixel stage's, with the decays moved on."""
+    """The published parameter stage: five more epochs after the lixel stage, with the decay epochs moved by five."""
     return dataclasses.replace(
         lixel,
         stage="param",
@@ -69,9 +69,9 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "tiny": ("A toy body on drawn images, lixel stage: to try out training on a CPU in a minute or two.", _TINY),
     "tiny-param": ("The toy body, parameter stage, starts from tiny's newest snapshot.", _param(_TINY)),
 }
-"""Name → what it is for, and the recipe."""
+"""Name → description, recipe."""
 
-# Only tyro reads this type, which it makes at run time.
+# A type that tyro makes at run time.
 TrainCommand = Annotated[
     tyro.extras.subcommand_type_from_defaults(
         {name: TrainOptions(recipe) for name, (_, recipe) in RECIPES.items()},
@@ -80,14 +80,14 @@ TrainCommand = Annotated[
     ),
     tyro.conf.OmitArgPrefixes,
 ]
-"""What `i2l-meshnet train` takes: a recipe's name, and every setting of it and of the run."""
+"""The options of `i2l-meshnet train`: the name of a recipe, its settings, and the settings of the run."""
 
 
 def train(options: Annotated[TrainCommand, tyro.conf.arg(name="")]) -> int:  # pyright: ignore[reportInvalidTypeForm]
     """Train a network with a recipe. `train RECIPE --help` lists its settings."""
     if importlib.util.find_spec("lightning_fabric") is None:
         raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
-    # Imported late: it takes a second, which other commands need not wait for.
+    # Imported late: it takes a second.
     from i2l_meshnet.training.train import run
 
     return run(options)

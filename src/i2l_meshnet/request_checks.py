@@ -1,4 +1,4 @@
-"""Checks of HTTP requests to a server on this machine, for every framework: its name, its own pages, its token."""
+"""Checks of HTTP requests to a server on this machine: Host, Origin and token. They work with every framework."""
 
 import hmac
 import ipaddress
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that is bound to `host`."""
+    """Whether only this machine can reach a server bound to `host`."""
     if host == "localhost":
         return True
     try:
@@ -35,14 +35,14 @@ def is_known_host(host: str, names: Collection[str] = ()) -> bool:
 
 
 def is_same_origin(host: str, origin: str | None, fetch_site: str | None) -> bool:
-    """Whether the Origin and Sec-Fetch-Site headers are those of the server's own page, or of a program (None)."""
+    """Whether the Origin and Sec-Fetch-Site headers are from the server's own page, or missing as in a program."""
     if origin is not None and _authority(origin) != host.lower():
         return False
     return fetch_site in (None, "same-origin", "none")
 
 
 def _authority(origin: str) -> str | None:
-    """Host and port of an origin."""
+    """Host and port of an origin, None if it has none."""
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:
@@ -50,5 +50,5 @@ def _authority(origin: str) -> str | None:
 
 
 def is_token(given: str, token: str) -> bool:
-    """Whether the token that was sent is the right one, in constant time."""
+    """Compare a token with the right token, in constant time."""
     return hmac.compare_digest(given.encode(), token.encode())

@@ -1,9 +1,8 @@
 """ONNX Runtime and OpenVINO, imported with their telemetry off. Other modules import both from here.
 
-Both report to their makers by default, from the moment they are imported: ONNX Runtime keeps a device id, the
-hardware, the executable's path and error texts in the user's cache folder and sends them; OpenVINO sends an event and
-keeps an id in `~/intel`. Neither can be stopped afterwards: a program that imports them before this package must switch
-them off itself.
+By default, both send telemetry as soon as they are imported. ONNX Runtime stores a device id, the hardware, the
+executable's path and error texts in the user's cache folder and sends them. OpenVINO stores an id in `~/intel` and
+sends an event. This cannot be stopped later: a program that imports them first must disable telemetry itself.
 """
 
 import functools
@@ -13,7 +12,7 @@ from typing import Any
 
 from i2l_meshnet.errors import InputError
 
-# ONNX Runtime's own switch, which child processes inherit.
+# ONNX Runtime's setting, which child processes inherit.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
@@ -22,8 +21,8 @@ __all__ = ["import_openvino", "onnxruntime", "openvino_core"]
 
 
 def import_openvino() -> Any:
-    """OpenVINO, an extra. Raises InputError if it is not installed."""
-    # OpenVINO's switch is a file in the home folder. Without this package it sends nothing; None refuses its import.
+    """Import OpenVINO, an extra. Raise InputError if it is not installed."""
+    # OpenVINO's setting is a file in the home folder. None blocks the import of the package that sends telemetry.
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
     try:
         import openvino  # pyright: ignore[reportMissingImports] (an extra)
@@ -34,9 +33,9 @@ def import_openvino() -> Any:
 
 @functools.cache
 def openvino_core() -> Any:
-    """The one `openvino.Core` of this process, which is never released. Raises InputError if it is not installed.
+    """The `openvino.Core` of this process, which is never released. Raise InputError if OpenVINO is not installed.
 
-    OpenVINO gives signal handlers a stack that it frees together with a plugin. If another plugin was loaded later,
-    the freed stack stays registered, and the next signal (a child's end, for example) kills the process.
+    OpenVINO registers a stack for signal handlers and frees it with a plugin. If another plugin was loaded later, the
+    freed stack stays registered, and the next signal (such as SIGCHLD) kills the process.
     """
     return import_openvino().Core()

@@ -1,1 +1,1 @@
-"""The commands of `i2l-meshnet`, a module for each, so that a command waits for no other's imports."""
+"""The commands of `i2l-meshnet` that do not take exactly one options dataclass."""

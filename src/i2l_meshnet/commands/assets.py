@@ -12,11 +12,11 @@ from i2l_meshnet.models.imagenet import convert_keras_resnet50
 
 
 def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None) -> int:
-    """Fetch files that the package does not ship, checked by SHA-256; without names, list them.
+    """Fetch files that the package does not include, checked by SHA-256. Without names, list them.
 
     Args:
-        names: what to fetch.
-        imagenet: also write the ImageNet weights of the asset resnet50 to this .safetensors file, under torchvision's
+        names: assets to fetch.
+        imagenet: also write the ImageNet weights of the asset resnet50 to this .safetensors file, with torchvision's
             key names.
     """
     if not names and imagenet is None:
@@ -29,7 +29,7 @@ def assets(names: Positional[tuple[str, ...]] = (), imagenet: Path | None = None
         print(f"{name}: {registry.ensure(name)}")
     if imagenet is not None:
         if imagenet.suffix != ".safetensors":
-            raise InputError(f"{imagenet} does not end in .safetensors; name the output so")
+            raise InputError(f"{imagenet} does not end in .safetensors", argument="imagenet")
         weights = convert_keras_resnet50(registry.ensure("resnet50"))
         write_safetensors(imagenet, encode(weights))
         print(f"{imagenet}: ImageNet weights of ResNet-50, {len(weights)} tensors")

@@ -9,15 +9,15 @@ from i2l_meshnet.models.snapshot import convert_snapshot
 
 
 def convert(snapshot: Positional[Path], out: Positional[Path], half: bool = False) -> int:
-    """Convert an official snapshot (snapshot_N.pth.tar) to safetensors, without the licensed buffers in it.
+    """Convert a published snapshot (snapshot_N.pth.tar) to safetensors, without its licensed buffers.
 
     Args:
-        snapshot: the published checkpoint.
+        snapshot: the published snapshot.
         out: the file to write, ending in .safetensors.
-        half: store 16-bit floats, half the size.
+        half: store 16-bit floats, at half the size.
     """
     if out.suffix != ".safetensors":
-        raise InputError(f"{out} does not end in .safetensors; name the output so")
+        raise InputError(f"{out} does not end in .safetensors")
     read = convert_snapshot(snapshot, out, half=half)
     for reason, keys in read.dropped.items():
         if keys:

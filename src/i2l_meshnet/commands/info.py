@@ -6,7 +6,7 @@ from i2l_meshnet.installation import report
 
 
 def info(body_dir: Path | None = None) -> int:
-    """Show versions, devices, networks, bodies and assets, and where they come from: paste it into a report of a fault.
+    """Show versions, devices, networks, bodies and assets, for bug reports.
 
     Args:
         body_dir: folder of the licensed SMPL or MANO files.

@@ -23,8 +23,8 @@ def predict(
     if options.table.parquet is None:
         return clips.run(options, clip)
     if importlib.util.find_spec("pyarrow") is None:
-        raise InputError("--parquet needs Arrow: pip install 'i2l-meshnet[parquet]'")
-    # Imported late: it is an extra, and takes a second.
+        raise InputError("it needs Arrow: pip install 'i2l-meshnet[parquet]'", argument="parquet")
+    # Imported late: it needs an extra, and takes a second.
     from i2l_meshnet.fleet import predict_table
 
     return predict_table.run(options)
