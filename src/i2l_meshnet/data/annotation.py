@@ -135,27 +135,12 @@ class AnnotationTable:
         """A batch of rows as float32 tensors. Boxes stay in float64, in which crops are computed."""
         chosen = np.asarray(indices, np.int64)
         row = {name: torch.from_numpy(np.asarray(self.arrays[name][chosen])) for name in FIELDS}
+        fit = {name: row.pop(name) for name in (*_FIT_NUMBERS, "body")}
         return Annotation(
-            box=row["box"],
-            image_size=row["image_size"],
-            camera=Camera(row["focal"], row["center"]),
-            joints_image=row["joints_image"],
-            joints_camera=row["joints_camera"],
-            visible=row["visible"],
-            has_depth=row["has_depth"],
-            fit=FittedBody(
-                pose=row["pose"],
-                shape=row["shape"],
-                translation=row["translation"],
-                world_rotation=row["world_rotation"],
-                world_translation=row["world_translation"],
-                body=row["body"],
-                known=row["fit_known"],
-                trusted=row["fit_trusted"],
-            ),
-            root_depth=row["root_depth"],
-            id=row["id"],
+            camera=Camera(row.pop("focal"), row.pop("center")),
+            fit=FittedBody(**fit, known=row.pop("fit_known"), trusted=row.pop("fit_trusted")),
             source=torch.zeros(len(chosen), dtype=torch.long),
+            **row,
         )
 
     def describe(self) -> str:
@@ -199,6 +184,11 @@ FIELDS: dict[str, tuple[type[np.generic], tuple[int | str, ...]]] = {
     "id": (np.int64, ()),
 }
 """Type and axes of each array in the table; units as in `Annotation`."""
+
+
+_NUMBERS = ("box", "focal", "center", "joints_image", "joints_camera")
+_FIT_NUMBERS = ("pose", "shape", "translation", "world_rotation", "world_translation")
+"""The arrays that `PersonRow` and `Fit` fill, and whose shapes are checked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,10 +338,6 @@ class TableBuilder:
             row = int(bad.argmax())
             number = self._arrays["id"][row]
             raise FileError(f"{self._rows[row][0]}: annotation {number}: {why}: correct or remove this annotation")
-
-
-_NUMBERS = ("box", "focal", "center", "joints_image", "joints_camera")
-_FIT_NUMBERS = ("pose", "shape", "translation", "world_rotation", "world_translation")
 
 
 def _numbers(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:

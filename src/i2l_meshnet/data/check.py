@@ -53,8 +53,8 @@ class CheckOptions:
 def run(options: CheckOptions) -> int:
     """Check the splits, print the findings and write the contact sheets. Returns 0 without findings, else 1."""
     adapter = find_adapter(options.name)
-    if options.split is not None and options.split not in adapter.splits:
-        raise InputError(f"{options.name} has the splits {', '.join(adapter.splits)}, not {options.split!r}")
+    if options.split is not None:
+        adapter.require_split(options.split)
     if options.samples < 1:
         raise InputError(f"at least 1 sample must be drawn, not {options.samples}", argument="samples")
     failed = False

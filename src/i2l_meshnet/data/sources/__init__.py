@@ -31,8 +31,7 @@ def open_source(name: str, root: Path, split: str, true_boxes: bool = False) -> 
     Raises InputError for an unknown name or split, FileError for a missing or damaged file.
     """
     adapter = find_adapter(name)
-    if split not in adapter.splits:
-        raise InputError(f"{name} has the splits {', '.join(adapter.splits)}, not {split!r}")
+    adapter.require_split(split)
     folder = root / name
     if not folder.is_dir():
         raise FileError(f"{folder} is missing: the root must be the folder that contains {name}/")

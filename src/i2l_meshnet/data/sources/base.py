@@ -8,6 +8,7 @@ from typing import Any
 
 from i2l_meshnet.data.annotation import AnnotationTable, Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.io import reading
 
 
@@ -37,6 +38,11 @@ class Adapter:
     read: Callable[[Path, str, bool], AnnotationTable]
     three_d: bool = True
     joint_regressor: str | None = None
+
+    def require_split(self, split: str) -> None:
+        """Raise InputError for an unknown split."""
+        if split not in self.splits:
+            raise InputError(f"{self.name} has the splits {', '.join(self.splits)}, not {split!r}")
 
 
 @dataclasses.dataclass(frozen=True)
