@@ -16,8 +16,8 @@ from i2l_meshnet.prediction.images import SUFFIXES, find_pictures, read_photo
 from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
 from i2l_meshnet.prediction.results import Prediction
 
-MOST_PICTURES = 32
-"""Of a folder with more images, an evenly spread selection is used."""
+MAX_PICTURES = 32
+"""Maximum number of images. From a folder with more images, every n-th is used."""
 LARGEST_VIEW = 3.0
 """Meshes are compared no farther away than where the crop shows this many depth extents of the grid (a body's: 6 m)."""
 
@@ -50,7 +50,7 @@ def subjects(predictor: MeshPredictor, folder: Path | None) -> list[Subject]:
     # The example images of the `serve` page: every installation has them.
     source = folder or Path(str(resources.files("i2l_meshnet") / "serving/static/examples"))
     pictures = find_pictures((str(source),), False, None, SUFFIXES)
-    pictures = pictures[:: math.ceil(len(pictures) / MOST_PICTURES)]
+    pictures = pictures[:: math.ceil(len(pictures) / MAX_PICTURES)]
     found = [predictor.prepare(read_photo(picture.path), picture.path.name) for picture in pictures]
     found = [subject for subject in found if subject.people]
     if not found:

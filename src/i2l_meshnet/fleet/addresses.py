@@ -1,4 +1,4 @@
-"""Pictures named by path or by address (s3://, gs://, https://, …), found and read through fsspec."""
+"""Find and read images by path or by address (s3://, gs://, https://, …), with fsspec."""
 
 import contextlib
 import tempfile
@@ -21,15 +21,15 @@ def remote_errors(failure: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # Every file system's library has its own errors.
+    except Exception as error:  # The library of each file system has its own errors.
         raise FileError(f"{failure}: {first_line(error)}") from error
 
 
 def find_addresses(inputs: Sequence[str], recursive: bool = False) -> list[str]:
-    """The pictures that paths and addresses of files, folders and patterns stand for, each once.
+    """The images at paths and addresses of files, folders and patterns, without duplicates.
 
-    An address that ends like a picture is taken as one without asking for it. Raises FileError for a place that
-    cannot be listed and for one without pictures.
+    An address with the suffix of an image is not checked. Raises FileError for a folder that cannot be listed or has no
+    images.
     """
     found: dict[str, None] = {}
     for text in inputs:
@@ -41,7 +41,7 @@ def find_addresses(inputs: Sequence[str], recursive: bool = False) -> list[str]:
 
 
 def read_address(address: str, max_pixels: int) -> Photo:
-    """`read_photo` of a path or an address. Raises FileError in one line that names it."""
+    """Read a photo from a path or an address. Raise FileError."""
     if "://" not in address:
         return read_photo(Path(address), max_pixels)
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ def run(options: PredictOptions) -> int:
     """Write the rows of all images into the folder `options.table.parquet`; return 0, or 1 if an image failed.
 
     Images that already have rows are skipped unless `options.output.overwrite`, so the same command resumes an
-    interrupted run. Raises UserError for what concerns all images.
+    interrupted run. Raises UserError for a problem with all images.
     """
     if options.people.hand is not None:
         raise InputError("a table has rows for whole people: choose people with hands", argument="hand")
@@ -30,19 +30,19 @@ def run(options: PredictOptions) -> int:
     with TableFolder(options.table.parquet or "") as table:
         if options.output.overwrite:
             table.clear()
-        there = table.columns()
+        columns = table.columns()
         hands = options.people.hands
-        if there and hands != ("left_hand" in there):
+        if columns and hands != ("left_hand" in columns):
             raise InputError(
                 f"the table in {options.table.parquet} has columns {'without' if hands else 'with'} hands: "
                 "name another folder, or overwrite the table",
                 argument="hands",
             )
         known = table.pictures()
-        wanted = [address for address in addresses if address not in known]
+        missing = [address for address in addresses if address not in known]
         people = empty = failed = 0
-        with progress("predicting", len(wanted)) as bar:
-            for rows in _tables(wanted, options):
+        with progress("predicting", len(missing)) as bar:
+            for rows in _tables(missing, options):
                 table.append(rows)
                 bar.advance(len(rows["picture"].unique()))
                 errors = rows["error"].drop_null().to_pylist()
@@ -51,11 +51,11 @@ def run(options: PredictOptions) -> int:
                 failed += len(errors)
                 people += len(rows["person"].drop_null())
                 empty += rows["person"].null_count - len(errors)
-    summary = f"pictures: {len(wanted)}, people: {people}, {time.perf_counter() - start:.1f} s"
+    summary = f"pictures: {len(missing)}, people: {people}, {time.perf_counter() - start:.1f} s"
     counts = {
         "without a person": empty,
         "failed": failed,
-        "skipped, in the table already": len(addresses) - len(wanted),
+        "skipped, in the table already": len(addresses) - len(missing),
     }
     summary += "".join(f"; {what}: {count}" for what, count in counts.items() if count)
     output(f"{summary}; table in {options.table.parquet}")
@@ -74,7 +74,7 @@ def _tables(addresses: Sequence[str], options: PredictOptions) -> Iterator[pa.Ta
         return
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: pip install 'i2l-meshnet[ray]'", argument="engine")
-    # Imported late: it is an extra, and takes seconds.
+    # Ray is an extra, and its import takes seconds.
     from i2l_meshnet.fleet.ray_engine import ray_tables
 
     if options.network.device == "auto":

@@ -1,4 +1,4 @@
-"""From pictures to table rows, one a person: what every engine runs, on one machine or on many."""
+"""From images to table rows, one per person. Every engine runs this."""
 
 import dataclasses
 import json
@@ -55,24 +55,26 @@ SCHEMA = pa.schema(
         **_PERSON,
     }
 )
-"""Columns of the table; from `box` on they are the keys of a person in the .json file (docs/outputs.md).
+"""Columns of the table. The columns from `box` are the keys of a person in the .json file (docs/outputs.md).
 
-A picture without people has one row without `person`; one that could not be read, a row with `error`.
+An image without people has one row without `person`. An image that could not be read has one row with `error`.
 """
 HANDS = {f"{side}_hand": pa.struct(_PERSON) for side in SIDES}
-"""Columns added where hands are looked for: what is told of a person, of each hand; null for a hand not seen."""
+"""Additional columns with hands: the keys of a person from `box`, for each hand; null if a hand was not detected."""
 
 
 class RowMaker:
-    """Loads a predictor and turns picture addresses into rows of `SCHEMA`.
+    """Loads a predictor and makes rows of `SCHEMA` from addresses of images.
 
-    The schema's metadata has under "i2l-meshnet" a JSON text: names of joints, bones and shape values (of hands too),
-    the network, units.
+    The metadata of the schema has, under "i2l-meshnet", a JSON text: the names of joints, bones and shape values (of
+    hands too), the network and the units.
     """
 
     def __init__(self, options: PredictOptions, detect: bool, threads: int | None = None) -> None:
-        """detect: whether people are looked for, the detector being fetched if it is missing. threads: of the
-        detector; as many as it likes if None. Raises UserError for what cannot be loaded."""
+        """detect: use the detector; it is downloaded if it is missing. threads: of the detector; None: its default.
+
+        Raises UserError if a file cannot be loaded.
+        """
         self.options, people = options, options.people
         self.boxes = None if people.boxes is None else BoxFile(people.boxes, people.max_people)
         alone = dataclasses.replace(options, people=dataclasses.replace(people, detect=False))
@@ -94,14 +96,14 @@ class RowMaker:
         self.schema = columns.with_metadata({"i2l-meshnet": json.dumps(facts)})
 
     def tables(self, addresses: Iterable[str]) -> Iterator[pa.Table]:
-        """Rows of the pictures, in order, a table for each batch of the network."""
+        """Yield a table of rows for each batch of images, in order."""
         for batch in batches(read_ahead(addresses, self._load), self.options.network.batch_size):
             answered = predict_each(batch, self.predictor, self.options.people.root_depth)
             rows = [row for address, answer in answered for row in _rows(address, answer)]
             yield pa.Table.from_pylist(rows, self.schema)
 
     def __call__(self, addresses: pa.Table) -> pa.Table:
-        """Rows of the pictures in the column `picture`: the function that Ray Data maps."""
+        """The rows of the images in the column `picture`. Ray Data maps this function."""
         return pa.concat_tables(self.tables(addresses["picture"].to_pylist()))
 
     def _load(self, address: str) -> Subject:

@@ -1,4 +1,4 @@
-"""A table of rows as a folder of Parquet parts, each of which appears whole or not at all."""
+"""A table as a folder of Parquet parts. Each part is written completely or not at all."""
 
 import io
 import secrets
@@ -15,21 +15,21 @@ from i2l_meshnet.errors import FileError
 from i2l_meshnet.fleet.addresses import remote_errors
 from i2l_meshnet.io import atomic_path, open_regular, remove_abandoned
 
-MOST_ROWS = 10_000_000
-"""Of a part that is read."""
+MAX_ROWS = 10_000_000
+"""Maximum number of rows in a part that is read."""
 PART_ROWS = 2_000
-"""Rows of a part, about 5 MB; what a run that is killed has to do again."""
+"""Rows in a part, about 5 MB. A run that is killed loses at most these."""
 
 
 class TableFolder:
-    """Writes tables into a folder (a path, or an address for fsspec), `PART_ROWS` rows at a time.
+    """Writes tables to a folder (a path, or an address for fsspec), `PART_ROWS` rows at a time.
 
-    Used as a context: on leaving, by an error too, the rows that wait are written. Several runs may write into one
-    folder at once. Every method raises FileError where the folder cannot be read or written.
+    Leaving the context writes the remaining rows, after an error too. Several runs may write to a folder at the same
+    time. Every method raises FileError if the folder cannot be read or written.
     """
 
     def __init__(self, address: str, part_rows: int = PART_ROWS) -> None:
-        """Opens the folder, which need not exist."""
+        """Open or create the folder."""
         self.address, self._part_rows = address, part_rows
         self._waiting: list[pa.Table] = []
         with remote_errors(f"cannot use {address} as the table's folder"):
@@ -47,32 +47,32 @@ class TableFolder:
         return open_regular(Path(part)) if isinstance(self._system, LocalFileSystem) else self._system.open(part)
 
     def clear(self) -> None:
-        """Removes the parts of earlier runs."""
+        """Remove all parts."""
         with remote_errors(f"cannot empty the table's folder {self.address}"):
             for part in self._parts():
                 self._system.rm_file(part)
 
     def pictures(self) -> set[str]:
-        """The pictures that have rows already."""
+        """The images that have rows."""
         found: set[str] = set()
         for part in self._parts():
             with remote_errors(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
                 rows = pq.ParquetFile(file, read_dictionary=["picture"])
-                if rows.metadata.num_rows > MOST_ROWS:
-                    raise FileError(f"{part} has {rows.metadata.num_rows} rows, more than any part that we write")
-                # By dictionary: a name that a file repeats a million times is one text in memory.
+                if rows.metadata.num_rows > MAX_ROWS:
+                    raise FileError(f"{part} has {rows.metadata.num_rows} rows, more than a part of a table")
+                # A dictionary keeps a name that is repeated a million times in memory once.
                 found.update(rows.read(["picture"])["picture"].unique().to_pylist())
         return found
 
     def columns(self) -> list[str]:
-        """Names of the columns; none while there are no rows."""
+        """Names of the columns; empty if there are no rows."""
         for part in self._parts():
             with remote_errors(f"cannot read {part}, which should be a part of the table"), self._open(part) as file:
                 return pq.read_schema(file).names
         return []
 
     def append(self, rows: pa.Table) -> None:
-        """Adds rows, and writes a part when there are enough."""
+        """Add rows. Write a part if there are enough rows."""
         self._waiting.append(rows)
         if sum(table.num_rows for table in self._waiting) >= self._part_rows:
             self._write()
@@ -80,7 +80,7 @@ class TableFolder:
     def _write(self) -> None:
         if not self._waiting:
             return
-        # The random end keeps apart the parts of runs that write at the same time.
+        # The random suffix separates runs that write at the same time.
         path = f"{self._root}/people-{self._number:06}-{secrets.token_hex(4)}.parquet"
         rows = pa.concat_tables(self._waiting)
         if isinstance(self._system, LocalFileSystem):

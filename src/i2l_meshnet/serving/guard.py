@@ -1,4 +1,4 @@
-"""Checks of every request: is it meant for this server, sent by its own page, and allowed?"""
+"""Check every request: the host name, the origin and the token."""
 
 import secrets
 from collections.abc import Collection
@@ -14,11 +14,11 @@ from i2l_meshnet.request_checks import is_known_host, is_same_origin, is_token
 
 COOKIE = "i2l_meshnet_token"
 OPEN_PATHS = ("/health", "/static/page.css")
-"""Paths without a token: whether the server is alive, and the style of the form that asks for the token."""
+"""Paths that need no token: the health check, and the style of the form for the token."""
 
 SECURITY_HEADERS = {
-    # Nothing but this server's own files runs, and nothing can be sent elsewhere. The 3D viewer styles its own shadow
-    # tree, which needs inline styles, decodes by WebAssembly, and hands itself textures as blobs.
+    # Only files of this server run, and nothing can be sent elsewhere. The 3D viewer needs inline styles for its shadow
+    # tree, WebAssembly for decoding, and blobs for textures.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' blob: data:; form-action 'self'; "
@@ -43,17 +43,17 @@ _TOKEN_FORM = """<!doctype html>
 
 
 class Guard:
-    """Checks the Host header, the origin of changes and the token, and sets the security headers of every answer."""
+    """Checks the Host header, the origin and the token of requests, and adds security headers to every response."""
 
     def __init__(self, app: ASGIApp, names: Collection[str], token: str | None, secure: bool = False) -> None:
         """names: allowed host names besides localhost. token: the access token, or None. secure: served over HTTPS."""
         self._app, self._token, self._secure = app, token, secure
         self._session = secrets.token_urlsafe(24)
-        """Value of the cookie: not the token, because browsers send cookies to all ports of a host. Until exit."""
+        """Value of the cookie until exit. It is not the token, because browsers send cookies to all ports of a host."""
         self._names = {name.lower().rstrip(".") for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request to the application, or answer it."""
+        """Forward a request to the application, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -79,7 +79,7 @@ class Guard:
             hosts[0], headers.get("origin"), headers.get("sec-fetch-site")
         ):
             return _problem(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
-        if self._token is None or scope["path"] in OPEN_PATHS or self._is_let_in(headers):
+        if self._token is None or scope["path"] in OPEN_PATHS or self._has_access(headers):
             return None
         if scope["path"] == "/" and scope["method"] == "GET":
             return self._enter(scope)
@@ -96,7 +96,7 @@ class Guard:
         answer.set_cookie(COOKIE, self._session, httponly=True, samesite="lax", secure=self._secure)
         return answer
 
-    def _is_let_in(self, headers: Headers) -> bool:
+    def _has_access(self, headers: Headers) -> bool:
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._is_token(value.strip())

@@ -41,9 +41,9 @@ class State(StrEnum):
 class Job:
     """An upload and its results. Only `JobQueue` and its work change it.
 
-    folder: of the upload, later of the results. upload: path of the upload; its original name is not kept. request:
-    what was asked for. stage: the current step, for users. share: of the work that is done, 0 to 1. files: result
-    files by name. answer: JSON. size: of the files, bytes. ended, deadline: times of the monotonic clock.
+    folder: of the upload and the results. upload: path of the upload; its original name is not kept. request: options
+    of the work. stage: the current step, for users. share: of the work that is done, 0 to 1. files: result files by
+    name. answer: JSON. size: of the files, bytes. ended, deadline: times of the monotonic clock.
     """
 
     id: str
@@ -140,7 +140,7 @@ class JobQueue:
         Files are deleted one sweep after their job is dropped, so that a response in progress is sent completely.
         """
         with self._lock:
-            # A job that is being worked on still writes to its folder.
+            # A running job still writes to its folder.
             gone = [job for job in self._discarded if job.ended is not None or job.state is State.WAITING]
             self._discarded = [job for job in self._discarded if job not in gone]
             kept = [job for job in self._jobs.values() if job.ended is not None]
@@ -184,7 +184,7 @@ class JobQueue:
             # A copy: the traceback of the error itself would keep images in memory.
             refusal = Refusal(error.status, error.reason, error.retry_after)
         except MemoryError:
-            refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "not enough memory for this picture")
+            refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "not enough memory for this upload")
         except OSError as error:
             refusal = _disk_refusal(error)
         except Exception:  # A bug must not end the only worker thread.

@@ -11,7 +11,7 @@ STALL_SECONDS = 60.0
 
 
 class ImpatientProtocol(H11Protocol):
-    """uvicorn's protocol with time limits: uvicorn itself waits forever for the rest of a request.
+    """uvicorn's protocol with time limits. uvicorn waits forever for the rest of a request.
 
     The application limits the time for the body of a request and for the work on it.
     """
@@ -58,7 +58,7 @@ class ImpatientProtocol(H11Protocol):
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
-        elif self._end is None:  # if it is closing, too: the client may never read the last of its answer
+        elif self._end is None:  # Also while closing: the client may never read the rest of the response.
             self._end = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def _stop(self) -> None:

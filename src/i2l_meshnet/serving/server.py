@@ -1,4 +1,4 @@
-"""The `serve` command: starts a web page and an HTTP endpoint on this machine."""
+"""The `serve` command: a web page and an HTTP endpoint on this machine."""
 
 import dataclasses
 import importlib.util
@@ -29,8 +29,8 @@ FOLDER_PREFIX = "i2l-meshnet-serve-"
 TOKEN_VARIABLE = "I2L_MESHNET_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 _CONNECTIONS = 200
-_PATIENCE = 5
-"""Seconds that the server waits for unfinished responses when it stops."""
+_STOP_SECONDS = 5
+"""Time limit for unfinished responses when the server stops."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ServeOptions(Limits):
 def run(options: ServeOptions) -> int:
     """Serve until Ctrl-C. Raise UserError if the server cannot start."""
     _require_extra()
-    import uvicorn  # an extra, as is what the application imports
+    import uvicorn  # an extra, like the imports of the application
 
     from i2l_meshnet.serving.app import create_app
     from i2l_meshnet.serving.patience import ImpatientProtocol
@@ -89,11 +89,11 @@ def run(options: ServeOptions) -> int:
             http=ImpatientProtocol,
             ws="none",
             log_level="warning",
-            access_log=False,  # addresses may hold the token
+            access_log=False,  # URLs may contain the token
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_PATIENCE,
+            timeout_graceful_shutdown=_STOP_SECONDS,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
         )
@@ -156,7 +156,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Inside, `kill` and a closed terminal unwind like Ctrl-C, so that no results are left behind."""
+    """Inside this context, `kill` and a closed terminal unwind like Ctrl-C, so that results are deleted."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -183,7 +183,7 @@ def _uploads_folder() -> Iterator[Path]:
     Folders of this user's servers that were killed are removed first.
     """
     parent = Path(tempfile.gettempdir())
-    if fcntl is not None:  # Without locks, a running server's folder would pass for a killed one's.
+    if fcntl is not None:  # Without locks, the folder of a running server looks like that of a killed server.
         for leftover in parent.glob(f"{FOLDER_PREFIX}*"):
             with suppress(UserError), work_folder(leftover):  # TakenError: another server uses it.
                 remove(leftover)
