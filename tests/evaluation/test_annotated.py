@@ -122,7 +122,7 @@ def test_stages_that_the_network_lacks_are_refused(toys: ToyBenchmark) -> None:
     assert caught.value.argument == "stage"
 
 
-def test_jitter_has_an_acceleration_and_a_constant_error_none() -> None:
+def test_jitter_has_an_acceleration_error() -> None:
     offsets = torch.zeros(4, 2, 3, dtype=torch.float64)
     offsets[:, :, 1] = 0.05
     offsets[1, :, 0] = 0.001

@@ -89,7 +89,7 @@ def write_coco(folder: Path, points: torch.Tensor, **changes: Any) -> Path:
     return path
 
 
-def test_joints_are_found_within_shares_of_the_box(anny: AnnyBody, mesh: BodyMesh, tmp_path: Path) -> None:
+def test_pck_is_relative_to_the_box(anny: AnnyBody, mesh: BodyMesh, tmp_path: Path) -> None:
     points = truth(anny, mesh)
     side = float((points.amax(0) - points.amin(0)).max())
     path = write_coco(tmp_path, points)
@@ -139,6 +139,6 @@ def test_a_malformed_annotation_is_refused(
         read_people(path, tmp_path / "images")
 
 
-def test_shares_of_nothing_are_none() -> None:
+def test_pck_without_labels_is_none() -> None:
     assert list(pck(torch.tensor([float("nan")])).values()) == [None, None, None]
     assert pck(torch.tensor([0.01, 0.15, float("nan")])) == {"0.05": 0.5, "0.1": 0.5, "0.2": 1.0}

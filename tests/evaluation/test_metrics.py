@@ -38,7 +38,7 @@ def test_f_score_of_shifted_grids():
     assert f_score(moved[:5], line, 0.005) == f_score(line, moved[:5], 0.005)
 
 
-def test_acceleration_error_sees_no_constant_motion():
+def test_constant_motion_has_no_acceleration_error():
     time = torch.arange(6.0, dtype=torch.float64)[:, None, None]
     drift = POINTS[:1] + time * torch.tensor([0.1, -0.2, 0.3])
     assert acceleration_error(drift, POINTS[:1].expand(6, -1, -1)).abs().max() < 1e-12

@@ -31,7 +31,7 @@ def log(options: TrainOptions) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_two_steps_then_on_to_the_end_equals_one_go(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     whole = tiny_options(tmp_path / "whole", {"validation": "Toy"}, tensorboard=True)
     assert training.run(whole) == 0
     halves = tiny_options(tmp_path / "halves", {"validation": "Toy"}, max_steps=2)
@@ -99,7 +99,7 @@ def test_accumulated_batches_equal_one_big_batch(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_log_are_means_and_gradients_are_clipped(tmp_path: Path) -> None:
-    # Five samples: BatchNorm knows no variance of the last one, so an epoch has two steps.
+    # Five samples: the last batch of one is left out, so an epoch has two steps.
     recipe = {"pictures": 5, "end_epoch": 1, "clip": 0.01}
     losses = []
     for every in (1, 2):
@@ -113,19 +113,19 @@ def test_rows_of_the_log_are_means_and_gradients_are_clipped(tmp_path: Path) -> 
     assert 0.05 * 0.01 < float(torch.cat([mean.flatten() for mean in means]).norm()) < 0.1901 * 0.01
 
 
-def test_the_best_weights_are_those_of_the_least_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([2.0, 4.0, 3.0])
+def test_the_best_snapshot_has_the_lowest_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = iter([2.0, 4.0, 3.0])
 
     def error(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
-        # The second sample has no truth.
-        return torch.tensor([next(answers), 100.0]), torch.tensor([1.0, 0.0])
+        # The second sample has no ground truth.
+        return torch.tensor([next(errors), 100.0]), torch.tensor([1.0, 0.0])
 
     monkeypatch.setattr(training_data, "joint_error", error)
     recipe = {"pictures": 2, "end_epoch": 3, "validation": "Toy"}
     assert training.run(tiny_options(tmp_path, recipe, max_steps=2)) == 0
     options = tiny_options(tmp_path, recipe, resume=True)
     assert training.run(options) == 0
-    assert next(answers, None) is None
+    assert next(errors, None) is None
     assert newest_state(options)["best"] == 2
     extra = checkpoint.read_metadata(options.run.out / "model_dump" / "best_lixel.safetensors").extra
     assert (extra["epoch"], extra["errors"]) == (0, {"MPJPE from lixel mesh": 2.0})
@@ -145,7 +145,7 @@ def test_half_precision_and_channels_last_keep_the_losses(tmp_path: Path) -> Non
         assert float(losses[1][name]) == pytest.approx(float(losses[0][name]), rel=0.05)
 
 
-def test_average_is_kept_and_goes_on(tmp_path: Path) -> None:
+def test_the_average_is_saved_and_resumed(tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     average = {"ema": 0.9, "clip": 1.0, "end_epoch": 1}
     assert training.run(tiny_options(whole, average)) == 0
@@ -172,7 +172,7 @@ def test_a_started_training_is_not_overwritten_nor_mixed_with_another(tmp_path: 
         training.run(tiny_options(tmp_path, resume=True))
 
 
-def test_loss_that_is_no_number_stops_with_the_samples_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(folder: Path, count: int, seed: int = 0) -> Source:
         source = toy_source(folder, count, seed)
         missing = np.full_like(source.table.arrays["joints_image"], np.nan)

@@ -122,7 +122,7 @@ class Evaluation:
             **self.settings,
             "samples": len(self),
             "samples_with_truth": self.scored,
-            "units": {_column(m): m.unit for m in self.metrics},
+            "units": {column_name(m): m.unit for m in self.metrics},
             "metrics": {kind: self._means(kind) for kind in self.errors},
             "groups": {
                 name: {"samples": len(rows), **{kind: self._means(kind, rows) for kind in self.errors}}
@@ -142,7 +142,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write `metrics.json`, `samples.csv` and, with ground truth, `groups.csv` (by group) and `joints.csv`."""
         write_json(folder / "metrics.json", self.to_json())
-        names = [(f"{kind}_{_column(m)}", kind, m.key) for kind in self.errors for m in self.metrics]
+        names = [(f"{kind}_{column_name(m)}", kind, m.key) for kind in self.errors for m in self.metrics]
         values = {name: self._column(kind, key) for name, kind, key in names}
         samples = [
             {"id": self.ids[row], "picture": self.pictures[row], self.group_name: self.groups[row]}
@@ -169,10 +169,10 @@ class Evaluation:
         return self.errors[kind].metrics[:, [m.key for m in self.metrics].index(metric)]
 
     def _means(self, kind: str, rows: Sequence[int] | None = None) -> dict[str, float | None]:
-        return {_column(m): _plain(self.mean(kind, m.key, rows)) for m in self.metrics}
+        return {column_name(m): _plain(self.mean(kind, m.key, rows)) for m in self.metrics}
 
 
-def _column(metric: Metric) -> str:
+def column_name(metric: Metric) -> str:
     """The name of a metric in files, with its unit."""
     return f"{metric.key}_{UNIT_NAMES[metric.unit]}"
 

@@ -186,7 +186,7 @@ def read_released(
 
 
 class Scorer(nn.Module):
-    """Scores lixel meshes and parametric meshes of one network on one data set.
+    """Scores lixel meshes and parametric meshes of one network on one dataset.
 
     truth: `(sample, numbers) -> Truth`. metrics: need vertices only if `reader` keeps them.
     """
