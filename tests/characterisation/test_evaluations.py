@@ -86,9 +86,10 @@ def data(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def networks(body_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The checkpoints `body` and `hand`."""
-    folder = tmp_path_factory.mktemp("networks")
-    bodies = {"body": "smpl", "hand": "mano"}
-    return {name: drawn_network(body, body_directory, folder / f"{name}.safetensors") for name, body in bodies.items()}
+    return {
+        name: drawn_network(body, body_directory, tmp_path_factory.mktemp(name) / "drawn.safetensors")
+        for name, body in {"body": "smpl", "hand": "mano"}.items()
+    }
 
 
 def results(out: Path) -> dict[str, Any]:
