@@ -179,14 +179,14 @@ FAULTS = (
     ),
     Fault(
         "models: outliers are not faded out",
-        "weight = (OUTLIER / (OUTLIER + residual.square().sum(-1))).square()[..., None, None]",
-        "weight = torch.ones_like(residual[..., :1, None])",
+        "weight = (OUTLIER / (OUTLIER + residual.square().sum(-1))).square()[..., None]",
+        "weight = torch.ones_like(residual[..., :1])",
         "tests/models/test_fitting.py::test_outliers_are_faded_out",
     ),
     Fault(
         "models: a small step of the fit is made longer",
-        "angles = angles * (LONGEST_TURN / angles.norm(dim=-1, keepdim=True).clamp_min(LONGEST_TURN))",
-        "angles = angles * (LONGEST_TURN / angles.norm(dim=-1, keepdim=True).clamp_min(1e-9))",
+        "angles = angles * (MAX_ROTATION / angles.norm(dim=-1, keepdim=True).clamp_min(MAX_ROTATION))",
+        "angles = angles * (MAX_ROTATION / angles.norm(dim=-1, keepdim=True).clamp_min(1e-9))",
         "tests/models/test_fitting.py::test_an_exact_answer_stays",
     ),
     Fault(

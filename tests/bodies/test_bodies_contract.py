@@ -67,8 +67,8 @@ def test_gradients_equal_finite_differences(body: Body) -> None:
     generator = torch.Generator().manual_seed(1)
     probe = torch.randn(body.joint_regressor.shape[1], 3, generator=generator, dtype=torch.float64)
 
-    def value(turn: Tensor, shape: Tensor, move: Tensor) -> Tensor:
-        pose = base.pose @ axis_angle_to_matrix(turn)
+    def value(angles: Tensor, shape: Tensor, move: Tensor) -> Tensor:
+        pose = base.pose @ axis_angle_to_matrix(angles)
         mesh = body(BodyParams(pose, base.shape + shape, base.translation + move))
         return (mesh.vertices * probe).sum() + mesh.joints.square().sum()
 

@@ -77,7 +77,6 @@ def small_network(body: Body) -> tuple[MeshNet, Metadata]:
         ResNetMeshBranch(SmallStages(), heads[1]),
         ParameterRegressor(joints, config.bones, config.shape_values),
         body.joint_regressor,
-        config.grid,
         config,
     )
     return network.eval(), Metadata(config, "none", "random", {"made": "for a test"})

@@ -92,7 +92,7 @@ def test_joint_sets_map_as_published(golden: dict[str, Tensor], key: str, source
     assert torch.equal(mapped, golden[key])
 
 
-def test_a_crop_turns_points_as_the_published_rotation(golden: dict[str, Tensor]) -> None:
+def test_a_crop_rotates_points_like_the_published_function(golden: dict[str, Tensor]) -> None:
     """The published `rotate_2d` rotates the sides of a crop."""
     for angle, expected in zip(
         torch.linspace(-3, 3, 7, dtype=torch.float64), golden["rotate_2d"].double(), strict=True

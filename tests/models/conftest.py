@@ -1,4 +1,4 @@
-"""The published networks with the goldens' weights, on the goldens' synthetic bodies."""
+"""Published networks with the weights and synthetic bodies of the goldens."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from i2l_meshnet.models.meshnet import MeshNet
 
 @functools.cache
 def recipe_weight(key: str, shape: tuple[int, ...]) -> Tensor:
-    """Cached: body and hand share their ResNets."""
+    """Cached, because body and hand have the same ResNets."""
     return torch.from_numpy(golden_recipe.weight(key, shape))
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for published snapshots: their exact keys and shapes, without their weight."""
+"""Small stand-ins for published snapshots with the exact keys and shapes."""
 
 import json
 import zlib
@@ -16,12 +16,12 @@ def published_shapes(kind: str) -> dict[str, list[int]]:
 
 
 def mark(key: str) -> float:
-    """A number of a key's own."""
+    """A number derived from a key."""
     return zlib.crc32(key.encode()) % 1000 / 1000
 
 
 def light_state(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """Tensors of those shapes, each one number (see `mark`) repeated, which takes no room in memory or file."""
+    """Tensors with the given shapes. Each repeats one number (see `mark`), so memory and file are small."""
 
     def tensor(key: str, shape: list[int]) -> Tensor:
         integer = key.endswith(("num_batches_tracked", "th_faces"))
@@ -31,7 +31,7 @@ def light_state(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 
 
 def write_snapshot(path: Path, state: dict[str, Tensor], epoch: int = 12) -> Path:
-    """A file as the published training loop writes it."""
+    """Write a file like the published training loop."""
     optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}
     torch.save({"epoch": epoch, "network": state, "optimizer": optimizer}, path)
     return path

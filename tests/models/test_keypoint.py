@@ -1,4 +1,4 @@
-"""The default network's lifting parts: what they see, what they cannot see, and their rotations."""
+"""The lifting parts of the default network: shapes, unseen keypoints, heatmaps and rotations."""
 
 import dataclasses
 
@@ -8,16 +8,14 @@ import torch
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.geometry.lixel import soft_argmax
-from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import build
 from i2l_meshnet.models.config import LiftingSizes
 from i2l_meshnet.models.keypoint import (
-    LEAST_CONFIDENCE,
+    MIN_CONFIDENCE,
     SIGMA,
     KeypointTrunk,
     VectorLixelHead,
     keypoint_config,
-    mirror_keypoints,
 )
 from i2l_meshnet.models.meshnet import MeshNet
 
@@ -52,16 +50,16 @@ def test_outputs_have_the_body_s_shapes(network: MeshNet, body: Body):
     assert ((output.vertices >= 0) & (output.vertices <= 63)).all()
 
 
-def test_one_crop_alone_gives_what_it_gives_in_a_batch(network: MeshNet, keypoints: torch.Tensor):
+def test_a_crop_alone_gives_the_same_as_in_a_batch(network: MeshNet, keypoints: torch.Tensor):
     with torch.inference_mode():
         whole = network.from_pose(network.pose_net.lift(keypoints))
         single = network.from_pose(network.pose_net.lift(keypoints[1:2]))
     torch.testing.assert_close(whole.vertices[1:2], single.vertices, atol=1e-4, rtol=0)
 
 
-def test_the_place_of_an_unseen_keypoint_does_not_matter(keypoints: torch.Tensor):
+def test_the_position_of_an_unseen_keypoint_has_no_influence(keypoints: torch.Tensor):
     trunk = KeypointTrunk(32, 1, (256, 192)).eval()
-    keypoints[:, 4, 2] = LEAST_CONFIDENCE / 2
+    keypoints[:, 4, 2] = MIN_CONFIDENCE / 2
     moved = keypoints.clone()
     moved[:, 4, :2] += 70
     torch.testing.assert_close(trunk(moved), trunk(keypoints))
@@ -70,21 +68,21 @@ def test_the_place_of_an_unseen_keypoint_does_not_matter(keypoints: torch.Tensor
 
 
 def head_inside_the_grid() -> tuple[VectorLixelHead, torch.Tensor]:
-    """Centres some bins apart, far from the grid's ends."""
+    """A head whose centres are some bins apart and far from the ends of the grid."""
     torch.manual_seed(0)
     head = VectorLixelHead(8, 70, 4, 6, 3, (64, 48, 32))
     return head, torch.randn(2, 8)
 
 
 def test_without_a_free_part_the_lixels_are_the_gaussians_centres():
-    """Sums over 32 to 64 bins of a Gaussian of 2.5 bins, hardly cut off at its ends: equal to 1e-2."""
+    """Equal within 1e-2: sums over 32 to 64 bins of a Gaussian of 2.5 bins that is hardly cut off at the ends."""
     head, feature = head_inside_the_grid()
     with torch.no_grad():
         torch.testing.assert_close(head(feature), head.centers(feature), atol=1e-2, rtol=0)
 
 
 def test_the_heatmaps_are_a_gaussian_and_a_free_part():
-    """Against the formula in the docstring, bin by bin, with soft-argmax in its plain form."""
+    """The formula in the docstring, bin by bin, with the plain soft-argmax."""
     head, feature = head_inside_the_grid()
     for layer in head.free:
         torch.nn.init.normal_(layer.weight, std=0.3)
@@ -111,18 +109,3 @@ def test_parameters_follow_from_camera_rotations(network: MeshNet, body: Body, k
     assert output.params is not None
     torch.testing.assert_close(global_rotations(output.params.pose, body.parents), rotations, atol=1e-5, rtol=0)
     assert ((shape >= 0) & (shape <= 1)).all()
-
-
-def test_mirrored_twice_is_the_same(keypoints: torch.Tensor):
-    torch.testing.assert_close(mirror_keypoints(mirror_keypoints(keypoints, 192), 192), keypoints)
-    assert mirror_keypoints(keypoints, 192)[0, 1, 0] == 191 - keypoints[0, 2, 0]
-
-
-def test_checkpoint_brings_the_network_back(network: MeshNet, keypoints: torch.Tensor, tmp_path):
-    path = tmp_path / "keypoint.safetensors"
-    checkpoint.save(network, path)
-    again = checkpoint.load(path)
-    with torch.inference_mode():
-        first = network.from_pose(network.pose_net.lift(keypoints))
-        second = again.from_pose(again.pose_net.lift(keypoints))
-    torch.testing.assert_close(first.vertices, second.vertices)

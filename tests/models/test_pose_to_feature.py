@@ -46,10 +46,3 @@ def test_equals_the_convolved_volume(
     assert points.grad is None
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
-
-
-def test_float32_at_full_size() -> None:
-    module, plain = (part.float().eval() for part in make(29, 64, 64))
-    pose = PoseOutput(torch.rand(2, 29, 3) * 70 - 3, torch.randn(2, 64, 64, 64))
-    with torch.no_grad():
-        torch.testing.assert_close(module(pose), plain(pose), atol=1e-5, rtol=0)

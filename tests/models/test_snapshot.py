@@ -125,15 +125,3 @@ def test_other_files_raise_an_error_and_run_no_code(tmp_path: Path, content: str
     with pytest.raises(FileError, match=r"snapshot_0\.pth\.tar"):
         read_snapshot(path)
     assert not trace.exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "body"), [("body", "smpl"), ("hand", "mano")])
-def test_full_size_conversion(tmp_path: Path, body_directory: Path, kind: str, body: str) -> None:
-    """All of a published network's 563 MB."""
-    state = {key: value.clone() for key, value in light_state(published_shapes(kind)).items()}
-    path = write_snapshot(tmp_path / "snapshot_12.pth.tar", state)
-    convert_snapshot(path, tmp_path / "out.safetensors")
-    network = checkpoint.load(tmp_path / "out.safetensors", load_body(body, body_directory))
-    weight = network.get_parameter("pose_net.backbone.layer4.2.conv3.weight")
-    assert (weight == mark("module.pose_backbone.layer4.2.conv3.weight")).all()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from i2l_meshnet.errors import UserError
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.memory import InParts
+from i2l_meshnet.models.memory import SplitBatches
 from i2l_meshnet.models.output import LixelOutput
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to ...")
@@ -34,7 +34,7 @@ class Narrow:
 @pytest.mark.parametrize("error", [CPU, CUDA, MemoryError()], ids=["CPU", "CUDA", "Python"])
 def test_the_batch_is_halved_with_one_warning(error: Exception) -> None:
     network, images = Narrow(3, error), torch.rand(10, 3, 8, 8)
-    parts = InParts(network)
+    parts = SplitBatches(network)
     with pytest.warns(UserWarning, match="batch of 10") as warned:
         found = parts(images)
     torch.testing.assert_close(found.vertices, Narrow(10, error)(images).vertices, rtol=0, atol=0)
@@ -50,11 +50,11 @@ def test_the_batch_is_halved_with_one_warning(error: Exception) -> None:
 
 def test_one_crop_that_does_not_fit_is_a_user_error() -> None:
     with pytest.warns(UserWarning, match="batch of 2"), pytest.raises(UserError):
-        InParts(Narrow(0, CUDA))(torch.rand(2, 3, 8, 8))
+        SplitBatches(Narrow(0, CUDA))(torch.rand(2, 3, 8, 8))
 
 
 def test_other_errors_do_not_halve_the_batch() -> None:
     network = Narrow(1, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
-        InParts(network)(torch.rand(2, 3, 8, 8))
+        SplitBatches(network)(torch.rand(2, 3, 8, 8))
     assert network.asked == [2]

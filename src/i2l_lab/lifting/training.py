@@ -24,7 +24,7 @@ from i2l_meshnet.bodies.skinning import global_rotations
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.io import read_torch, reading
-from i2l_meshnet.models.fitting import answer_errors, relative_depth
+from i2l_meshnet.models.fitting import prediction_errors, relative_depth
 from i2l_meshnet.models.keypoint import GlobalRotationRegressor, KeypointPoseNet, VectorLixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import PoseOutput
@@ -303,7 +303,7 @@ def learn_errors(network: MeshNet, body: Body, batches: Iterable[LiftingBatch]) 
         found = global_rotations(output.params.pose, body.parents)
         found_depth, depth = (relative_depth(grid, j, fit.root) for j in (output.mesh_joints, batch.joints))
         errors.append(
-            answer_errors(found, output.params.shape, found_depth, batch.rotations, batch.shape, depth)[
+            prediction_errors(found, output.params.shape, found_depth, batch.rotations, batch.shape, depth)[
                 batch.keypoints[..., 2].mean(1) > RELIABLE
             ]
         )

@@ -16,7 +16,7 @@ from i2l_meshnet.evaluation.benchmark import Benchmark, System, evaluate
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
 from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.models.loading import choose_device, default_weights, load_network
-from i2l_meshnet.models.memory import InParts
+from i2l_meshnet.models.memory import SplitBatches
 
 
 def _published_set(system: System, options: "EvaluateOptions") -> AnnotatedPictures:
@@ -87,7 +87,7 @@ class SystemOptions:
         is_snapshot = None if self.snapshot is None else True
         network, body, _ = load_network(path or default_weights(), self.body_dir, is_snapshot, published)
         name = "default" if path is None else path.name
-        return System(InParts(network.to(device)), body.to(device), device, name)
+        return System(SplitBatches(network.to(device)), body.to(device), device, name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Crop(TensorDataclass):
         """The crop of (height, width) `size` around a box (x, y, width, height; pixels).
 
         The box is widened to the aspect of the crop and enlarged by `margin`. The centre of the box becomes the centre
-        of the crop, and its lower and right edges become those of the crop.
+        of the crop, and the edges of the box become the edges of the crop.
 
         rotation: rotation of the box about its centre, radians; in the mirror image if `mirrored`. mirrored: flip the
         crop. clip_to: (width, height) of the image; clips the box first, by the published rule (`published_boxes`).

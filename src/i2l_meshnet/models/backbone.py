@@ -1,4 +1,4 @@
-"""ResNets with torchvision's key names (stride on the 3x3 convolution, "v1.5"), and what is needed of them here.
+"""ResNets without classifier, with torchvision's key names (stride on the 3x3 convolution, "v1.5").
 
 He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 RESNET_NAMES: tuple[ResNetName, ...] = get_args(ResNetName)
 STEM_KEYS = ("conv1.", "bn1.")
-"""How the stem's keys begin in a ResNet's state dict."""
+"""Prefixes of the stem's keys in a ResNet's state dict."""
 
 _WIDTHS = (64, 128, 256, 512)
 
@@ -77,7 +77,7 @@ BLOCKS: dict[ResNetName, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
 
 
 class _Stages(nn.Module):
-    """`layer1` to `layer4`, on a map of 64 channels."""
+    """`layer1` to `layer4`, for a map of 64 channels."""
 
     early_channels = 64
 
@@ -99,15 +99,15 @@ class _Stages(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def deepen(self, early: Float[Tensor, "b 64 h w"]) -> Float[Tensor, "b c h8 w8"]:
-        """The deep map, after the last stage: an eighth of the early map's size."""
+        """The deep map after the last stage. Its size is an eighth of the early map."""
         return self.layer4(self.layer3(self.layer2(self.layer1(early))))
 
 
 class ResNetStages(_Stages):
-    """A ResNet without stem and classifier, for a 64-channel map in the stem's stead."""
+    """A ResNet without stem and classifier. It starts from a 64-channel map."""
 
     def forward(self, early: Float[Tensor, "b 64 h w"]) -> Float[Tensor, "b c h8 w8"]:
-        """The deep map: an eighth of the early map's size."""
+        """The deep map. Its size is an eighth of the early map."""
         return self.deepen(early)
 
 
@@ -123,6 +123,6 @@ class ResNet(_Stages):
     def forward(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b 64 h4 w4"], Float[Tensor, "b c h32 w32"]]:
-        """The early map, after the stem (a quarter of the image's size), and the deep one (a thirty-second)."""
+        """The early map after the stem (1/4 of the image size) and the deep map (1/32)."""
         early = F.max_pool2d(F.relu(self.bn1(self.conv1(image)), inplace=True), 3, 2, 1)
         return early, self.deepen(early)

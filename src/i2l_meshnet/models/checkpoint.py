@@ -1,8 +1,8 @@
-"""Our checkpoint format: one safetensors file whose header carries the network's description as JSON.
+"""Our checkpoint format: a safetensors file with the description of the network as JSON in its header.
 
 Header entries: `format`, `version` and `i2l_meshnet`, a JSON object with `network` (a NetworkConfig: kind, backbone,
-body, joints, grid and so on), `licence`, `source` and whatever `extra` the writer added. Only parameters and
-persistent buffers are written: nothing of a licensed body model ever is.
+body, joints, grid and so on), `licence`, `source` and `extra`. Only parameters and persistent buffers are written, so a
+checkpoint never contains data of a licensed body model.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ _HEADER = "i2l_meshnet"
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says about itself.
+    """The description in a checkpoint.
 
-    licence: terms of the weights. source: where they come from. extra: what the writer added; of a network trained here
-    it holds "precision", the one it was trained in (see `i2l_meshnet.precision`).
+    licence: terms of the weights. source: origin of the weights. extra: other JSON values; networks trained here have
+    "precision", the precision of the training (see `i2l_meshnet.precision`).
     """
 
     network: NetworkConfig
@@ -61,19 +61,16 @@ def save(
     source: str = "",
     half: bool = False,
 ) -> None:
-    """Writes `network` to `path` (conventionally .safetensors); `extra` holds JSON values to keep with it.
+    """Write a network to a checkpoint (suffix .safetensors by convention).
 
-    licence: terms of the weights. source: where they come from. half: store floats in 16 bits, which `load`
-    turns back to 32; BatchNorm statistics and scalars stay in 32.
-    Raises ValueError for a network without description, FileError where the file cannot be written.
+    extra, licence, source: see `Metadata`. half: store weights as 16-bit floats, which `load` converts to 32 bits;
+    BatchNorm statistics stay in 32 bits. Raises FileError if the file cannot be written.
     """
-    if network.config is None:
-        raise ValueError("a network put together by hand has no description to save; use assembly.build")
     write(network.state_dict(), Metadata(network.config, licence, source, extra or {}), path, half=half)
 
 
 def write(state: dict[str, Tensor], metadata: Metadata, path: Path, *, half: bool = False) -> None:
-    """Writes a state dict with its description; see `save`."""
+    """Write a state dict with its description; see `save`."""
 
     def stored(key: str, value: Tensor) -> Tensor:
         value = value.detach().cpu().contiguous()
@@ -82,26 +79,26 @@ def write(state: dict[str, Tensor], metadata: Metadata, path: Path, *, half: boo
 
     tensors = {key: stored(key, value) for key, value in state.items()}
     header = {"format": FORMAT, "version": str(VERSION), _HEADER: json.dumps(metadata.to_json())}
-    # safetensors' own writer of files goes by a temporary file that a kill would leave.
+    # The file writer of safetensors would leave a temporary file if the process is killed.
     write_safetensors(path, encode(tensors, metadata=header))
 
 
 def read_metadata(path: Path) -> Metadata:
-    """The description in a checkpoint's header. Raises FileError for a file that is none."""
+    """Read the description in a checkpoint. Raises FileError if the file is not a checkpoint."""
     return _open(path)[0]
 
 
 def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu") -> MeshNet:
-    """The network in a checkpoint, in eval mode, float32, on `device`.
+    """Load the network of a checkpoint, in eval mode, as float32, on `device`.
 
-    `body` defaults to the one that the checkpoint names, found as `bodies.load_body` finds it. Loading is strict:
-    raises FileError, in one line, for a file that is missing, no checkpoint, of a newer version, or whose
-    tensors are not those of its description, and InputError for a body of another shape.
+    body: default is the body of the description (`bodies.load_body`). Loading is strict. Raises FileError if the file
+    is missing, is not a checkpoint, has another version, or if its tensors do not fit its description. Raises
+    InputError if `body` does not fit the description.
     """
     metadata, state = _open(path)
     body = body or bodies.load_body(metadata.network.body)
-    # First without memory: a description may ask for any size; the tensors show whether they are that large.
-    with reading(path, "a checkpoint of a network", "fetch it again"), torch.device("meta"), Unfilled():
+    # First without memory, because a description may name any size; the tensors must have the same shapes.
+    with reading(path, "a checkpoint of a network", "download it again"), torch.device("meta"), Unfilled():
         expected = assembly.build(metadata.network, body).state_dict()
     check_state(expected, state, path)
     with Unfilled():
@@ -111,7 +108,7 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Copies tensors into `network`, strictly; raises FileError as `check_state` does."""
+    """Copy all tensors into `network`. Raises FileError like `check_state`."""
     own = network.state_dict()
     check_state(own, state, path)
     with torch.no_grad():
@@ -120,37 +117,37 @@ def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None
 
 
 def check_state(expected: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
-    """Raises FileError, naming `path` and the first thing amiss, unless keys and shapes are the expected ones."""
-    missing, strange = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    for keys, what in ((missing, "lacks the"), (strange, "has the unknown")):
+    """Raise FileError with `path` and the first difference unless keys and shapes are equal to the expected ones."""
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    for keys, what in ((missing, "lacks the"), (unknown, "has the unknown")):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise FileError(f"{path} {what} tensor {keys[0]!r}{more}: it is not a checkpoint of this network")
     for key, value in expected.items():
         if state[key].shape != value.shape:
             raise FileError(
-                f"{path}: tensor {key!r} is {tuple(state[key].shape)}, the network's is {tuple(value.shape)}: "
+                f"{path}: tensor {key!r} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}: "
                 "it is not a checkpoint of this network"
             )
 
 
 def require_state(value: Any) -> dict[str, Tensor]:
-    """`value`, if it is a state dict. Raises ValueError otherwise."""
+    """Return `value` if it is a state dict. Raises ValueError otherwise."""
     if isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()):
         return value
-    raise ValueError("it has no dict of tensors")
+    raise ValueError("it does not contain a dict of tensors")
 
 
 def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
-    fix = "give a checkpoint of ours; a published snapshot is converted by `i2l-meshnet convert`"
+    fix = "give a checkpoint of this software; `i2l-meshnet convert` converts published snapshots"
     with reading(path, "an I2L-MeshNet checkpoint", fix):
         require_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         if header.get("format") != FORMAT:
-            raise ValueError("its header is of another format")
+            raise ValueError("its header has another format")
         version = header.get("version")
         if version != str(VERSION):
-            raise FileError(f"{path} is of checkpoint version {version}, this software reads {VERSION}: update it")
+            raise FileError(f"{path} has checkpoint version {version}; this software reads {VERSION}: update it")
         return Metadata.from_json(parse_json(header[_HEADER])), state

@@ -1,4 +1,4 @@
-"""What a network is made of, as plain values: enough to build it again beside its weights."""
+"""The description of a network as plain values, stored in checkpoints to build the network again."""
 
 import dataclasses
 from typing import Any
@@ -7,16 +7,16 @@ from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
 
-MOST_VERTICES, LARGEST = 1_000_000, 4096
-"""Limits for a description that is read: of its vertices, bones and shape values; of any other size."""
+MAX_COUNT, MAX_SIZE = 1_000_000, 4096
+"""Limits for a description that is read: for vertices, bones and shape values; for all other sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LiftingSizes:
     """Sizes of a network that lifts keypoints (kind "keypoint" or "hand").
 
-    width: of the features. blocks: residual blocks of the trunk. joint_hidden, joint_channels: of the joint head's
-    free part. mesh_rank: length of the mesh head's rows. mesh_hidden, mesh_channels: of its free part. fit: whether
+    width: features. blocks: residual blocks of the trunk. joint_hidden, joint_channels: free part of the joint head.
+    mesh_rank: row length of the mesh head. mesh_hidden, mesh_channels: free part of the mesh head. fit: whether
     parameters are fitted to the keypoints (`fitting.ParameterFit`).
     """
 
@@ -36,12 +36,11 @@ class LiftingSizes:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """A network's description.
+    """The description of a network.
 
-    kind: the assembly ("published", "keypoint", "hand"). backbone: its image network. body: name of the body whose mesh
-    it predicts. joints: joint names, in output order. vertices, bones, shape_values: counts. grid: what the
-    lixels span. regresses_parameters: whether there is a parameter regressor. sizes: of a network that lifts
-    keypoints, else None.
+    kind: "published", "keypoint" or "hand". backbone: its image network. body: name of the predicted body. joints:
+    joint names, in output order. vertices, bones, shape_values: counts. grid: grid of the lixels. regresses_parameters:
+    whether it has a parameter regressor. sizes: None for a published network.
     """
 
     kind: str
@@ -73,25 +72,31 @@ class NetworkConfig:
         )
 
     def check_body(self, body: Body) -> None:
-        """Raises InputError where `body` is not the one that the network predicts."""
+        """Raise InputError if `body` does not have the joints and counts of this description."""
         wanted = (self.joints, self.vertices, self.bones, self.shape_values)
         found = (body.skeleton.joints, body.joint_regressor.shape[1], len(body.bones), len(body.shape_names))
         if wanted != found:
             raise InputError(
                 f"the network predicts the body {self.body!r} ({len(self.joints)} joints, {self.vertices} vertices, "
-                f"{self.bones} bones), but was given {body.name!r} ({len(found[0])}, {found[1]}, {found[2]}): "
+                f"{self.bones} bones), not {body.name!r} ({len(found[0])}, {found[1]}, {found[2]}): "
                 f"use the body {self.body!r}"
             )
 
+    def lifting_sizes(self) -> LiftingSizes:
+        """The sizes. Raises InputError if there are none."""
+        if self.sizes is None:
+            raise InputError(f"the description of a {self.kind} network has no sizes")
+        return self.sizes
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `sizes` are called "options" there."""
+        """Plain JSON values; the key of `sizes` is "options"."""
         values = dataclasses.asdict(self)
         del values["sizes"]
         return values | {"options": {} if self.sizes is None else self.sizes.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "NetworkConfig":
-        """The inverse of `to_json`. Raises LookupError, TypeError or ValueError for values that describe no network."""
+        """The inverse of `to_json`. Raises LookupError, TypeError or ValueError for other values."""
         values = dict(values)
         grid, options = dict(values.pop("grid")), values.pop("options")
         grid = LixelGrid(**{**grid, "shape": tuple(grid["shape"]), "crop_size": tuple(grid["crop_size"])})
@@ -99,10 +104,10 @@ class NetworkConfig:
         config = cls(**{**values, "joints": tuple(values["joints"])}, grid=grid, sizes=sizes)
         counts = [config.vertices, config.bones, config.shape_values]
         others = [*grid.shape, *grid.crop_size, *(sizes.to_json().values() if sizes else ())]
-        for most, numbers in ((MOST_VERTICES, counts), (LARGEST, others)):
-            if not all(isinstance(number, int) and 0 <= number <= most for number in numbers):
-                raise ValueError(f"a size of it is no number up to {most}")
+        for limit, numbers in ((MAX_COUNT, counts), (MAX_SIZE, others)):
+            if not all(isinstance(number, int) and 0 <= number <= limit for number in numbers):
+                raise ValueError(f"a size in it is not an integer from 0 to {limit}")
         texts = [config.kind, config.backbone, config.body, grid.depth_axis, *config.joints]
         if not all(isinstance(text, str) for text in texts) or len(grid.shape) != 3 or len(grid.crop_size) != 2:
-            raise ValueError("a value of it is of the wrong kind")
+            raise ValueError("a value in it has the wrong type")
         return config

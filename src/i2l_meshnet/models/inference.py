@@ -1,4 +1,4 @@
-"""A network made ready for use: the same answers from fewer and faster operations."""
+"""Optimise a network for inference: the same outputs with fewer and faster operations."""
 
 import copy
 from collections.abc import Iterator
@@ -20,19 +20,18 @@ BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def for_inference(network: MeshNet, precision: Precision = "fp32", device: torch.device | str = "cpu") -> MeshNet:
-    """Return a copy of a network on `device`, in evaluation mode, that can no longer be trained or saved.
+    """Return a copy of a network on `device`, in eval mode. The copy cannot be trained or saved.
 
-    BatchNorm is folded into the layers before it, which changes rounding only, and tensors are channels-last, the
-    layout that convolutions are fastest in.
+    BatchNorm is folded into the layer before it, which changes rounding only. Tensors are channels-last, which is the
+    fastest layout for convolutions.
 
-    "bf16": the mesh branch's backbone and the lixel heads' transposed convolutions run in bfloat16. What the
-    soft-argmax reads stays in float32, because half the bits of a logit are not enough. The pose net's backbone stays
-    in float32 too: its early map and its joints carry their rounding on into the mesh, which would cost centimetres
-    (docs/performance.md). "fp16": that backbone and the layers that spread the z heatmaps run in float16 as well, which
-    has eight times the resolution of bfloat16.
+    "bf16": the mesh branch's backbone and the lixel heads' transposed convolutions run in bfloat16. The inputs of the
+    soft-argmax stay in float32, because logits need the precision. The pose net's backbone stays in float32 too: its
+    rounding errors would move the mesh by centimetres (docs/performance.md). "fp16": that backbone and the layers that
+    compute the z heatmaps run in float16 as well, which has eight times the resolution of bfloat16.
 
-    Raise InputError for a precision that the device does not compute in (`precision.supported_precisions`), and for
-    half precision with a network whose mesh comes from keypoints alone.
+    Raises InputError if the device does not support the precision (`precision.supported_precisions`), and for half
+    precision with a network that lifts keypoints.
     """
     device = torch.device(device)
     require_precision(precision, device)
@@ -54,7 +53,7 @@ def for_inference(network: MeshNet, precision: Precision = "fp32", device: torch
     if precision != "fp32":
         if any(isinstance(part, CSPNeXt) for part in backbones):
             raise InputError(
-                f"{precision} is not offered for networks that lift keypoints, such as the default one: it moves "
+                f"networks that lift keypoints, such as the default network, do not support {precision}: it moves "
                 "keypoints and the mesh by up to centimetres",
                 argument="precision",
             )
@@ -66,7 +65,7 @@ def for_inference(network: MeshNet, precision: Precision = "fp32", device: torch
 
 
 class _OnOnePoint(nn.Module):
-    """A 1x1 convolution of a line of one point: a matrix product, which reads its weight once for the whole batch."""
+    """A 1x1 convolution of one point as a matrix product, which reads the weights once for the whole batch."""
 
     def __init__(self, layer: nn.Conv1d) -> None:
         super().__init__()
@@ -80,7 +79,7 @@ class _OnOnePoint(nn.Module):
 
 
 def _foldable(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
-    """(parent, name of a layer, name of the BatchNorm that follows it): neighbours in a sequence, or conv1 and bn1."""
+    """(parent, name of a layer, name of the BatchNorm after it): neighbours in a Sequential, or conv1 and bn1."""
     for parent in network.modules():
         names = [name for name, _ in parent.named_children()]
         for name in names:
@@ -89,15 +88,15 @@ def _foldable(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
                 yield parent, before, name
 
 
-def _halve(part: nn.Module, kind: torch.dtype) -> None:
-    """Makes a part of convolutions or products work in half precision between a float32 input and float32 outputs."""
+def _halve(part: nn.Module, dtype: torch.dtype) -> None:
+    """Run a module in half precision, with float32 inputs and outputs."""
 
     def narrow(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(value.to(kind) for value in inputs)
+        return tuple(value.to(dtype) for value in inputs)
 
     def widen(part: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
         return output.float() if isinstance(output, Tensor) else tuple(value.float() for value in output)
 
-    part.to(kind)
+    part.to(dtype)
     part.register_forward_pre_hook(narrow)
     part.register_forward_hook(widen)

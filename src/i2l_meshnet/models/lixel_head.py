@@ -1,4 +1,4 @@
-"""The lixel head: one 1D heatmap per point and axis, read by soft-argmax, for joints and vertices alike."""
+"""The lixel head: soft-argmax of one 1D heatmap per point and axis, for joints and vertices."""
 
 from typing import Any, cast
 
@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 UNUSED_KEYS = ("conv_x.0.bias", "conv_y.0.bias", "conv_z_2.0.bias")
-"""Keys of the published head that cannot change its output: a bias shifts a whole 1D heatmap, and softmax is blind
-to that. Their gradient is zero, but for rounding."""
+"""Keys of the published head that do not influence its output: a bias shifts a whole 1D heatmap, which softmax ignores.
+Their gradients are zero except for rounding."""
 
 
 class LixelHead(nn.Module):
     """Deep feature map → lixels (x, y, z) of `points` points.
 
-    Three stride-2 transposed convolutions widen the map eightfold; its mean over rows (columns) carries the x (y)
-    heatmaps, one bin a column (row). The z heatmaps come from the map's global mean, through a layer that spreads
-    it over `depth_bins`.
+    Three transposed convolutions with stride 2 enlarge the map eightfold. Its mean over rows gives the x heatmaps (one
+    bin per column), its mean over columns the y heatmaps (one bin per row). The features of the `depth_bins` z bins
+    are computed from the global mean of the deep map.
     """
 
     def __init__(self, in_channels: int, points: int, depth_bins: int = 64, channels: int = 256) -> None:
@@ -32,7 +32,7 @@ class LixelHead(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.deconv = nn.Sequential(*layers)
-        # Sequences of one: the published key names.
+        # Sequential modules with one layer have the published key names.
         self.conv_x = nn.Sequential(nn.Conv1d(channels, points, 1, bias=False))
         self.conv_y = nn.Sequential(nn.Conv1d(channels, points, 1, bias=False))
         self.conv_z_1 = nn.Sequential(
@@ -51,11 +51,11 @@ class LixelHead(nn.Module):
     def features(
         self, deep: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d x"], Float[Tensor, "b d y"], Float[Tensor, "b d z"]]:
-        """What the x, y and z heatmaps are linear in: one column a bin."""
+        """Features of the x, y and z heatmaps, which are linear in them. One column per bin."""
         wide = self.deconv(deep)
         spread = self.conv_z_1(deep.mean((2, 3))[..., None]).view(-1, self.channels, self.depth_bins)
         if wide.is_contiguous(memory_format=torch.channels_last):
-            # Means that lie in memory as their map does are found in a thirtieth of the time.
+            # Means in the memory layout of the map are 30 times faster.
             rows = wide.permute(0, 2, 3, 1)
             return rows.mean(1).mT, rows.mean(2).mT, spread
         return wide.mean(2), wide.mean(3), spread
@@ -67,11 +67,11 @@ def _rows(layer: nn.Sequential) -> Float[Tensor, "p d"]:
 
 
 def linear_soft_argmax(features: Float[Tensor, "b d n"], weight: Float[Tensor, "p d"]) -> Float[Tensor, "b p"]:
-    """Soft-argmax of the 1D heatmaps `weight @ features`, none of which is kept: exact, in little memory.
+    """Soft-argmax of the 1D heatmaps `weight @ features`, without storing the heatmaps. Exact.
 
     It is attention with the rows of `weight` as queries, the n columns of `features` as keys and the bin index as
-    value. Only the two factors and the result are saved for the backward pass, which makes the heatmaps anew.
-    Always float32 or float64: half the bits of a logit are not enough (see docs/parity.md).
+    value. Only the two factors and the result are saved for the backward pass, which recomputes the heatmaps. Always
+    float32 or float64, because logits need the precision (see docs/parity.md).
     """
     dtype = torch.promote_types(features.dtype, torch.float32)
     features, weight = features.to(dtype), weight.to(dtype)
@@ -84,22 +84,22 @@ def linear_soft_argmax(features: Float[Tensor, "b d n"], weight: Float[Tensor, "
 
 
 def attended_soft_argmax(features: Float[Tensor, "b d n"], weight: Float[Tensor, "p d"]) -> Float[Tensor, "b p"]:
-    """`linear_soft_argmax` by PyTorch's attention: on a GPU one fused kernel, which never holds the heatmaps.
+    """`linear_soft_argmax` by PyTorch's attention, which is one fused kernel on a GPU and never stores the heatmaps.
 
-    Bins are values of eight numbers, the first the index, as the kernel wants values of some alignment.
+    The kernel needs aligned values. Therefore the value of a bin has eight numbers; the first is the index.
     """
     batch, size = len(features), features.shape[-1]
     value = torch.zeros(size, 8, dtype=features.dtype, device=features.device)
     value[:, 0] = _index(features)
     query = weight.expand(batch, 1, *weight.shape)
     key = features.mT.contiguous()[:, None]
-    # No scale: the logits are the products themselves.
+    # The logits are the products without scaling.
     attended = F.scaled_dot_product_attention(query, key, value.expand(batch, 1, size, 8), scale=1.0)
     return attended[:, 0, :, 0]
 
 
 class _LinearSoftArgmax(torch.autograd.Function):
-    """One sample at a time, so that its heatmaps stay in the processor's cache."""
+    """Processes one sample at a time, so that its heatmaps fit in the processor's cache."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A network ready for use from whichever weights the user names."""
+"""Load a network from a checkpoint, a published snapshot or the weights in the package."""
 
 from importlib import resources
 from pathlib import Path
@@ -17,39 +17,39 @@ from i2l_meshnet.models.snapshot import LICENCE, read_snapshot
 from i2l_meshnet.models.unfilled import Unfilled
 
 DEFAULT_WEIGHTS = "default.safetensors"
-"""The network that ships with the package, in i2l_meshnet/models/data."""
+"""The default network, in i2l_meshnet/models/data."""
 HAND_WEIGHTS = "hand.safetensors"
-"""The hand network that ships beside it."""
+"""The hand network, in the same folder."""
 PALM_WEIGHTS = "palm.safetensors"
-"""MediaPipe's palm detector (`models.mediapipe.PalmNet`), which finds hands in pictures."""
+"""MediaPipe's palm detector (`models.mediapipe.PalmNet`), which detects hands in images."""
 
 SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
-"""Endings of published snapshots, which are snapshot_N.pth.tar; everything else is read as a checkpoint of ours."""
+"""Suffixes of published snapshots (snapshot_N.pth.tar). All other files are read as checkpoints."""
 
 
 def default_weights() -> Path:
-    """The checkpoint that ships with the package. Raises InputError if this installation lacks it."""
+    """Path of the default network. Raises InputError if it is missing in this installation."""
     return shipped_weights(DEFAULT_WEIGHTS)
 
 
 def shipped_weights(name: str) -> Path:
-    """A file that ships with the package. Raises InputError if this installation lacks it."""
+    """Path of a file of weights in the package. Raises InputError if it is missing in this installation."""
     path = Path(str(resources.files("i2l_meshnet.models") / "data" / name))
     if not path.is_file():
         raise InputError(
-            f"this installation has no {name}; reinstall i2l-meshnet, or name another file", argument="weights"
+            f"this installation has no {name}; reinstall i2l-meshnet or give another file", argument="weights"
         )
     return path
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" (a CUDA device where there is one), "cpu" or "cuda". Raises InputError where there is none."""
+    """The device for "auto" (CUDA if available), "cpu" or "cuda". Raises InputError if it is not available."""
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda", argument="device")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError(
-            "no CUDA device can be used here; choose cpu, or install a CUDA build of PyTorch", argument="device"
+            "no CUDA device is available; choose cpu, or install a CUDA build of PyTorch", argument="device"
         )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
@@ -57,13 +57,14 @@ def choose_device(name: str) -> torch.device:
 def load_network(
     path: Path, body_directory: Path | None = None, snapshot: bool | None = None, published_regressor: bool = False
 ) -> tuple[MeshNet, Body, checkpoint.Metadata]:
-    """The network, in evaluation mode on the CPU, of a checkpoint of ours or of a published snapshot_N.pth.tar.
+    """Load the network of a checkpoint or of a published snapshot_N.pth.tar, in eval mode on the CPU.
 
-    body_directory: where the licensed files of SMPL and MANO are. snapshot: which of the two `path` is; None tells it
-    by the ending. published_regressor: the parity switch `middle_fingertip`; networks of MANO then read the middle
-    finger's tip at vertex 445, as the published network does. A published network whose parameter regressor was never
-    trained (a snapshot of the lixel stage: its BatchNorm layers have seen no batch) comes without it. Raises UserError
-    for whatever cannot be loaded.
+    body_directory: folder of the licensed files of SMPL and MANO. snapshot: whether `path` is a snapshot; default: by
+    its suffix. published_regressor: the parity switch `middle_fingertip`: in networks of MANO, the tip of the middle
+    finger is vertex 445, as in the published network.
+
+    The parameter regressor is removed if it was never trained: in snapshots of the lixel stage, its BatchNorm layers
+    have counted no batches. Raises UserError if a file cannot be loaded.
     """
     if path.suffix in SNAPSHOT_SUFFIXES if snapshot is None else snapshot:
         read = read_snapshot(path)
@@ -78,9 +79,9 @@ def load_network(
         network = checkpoint.load(path, body)
     if network.parameter_regressor is not None:
         norms = [part for part in network.parameter_regressor.modules() if isinstance(part, nn.BatchNorm1d)]
-        # Of a parameter stage with frozen BatchNorm they have not either.
-        unseen = all(norm.num_batches_tracked == 0 for norm in norms)
-        if norms and unseen and metadata.extra.get("stage") != "param":
+        # The parameter stage with frozen BatchNorm counts no batches either.
+        untrained = all(norm.num_batches_tracked == 0 for norm in norms)
+        if norms and untrained and metadata.extra.get("stage") != "param":
             network.parameter_regressor = None
     return network, body.eval(), metadata
 

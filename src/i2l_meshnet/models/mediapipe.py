@@ -1,7 +1,6 @@
 """MediaPipe's hand landmark and palm detection networks in plain PyTorch (Zhang et al., arXiv:2006.10214; Apache-2.0).
 
-BatchNorm is folded into the convolutions, as in the exported files that the weights come from
-(`i2l_lab.tools.convert_mediapipe`).
+BatchNorm is folded into the convolutions, as in MediaPipe's exported files (`i2l_lab.tools.convert_mediapipe`).
 """
 
 import dataclasses
@@ -18,13 +17,13 @@ LANDMARKS = 21
 LANDMARK_CROP = (224, 224)
 PALM_CROP = (192, 192)
 PALM_POINTS = 7
-"""Wrist, starts of the index, middle, ring and little fingers, and of the thumb's metacarpal and first bone."""
+"""Wrist, bases of the index, middle, ring and little fingers, and bases of the thumb's metacarpal and first bone."""
 PALM_STRIDES = ((8, 2), (16, 6))
-"""Pixels between the anchors of a map, and anchors at each place."""
+"""For each map: distance between anchors in pixels, and number of anchors at each position."""
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution whose output has a pixel for each `stride` of the input: of odd padding, more is at the end."""
+    """Convolution with TensorFlow's "same" padding. If the padding is odd, the end gets one pixel more."""
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         total = max(self.kernel_size[0] - self.stride[0], 0)
@@ -33,7 +32,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 expansion, depthwise convolution, 1x1 projection; residual where input and output agree."""
+    """1x1 expansion, depthwise convolution, 1x1 projection; residual if input and output have the same shape."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -52,16 +51,16 @@ BOTTLENECKS = (
     *((80, 480, 80, 3, 1), (80, 480, 80, 3, 1), (80, 480, 112, 5, 1), (112, 672, 112, 5, 1), (112, 672, 112, 5, 1)),
     *((112, 672, 192, 5, 2), (192, 1152, 192, 5, 1), (192, 1152, 192, 5, 1), (192, 1152, 192, 5, 1)),
 )
-"""Channels in, hidden and out, kernel and stride."""
+"""Input, hidden and output channels, kernel size and stride."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Landmarks(TensorDataclass):
-    """What is found in a batch of crops.
+    """The output of `LandmarkNet` for a batch of crops.
 
-    points: x, y in crop pixels, and depth relative to the wrist at the same scale, further positive. presence:
-    probability that a hand is there. right: probability that it is a right hand, where the picture is not mirrored.
-    world: the points in metres about the hand's centre, in the crop's frame.
+    points: x, y in crop pixels, and depth relative to the wrist in the same unit, positive away from the camera.
+    presence: probability that the crop shows a hand. right: probability that it is a right hand (in an image that is
+    not mirrored). world: the points relative to the hand's centre, metres, in the crop's frame.
     """
 
     points: Float[Tensor, "*b 21 3"]
@@ -71,7 +70,7 @@ class Landmarks(TensorDataclass):
 
 
 class LandmarkNet(nn.Module):
-    """RGB crops in [0, 1] of `LANDMARK_CROP`, fingers up, to 21 points in MANO's order."""
+    """RGB crops in [0, 1] of size `LANDMARK_CROP`, fingers up → 21 points in MANO's order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +98,7 @@ class LandmarkNet(nn.Module):
 
 
 class ResidualDepthwise(nn.Module):
-    """5x5 depthwise and 1x1 convolution beside the (pooled, widened) input, then PReLU."""
+    """5x5 depthwise and 1x1 convolution, plus the input (pooled and padded with channels), then PReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -109,13 +108,13 @@ class ResidualDepthwise(nn.Module):
         self.widening, self.pooled = outputs - inputs, stride == 2
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        beside = F.max_pool2d(x, 2) if self.pooled else x
-        beside = F.pad(beside, (0, 0, 0, 0, 0, self.widening))
-        return self.activation(beside + self.pointwise(self.depthwise(x)))
+        shortcut = F.max_pool2d(x, 2) if self.pooled else x
+        shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.widening))
+        return self.activation(shortcut + self.pointwise(self.depthwise(x)))
 
 
 class Lateral(nn.Module):
-    """A coarser map, twice as large and narrowed, added to a finer one; two residual layers behind it."""
+    """Adds a coarse map, upsampled and with fewer channels, to a fine map; then two residual layers."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -129,7 +128,7 @@ class Lateral(nn.Module):
 
 
 class PalmNet(nn.Module):
-    """RGB pictures in [0, 1], square, of `PALM_CROP`, to palms at 2,016 anchors."""
+    """Square RGB images in [0, 1] of size `PALM_CROP` → palms at 2,016 anchors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,51 +152,51 @@ class PalmNet(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "b 3 192 192"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 9 2"]]:
-        """Score (0 to 1) of each anchor, and centre, size and seven points of the palm there, pixels."""
+        """Score (0 to 1) of each anchor; and centre, size and seven points of its palm, pixels."""
         maps = [self.first(self.activation(self.stem(image)))]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         middle = self.laterals[0](maps[4], maps[3])
         features = [self.laterals[1](middle, maps[2]), middle]
-        scores, places = [], []
-        for feature, score, place, (stride, count) in zip(
+        scores, positions = [], []
+        for feature, score, position, (stride, count) in zip(
             features, self.scores, self.places, PALM_STRIDES, strict=True
         ):
             scores.append(score(feature).permute(0, 2, 3, 1).flatten(1))
-            offsets = place(feature).permute(0, 2, 3, 1).unflatten(-1, (count, 2 + PALM_POINTS, 2))
+            offsets = position(feature).permute(0, 2, 3, 1).unflatten(-1, (count, 2 + PALM_POINTS, 2))
             rows, columns = feature.shape[2:]
             anchor = torch.stack(torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy"), -1)
             anchor = ((anchor + 0.5) * stride).to(offsets)[:, :, None, None]
-            # The size is no place: the anchor is added to all but that.
-            is_place = offsets.new_tensor([1.0, 0.0] + [1.0] * PALM_POINTS)[:, None]
-            places.append((offsets + anchor * is_place).flatten(1, 3))
-        return torch.cat(scores, 1).clamp(-100, 100).sigmoid(), torch.cat(places, 1)
+            # The anchor is added to all positions, but not to the size.
+            is_position = offsets.new_tensor([1.0, 0.0] + [1.0] * PALM_POINTS)[:, None]
+            positions.append((offsets + anchor * is_position).flatten(1, 3))
+        return torch.cat(scores, 1).clamp(-100, 100).sigmoid(), torch.cat(positions, 1)
 
 
 ROI_POINTS = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
-"""Points that decide a crop: all but those that bend much."""
+"""Points that define a crop. Points that move much when fingers bend are left out."""
 ROI_SCALE, ROI_SHIFT = 2.0, 0.1
-"""Side of a crop in sides of the box around them, and its shift towards the fingers in heights of that box."""
+"""Side of the crop relative to the box around these points; shift towards the fingers relative to its height."""
 
 
 def crop_around(points: Float[Tensor, "*b 21 2"]) -> Crop:
-    """The crop that shows a hand as `LandmarkNet` wants it: fingers up. Points: pixels of the picture."""
+    """The input crop of `LandmarkNet` for a hand, fingers up. points: image pixels."""
     box, rotation = region_around(points)
     return Crop.around(box, LANDMARK_CROP, margin=1.0, rotation=rotation)
 
 
 def region_around(points: Float[Tensor, "*b 21 2"]) -> tuple[Float[Tensor, "*b 4"], Float[Tensor, "*b"]]:
-    """The square (x, y, width, height; pixels) that MediaPipe tracks a hand with, and its turn about its centre.
+    """MediaPipe's tracking square (x, y, width, height; pixels) of a hand, and its rotation about its centre.
 
-    It is turned, radians clockwise, so that the wrist lies below the fingers' starts.
+    The rotation (radians, clockwise) puts the wrist below the bases of the fingers.
     """
     towards = (points[..., 5, :] + points[..., 13, :]) / 4 + points[..., 9, :] / 2 - points[..., 0, :]
     rotation = torch.atan2(towards[..., 0], -towards[..., 1])
     cos, sin = rotation.cos(), rotation.sin()
-    turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
-    turned = points[..., ROI_POINTS, :] @ turn.mT
-    low, high = turned.amin(-2), turned.amax(-2)
+    rotate_back = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+    upright = points[..., ROI_POINTS, :] @ rotate_back.mT
+    low, high = upright.amin(-2), upright.amax(-2)
     shift = torch.stack([torch.zeros_like(cos), (high - low)[..., 1] * ROI_SHIFT], -1)
-    centre = (((low + high) / 2 - shift)[..., None, :] @ turn)[..., 0, :]
+    centre = (((low + high) / 2 - shift)[..., None, :] @ rotate_back)[..., 0, :]
     side = (high - low).amax(-1, keepdim=True).clamp_min(1.0) * ROI_SCALE
     return torch.cat([centre - side / 2, side, side], -1), rotation

@@ -1,4 +1,4 @@
-"""What networks and their pose nets return."""
+"""Outputs of networks and of their pose nets, and the interface of a network."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
@@ -13,11 +13,11 @@ from i2l_meshnet.tensors import TensorDataclass
 
 @dataclasses.dataclass(frozen=True)
 class PoseOutput(TensorDataclass):
-    """A pose net's answer for a batch of crops.
+    """The output of a pose net for a batch of crops.
 
-    joints: lixels (x, y, z). feature: whatever the assembly's pose-to-feature part builds on, of any shape; in the
-    published network the (b, 64, 64, 64) map after the stem. keypoints: the pose net's 2D keypoints
-    (x, y in crop pixels, confidence in [0, 1]), None if it has none.
+    joints: lixels (x, y, z). feature: input of the network's `pose_to_feature`, of any shape; in the published network
+    the (b, 64, 64, 64) map after the stem. keypoints: 2D keypoints of the pose net (x, y in crop pixels, confidence in
+    [0, 1]), or None.
     """
 
     joints: Float[Tensor, "b j 3"]
@@ -27,11 +27,11 @@ class PoseOutput(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class LixelOutput(TensorDataclass):
-    """A network's answer for a batch of crops; lixels are (x, y, z) on the network's `LixelGrid`.
+    """The output of a network for a batch of crops. Lixels are (x, y, z) on the network's `LixelGrid`.
 
-    joints: from the pose stage. vertices: the lixel mesh. mesh_joints: joint regressor applied to it.
-    params: from the parameter regressor (root-relative: zero translation), None if the network has none.
-    keypoints: the pose net's 2D keypoints (x, y in crop pixels, confidence in [0, 1]), None if it has none.
+    joints: lixels from the pose stage. vertices: the lixel mesh. mesh_joints: joints regressed from the lixel mesh.
+    params: body parameters with zero translation, None if the network has no parameter regressor. keypoints: 2D
+    keypoints of the pose net (x, y in crop pixels, confidence in [0, 1]), or None.
     """
 
     joints: Float[Tensor, "b j 3"]
@@ -43,10 +43,10 @@ class LixelOutput(TensorDataclass):
 
 @runtime_checkable
 class LixelNetwork(Protocol):
-    """What prediction and evaluation need of a network; `MeshNet` is one."""
+    """The interface of a network for prediction and evaluation. `MeshNet` is one."""
 
     grid: LixelGrid
 
     def __call__(self, image: Tensor) -> LixelOutput:
-        """RGB crops (b, 3, h, w) in [0, 1], of the grid's crop size, to lixels."""
+        """Predict lixels from RGB crops (b, 3, h, w) in [0, 1], of the grid's crop size."""
         ...

@@ -21,15 +21,15 @@ class ParameterRegressor(nn.Module):
             nn.BatchNorm1d(512),
             nn.ReLU(inplace=True),
         )
-        # Sequences of one: the published key names.
+        # Sequential modules with one layer have the published key names.
         self.fc_pose = nn.Sequential(nn.Linear(512, bones * 6))
         self.fc_shape = nn.Sequential(nn.Linear(512, shape_values))
 
     def forward(self, mesh_joints: Float[Tensor, "b j 3"], feature: Tensor) -> BodyParams:
-        """`mesh_joints`: lixels. `feature` is not used: this regressor sees the joints alone."""
+        """mesh_joints: lixels. feature: not used by this regressor."""
         hidden = self.fc(mesh_joints.detach().flatten(1))
         pose, shape = (layer(hidden) for layer in (self.fc_pose, self.fc_shape))
-        # Half precision, where autocast chose it, ends here: rotations need the bits.
+        # Rotations need float32, also under autocast.
         dtype = torch.promote_types(shape.dtype, torch.float32)
         pose, shape = pose.to(dtype), shape.to(dtype)
         return BodyParams(sixd_to_matrix(pose.unflatten(-1, (-1, 6))), shape, shape.new_zeros(shape.shape[0], 3))

@@ -1,4 +1,4 @@
-"""Pose to feature: the joints as 3D Gaussians, convolved together with the early feature map."""
+"""Pose to feature: a convolution of the early feature map and of the joints as 3D Gaussians."""
 
 from typing import cast
 
@@ -12,13 +12,13 @@ from i2l_meshnet.models.output import PoseOutput
 
 
 class PoseToFeature(nn.Module):
-    """Early map and lixel joints → the map that the mesh branch starts from.
+    """Early map and lixel joints → input map of the mesh branch.
 
-    The published formulation draws every joint as a Gaussian in a (z, y, x) volume, takes the volumes' planes as
-    `joints * depth_bins` channels beside the early map's, and applies a 3x3 convolution, BatchNorm and ReLU. Since
-    exp(-(dx^2 + dy^2 + dz^2) / 2 sigma^2) = g(x) g(y) g(z), the kernel can be contracted with g(z) first, then with
-    the three row-shifted copies of g(y), and what is left is one product with the column-shifted copies of g(x):
-    exact, at 1/200 of the work, and no volume is ever made. No gradient reaches the joints.
+    The published formulation draws every joint as a Gaussian in a (z, y, x) volume. The planes of the volumes are
+    `joints * depth_bins` channels in addition to the early map, and a 3x3 convolution, BatchNorm and ReLU follow. Since
+    exp(-(dx^2 + dy^2 + dz^2) / 2 sigma^2) = g(x) g(y) g(z), the kernel can be contracted with g(z), then with three
+    row-shifted copies of g(y), and last with column-shifted copies of g(x). This is exact, needs 1/200 of the work, and
+    builds no volume. No gradient reaches the joints.
     """
 
     def __init__(self, joints: int, depth_bins: int = 64, channels: int = 64, sigma: float = 2.5) -> None:
@@ -60,15 +60,15 @@ class PoseToFeature(nn.Module):
 
 
 def _line(center: Float[Tensor, "b j"], bins: int, sigma: float) -> Float[Tensor, "b j {bins}"]:
-    """The Gaussian without its tail below eps squared.
+    """The Gaussian, with values below eps squared set to 0.
 
-    That is nothing beside the peak's rounding error, but tails run into subnormal numbers, with which processors
-    are ten times slower.
+    These values are negligible compared with the rounding error of the peak, but they lead to subnormal numbers, with
+    which processors are ten times slower.
     """
     line = gaussian(center, bins, sigma)
     return line.masked_fill(line < torch.finfo(line.dtype).eps ** 2, 0)
 
 
 def _shifted(line: Float[Tensor, "b j n"]) -> Float[Tensor, "b j 3 n"]:
-    """The line as the three taps of a convolution of padding 1 see it: entries i - 1, i and i + 1."""
+    """Entries i - 1, i and i + 1 of the line: the inputs of a convolution of width 3 with padding 1."""
     return F.pad(line, (1, 1)).unfold(-1, line.shape[-1], 1)

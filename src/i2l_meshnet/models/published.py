@@ -1,4 +1,4 @@
-"""The parts of the published network that join its modules: pose net and mesh branch on ResNets."""
+"""Pose net and mesh branch of the published network, with ResNets."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from i2l_meshnet.models.output import PoseOutput
 
 
 class ResNetPoseNet(nn.Module):
-    """A ResNet and a lixel head for the joints; its feature is the early map."""
+    """A ResNet and a lixel head for the joints. Its feature is the early map."""
 
     def __init__(self, backbone: ResNet, head: LixelHead) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class ResNetPoseNet(nn.Module):
         self.head = head
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> PoseOutput:
-        """`image`: RGB in [0, 1], not normalised further."""
+        """image: RGB in [0, 1], without further normalisation."""
         early, deep = self.backbone(image)
         return PoseOutput(self.head(deep), early)
 
@@ -31,5 +31,5 @@ class ResNetMeshBranch(nn.Module):
         self.head = head
 
     def forward(self, feature: Float[Tensor, "b 64 h w"]) -> Float[Tensor, "b v 3"]:
-        """Vertices in lixels from the map that pose-to-feature made."""
+        """Vertices in lixels from the map of pose-to-feature."""
         return self.head(self.backbone(feature))

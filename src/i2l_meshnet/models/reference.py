@@ -1,4 +1,4 @@
-"""The published formulation of the two rewritten parts, plain and heavy: the oracle of tests and benchmarks."""
+"""The published formulation of the two optimised parts, as a reference for tests and benchmarks."""
 
 import copy
 
@@ -14,7 +14,7 @@ from i2l_meshnet.models.pose_to_feature import PoseToFeature
 
 
 class PlainLixelHead(LixelHead):
-    """The head with its 1D heatmaps kept."""
+    """The head with stored 1D heatmaps."""
 
     def forward(self, deep: Float[Tensor, "b c h w"]) -> Float[Tensor, "b points 3"]:
         feature_x, feature_y, feature_z = self.features(deep)
@@ -23,14 +23,14 @@ class PlainLixelHead(LixelHead):
 
 
 class PlainPoseToFeature(PoseToFeature):
-    """Pose to feature with the Gaussian volumes made and convolved."""
+    """Pose to feature with Gaussian volumes and a plain convolution."""
 
     def forward(self, pose: PoseOutput) -> Float[Tensor, "b c h w"]:
         volume = self.volume(pose.joints, *pose.feature.shape[2:])
         return self.conv(torch.cat([pose.feature, volume.flatten(1, 2)], 1))
 
     def volume(self, joints: Float[Tensor, "b j 3"], height: int, width: int) -> Float[Tensor, "b j z y x"]:
-        """The joints' Gaussians, axes (z, y, x)."""
+        """The Gaussians of the joints, axes (z, y, x)."""
         like = joints.detach()
 
         def squares(center: Tensor, bins: int) -> Tensor:
@@ -42,7 +42,7 @@ class PlainPoseToFeature(PoseToFeature):
 
 
 def plain_copy(network: MeshNet) -> MeshNet:
-    """A copy of a published network, same weights, whose heads and pose-to-feature are the plain ones."""
+    """A copy of a published network with the same weights and with plain heads and pose-to-feature."""
     plain = {LixelHead: PlainLixelHead, PoseToFeature: PlainPoseToFeature}
     network = copy.deepcopy(network)
     modules: list[nn.Module] = [*network.modules()]

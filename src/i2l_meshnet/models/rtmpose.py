@@ -1,7 +1,7 @@
 """RTMPose-s: 26 body keypoints of a person crop, in plain PyTorch (Jiang et al., arXiv:2303.07399).
 
-CSPNeXt-s, a gated attention unit over the keypoints and SimCC heads: two 1D heatmaps for each keypoint, half a
-pixel a bin. BatchNorm is folded into the convolutions, as in the exported file that the weights come from.
+CSPNeXt-s, a gated attention unit over the keypoints, and SimCC heads: two 1D heatmaps for each keypoint, with bins of
+half a pixel. BatchNorm is folded into the convolutions, as in the exported file of the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ class ChannelAttention(nn.Module):
 
 
 class CrossStagePartial(nn.Module):
-    """Half of the channels through bottlenecks, half past them, then channel attention and a 1x1 mix."""
+    """Bottlenecks on half of the channels, then channel attention and a 1x1 convolution of all channels."""
 
     def __init__(self, channels: int, blocks: int, residual: bool) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class CrossStagePartial(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-    """Max pooling at three scales beside the input."""
+    """Concatenates the input with max pooling at three scales."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class CSPNeXt(nn.Module):
 
 
 class ScaleNorm(nn.Module):
-    """Brings vectors of `size` values to root-mean-square 1, times one learned gain."""
+    """Scales vectors of `size` values to a root mean square of 1, times a learned gain."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class GatedAttention(nn.Module):
 
 
 class SimCCHead(nn.Module):
-    """Backbone features to 1D heatmaps (logits) of every keypoint along x and y."""
+    """Backbone features → 1D heatmaps (logits) of every keypoint along x and y."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class SimCCHead(nn.Module):
 
 
 class RTMPose(nn.Module):
-    """26 keypoints (Halpe order, `skeletons.HALPE26`) of a person crop of exactly 256x192 (h x w) pixels."""
+    """26 keypoints (`skeletons.HALPE26`) of a person crop of exactly 256x192 (h x w) pixels."""
 
     mean: Tensor
     std: Tensor
@@ -182,18 +182,18 @@ class RTMPose(nn.Module):
 
 
 def decode_simcc(x: Float[Tensor, "*b k w"], y: Float[Tensor, "*b k h"]) -> Float[Tensor, "*b k 3"]:
-    """SimCC logits to keypoints: x, y in crop pixels and a confidence in [0, 1].
+    """Decode SimCC logits to keypoints: x, y in crop pixels and a confidence in [0, 1].
 
-    The peak is refined by the centre of mass of the softmax near it (the whole axis has rival peaks where a limb is
-    ambiguous). The confidence is the lower of the two peak logits, clipped: no probability, but a steady measure
-    of the error (docs/default-model.md gives the pixels that go with it).
+    The position is the centre of mass of the softmax near the peak. Bins far from the peak are ignored, because the
+    heatmap of an ambiguous limb has several peaks. The confidence is the lower of the two peak logits, clamped to
+    [0, 1]. It is not a probability, but it falls with the expected error (docs/default-model.md).
     """
     peaks, confidence = [], []
     for logits in (x.float(), y.float()):
         peak, at = logits.max(-1, keepdim=True)
         index = torch.arange(logits.shape[-1], device=logits.device)
         near = (index - at).abs() <= 3 * BINS_PER_PIXEL
-        weight = (10 * (logits - peak)).exp() * near  # 10: the sharpness that the heads were trained with
+        weight = (10 * (logits - peak)).exp() * near  # 10: the sharpness of the heads in training
         peaks.append((weight * index).sum(-1) / weight.sum(-1) / BINS_PER_PIXEL)
         confidence.append(peak[..., 0])
     score = torch.minimum(*confidence).clamp(0, 1)
@@ -201,9 +201,9 @@ def decode_simcc(x: Float[Tensor, "*b k w"], y: Float[Tensor, "*b k h"]) -> Floa
 
 
 def load_onnx(path: Path) -> RTMPose:
-    """RTMPose with the weights of OpenMMLab's exported file (`rtmpose-s_simcc-body7_..._256x192`).
+    """Load RTMPose from OpenMMLab's exported file (`rtmpose-s_simcc-body7_..._256x192`).
 
-    Needs the `onnx` package (extra `train`). Raises FileError if the file is another network.
+    Needs the `onnx` package (extra `train`). Raises FileError if the file contains another network.
     """
     try:
         import onnx
@@ -211,7 +211,7 @@ def load_onnx(path: Path) -> RTMPose:
     except ImportError as error:
         raise InputError("reading RTMPose's ONNX file needs `pip install i2l-meshnet[train]`") from error
     model = RTMPose()
-    with reading(path, "RTMPose-s with 26 keypoints", "fetch the asset rtmpose again"):
+    with reading(path, "RTMPose-s with 26 keypoints", "download the asset rtmpose again"):
         graph = onnx.load(path).graph
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         for node in graph.node:
@@ -223,11 +223,11 @@ def load_onnx(path: Path) -> RTMPose:
 
 
 def _state(model: RTMPose, nodes: Sequence[Any], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of RTMPose from the nodes of its ONNX graph and their constants. Raises almost anything for others."""
+    """The state dict from the nodes of the ONNX graph and their constants. Other graphs raise errors of any class."""
     parts = [*model.named_modules()]
     convolutions = [name for name, part in parts if isinstance(part, nn.Conv2d)]
     linears = [name for name, part in parts if isinstance(part, nn.Linear)]
-    # Folding BatchNorm renamed convolutions and matrices to numbers: their order identifies them.
+    # In the file, convolutions and matrices have numbers instead of names. Their order identifies them.
     state: dict[str, Tensor] = {}
     for name, node in zip(convolutions, [n for n in nodes if n.op_type == "Conv"], strict=True):
         state[f"{name}.weight"], state[f"{name}.bias"] = values[node.input[1]], values[node.input[2]]

@@ -1,8 +1,8 @@
-"""Published snapshots (`snapshot_{epoch}.pth.tar`) read strictly, and converted to our checkpoint format.
+"""Read published snapshots (`snapshot_{epoch}.pth.tar`) strictly, and convert them to our checkpoint format.
 
 A snapshot is a pickled dict of `epoch`, `network` (a DataParallel state dict) and `optimizer`. It is unpickled with
-`weights_only=True`, which runs no code. Every tensor is used or dropped for a reason that is told; the body model's
-licensed buffers, which the published code saves along, are among the dropped.
+`weights_only=True`, which runs no code. Every tensor is either used or dropped for a listed reason. The licensed
+buffers of the body model, which published snapshots contain, are dropped.
 """
 
 import dataclasses
@@ -30,15 +30,15 @@ PREFIXES = {
     "mesh_net.": "mesh_branch.head.",
     "param_regressor.": "parameter_regressor.",
 }
-"""Published module → ours."""
+"""Published name of a module → our name."""
 
 LICENCE = "the published I2L-MeshNet weights' own terms; trained with SMPL or MANO, whose licences allow research only"
 
 _DATA_PARALLEL = "module."
 _DROPPED = {
     "the body model's licensed buffers": ("human_model_layer.",),
-    "the mesh backbone's unused stem": tuple(f"mesh_backbone.{key}" for key in STEM_KEYS),
-    "biases to which soft-argmax is blind": tuple(
+    "the unused stem of the mesh backbone": tuple(f"mesh_backbone.{key}" for key in STEM_KEYS),
+    "biases that soft-argmax ignores": tuple(
         f"{head}{key}" for head in ("pose_net.", "mesh_net.") for key in UNUSED_KEYS
     ),
 }
@@ -55,9 +55,9 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """A snapshot's content under our names.
+    """The content of a snapshot with our names.
 
-    dropped: reason → the published keys (without `module.`) that were left out for it.
+    dropped: reason → published keys (without `module.`) that were dropped.
     """
 
     config: NetworkConfig
@@ -67,10 +67,9 @@ class Snapshot:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Reads a snapshot of the published body or hand network, with any ResNet.
+    """Read a snapshot of the published body or hand network, with any ResNet.
 
-    Raises FileError, in one line, for a file that is no snapshot or whose tensors are not exactly a published
-    network's: a module is missing, or the numbers of joints, vertices and bones are no published body's.
+    Raises FileError if the file is not a snapshot, or if its tensors are not exactly those of a published network.
     """
     epoch, tensors = _unpickle(path)
     dropped = {reason: tuple(key for key in tensors if key.startswith(keys)) for reason, keys in _DROPPED.items()}
@@ -78,7 +77,7 @@ def read_snapshot(path: Path) -> Snapshot:
     for module in PREFIXES:
         if not any(key.startswith(module) for key in used):
             raise FileError(
-                f"{path} has no module {module.removesuffix('.')!r}: it is not a whole I2L-MeshNet snapshot; "
+                f"{path} has no module {module.removesuffix('.')!r}: it is not a complete I2L-MeshNet snapshot; "
                 "give a snapshot_N.pth.tar of the published code"
             )
     state = {_rename(key, path): tensor for key, tensor in used.items()}
@@ -90,9 +89,9 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
-    """Writes a snapshot as a checkpoint of ours, floats in 16 bits if `half`. Needs no body model.
+    """Convert a snapshot to a checkpoint, with 16-bit floats if `half`. Needs no body model.
 
-    Raises FileError where `read_snapshot` does or `out` cannot be written.
+    Raises FileError like `read_snapshot`, and if `out` cannot be written.
     """
     snapshot = read_snapshot(path)
     metadata = checkpoint.Metadata(
@@ -103,7 +102,7 @@ def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
 
 
 def _unpickle(path: Path) -> tuple[int, dict[str, Tensor]]:
-    """Epoch and network of a snapshot, keys without `module.`; the optimizer is not even read where it need not."""
+    """Epoch and network of a snapshot, with keys without `module.`. The file is memory-mapped if possible."""
     with reading(path, "a published snapshot", "give a snapshot_N.pth.tar"):
         content = read_torch(path, mmap=True)
         network, epoch = checkpoint.require_state(content["network"]), content.get("epoch")
@@ -115,17 +114,17 @@ def _rename(key: str, path: Path) -> str:
     for theirs, ours in PREFIXES.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
-    raise FileError(f"{path} holds the unknown tensor {key!r}: it is not a snapshot of the published I2L-MeshNet")
+    raise FileError(f"{path} has the unknown tensor {key!r}: it is not a snapshot of the published I2L-MeshNet")
 
 
 def _describe(state: dict[str, Tensor], path: Path) -> NetworkConfig:
-    """The published network that the tensors' shapes belong to."""
+    """The description of the published network whose shapes the tensors have."""
 
     def rows(key: str) -> int:
         if key not in state:
             raise FileError(f"{path} lacks the tensor {key!r} (our name): it is not a snapshot of the published code")
         if not state[key].shape:
-            raise FileError(f"{path}: the tensor {key!r} (our name) is a single number: it is no snapshot of ours")
+            raise FileError(f"{path}: the tensor {key!r} (our name) is a number: it is not a snapshot")
         return state[key].shape[0]
 
     joints = rows("pose_net.head.conv_x.0.weight")
@@ -137,7 +136,7 @@ def _describe(state: dict[str, Tensor], path: Path) -> NetworkConfig:
             return dataclasses.replace(config, backbone=_backbone(state, path))
     kinds = ", ".join(f"{name}: {len(c.joints)}, {c.vertices} and {c.bones}" for name, c in _KINDS.items())
     raise FileError(
-        f"{path} has {joints} joints, {vertices} vertices and {bones} bones, which no published network has ({kinds}); "
+        f"{path} has {joints} joints, {vertices} vertices and {bones} bones, unlike the published networks ({kinds}); "
         "a network of another body cannot be converted"
     )
 
@@ -154,4 +153,4 @@ def _backbone(state: dict[str, Tensor], path: Path) -> ResNetName:
     for name, (block, known) in BLOCKS.items():
         if known == depths and (block is Bottleneck) == bottleneck:
             return name
-    raise FileError(f"{path} has a backbone with {depths} blocks, which is no ResNet-18, 34, 50, 101 or 152")
+    raise FileError(f"{path} has a backbone with {depths} blocks, which is not ResNet-18, 34, 50, 101 or 152")

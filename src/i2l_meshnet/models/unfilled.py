@@ -1,4 +1,4 @@
-"""Networks made for weights that are loaded next."""
+"""Build networks without initialising their weights."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ _RANDOM = ("kaiming_uniform_", "normal_", "uniform_")
 
 
 class Unfilled(TorchFunctionMode):
-    """Within it, what a network's layers are initialised with at random is left as memory has it.
+    """Context in which random initialisation is skipped, for weights that are loaded next.
 
-    Saves the time for 142 million random numbers of the published network; and on the device "meta" the two seconds in
-    which PyTorch imports its compiler to draw none.
+    Saves the time for 142 million random numbers in the published network. On the device "meta", saves two seconds in
+    which PyTorch imports its compiler.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -22,7 +22,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, warp_image
 from i2l_meshnet.models.exported import Runtime, load_ready
-from i2l_meshnet.models.memory import InParts
+from i2l_meshnet.models.memory import SplitBatches
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.boxes import PersonBox, as_box, require_inside
@@ -93,7 +93,7 @@ class MeshPredictor:
         pass. network_facts: recorded with every result. hands: predicts the hands of people (`hands.HandPredictor`).
         """
         self.network, self.body, self.detector = network, body.cpu().eval(), detector
-        self._run = InParts(network)
+        self._run = SplitBatches(network)
         self.device, self.batch_size = torch.device(device), batch_size
         self.network_facts = network_facts or {}
         self.hands = hands
