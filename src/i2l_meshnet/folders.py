@@ -134,7 +134,7 @@ def _opened_work(folder: Path) -> Iterator[int | None]:
         with os.scandir(folder if handle is None else handle) as entries:
             names = {entry.name for entry in entries}
         if names and LOCK not in names:
-            raise _not_ours(folder, "it holds other files")
+            raise _not_ours(folder, "it has other files")
         yield handle
     finally:
         if handle is not None:
@@ -183,7 +183,7 @@ def _require_private(folder: Path, status: os.stat_result) -> None:
 
 
 def _not_ours(folder: Path, reason: str) -> FileError:
-    return FileError(f"{folder} is not a work folder of this program ({reason}): it was not changed; move it away")
+    return FileError(f"{folder} is not a work folder of this program ({reason}) and was not changed: move it away")
 
 
 def _enter(folder: Path, wait: bool, work: bool) -> int:

@@ -57,7 +57,7 @@ def decode_frames(container: InputContainer) -> Iterator[VideoFrame]:
             return
         empty += 1
         if empty > MAX_EMPTY_PACKETS:
-            raise ValueError(f"more than {MAX_EMPTY_PACKETS} packets in a row hold no frame")
+            raise ValueError(f"more than {MAX_EMPTY_PACKETS} packets in a row have no frame")
         try:
             frames = packet.decode()
         except FFmpegError:

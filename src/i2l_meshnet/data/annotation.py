@@ -323,7 +323,7 @@ class TableBuilder:
         self.leave_out("box of no area inside the picture", int((~keep).sum()))
         if not keep.any():
             reasons = ", ".join(f"{number} {reason}" for reason, number in self._left_out.items()) or "it is empty"
-            raise FileError(f"{where} holds no usable annotation ({reasons})")
+            raise FileError(f"{where} has no usable annotation ({reasons})")
         arrays["box"] = np.where(prepared[:, None], arrays["box"], widened.numpy())
         arrays["group"], arrays["person"], arrays["frame"] = np.asarray(self._order, np.int32).T
         arrays = {name: values[keep] for name, values in arrays.items()}

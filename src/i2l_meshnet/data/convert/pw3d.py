@@ -53,7 +53,7 @@ def convert_pw3d(options: Pw3dOptions) -> int:
     )
     if sequences is None:
         raise FileError(
-            f"{options.release} holds no sequenceFiles/{{train,validation,test}}: name the unpacked release"
+            f"{options.release} has no sequenceFiles/{{train,validation,test}}: name the unpacked release"
         )
     for split in SPLITS:
         files = sorted((sequences / split).glob("*.pkl"))

@@ -64,7 +64,7 @@ def convert_surreal(options: SurrealOptions) -> int:
     """
     found = {split: sorted((options.release / split).glob("run*/*/*.mp4")) for split in SPLITS}
     if not any(found.values()):
-        raise FileError(f"{options.release} holds no {{train,val}}/run*/*/*.mp4: name the unpacked release")
+        raise FileError(f"{options.release} has no {{train,val}}/run*/*/*.mp4: name the unpacked release")
     bodies = {gender: load_body(SMPL_BODIES[gender], options.body_dir) for gender in ("female", "male")}
     chosen = _chosen_clips(options.clips)
     for split, clips in found.items():

@@ -106,10 +106,10 @@ class CocoFile:
         for annotation, image in self.people():
             with self._reading(annotation):
                 person = read(annotation, image)
-            if isinstance(person, str):
-                rows.leave_out(person)
-            elif person is not None:
-                rows.add(person)
+                if isinstance(person, str):
+                    rows.leave_out(person)
+                elif person is not None:
+                    rows.add(person)
 
     def _reading(self, annotation: dict[str, Any]) -> AbstractContextManager[None]:
         return reading(f"{self.path}: annotation {annotation.get('id')}", "a valid annotation")

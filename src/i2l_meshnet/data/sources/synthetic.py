@@ -72,7 +72,7 @@ def synthetic_source(folder: Path, split: str) -> Source:
         raise InputError(f"synthetic pictures have the splits {', '.join(SPLITS)}, not {split!r}")
     shards = sorted(folder.glob(f"{split}_*.npz"))
     if not shards:
-        raise FileError(f"{folder} holds no shards {split}_*.npz: make them as docs/synthetic.md says")
+        raise FileError(f"{folder} has no shards {split}_*.npz: make them as docs/synthetic.md says")
 
     def parse() -> AnnotationTable:
         body = load_body(BODY)
