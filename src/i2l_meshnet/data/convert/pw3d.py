@@ -52,9 +52,7 @@ def convert_pw3d(options: Pw3dOptions) -> int:
         None,
     )
     if sequences is None:
-        raise FileError(
-            f"{options.release} has no sequenceFiles/{{train,validation,test}}: name the unpacked release"
-        )
+        raise FileError(f"{options.release} has no sequenceFiles/{{train,validation,test}}: name the unpacked release")
     for split in SPLITS:
         files = sorted((sequences / split).glob("*.pkl"))
         parts = [Part(file.stem, file, partial(_sequence, file, options.release / "imageFiles")) for file in files]
