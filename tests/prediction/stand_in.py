@@ -1,4 +1,4 @@
-"""A network that knows the truth: it tells people apart by the colour in the middle of their crops."""
+"""A network that knows the ground truth: it identifies people by the colour in the middle of their crops."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.output import LixelOutput
 
 FACING = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-"""Root rotation that lets Anny stand upright before the camera and face it."""
+"""Root rotation of an upright Anny body that faces the camera."""
 
 
 @dataclasses.dataclass(frozen=True)
 class KnownPerson:
-    """What the network will be asked for: truth in the camera frame, and where it is seen."""
+    """The ground truth of a person in the camera frame, and the box in the picture."""
 
     params: BodyParams
     mesh: BodyMesh
@@ -41,10 +41,10 @@ class Scene:
 
 
 class TruthNetwork:
-    """Answers with the true lixels of the people of the scenes it was made with."""
+    """Returns the true lixels of the people in its scenes."""
 
-    def __init__(self, scenes: Sequence[Scene], body: Body, grid: LixelGrid, confidence: float = 0.8) -> None:
-        self.grid, self.confidence, self.batches = grid, confidence, []
+    def __init__(self, scenes: Sequence[Scene], body: Body, grid: LixelGrid) -> None:
+        self.grid, self.confidence, self.batches = grid, 0.8, []
         self.with_params = self.with_keypoints = True
         rows: list[LixelOutput] = []
         for scene in scenes:
@@ -65,7 +65,7 @@ class TruthNetwork:
         height, width = image.shape[2:]
         self.batches.append(len(image))
         person = (image[:, 0, height // 2, width // 2] * 255 / 10).round().long() - 1
-        person = person.clamp(0, len(self.rows.joints) - 1)  # a crop without a square: somebody
+        person = person.clamp(0, len(self.rows.joints) - 1)  # a crop without a square shows any person
         keypoints = None
         if self.with_keypoints:
             keypoints = torch.full((len(image), 26, 3), 20.0)
@@ -74,21 +74,21 @@ class TruthNetwork:
         return output if self.with_params else dataclasses.replace(output, params=None)
 
 
-def standing(body: Body, place: tuple[float, float, float], turn: float = 0.3, bend: float = 0.2) -> BodyParams:
-    """Anny upright at `place` (camera frame, metres), turned about the vertical, with bent joints."""
-    generator = torch.Generator().manual_seed(round(1000 * turn))
+def standing(body: Body, position: tuple[float, float, float], rotation: float) -> BodyParams:
+    """An upright Anny body with bent joints. position: camera frame, metres. rotation: about the vertical, radians."""
+    generator = torch.Generator().manual_seed(round(1000 * rotation))
     params = body.rest_params()
-    axes = torch.randn(len(body.bones), 3, generator=generator) * bend
-    axes[0] = torch.tensor([0.0, turn, 0.0])
+    axes = torch.randn(len(body.bones), 3, generator=generator) * 0.2
+    axes[0] = torch.tensor([0.0, rotation, 0.0])
     pose = axis_angle_to_matrix(axes)
     pose[0] = pose[0] @ FACING
-    return BodyParams(pose, params.shape, torch.tensor(place))
+    return BodyParams(pose, params.shape, torch.tensor(position))
 
 
 def make_scene(
     body: Body, camera: Camera, size: tuple[int, int], people: Sequence[BodyParams], first: int = 0
 ) -> Scene:
-    """A picture of `size` (height, width). first: number of the first person, for networks of several scenes."""
+    """A picture of `size` (height, width). first: number of the first person in a network of several scenes."""
     pixels = np.full((*size, 3), 200, np.uint8)
     found = []
     for number, params in enumerate(people, first):

@@ -1,6 +1,5 @@
 """Hands found in photographs, given meshes, and mirrored: the shipped networks on the bundled example pictures."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from i2l_meshnet.models import assembly, checkpoint
 from i2l_meshnet.prediction.hands import HandPredictor
 from i2l_meshnet.prediction.images import read_photo
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.prediction.results import PicturePrediction, SaveOptions
+from i2l_meshnet.prediction.results import PicturePrediction
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GARDEN = [295.0, 30.0, 360.0, 1360.0]
@@ -119,25 +118,6 @@ def test_hands_are_searched_in_given_boxes(hands: HandPredictor):
     assert [found.side for found in left] == ["left"]
     with pytest.raises(InputError):
         hands(photo, boxes=[[5000.0, 0.0, 10.0, 10.0]])
-
-
-def test_files_of_hands(person: PicturePrediction, tmp_path: Path):
-    options = SaveOptions(formats=("obj",), max_side=300)
-    written = {path.name for path in person.save(tmp_path, options)}
-    wanted = {f"standing_garden_0_{side}_hand_{kind}.obj" for side in ("left", "right") for kind in ("lixel", "param")}
-    assert wanted < written
-    assert all((tmp_path / name).exists() for name in written)
-    record = json.loads((tmp_path / "standing_garden.json").read_text())
-    left = record["people"][0]["hands"]["left"]
-    assert left["side"] == "left"
-    assert left["files"]["lixel"]["obj"] == "standing_garden_0_left_hand_lixel.obj"
-    assert record["network"]["hands"]["body"] == "anny-hand"
-    with np.load(tmp_path / "standing_garden.npz") as arrays:
-        assert sorted(arrays["hand_side"].tolist()) == ["left", "right"]
-        assert arrays["hand_person"].tolist() == [0, 0]
-        assert arrays["hand_lixel_vertices"].shape == (2, 1609, 3)
-    person.save(tmp_path, SaveOptions(formats=("ply",), pictures=False, overwrite=True))
-    assert not (tmp_path / "standing_garden_0_left_hand_lixel.obj").exists()
 
 
 def test_another_hand_network_makes_the_meshes(crop: np.ndarray, body_directory: Path, tmp_path: Path):

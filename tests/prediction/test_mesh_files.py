@@ -50,14 +50,6 @@ def test_written_meshes_are_read_back(tmp_path: Path, ending: str, kind: str, re
         assert "metres" in path.read_text().splitlines()[0]
 
 
-def test_normals_point_outwards(coarse: Surface) -> None:
-    normals = coarse.normals
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
-    thicker = trimesh.Trimesh(coarse.vertices + 1e-3 * normals, coarse.faces)
-    body = trimesh.Trimesh(coarse.vertices, coarse.faces)
-    assert thicker.volume - body.volume == pytest.approx(1e-3 * body.area, rel=0.05)
-
-
 def test_files_that_cannot_be_written(tmp_path: Path, coarse: Surface) -> None:
     with pytest.raises(InputError):
         write_surface(coarse, tmp_path / "mesh.stl")

@@ -65,42 +65,35 @@ def test_a_folder(photos: Path, scenes: list[Scene], capsys: pytest.CaptureFixtu
     assert (photos.parent / "out" / "one_0_param.ply").is_file()
 
 
-def test_broken_pictures_are_reported_and_the_others_done(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (photos / "a_text.jpg").write_text("no picture")
-    (photos / "z_cut.png").write_bytes((photos / "one.png").read_bytes()[:300])
-    assert run(options(photos, boxes=None, batch_size=2)) == 1
+def test_an_error_of_an_image_does_not_affect_the_others(
+    photos: Path, stand_in: MeshPredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One image cannot be read, one has a box outside, and one fails in the network."""
+    boxes = json.loads((photos.parent / "boxes.json").read_text())
+    for name in ("outside.png", "refused.png"):
+        (photos / name).write_bytes((photos / "one.png").read_bytes())
+    (photos / "text.jpg").write_text("not an image")
+    boxes |= {"outside.png": [[5000, 5000, 10, 10]], "refused.png": boxes["one"], "text.jpg": boxes["one"]}
+    (photos.parent / "boxes.json").write_text(json.dumps(boxes))
+    predict_all = stand_in.predict
+
+    def refuse(subjects: Any, root_depth: float | None = None) -> Any:
+        if any(subject.name == "refused" for subject in subjects):
+            raise InputError("refused by the network")
+        return predict_all(subjects, root_depth)
+
+    monkeypatch.setattr(stand_in, "predict", refuse)
+    assert run(options(photos)) == 1
     shown = capsys.readouterr()
     failed = [line for line in shown.err.splitlines() if line.startswith("failed")]
-    assert [name in line for name, line in zip(("a_text.jpg", "z_cut.png"), failed, strict=True)] == [True, True]
-    assert "2 pictures failed" in shown.out
+    names = ("outside.png", "refused.png", "text.jpg")
+    assert [name in line for name, line in zip(names, failed, strict=True)] == [True] * 3
+    assert "2 pictures, 4 people" in shown.out
+    assert "3 pictures failed" in shown.out
     assert {path.name for path in (photos.parent / "out").glob("*.json")} == {"group.json", "one.json"}
 
 
-def test_one_pictures_fault_leaves_its_batch_alone(
-    photos: Path, stand_in: MeshPredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    boxes = json.loads((photos.parent / "boxes.json").read_text())
-    (photos.parent / "boxes.json").write_text(json.dumps({**boxes, "one": [[5000, 5000, 10, 10]]}))
-    assert run(options(photos)) == 1
-    assert "one.png" in capsys.readouterr().err
-    assert (photos.parent / "out" / "group.json").exists()
-
-    whole = stand_in.predict
-
-    def fails_on_one(subjects: Any, root_depth: float | None = None) -> Any:
-        if any(subject.name == "one" for subject in subjects):
-            raise InputError("cannot do this one")
-        return whole(subjects, root_depth)
-
-    monkeypatch.setattr(stand_in, "predict", fails_on_one)
-    (photos.parent / "boxes.json").write_text(json.dumps(boxes))
-    assert run(options(photos, overwrite=True)) == 1
-    shown = capsys.readouterr()
-    assert "cannot do this one" in shown.err
-    assert "1 picture, 3 people" in shown.out
-
-
-def test_results_that_are_there_are_kept(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_results_are_skipped(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(options(photos, photos / "one.png"))
     before = (photos.parent / "out" / "one.json").stat().st_mtime_ns
     capsys.readouterr()

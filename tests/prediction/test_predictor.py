@@ -175,9 +175,9 @@ def test_outputs_that_are_not_finite_are_an_error(network: TruthNetwork, anny: B
 
 
 def test_a_prepared_box_is_used_as_it_is(predictor: MeshPredictor, grid: LixelGrid, scenes: list[Scene]) -> None:
-    crop = predictor.crop_person(scenes[0].pixels, PersonBox((10.0, 20.0, 192.0, 256.0), prepared=True))[0]
+    crop = predictor.look(scenes[0].pixels, PersonBox((10.0, 20.0, 192.0, 256.0), prepared=True))[0]
     torch.testing.assert_close(crop.affine, torch.tensor([[1.0, 0, -10], [0, 1, -20]]))
-    wide = predictor.crop_person(scenes[0].pixels, PersonBox((10.0, 20.0, 384.0, 256.0), prepared=True))[0]
+    wide = predictor.look(scenes[0].pixels, PersonBox((10.0, 20.0, 384.0, 256.0), prepared=True))[0]
     torch.testing.assert_close(wide.affine[:, :2], torch.eye(2) / 2)
     torch.testing.assert_close(wide.to_crop(torch.tensor([[202.0, 148.0]])), torch.tensor([[96.0, 128.0]]))
 

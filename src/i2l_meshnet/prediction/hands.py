@@ -237,8 +237,8 @@ class HandPredictor(MeshPredictor):
         finder = HandFinder(landmarks, palm, ready.device)
         return cls(ready.network, ready.body, finder, side, ready.device, batch_size, ready.facts)
 
-    def find(self, photo: Photo, boxes: Sequence[PersonBox] | None) -> tuple[list[PersonBox], str]:
-        """As `MeshPredictor.find`. boxes: where one hand each is searched, instead of in the whole image."""
+    def _find(self, photo: Photo, boxes: Sequence[PersonBox] | None) -> tuple[list[PersonBox], str]:
+        """As `MeshPredictor._find`. boxes: where one hand each is searched, instead of in the whole image."""
         if boxes is None:
             found, source = self.finder.in_image(photo.pixels, side=self.side), "hand detector"
         else:

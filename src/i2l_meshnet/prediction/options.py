@@ -86,11 +86,9 @@ class PeopleOptions:
         if self.max_people < 1:
             raise InputError(f"the minimum is 1, not {self.max_people}", argument="max_people")
         if self.hands and self.hand is not None:
-            raise InputError(
-                "images show people with their hands, or hands alone (hand): give only one", argument="hands"
-            )
+            raise InputError("cannot be combined with hand", argument="hands")
         if self.hand_weights is not None and not self.hands and self.hand is None:
-            raise InputError("no hands are predicted: give hands or hand too", argument="hand_weights")
+            raise InputError("needs hands or hand", argument="hand_weights")
 
     @property
     def subject(self) -> str:
@@ -114,7 +112,7 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         if self.engine == "ray" and self.parquet is None:
-            raise InputError("ray writes a table: give its folder (parquet)", argument="engine")
+            raise InputError("ray needs parquet, the folder of the table", argument="engine")
         if self.workers < 0:
             raise InputError(f"the minimum is 0, not {self.workers}", argument="workers")
         if not 0 <= self.gpus_per_worker < float("inf"):

@@ -165,7 +165,7 @@ def _with_scale_bar(picture: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[
 def draw_joints(
     photo: UInt8[np.ndarray, "h w 3"], people: Sequence[Float[np.ndarray, "j 2"]], skeleton: Skeleton
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw 2D joints (pixels of `photo`) and bones: left ones blue, right ones orange, the others light."""
+    """Draw 2D joints (pixels of `photo`) and bones: blue on the left side, orange on the right, light in the middle."""
     picture = photo.copy()
     reach = 8 * max(photo.shape)
     for joints in people:

@@ -1,7 +1,7 @@
 """Predicts the people of images: boxes, crops, one pass of the network for many people, and meshes in space.
 
-`MeshPredictor` contains all steps: `images` reads and `detect` finds people, `crop_person` cuts crops, the network
-predicts lixels, `placing` puts the meshes in space, `results` has the types and `result_files` writes the files.
+`MeshPredictor` contains all steps: `images` reads and `detect` finds people, `look` cuts crops, the network predicts
+lixels, `placing` puts the meshes in space, `results` has the types and `result_files` writes the files.
 """
 
 import dataclasses
@@ -202,10 +202,10 @@ class MeshPredictor:
         given = None if boxes is None else [as_box(box) for box in boxes]
         for box in given or ():
             require_inside(box, photo.width, photo.height, file or name)
-        people, source = self.find(photo, given)
+        people, source = self._find(photo, given)
         return Subject(photo, file, name, tuple(people), source, camera, camera_source)
 
-    def find(self, photo: Photo, boxes: Sequence[PersonBox] | None) -> tuple[Sequence[PersonBox], str]:
+    def _find(self, photo: Photo, boxes: Sequence[PersonBox] | None) -> tuple[Sequence[PersonBox], str]:
         """The people of an image, and the source of their boxes. boxes: given by the user."""
         if boxes is not None:
             return boxes, "given"
@@ -251,7 +251,7 @@ class MeshPredictor:
         results: list[list[Prediction]] = [[] for _ in images]
         for start in range(0, len(seen), self.batch_size):
             batch = seen[start : start + self.batch_size]
-            crops, pixels = zip(*(self.crop_person(images[index], person) for index, person in batch), strict=True)
+            crops, pixels = zip(*(self.look(images[index], person) for index, person in batch), strict=True)
             image = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
             output = self._run(image).to("cpu")
             if not (output.vertices.isfinite().all() and output.joints.isfinite().all()):
@@ -282,7 +282,7 @@ class MeshPredictor:
         people = [person for _, person in batch]
         return Views(people, Crop.stack(crops), Camera.stack(seen_by), torch.tensor(sizes), torch.tensor(depths))
 
-    def crop_person(
+    def look(
         self, image: UInt8[np.ndarray, "h w 3"], person: PersonBox
     ) -> tuple[Crop, UInt8[np.ndarray, "crop_height crop_width 3"]]:
         """The crop of a person, and its pixels for the network.

@@ -80,7 +80,7 @@ def _require_free(base: Path, names: list[str], overwrite: bool) -> None:
 
 
 def _listed(record: Path, start: str) -> list[str]:
-    """The files beside a record that it names and whose names begin with `start`; empty for an unknown record."""
+    """The files beside a record that it names and whose names start with `start`; empty for an unknown record."""
     try:
         content = read_json(record)
         listed = [*content["files"].values()]
