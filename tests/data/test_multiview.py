@@ -121,9 +121,9 @@ def test_the_report_scores_the_given_joints(samples: MultiviewSamples):
     scores = report(samples, {"lixel": samples.joints, "param": samples.joints * 1.1 + 3})
     lixel, param = scores.errors["lixel"], scores.errors["param"]
     assert lixel.joints.mean() < 0.1
-    assert param.pa_mpjpe < 0.1
+    assert param.aligned.mean() < 0.1
     assert abs(float(param.size.median()) - 1 / 1.1) < 1e-3
-    assert scores.noise.mpjpe < 1
+    assert scores.noise.joints.mean() < 1
     # Two frames have no acceleration.
     assert scores.to_json()["meshes"]["lixel"]["acceleration_mm_per_squared_frame"] is None
     assert [row["samples"] for row in scores.view_rows()] == [2, 2, 2, 2]
