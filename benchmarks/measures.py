@@ -24,14 +24,12 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies import Body, BodyParams, load_body
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.exporting.export import write
 from i2l_meshnet.geometry.alignment import similarity_align
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.geometry.lixel import soft_argmax
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
-from i2l_meshnet.models.checkpoint import Metadata
-from i2l_meshnet.models.exported import ExportedNetwork, Runtime, open_exported, openvino_precisions
+from i2l_meshnet.models.exported import ExportedNetwork
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
 from i2l_meshnet.models.loading import default_weights, load_network
@@ -51,6 +49,7 @@ from i2l_meshnet.video.options import ClipOptions
 from loader import CASES, loading_variants
 from peers import Missing, anny_body, smplx_body
 from published import align_plainly, pose_plainly
+from runtimes import exported_ways
 from scoring import VERTICES, make_predictions, published_evaluate, scored
 from subjects import SEED, person, pictures, random_body, random_network
 from timing import Row, Timings, interleave, missing_row, timed_rows
@@ -115,17 +114,8 @@ def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) ->
     for what, peer, network, body in networks:
         with tempfile.TemporaryDirectory() as folder:
             ready = {peer: plain_copy(network), "fp32": for_inference(network)}
-            ready |= _exported(network, body, Path(folder) / "network.onnx")
+            ready |= exported_ways(network, body, Path(folder))
             yield from _forward_passes(bench, f"{what}, runtimes", ready)
-
-
-def _exported(network: MeshNet, body: Body, path: Path) -> dict[str, ExportedNetwork]:
-    """The network in ONNX Runtime and OpenVINO, in all precisions that the processor supports. path: file to write."""
-    assert network.config is not None
-    write(network, Metadata(network.config, "", ""), "onnx", path)
-    runtimes: list[tuple[Runtime, Precision]] = [("onnx", "fp32"), *(("openvino", p) for p in openvino_precisions())]
-    opened = {f"{runtime} {precision}": open_exported(path, runtime, precision) for runtime, precision in runtimes}
-    return {name: ExportedNetwork(description, runner, body) for name, (description, runner) in opened.items()}
 
 
 def _published(weights: Path | None, body_directory: Path | None) -> tuple[MeshNet, Body]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import onnx
 import pytest
-import runtimes
 import torch
 from torch import Tensor, nn
 
+import runtimes
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.exporting.export import SUFFIXES, Format, write
