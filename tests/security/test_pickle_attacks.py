@@ -198,7 +198,7 @@ def test_damaged_programs_are_refused(tmp_path: Path, program: bytes) -> None:
 
 def test_small_pickles_of_excessive_content_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that share an object, matrices of zeros, and lists of lists."""
-    monkeypatch.setattr(body_file_reader, "_MOST", 10**6)  # Counting to the real limit takes ten seconds.
+    monkeypatch.setattr(body_file_reader, "_MAX_ENTRIES", 10**6)  # Counting to the real limit takes ten seconds.
     path = tmp_path / "body.pkl"
     shared = body_files.Ch(x=np.zeros(100_000))
     body_files.write_pickle(path, {f"entry{number}": shared for number in range(10_000)})

@@ -1,6 +1,7 @@
 """The interface of all bodies: parameters in, mesh out."""
 
 import dataclasses
+import warnings
 from abc import abstractmethod
 from typing import Literal
 
@@ -32,6 +33,11 @@ class BodyParams(TensorDataclass):
         """The body rotated about its root bone. The rotation is given in the axes of the frame."""
         root = rotation[..., None, :, :] @ self.pose[..., :1, :, :]
         return dataclasses.replace(self, pose=torch.cat([root, self.pose[..., 1:, :, :]], -3))
+
+    def turned(self, rotation: Float[Tensor, "*b 3 3"]) -> "BodyParams":
+        """The name of `rotated` in version 0.1, with a warning."""
+        warnings.warn("BodyParams.turned is now BodyParams.rotated", DeprecationWarning, stacklevel=2)
+        return self.rotated(rotation)
 
 
 @dataclasses.dataclass(frozen=True)
