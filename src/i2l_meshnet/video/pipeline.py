@@ -100,7 +100,7 @@ class ClipJob:
         return {
             "clip": [str(self.clip.path.resolve()), status.st_size, status.st_mtime_ns],
             "options": options,
-            "boxes": boxes,
+            "boxes": None if boxes is None else [repr(box) for box in boxes],
             "network": self.predictor.network_facts,
             "version": version("i2l-meshnet"),
         }

@@ -60,7 +60,7 @@ class WorkFolder:
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         """facts: everything that the work depends on."""
-        self.path, self._facts = path, json.dumps(facts, sort_keys=True, default=repr)
+        self.path, self._facts = path, json.dumps(facts, sort_keys=True, default=str)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
