@@ -32,7 +32,7 @@ from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.models.exported import ExportedNetwork
 from i2l_meshnet.models.inference import for_inference
 from i2l_meshnet.models.lixel_head import LixelHead, linear_soft_argmax
-from i2l_meshnet.models.loading import default_weights, load_network
+from i2l_meshnet.models.loading import load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.output import LixelNetwork
 from i2l_meshnet.models.reference import plain_copy
@@ -93,7 +93,7 @@ def _precisions(device: torch.device) -> Iterator[Precision]:
 
 def default_network(bench: Bench) -> Iterator[Row]:
     """Forward passes of the default network, compared with itself before `for_inference`."""
-    network, _, _ = load_network(default_weights())
+    network, _, _ = load_network(shipped_weights())
     ready = {"as trained": network, "fp32": for_inference(network, device=bench.device)}
     yield from _forward_passes(bench, "default network", ready)
     yield missing_row("default network", "bf16", "not offered: keypoints move by half a pixel, the mesh by centimetres")
@@ -109,7 +109,7 @@ def runtimes(bench: Bench, weights: Path | None, body_directory: Path | None) ->
     bench = dataclasses.replace(bench, device=torch.device("cpu"), batches=bench.batches[:2])
     networks = (
         ("published network", PUBLISHED, *_published(weights, body_directory)),
-        ("default network", "as trained", *load_network(default_weights())[:2]),
+        ("default network", "as trained", *load_network(shipped_weights())[:2]),
     )
     for what, peer, network, body in networks:
         with tempfile.TemporaryDirectory() as folder:

@@ -74,8 +74,3 @@ def test_items_that_do_not_match_raise_an_error() -> None:
         Outer.stack([make(0), make(0, with_inner=False)])
     with pytest.raises(ValueError, match=r"Outer\.inner"):
         Outer.stack([make(0, with_inner=False), make(0)])
-
-
-def test_detach_removes_the_graph() -> None:
-    item = make(0).map(lambda tensor: tensor.clone().requires_grad_() if tensor.is_floating_point() else tensor)
-    assert not item.detach().points.requires_grad

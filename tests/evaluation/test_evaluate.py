@@ -26,7 +26,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, smpl: Body) -> None:
     lixels = torch.rand(5, 6890, 3, generator=generator) * 16 + 24
     body = KnownBody(torch.randn(5, 6890, 3, generator=generator) * 0.3, smpl)
     monkeypatch.setattr(evaluate, "load_network", lambda *_: (KnownNetwork(lixels, GRID), body, None))
-    monkeypatch.setattr(evaluate, "default_weights", lambda: Path("default.safetensors"))
+    monkeypatch.setattr(evaluate, "shipped_weights", lambda: Path("default.safetensors"))
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -8,7 +8,7 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.models import assembly, inference
 from i2l_meshnet.models.inference import for_inference
-from i2l_meshnet.models.loading import default_weights, load_network
+from i2l_meshnet.models.loading import load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.precision import Precision, supported_precisions
 
@@ -67,7 +67,7 @@ def test_half_precision_is_close_or_raises_an_error(network: MeshNet, precision:
 
 @torch.no_grad()
 def test_the_default_network_supports_float32_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, _, _ = load_network(default_weights())
+    network, _, _ = load_network(shipped_weights())
     image = torch.rand(1, 3, *network.grid.crop_size, generator=torch.Generator().manual_seed(2))
     found, wanted = for_inference(network)(image), network(image)
     torch.testing.assert_close(found.vertices, wanted.vertices, atol=1e-3, rtol=0)

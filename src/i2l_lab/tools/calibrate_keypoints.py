@@ -20,7 +20,7 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.data.multiview import open_clip
 from i2l_meshnet.errors import UserError
 from i2l_meshnet.evaluation.real_multiview import clip_samples
-from i2l_meshnet.models.loading import default_weights, load_network
+from i2l_meshnet.models.loading import load_network, shipped_weights
 from i2l_meshnet.skeletons import HALPE26
 
 CLIP = "Demo_SinglePerson"
@@ -45,7 +45,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     try:
         (folder,) = assets.ensure("multiview").glob(f"**/{CLIP}")
         samples = clip_samples(open_clip(folder), options.every)
-        network, body, _ = load_network(options.weights or default_weights())
+        network, body, _ = load_network(options.weights or shipped_weights())
         assert isinstance(body, AnnyBody)
         torch.manual_seed(0)
         found = calibrate(network, body, samples, options.calibration)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from i2l_meshnet.animation.gltf import VERTICES, GlbBuffer, generator, one_index, skin
 from i2l_meshnet.animation.motion import RigClip
-from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.io import write_bytes
 from i2l_meshnet.rendering.shading import vertex_normals
@@ -99,7 +100,7 @@ def bound_mesh(
     body: Body, vertices: int, full: bool
 ) -> tuple[Integer[np.ndarray, "f 3"], Integer[np.ndarray, "w"], Float[np.ndarray, "w 2"] | None]:
     """Triangles, the rig's vertex for each of the W vertices in the file, and texture coordinates (v up) or None."""
-    if not (full and isinstance(body, HasFullMesh)):
+    if not (full and isinstance(body, AnnyBody)):
         return body.faces.cpu().numpy(), np.arange(vertices), None
     uv = body.full_uv.cpu().double().numpy()
     faces, of_vertex, of_uv = one_index(body.full_faces.cpu().numpy(), uv, body.full_face_uv.cpu().numpy())

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i2l_meshnet.animation.gltf import CAMERA_TO_GLTF
-from i2l_meshnet.bodies.base import Body, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.tensors import TensorDataclass
@@ -53,7 +54,7 @@ class RigClip:
         self.times, self._body, self._params = times, body, params
         with torch.no_grad():
             shape = params.shape.mean(0).to(body.joint_regressor.device, body.joint_regressor.dtype)
-            rig = body.full_rig(shape) if full and isinstance(body, HasFullMesh) else body.rig(shape)
+            rig = body.full_rig(shape) if full and isinstance(body, AnnyBody) else body.rig(shape)
             self._offset = rig.offsets[0]
             self.rig = rig.in_axes(body.upright).to("cpu", torch.float64)
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
 from i2l_meshnet.bodies.rig import Rig
 from i2l_meshnet.bodies.skinning import KinematicTree, blend
 from i2l_meshnet.skeletons import ANNY, MANO, Skeleton
@@ -37,7 +37,7 @@ FULL_INFLUENCES = 8
 """Maximum bone influences per vertex of the full mesh's rig: the limit of game engines and web viewers."""
 
 
-class AnnyBody(HasFullMesh):
+class AnnyBody(Body):
     """Anny with the six shape values gender, age, muscle, weight, height and proportions, each in [0, 1].
 
     Frame: x to the body's left, -y to the front, z up, metres. At rest the root bone is at the origin, so `translation`

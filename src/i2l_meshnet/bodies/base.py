@@ -112,19 +112,3 @@ class Body(nn.Module):
         pose = params.pose if self.bone_mirror is None else params.pose[..., list(self.bone_mirror), :, :]
         sign = params.translation.new_tensor([-1.0, 1.0, 1.0])
         return BodyParams(mirror_rotations(pose), params.shape, params.translation * sign)
-
-
-class HasFullMesh(Body):
-    """A body with a second mesh of more vertices and with texture coordinates, computed from its own mesh."""
-
-    full_faces: Int[Tensor, "f 3"]
-    full_uv: Float[Tensor, "t 2"]
-    full_face_uv: Int[Tensor, "f 3"]
-
-    @abstractmethod
-    def full_mesh(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b w 3"]:
-        """The full mesh in the same pose, from the vertices of the body's own mesh."""
-
-    @abstractmethod
-    def full_rig(self, shape: Float[Tensor, "s"]) -> Rig:
-        """The rig of the full mesh. Skinning it approximates `full_mesh`."""

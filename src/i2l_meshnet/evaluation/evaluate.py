@@ -15,7 +15,7 @@ from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, 
 from i2l_meshnet.evaluation.benchmark import Benchmark, System, evaluate
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
 from i2l_meshnet.evaluation.published_sets import PublishedSet
-from i2l_meshnet.models.loading import choose_device, default_weights, load_network
+from i2l_meshnet.models.loading import choose_device, load_network, shipped_weights
 from i2l_meshnet.models.memory import SplitBatches
 
 
@@ -85,7 +85,7 @@ class SystemOptions:
         device = choose_device(self.device)
         path = self.snapshot or self.weights
         is_snapshot = None if self.snapshot is None else True
-        network, body, _ = load_network(path or default_weights(), self.body_dir, is_snapshot, published)
+        network, body, _ = load_network(path or shipped_weights(), self.body_dir, is_snapshot, published)
         name = "default" if path is None else path.name
         return System(SplitBatches(network.to(device)), body.to(device), device, name)
 

@@ -20,7 +20,7 @@ from i2l_meshnet.models.exported import (
     Runtime,
     openvino_precisions,
 )
-from i2l_meshnet.models.loading import HAND_WEIGHTS, default_weights, load_network, shipped_weights
+from i2l_meshnet.models.loading import DEFAULT_WEIGHTS, HAND_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.detect import PersonDetector
@@ -79,7 +79,7 @@ def run(options: ExportOptions) -> int:
     assert runtime is not None
     if runtime == "openvino":
         import_openvino()
-    path = options.weights or (shipped_weights(HAND_WEIGHTS) if options.hand else default_weights())
+    path = options.weights or shipped_weights(HAND_WEIGHTS if options.hand else DEFAULT_WEIGHTS)
     network, body, metadata = load_network(path, options.body_dir)
     expected = _predictor(options.weights, body, options.body_dir)
     seen = subjects(expected, options.pictures)

@@ -27,13 +27,8 @@ SNAPSHOT_SUFFIXES = (".tar", ".pth", ".pt")
 """Suffixes of published snapshots (snapshot_N.pth.tar). All other files are read as checkpoints."""
 
 
-def default_weights() -> Path:
-    """Path of the default network. Raises InputError if it is missing in this installation."""
-    return shipped_weights(DEFAULT_WEIGHTS)
-
-
-def shipped_weights(name: str) -> Path:
-    """Path of a file of weights in the package. Raises InputError if it is missing in this installation."""
+def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
+    """Path of weights in the package. Raises InputError if the file is missing in this installation."""
     path = Path(str(resources.files("i2l_meshnet.models") / "data" / name))
     if not path.is_file():
         raise InputError(

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from tyro.conf import arg
 
-from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams, HasFullMesh
+from i2l_meshnet.bodies.anny import AnnyBody
+from i2l_meshnet.bodies.base import Body, BodyMesh, BodyParams
 from i2l_meshnet.bodies.mirrored import mirror_mesh
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
@@ -133,7 +134,7 @@ class Prediction:
         if self.parametric_mesh is None:
             raise InputError("this network predicts no parametric mesh")
         vertices = self.parametric_mesh.vertices
-        if not isinstance(self.body, HasFullMesh):
+        if not isinstance(self.body, AnnyBody):
             return Surface(vertices.double().numpy(), self.faces.numpy())
         full = self.body.full_mesh(vertices).double().numpy()
         uv, face_uv = self.body.full_uv.double().numpy(), self.body.full_face_uv.numpy()
@@ -168,7 +169,7 @@ def beyond_wrist(body: Body, side: Side, kind: MeshKind) -> Bool[np.ndarray, "v"
     """Which vertices of the body are its hand: beyond the wrist of the arm in the rest pose."""
     rest = body(body.rest_params())
     elbow, wrist = (rest.joints[body.skeleton.index(f"{side[0].upper()}_{joint}")] for joint in ("Elbow", "Wrist"))
-    vertices = body.full_mesh(rest.vertices) if kind == "param" and isinstance(body, HasFullMesh) else rest.vertices
+    vertices = body.full_mesh(rest.vertices) if kind == "param" and isinstance(body, AnnyBody) else rest.vertices
     away, along = vertices - wrist, wrist - elbow
     return ((away @ along > 0) & (away.norm(dim=-1) < along.norm())).numpy()
 
