@@ -66,7 +66,6 @@ docs: $(DOCS_STAMP)
 
 pictures: $(DEV_STAMP)
 	$(BIN)/python scripts/draw_pictures.py
-	$(BIN)/python -m i2l_lab.tools.contact_sheet
 
 notebooks: $(DOCS_STAMP)
 	cd notebooks && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace *.ipynb

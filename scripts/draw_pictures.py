@@ -4,7 +4,7 @@
     python scripts/draw_pictures.py --only page view
 
 `page` and `view` are screenshots of a headless Chromium (playwright and the extras [serve] and [view]). `clip`
-downloads the asset multiview. i2l_lab.tools.score_hands draws docs/images/hands.jpg.
+downloads the asset multiview.
 """
 
 import contextlib

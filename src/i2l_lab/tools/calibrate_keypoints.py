@@ -1,8 +1,8 @@
-"""Learns where RTMPose sees its keypoints on real people: `python -m i2l_lab.tools.calibrate_keypoints`.
+"""Learn where RTMPose finds its keypoints on real people: `python -m i2l_lab.tools.calibrate_keypoints`.
 
-Learnt from the clip of one man of `i2l-meshnet evaluate --data real-multiview`, the one that may guide choices
-(src/i2l_lab/keypoint_calibration.py; docs/default-model.md). Writes bodies/data/anny_halpe26.npz, the body's keypoint
-regressor, and prints the offsets from the regressor of rendered bodies.
+Uses the clip of one man of `i2l-meshnet evaluate --data real-multiview` (docs/default-model.md). Writes
+bodies/data/anny_halpe26.npz, the body's keypoint regressor, and prints the offsets from the regressor of rendered
+bodies. The method is in i2l_lab/keypoint_calibration.py.
 """
 
 import dataclasses
@@ -32,16 +32,16 @@ class Options:
     """Learn the body's keypoint regressor from the clip of one man."""
 
     out: Path = DATA / "anny_halpe26.npz"
-    """The file to write."""
+    """File to write."""
     weights: Path | None = None
-    """Checkpoint whose poses to begin with; the network that ships with the package if not given."""
+    """Checkpoint that gives the initial poses. Default: the default model."""
     every: int = 2
-    """Take every so-manieth frame."""
+    """Use every N-th frame."""
     calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
 
 
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
-    """Learn where RTMPose sees its keypoints on real people."""
+    """Learn where RTMPose finds its keypoints on real people."""
     try:
         (folder,) = assets.ensure("multiview").glob(f"**/{CLIP}")
         samples = clip_samples(open_clip(folder), options.every)

@@ -1,14 +1,13 @@
-"""Convert MediaPipe\'s hand networks.
+"""Convert MediaPipe's hand networks.
 
     python -m i2l_lab.tools.convert_mediapipe landmarks.safetensors palm.safetensors
 
-Needs the asset `mediapipe` (fetched by the script) and the package `tflite`, which reads the exported graphs. With
-`ai-edge-litert` installed it also prints the largest difference from MediaPipe's own runtime on random pictures.
+Downloads the asset `mediapipe`. Needs the package `tflite`, which reads the exported graphs. tests/models/
+test_mediapipe.py compares the networks with MediaPipe's own runtime.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tflite
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from i2l_meshnet import assets
-from i2l_meshnet.models.mediapipe import LANDMARK_CROP, PALM_CROP, LandmarkNet, PalmNet
+from i2l_meshnet.models.mediapipe import LandmarkNet, PalmNet
 
 WEIGHTED = {"CONV_2D": nn.Conv2d, "DEPTHWISE_CONV_2D": nn.Conv2d, "FULLY_CONNECTED": nn.Linear, "PRELU": nn.PReLU}
 
@@ -58,12 +57,12 @@ class Graph:
 
 
 def state_dict(network: nn.Module, graph: Graph, order: list[str]) -> dict[str, torch.Tensor]:
-    """The network's weights; `order` lists its layers as the graph runs them."""
+    """The network's weights. order: its layers in the order of the graph."""
     state: dict[str, torch.Tensor] = {}
     layers = graph.layers()
     assert len(layers) == len(order), f"{len(layers)} layers in the file, {len(order)} in the network"
     for layer, (kind, constants) in zip(order, layers, strict=True):
-        assert isinstance(network.get_submodule(layer), WEIGHTED[kind]), f"{layer} is no {kind}"
+        assert isinstance(network.get_submodule(layer), WEIGHTED[kind]), f"{layer} is not a {kind}"
         weight = constants[0]
         if kind == "CONV_2D":
             weight = weight.transpose(0, 3, 1, 2)
@@ -78,7 +77,7 @@ def state_dict(network: nn.Module, graph: Graph, order: list[str]) -> dict[str, 
 
 
 def weighted(network: nn.Module, start: str = "") -> list[str]:
-    """Names of the layers with weights whose name begins with `start`, in the order in which they are declared."""
+    """Names of the layers with weights whose name starts with `start`, in the order of declaration."""
     kinds = tuple(WEIGHTED.values())
     return [name for name, part in network.named_modules() if isinstance(part, kinds) and name.startswith(start)]
 
@@ -98,50 +97,6 @@ def convert_palm(graph: Graph) -> PalmNet:
     return network.eval()
 
 
-def reference(path: Path, picture: np.ndarray) -> list[np.ndarray]:
-    """MediaPipe's own runtime on a picture (1, h, w, 3): all outputs."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter: Any = Interpreter(str(path))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
-    interpreter.invoke()
-    return [interpreter.get_tensor(output["index"])[0] for output in interpreter.get_output_details()]
-
-
-def report(landmarks: LandmarkNet, palm: PalmNet, folder: Path) -> None:
-    """Prints the largest differences from MediaPipe's runtime."""
-    rng = np.random.default_rng(0)
-    picture = rng.random((1, *LANDMARK_CROP, 3), np.float32)
-    points, presence, right, world = reference(folder / LANDMARK_FILE, picture)
-    with torch.inference_mode():
-        found = landmarks(torch.from_numpy(picture).permute(0, 3, 1, 2))
-    pairs = {
-        "points, px": (found.points[0].flatten(), points),
-        "presence": (found.presence, presence),
-        "handedness": (found.right, right),
-        "world, m": (found.world[0].flatten(), world),
-    }
-    picture = rng.random((1, *PALM_CROP, 3), np.float32)
-    places, scores = reference(folder / PALM_FILE, picture)
-    with torch.inference_mode():
-        probability, found_places = palm(torch.from_numpy(picture).permute(0, 3, 1, 2))
-        plain = found_places[0] - palm_anchors()
-    pairs["palm scores"] = (probability[0], 1 / (1 + np.exp(-scores[:, 0].clip(-100, 100))))
-    pairs["palm places, px"] = (plain.flatten(1), places)
-    for name, (own, other) in pairs.items():
-        print(f"{name}: largest difference {np.abs(own.numpy() - other).max():.2e}")
-
-
-def palm_anchors() -> torch.Tensor:
-    """What `PalmNet` adds to the raw offsets: its answer with all weights zero."""
-    empty = PalmNet()
-    for parameter in empty.parameters():
-        nn.init.zeros_(parameter)
-    with torch.inference_mode():
-        return empty(torch.zeros(1, 3, *PALM_CROP))[1][0]
-
-
 LANDMARK_FILE = "hand_landmark/hand_landmark_full.tflite"
 PALM_FILE = "palm_detection/palm_detection_full.tflite"
 
@@ -153,10 +108,6 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = assets.ensure("mediapipe") / "mediapipe" / "modules"
     landmarks, palm = convert_landmarks(Graph(folder / LANDMARK_FILE)), convert_palm(Graph(folder / PALM_FILE))
-    try:
-        report(landmarks, palm, folder)
-    except ImportError:
-        print("ai-edge-litert is not installed: not compared with MediaPipe's runtime")
     source = {"source": "MediaPipe 0.10.21", "licence": "Apache-2.0"}
     for network, path in ((landmarks, arguments.landmarks), (palm, arguments.palm)):
         save_file({key: value.half() for key, value in network.state_dict().items()}, path, metadata=source)

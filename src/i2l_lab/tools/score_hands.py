@@ -1,13 +1,12 @@
-"""Score the hand model on pictures with annotated hands, or draw all hands in other pictures on one sheet.
+"""Score the hand model on images with annotated hands.
 
     python -m i2l_lab.tools.score_hands --data DATA [--show OUT]
-    python -m i2l_lab.tools.score_hands --photos PICTURE... --show SHEET.jpg
 
-DATA holds the folders freihand, rhd and interhand with pictures and test annotations in COCO's form, as MMPose's tests
-have them (research-only, not shipped). The hand is found in the whole picture, nothing of the annotation is used but
-the camera. Prints for the lixel mesh, the parametric mesh and the landmarks alone: distance of the projected joints
-from the annotated ones, as they are and after the best similarity in the picture (PA), in percent of the longer side of
-the joints' box; and where there are 3D joints, PA-MPJPE in millimetres. `--show` writes overlays.
+DATA has the folders freihand, rhd and interhand with images and test annotations in COCO's format, as in MMPose's tests
+(research-only, not shipped). The hand is detected in the whole image; only the camera of the annotation is used. For
+the lixel mesh, the parametric mesh and the landmarks it prints the distance of the projected joints from the annotated
+joints, without and with alignment in the image (PA), in percent of the longer side of the joints' box. With 3D joints
+it also prints PA-MPJPE in millimetres. `--show` writes overlays.
 """
 
 import argparse
@@ -29,24 +28,24 @@ from i2l_meshnet.prediction.overlay import draw_overlay
 from i2l_meshnet.prediction.results import MeshKind, Prediction
 
 TIP_FIRST = [20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16]
-"""Rows of InterHand's order (fingers from the tip, the wrist last) in MANO's; RHD's has the wrist first."""
+"""Rows of MANO's joints in InterHand's order (fingers from the tip, the wrist last). RHD has the wrist first."""
 RHD_ORDER = [0, *(row + 1 for row in TIP_FIRST[1:])]
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedHand:
-    """joints: pixels. camera: fx, fy, cx, cy, None if not known. places: metres, camera frame, or None."""
+    """joints: pixels. camera: fx, fy, cx, cy, if known. positions: of the joints, metres, camera frame, if known."""
 
     path: Path
     side: str | None
     joints: Float[Tensor, "21 2"]
     valid: Bool[Tensor, "21"]
     camera: tuple[float, float, float, float] | None = None
-    places: Float[Tensor, "21 3"] | None = None
+    positions: Float[Tensor, "21 3"] | None = None
 
 
 def read_coco(folder: Path, name: str, order: list[int]) -> list[AnnotatedHand]:
-    """FreiHAND and RHD; the pictures that are there."""
+    """The available images of FreiHAND or RHD."""
     content = json.loads((folder / name).read_text())
     images = {image["id"]: image for image in content["images"]}
     hands = []
@@ -56,18 +55,18 @@ def read_coco(folder: Path, name: str, order: list[int]) -> list[AnnotatedHand]:
         if not path.exists():
             continue
         points = torch.tensor(entry["keypoints"], dtype=torch.float32).reshape(21, 3)[order]
-        camera, places = None, None
+        camera, positions = None, None
         if "cam_param" in image:
             camera = (*image["cam_param"]["focal"], *image["cam_param"]["princpt"])
         if "joint_cam" in entry:
-            places = torch.tensor(entry["joint_cam"], dtype=torch.float32)[order] / 1000
-        hands.append(AnnotatedHand(path, entry.get("hand_type"), points[:, :2], points[:, 2] > 0, camera, places))
+            positions = torch.tensor(entry["joint_cam"], dtype=torch.float32)[order] / 1000
+        hands.append(AnnotatedHand(path, entry.get("hand_type"), points[:, :2], points[:, 2] > 0, camera, positions))
     return hands
 
 
 def read_interhand(folder: Path) -> list[AnnotatedHand]:
-    """InterHand2.6M's pictures of one hand that are there."""
-    data, cameras, places = (
+    """The available images of InterHand2.6M with one hand."""
+    data, cameras, positions = (
         json.loads((folder / f"test_interhand2.6m_{part}.json").read_text()) for part in ("data", "camera", "joint_3d")
     )
     types = {entry["image_id"]: entry["hand_type"] for entry in data["annotations"]}
@@ -77,7 +76,7 @@ def read_interhand(folder: Path) -> list[AnnotatedHand]:
         if not path.exists() or side not in ("left", "right"):
             continue
         capture, name = cameras[str(image["capture"])], image["camera"]
-        entry = places[str(image["capture"])][str(image["frame_idx"])]
+        entry = positions[str(image["capture"])][str(image["frame_idx"])]
         rows = torch.tensor(TIP_FIRST) + (21 if side == "left" else 0)
         world = torch.tensor(entry["world_coord"], dtype=torch.float32)[rows]
         turn, origin = torch.tensor(capture["camrot"][name]), torch.tensor(capture["campos"][name])
@@ -91,7 +90,7 @@ def read_interhand(folder: Path) -> list[AnnotatedHand]:
 
 
 def scores(hand: AnnotatedHand, found: Prediction) -> dict[str, list[float]]:
-    """Kind of answer → distance and PA distance in percent of the hand, PA-MPJPE in mm (NaN where unknown)."""
+    """For each kind: distance and PA distance in percent of the hand, PA-MPJPE in mm (NaN if unknown)."""
     size = (hand.joints[hand.valid].amax(0) - hand.joints[hand.valid].amin(0)).max()
     camera = found.camera
     meshes = {"lixel": found.lixel_mesh.joints}
@@ -106,16 +105,16 @@ def scores(hand: AnnotatedHand, found: Prediction) -> dict[str, list[float]]:
         plain = (points - truth).norm(dim=-1).mean() / size * 100
         aligned = (similarity_align(points, truth) - truth).norm(dim=-1).mean() / size * 100
         spatial = float("nan")
-        if hand.places is not None and kind in meshes:
-            places = hand.places[hand.valid]
-            moved = similarity_align(meshes[kind][hand.valid], places)
-            spatial = float((moved - places).norm(dim=-1).mean() * 1000)
+        if hand.positions is not None and kind in meshes:
+            positions = hand.positions[hand.valid]
+            moved = similarity_align(meshes[kind][hand.valid], positions)
+            spatial = float((moved - positions).norm(dim=-1).mean() * 1000)
         result[kind] = [float(plain), float(aligned), spatial]
     return result
 
 
 def overlays(pixels: UInt8[np.ndarray, "h w 3"], found: Prediction, side: int = 500) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The hand's surroundings, with the lixel mesh and with the parametric one: squares of `side` pixels, BGR."""
+    """The image around the hand, without a mesh and with each mesh: squares of `side` pixels, BGR."""
     x, y, w, h = found.box.tolist()
     corner, zoom = np.array([x + (w - max(w, h)) / 2, y + (h - max(w, h)) / 2]), side / max(w, h)
     affine = np.array([[zoom, 0, -zoom * corner[0]], [0, zoom, -zoom * corner[1]]])
@@ -128,35 +127,22 @@ def overlays(pixels: UInt8[np.ndarray, "h w 3"], found: Prediction, side: int = 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the annotated pictures")
-    parser.add_argument("--photos", type=Path, nargs="*", default=[], help="other pictures, only drawn")
-    parser.add_argument("--weights", type=Path, help="another hand network")
-    parser.add_argument("--show", type=Path, help="folder for overlays, or the sheet of --photos")
+    parser.add_argument("--data", type=Path, required=True, help="folder of annotated images")
+    parser.add_argument("--weights", type=Path, help="checkpoint of a hand network (default: the hand model)")
+    parser.add_argument("--show", type=Path, help="folder for overlays")
     arguments = parser.parse_args()
-    predictor = HandPredictor.load(arguments.weights, "cpu")
-    if arguments.photos:
-        tiles = [
-            overlays(found.pixels, hand, 240)
-            for path in arguments.photos
-            for found in [predictor(path)]
-            for hand in found
-        ]
-        tiles += [np.full_like(tiles[0], 255)] * (len(tiles) % 2)
-        rows = [np.concatenate(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
-        cv2.imwrite(str(arguments.show), np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
-        return
-    score(predictor, arguments.data, arguments.show)
+    score(HandPredictor.load(arguments.weights, "cpu"), arguments.data, arguments.show)
 
 
 def score(predictor: HandPredictor, data: Path, show: Path | None) -> None:
-    """Prints the scores of every annotated hand and their means."""
+    """Print the scores of every annotated hand, and their means."""
     hands = read_coco(data / "freihand", "test_freihand.json", list(range(21)))
     hands += read_interhand(data / "interhand") + read_coco(data / "rhd", "test_rhd.json", RHD_ORDER)
     total: dict[str, list[list[float]]] = {}
     for hand in hands:
         answer = predictor(hand.path, intrinsics=Intrinsics(None, hand.camera, None))
-        place = hand.joints[hand.valid].mean(0)
-        near = sorted(answer, key=lambda one: float((one.joints_image.mean(0) - place).norm()))
+        center = hand.joints[hand.valid].mean(0)
+        near = sorted(answer, key=lambda found: float((found.joints_image.mean(0) - center).norm()))
         if not near:
             print(f"{hand.path.name}: not found")
             continue
