@@ -1,10 +1,10 @@
-"""One-line faults, each put alone into a copy of the sources and caught by a named test.
+"""One-line faults. Each is applied alone to a copy of the sources, and a named test must fail.
 
-`python tests/mutations.py [NAME...]` tries all faults, or those whose names contain one of the given words. It runs the
-named tests on the sources as they are first, prints a table, and exits with 1 if a fault goes unnoticed. It is no part
-of the default suite: a fault takes a few seconds.
+`python tests/mutations.py [NAME...]` tries all faults, or the faults whose name contains one of the words. It first
+runs the named tests on the unchanged sources. It prints a table and exits with 1 if a test does not notice its fault.
+It is not part of the default suite, because a fault takes a few seconds.
 
-A fault is a text that must occur exactly once in all sources, so that files may move; the sources are `ROOTS`.
+The text of a fault must occur exactly once in all sources (`ROOTS`), so files can move without changes here.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROOTS = ("i2l_meshnet", "i2l_lab")
-"""Packages in `src`; those that are not there are left out."""
+"""Packages in `src`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """name: area and what is wrong. old, new: texts. test: the one that fails."""
+    """name: area and fault. old, new: text of the source before and after. test: the test that fails."""
 
     name: str
     old: str
@@ -31,7 +31,7 @@ class Fault:
 
 
 FAULTS = (
-    # Those that once went unnoticed, and four like them.
+    # Faults that the tests once did not notice, and similar ones.
     Fault(
         "training: accumulated batches count alike",
         "share = len(sample.image) / images",
@@ -57,7 +57,7 @@ FAULTS = (
         "tests/lab/test_lifting.py::test_biases_and_norms_do_not_decay",
     ),
     Fault(
-        "lifting: points outside are seen surely",
+        "lifting: points outside have a high confidence",
         "confidence.clamp(max=0.3) * uniform(n, 26)",
         "confidence.clamp(max=1.0) * uniform(n, 26)",
         "tests/lab/test_lifting.py::test_points_outside_the_crop_have_low_confidence",
@@ -92,7 +92,7 @@ FAULTS = (
         "return Crop.around(box, crop_size, margin=1.1, clip_to=(math.inf, math.inf))",
         "tests/data/test_multiview.py::test_people_are_found_and_placed",
     ),
-    # Two and more of each package.
+    # Two or more faults of each package.
     Fault(
         "training: edges are weighted by another vertex",
         "(c - target_c).abs() * (weight_b * weight_c)",
@@ -295,7 +295,7 @@ FAULTS = (
         "synthetic: women are as tall as men",
         'mean = torch.where(gender > 0.5, STATURE["female"][0], STATURE["male"][0])',
         'mean = torch.where(gender > 0.5, STATURE["male"][0], STATURE["male"][0])',
-        "tests/lab/test_views.py::test_adults_have_the_statures_of_people",
+        "tests/lab/test_views.py::test_adults_have_realistic_statures",
     ),
     Fault(
         "video: One-Euro does not quicken",
@@ -572,8 +572,8 @@ def sources(folder: Path) -> dict[Path, str]:
     return {path: path.read_text(encoding="utf-8") for path in found}
 
 
-def place(fault: Fault, texts: dict[Path, str]) -> Path:
-    """The module that a fault is in. Raises ValueError if its text does not occur exactly once."""
+def locate(fault: Fault, texts: dict[Path, str]) -> Path:
+    """The module that contains a fault's text. Raise ValueError if the text does not occur exactly once."""
     found = [path for path, text in texts.items() for _ in range(text.count(fault.old))]
     if len(found) != 1:
         raise ValueError(f"{fault.name}: its text occurs {len(found)} times, not once: {fault.old!r}")
@@ -581,7 +581,7 @@ def place(fault: Fault, texts: dict[Path, str]) -> Path:
 
 
 def run(tests: list[str], folder: Path, loud: bool = False) -> bool:
-    """Whether tests pass with the packages in a folder: in a process that has the large libraries already."""
+    """Whether tests pass with the packages of a folder. A forked process has the large libraries already."""
     child = os.fork()
     if not child:
         os.environ["PYTHONPATH"] = str(folder)
@@ -592,7 +592,7 @@ def run(tests: list[str], folder: Path, loud: bool = False) -> bool:
             os.dup2(1, 2)
         code = 3
         try:
-            # Without the checks of tensor shapes, which take most of the time of an import.
+            # Without the checks of tensor shapes, which make imports slow.
             options = ["-q", "-x", "-o", "addopts=", "-m", "not slow", "-p", "no:cacheprovider"]
             code = pytest.main([*options, *(str(ROOT / test) for test in tests)])
         finally:
@@ -600,7 +600,7 @@ def run(tests: list[str], folder: Path, loud: bool = False) -> bool:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, 1):
-        raise RuntimeError(f"{', '.join(tests)}: pytest ended with {code}, which tells of no test")
+        raise RuntimeError(f"{', '.join(tests)}: pytest exited with {code} before it could run a test")
     return code == 0
 
 
@@ -610,29 +610,29 @@ def main(words: list[str]) -> int:
         folder = Path(name) / "src"
         shutil.copytree(ROOT / "src", folder)
         texts = sources(folder)
-        places = [place(fault, texts) for fault in chosen]
+        modules = [locate(fault, texts) for fault in chosen]
         tests = sorted({fault.test for fault in chosen})
         if not run(tests, folder, loud=True):
-            print("the named tests do not pass on the sources as they are", file=sys.stderr)
+            print("the named tests fail on the unchanged sources", file=sys.stderr)
             return 1
         survived = 0
-        for fault, path in zip(chosen, places, strict=True):
+        for fault, path in zip(chosen, modules, strict=True):
             times, start = path.stat(), time.monotonic()
             path.write_text(texts[path].replace(fault.old, fault.new), encoding="utf-8")
             noticed = not run([fault.test], folder)
             path.write_text(texts[path], encoding="utf-8")
-            # As it was, so that what is compiled of it is still known.
+            # Restore the times, so that the compiled module stays valid.
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
             survived += not noticed
-            told = "noticed" if noticed else "SURVIVED"
+            outcome = "noticed" if noticed else "SURVIVED"
             test = fault.test.removeprefix("tests/")
-            print(f"{told:8}  {fault.name:62}  {test}  {time.monotonic() - start:.0f} s", flush=True)
+            print(f"{outcome:8}  {fault.name:62}  {test}  {time.monotonic() - start:.0f} s", flush=True)
     print(f"{len(chosen) - survived} of {len(chosen)} faults noticed")
     return 1 if survived else 0
 
 
 if __name__ == "__main__":
-    # What tests import and no fault is in: once for all children.
+    # Import the libraries once for all child processes.
     import cv2
     import pytest
     import scipy.optimize  # noqa: F401

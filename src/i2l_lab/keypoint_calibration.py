@@ -1,12 +1,11 @@
-"""Where a 2D detector sees its keypoints on real people, learnt from people whom several cameras saw.
+"""Where a 2D detector finds its keypoints on real people, learnt from multi-view clips.
 
-The regressor of rendered bodies (`bodies.anny.rendered_keypoints`) says where RTMPose sees its 26 points on pictures of
-the body model. On people it sees some of them elsewhere: its knees lie lower, its heads higher. Poses, shapes and one
-offset for each point in the frame of its bone are found together, so that the body keeps to the triangulated points.
+The regressor `bodies.anny.rendered_keypoints` gives the positions of RTMPose's 26 points on images of the body model.
+On real people some are elsewhere: knees lower, tops of heads higher. Poses, shapes, and one offset for each point in
+the frame of its bone are optimised together to fit the triangulated points.
 """
 
 import dataclasses
-import functools
 
 import torch
 from jaxtyping import Float, Int
@@ -36,20 +35,21 @@ CARRIERS = {
     "lowerleg01 lowerleg02": "Ankle",
     "foot": "Big_toe Small_toe Heel",
 }
-"""Bones of the rig, and the points that move with the vertices which these hold (without the side)."""
-HELD = 0.5
-"""Least weight with which the carrying bones hold a vertex that serves to move a point."""
+"""Bones, and the points that move with the vertices of these bones (without the side)."""
+MINIMUM_WEIGHT = 0.5
+"""Minimum skinning weight of the bones for a vertex that moves a point."""
 MIRROR = (-1.0, 1.0, 1.0)
-"""Of the body's frame: x to its left."""
+"""Reflection in the body's frame, whose x axis is to the left."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationOptions:
-    """How the offsets are learnt; deviations in metres but for the pose's.
+    """How the offsets are learnt.
 
-    point: of a triangulated point from the body's. outlier: as many deviations at which a point has lost three
-    quarters of its weight. offset: of the offsets, along each axis, from zero. pose: weight of the network's answer,
-    as its errors weigh it (`ParameterFit.precision`). steps: of the optimiser.
+    point: standard deviation of triangulated points from the body's, metres. outlier: number of these deviations at
+    which a point loses three quarters of its weight. offset: standard deviation of the prior of the offsets along each
+    axis, metres. pose: weight of the network's poses and their precision (`ParameterFit.precision`). steps: optimizer
+    steps.
     """
 
     point: float = 0.015
@@ -61,10 +61,10 @@ class CalibrationOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Offsets (metres, body frame at rest) of the points of `HALPE26`, and the people's mean distances from them.
+    """The result of a calibration.
 
-    before, after: metres from the triangulated points, without the offsets (poses and shapes fitted as well) and with.
-    shape: of each person.
+    offsets: of the points of `HALPE26`, metres, in the body frame at rest. before, after: mean distance from the
+    triangulated points, metres, without and with offsets (poses and shapes are fitted in both). shape: of each person.
     """
 
     offsets: Float[Tensor, "26 3"]
@@ -74,10 +74,10 @@ class Calibration:
 
 
 def offset_rows(body: AnnyBody) -> Float[Tensor, "26 3 v"]:
-    """What the regressor's rows change by when a point moves by a metre along each axis of the body's frame at rest.
+    """Change of the regressor's rows if a point moves by a metre along each axis of the body's frame at rest.
 
-    The weights, summing to 0, are the smallest on the vertices that the point's bones hold: so the point keeps its
-    place on the bone, and an offset grows with the body.
+    These are the smallest weights with a sum of 0 on the vertices of the point's bones. So the point moves with the
+    bone, and an offset scales with the body.
     """
     rest = body(body.rest_params()).vertices
     rows = rest.new_zeros(len(HALPE26), 3, len(rest))
@@ -85,9 +85,9 @@ def offset_rows(body: AnnyBody) -> Float[Tensor, "26 3 v"]:
         for point in points.split():
             for side, suffix in (("", ""),) if point in HALPE26.joints else (("L_", ".L"), ("R_", ".R")):
                 names = [f"{bone}{suffix}" if f"{bone}{suffix}" in body.rig_bones else bone for bone in bones.split()]
-                held = body.weights[:, [body.rig_bones.index(name) for name in names]].sum(1) > HELD
-                places = (rest[held] - rest[held].mean(0)).double()
-                rows[HALPE26.index(side + point)][:, held] = torch.linalg.pinv(places).float()
+                used = body.weights[:, [body.rig_bones.index(name) for name in names]].sum(1) > MINIMUM_WEIGHT
+                positions = (rest[used] - rest[used].mean(0)).double()
+                rows[HALPE26.index(side + point)][:, used] = torch.linalg.pinv(positions).float()
     return rows
 
 
@@ -99,9 +99,9 @@ def moved_regressor(body: AnnyBody, offsets: Float[Tensor, "26 3"]) -> Float[Ten
 
 
 def triangulated_people(samples: MultiviewSamples) -> tuple[MultiviewSamples, Float[Tensor, "n 26 3"]]:
-    """A sample of each person in each frame, and the person's 26 triangulated points in its camera's frame, metres.
+    """One sample per person and frame, and the person's 26 triangulated points in its camera frame, metres.
 
-    The samples hold 12 joints only, in each view's frame: these tell how the cameras stand to each other.
+    The relative poses of the cameras are computed from the samples' 12 joints, which are in each view's frame.
     """
     chosen, points = [], []
     for key in sorted(set(zip(samples.frame.tolist(), samples.person.tolist(), strict=True))):
@@ -119,7 +119,7 @@ def triangulated_people(samples: MultiviewSamples) -> tuple[MultiviewSamples, Fl
 
 
 def calibrate(network: MeshNet, body: AnnyBody, samples: MultiviewSamples, options: CalibrationOptions) -> Calibration:
-    """Learns the offsets from all people of `samples`, their poses begun with what `network` lifts."""
+    """Learn the offsets from all people of `samples`, starting from the poses that `network` predicts."""
     seen, points = triangulated_people(samples)
     crop = seen.crop(network.grid.crop_size)
     keypoints = torch.cat([crop.to_crop(seen.keypoints[..., :2]), seen.keypoints[..., 2:]], -1)
@@ -129,8 +129,8 @@ def calibrate(network: MeshNet, body: AnnyBody, samples: MultiviewSamples, optio
     with torch.no_grad():
         params = camera_params(network, network.from_pose(pose_net.lift(keypoints)), crop, seen.camera)
     people = torch.unique(seen.person, return_inverse=True)[1]
-    turns = 3 * len(body.bones)
-    return learn_offsets(body, params, people, points, fit.precision[:turns, :turns].float(), options)
+    size = 3 * len(body.bones)
+    return learn_offsets(body, params, people, points, fit.precision[:size, :size].float(), options)
 
 
 def learn_offsets(
@@ -143,40 +143,42 @@ def learn_offsets(
 ) -> Calibration:
     """Offsets, poses and shapes that bring the body's keypoints to `points` (metres).
 
-    start: poses in the frame of the points. people: whose shape a row has, numbered from 0. pose_precision: of the
-    turns of all bones away from the start.
+    start: poses in the frame of the points. people: the person of each row, numbered from 0. pose_precision: of the
+    rotations of all bones from the start.
     """
     linear = LinearPoints(body, torch.cat([rendered_keypoints(), offset_rows(body).flatten(0, 1)]))
     adults = ShapeSampler(body, children=0.0).sample(4000, torch.Generator().manual_seed(0))
-    rotations = global_rotations(start.pose, body.parents)
-    fit = functools.partial(_fit, linear, adults, rotations, people, points, pose_precision, options)
-    rest, _, _ = fit(moving=False)
-    after, offsets, shape = fit(moving=True)
-    return Calibration(offsets, rest, after, shape)
+    seen = _Observed(global_rotations(start.pose, body.parents), people, points, pose_precision)
+    before, _, _ = _fit(linear, adults, seen, options, with_offsets=False)
+    after, offsets, shape = _fit(linear, adults, seen, options, with_offsets=True)
+    return Calibration(offsets, before, after, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Observed:
+    """What `learn_offsets` receives; rotations: the global ones at the start."""
+
+    rotations: Float[Tensor, "n bones 3 3"]
+    people: Int[Tensor, "n"]
+    points: Float[Tensor, "n 26 3"]
+    pose_precision: Float[Tensor, "d d"]
 
 
 def _fit(
-    linear: LinearPoints,
-    adults: Float[Tensor, "a 6"],
-    rotations: Float[Tensor, "n bones 3 3"],
-    people: Int[Tensor, "n"],
-    points: Float[Tensor, "n 26 3"],
-    pose_precision: Float[Tensor, "d d"],
-    options: CalibrationOptions,
-    moving: bool,
+    linear: LinearPoints, adults: Float[Tensor, "a 6"], seen: _Observed, options: CalibrationOptions, with_offsets: bool
 ) -> tuple[float, Float[Tensor, "26 3"], Float[Tensor, "p 6"]]:
-    """Mean distance (metres), offsets and shapes; the offsets stay zero unless `moving`."""
+    """Mean distance (metres), offsets (zero unless `with_offsets`) and shapes. adults: the prior of the shapes."""
     count = len(HALPE26)
     mean, precision = adults.mean(0), torch.linalg.inv(torch.cov(adults.T) + 1e-4 * torch.eye(adults.shape[1]))
-    root = points.nanmean(1, keepdim=True)
-    known = points.isfinite().all(-1)
-    goal = (points - root).nan_to_num(0)
+    root = seen.points.nanmean(1, keepdim=True)
+    known = seen.points.isfinite().all(-1)
+    goal = (seen.points - root).nan_to_num(0)
 
-    turn = torch.zeros(*rotations.shape[:2], 3, requires_grad=True)
-    shape = mean.repeat(int(people.max()) + 1, 1).requires_grad_()
-    place = torch.zeros(len(points), 1, 3, requires_grad=True)
-    side = torch.zeros(count, 3, requires_grad=moving)
-    rates = {turn: 0.02, shape: 0.01, place: 0.01, side: 0.002}
+    turn = torch.zeros(*seen.rotations.shape[:2], 3, requires_grad=True)
+    shape = mean.repeat(int(seen.people.max()) + 1, 1).requires_grad_()
+    shift = torch.zeros(len(goal), 1, 3, requires_grad=True)
+    side = torch.zeros(count, 3, requires_grad=with_offsets)
+    rates = {turn: 0.02, shape: 0.01, shift: 0.01, side: 0.002}
     optimizer = torch.optim.Adam(
         [{"params": [value], "lr": rate} for value, rate in rates.items() if value.requires_grad]
     )
@@ -187,14 +189,14 @@ def _fit(
         offsets = (side + side[twin] * mirror) / 2
         arms = linear(shape.clamp(0, 1))
         arms = arms[:, :count] + torch.einsum("pc,qpckj->qpkj", offsets, arms[:, count:].unflatten(1, (count, 3)))
-        found = torch.einsum("nkij,npkj->npi", axis_angle_to_matrix(turn) @ rotations, arms[people]) + place
+        found = torch.einsum("nkij,npkj->npi", axis_angle_to_matrix(turn) @ seen.rotations, arms[seen.people]) + shift
         distance = (found - goal).norm(dim=-1) * known
         deviations = (distance / options.point).square()
-        away, odd = turn.flatten(1), shape - mean
+        turned, unusual = turn.flatten(1), shape - mean
         loss = (
             (deviations / (1 + deviations / options.outlier**2)).sum() / 4
-            + options.pose * ((away @ pose_precision) * away).sum()
-            + ((odd @ precision) * odd).sum()
+            + options.pose * ((turned @ seen.pose_precision) * turned).sum()
+            + ((unusual @ precision) * unusual).sum()
             + (offsets / options.offset).square().sum()
         )
         optimizer.zero_grad()

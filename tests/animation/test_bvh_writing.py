@@ -7,7 +7,7 @@ import pytest
 import torch
 from clips import dance, spin
 
-from i2l_lab.synthetic.bvh import Motion, read_bvh
+from i2l_lab.synthetic.bvh import Recording, read_bvh
 from i2l_meshnet.animation import bvh as bvh_module
 from i2l_meshnet.animation import motion as motion_module
 from i2l_meshnet.animation import write_bvh, write_glb
@@ -17,7 +17,7 @@ from i2l_meshnet.bodies import load_body
 from i2l_meshnet.bodies.base import Body, BodyParams
 
 
-def written(folder: Path, body: Body, params: BodyParams, times: torch.Tensor) -> tuple[Motion, np.ndarray]:
+def written(folder: Path, body: Body, params: BodyParams, times: torch.Tensor) -> tuple[Recording, np.ndarray]:
     """What a reader gets from the file, and the file's numbers, frame by frame."""
     path = folder / "dancer.bvh"
     write_bvh(path, body, params, times)
@@ -26,7 +26,7 @@ def written(folder: Path, body: Body, params: BodyParams, times: torch.Tensor) -
     return motion, np.array(rows, float)
 
 
-def heads(motion: Motion, rows: np.ndarray) -> np.ndarray:
+def heads(motion: Recording, rows: np.ndarray) -> np.ndarray:
     """Where all joints are in every frame, from the file alone."""
     result = np.zeros((len(rows), len(motion.names), 3))
     for joint, parent in enumerate(motion.parents):
@@ -61,7 +61,7 @@ def test_joints_are_those_of_the_body(body_directory: Path, tmp_path: Path) -> N
 def test_the_rest_pose_is_upright_and_faces_z(tmp_path: Path) -> None:
     body = load_body("anny")
     motion, _ = written(tmp_path, body, body.rest_params(1), torch.zeros(1))
-    rest = dict(zip(motion.names, motion.rest_places(), strict=True))
+    rest = dict(zip(motion.names, motion.rest_positions(), strict=True))
     assert rest["head"][1] > 0.4
     assert rest["foot.L"][1] < -0.6
     assert rest["wrist.L"][0] > 0.2 > -0.2 > rest["wrist.R"][0]

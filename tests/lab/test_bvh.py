@@ -50,7 +50,7 @@ OTHER_NAMES |= {name.replace("Left", "Right"): "r" + other[1:] for name, other i
 
 
 def write_rig(path: Path, frames: list[dict[str, tuple[float, float, float]]], names=None, axes=(0, 1, 2)) -> Path:
-    """Writes a BVH file with rotations (z, x, y degrees) of some joints per frame; `axes` permutes the offsets."""
+    """Write a BVH file with rotations (z, x, y degrees) of some joints per frame; `axes` permutes the offsets."""
     names = names or {}
     order: list[str] = []
 
@@ -83,13 +83,13 @@ def write_rig(path: Path, frames: list[dict[str, tuple[float, float, float]]], n
 
 
 def direction(figure: np.ndarray, segment: str) -> np.ndarray:
-    """Where a limb of a figure points (Anny's axes)."""
+    """Direction of a limb of a figure (Anny's axes)."""
     return figure[SEGMENTS.index(segment)] @ np.array([0, 0, -1.0])
 
 
 @pytest.mark.parametrize("names", [{}, OTHER_NAMES])
 def test_the_rest_pose_and_a_bent_knee(tmp_path: Path, names: dict[str, str]):
-    """Frame 0: T-pose. Frame 1: the left shin turned back by 90 degrees about the left axis."""
+    """Frame 0: T-pose. Frame 1: the left shin bent back by 90 degrees."""
     motion = read_bvh(write_rig(tmp_path / "a.bvh", [{}, {"LeftLeg": (0, 90, 0)}], names))
     assert motion.frame_time == 0.1
     rest, bent = figures(motion)
@@ -103,9 +103,9 @@ def test_the_rest_pose_and_a_bent_knee(tmp_path: Path, names: dict[str, str]):
 
 
 def test_a_rig_with_another_up_axis_and_a_turned_root(tmp_path: Path):
-    """Offsets with z up and the front along -y; the root's rotation stands it up along the world's y axis."""
+    """Offsets have z up and the front along -y. The root's rotation makes the world's y axis the up axis."""
     path = write_rig(tmp_path / "z.bvh", [{"Hips": (0, -90, 0)}] * 2, axes=(0, 2, 1))
-    # Reflected axes would swap the sides: the permutation (x, z, y) is one, so the front is at +y; mirror it.
+    # The permutation (x, z, y) is a reflection, which swaps left and right. Mirror the front to undo it.
     text = path.read_text().replace("OFFSET 0.0 1.0 -0.5", "OFFSET 0.0 -1.0 -0.5")
     path.write_text(text)
     figure = figures(read_bvh(path))[0]

@@ -1,4 +1,4 @@
-"""Where keypoints lie on people: known offsets are found again, and the tools that find them."""
+"""Positions of keypoints on real people: known offsets are recovered."""
 
 import pytest
 import torch

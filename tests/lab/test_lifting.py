@@ -191,7 +191,7 @@ def test_biases_and_norms_do_not_decay(anny: AnnyBody, samples: LiftingSampler):
 
 def test_points_outside_the_crop_have_low_confidence(anny: AnnyBody, samples: LiftingSampler):
     """Bodies reach beyond crops of truncated boxes; keypoints without noise are at their true positions."""
-    off = dict.fromkeys("least most jitter build head hips feet lost lost_more".split(), 0.0)
+    off = dict.fromkeys("minimum maximum jitter build head hips feet lost lost_more".split(), 0.0)
     still = NoiseOptions(clean=1.0, **off)
     batch = LiftingSampler(anny, GRID, samples.people, samples.bank, still, seed=3).batch(0, 256, 0.0)
     x, y, confidence = batch.keypoints.unbind(-1)

@@ -1,7 +1,5 @@
 """Sampled shapes and views."""
 
-import math
-
 import pytest
 import torch
 
@@ -34,7 +32,7 @@ def upright(body: AnnyBody, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.eye(3).repeat(n, len(body.bones), 1, 1), body.mean_shape.repeat(n, 1)
 
 
-def test_adults_have_the_statures_of_people(anny: AnnyBody):
+def test_adults_have_realistic_statures(anny: AnnyBody):
     shape = ShapeSampler(anny, seed=2, size=512, children=0.0).sample(512, generator())
     height, female = stature(anny, shape), shape[:, 0] > 0.5
     for sex, rows in (("female", female), ("male", ~female)):
@@ -48,7 +46,7 @@ def test_shapes_need_annys_values():
         ShapeSampler(load_body("toy"))
 
 
-def test_a_still_view_shows_someone_upright_who_faces_the_camera(anny: AnnyBody):
+def test_a_still_view_shows_an_upright_person_who_faces_the_camera(anny: AnnyBody):
     sample = ViewSampler(anny, STILL).place(*upright(anny, 4), generator())
     place = {name: sample.mesh.joints[:, anny.skeleton.index(name)] for name in anny.skeleton.joints}
     assert (place["Head_top"][:, 1] < place["L_Ankle"][:, 1] - 1).all()  # y points down
@@ -65,7 +63,7 @@ def test_without_jitter_the_box_is_the_projection(anny: AnnyBody):
     torch.testing.assert_close((high - low).amax(1), torch.full((4,), 400.0))
 
 
-def test_the_mesh_is_that_of_the_parameters(sampler: BodySampler, anny: AnnyBody):
+def test_the_mesh_agrees_with_the_parameters(sampler: BodySampler, anny: AnnyBody):
     sample = sampler.sample(16, generator())
     with torch.no_grad():
         mesh = anny(sample.params)
@@ -73,23 +71,9 @@ def test_the_mesh_is_that_of_the_parameters(sampler: BodySampler, anny: AnnyBody
     torch.testing.assert_close(mesh.joints, sample.mesh.joints, atol=1e-4, rtol=0)
 
 
-def test_nobody_is_in_the_lens_and_boxes_lie_on_people(sampler: BodySampler):
+def test_nobody_is_at_the_lens_and_boxes_contain_people(sampler: BodySampler):
     sample = sampler.sample(300, generator())
     assert sample.mesh.vertices[..., 2].min() > 0.3
     middle = sample.camera.project(sample.mesh.joints).mean(1)
     inside = (middle > sample.box[:, :2]) & (middle < sample.box[:, :2] + sample.box[:, 2:])
     assert inside.all(1).float().mean() > 0.9
-
-
-def test_as_many_views_are_frontal_and_cut_as_asked_for(anny: AnnyBody):
-    mix = ViewMix(frontal=0.5, truncated=0.3)
-    pose, shape = upright(anny, 1500)
-    sample = ViewSampler(anny, mix).place(pose, shape, generator())
-    front = -sample.params.pose[:, 0, :, 1]  # the direction in which the person looks
-    angle = torch.atan2(front[:, 0], -front[:, 2]).abs() * 180 / math.pi
-    assert abs((angle < 60).float().mean() - (0.5 + 0.5 / 3)) < 0.06
-    cut = (sample.frame[:, 2:] < 1.9e6).any(1)
-    assert abs(cut.float().mean() - 0.3) < 0.05
-    low, high = sample.frame[:, :2], sample.frame[:, :2] + sample.frame[:, 2:]
-    over = torch.maximum(low - sample.box[:, :2], sample.box[:, :2] + sample.box[:, 2:] - high)
-    assert (over < 0.3 * sample.box[:, 2:].amax(1, keepdim=True)).all()

@@ -27,9 +27,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from i2l_lab.synthetic.bvh import figures, read_bvh
-from i2l_lab.synthetic.detections import read_shards
 from i2l_lab.synthetic.generate import write_pictures
 from i2l_lab.synthetic.pictures import Picture
+from i2l_lab.synthetic.shards import read_shards
 from i2l_meshnet.bodies import Body, BodyParams, load_body
 from i2l_meshnet.bodies.files import read_body_file
 from i2l_meshnet.data import sources

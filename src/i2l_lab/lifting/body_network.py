@@ -1,4 +1,4 @@
-"""Training the default model from the command line: data, two stages, history, the network's file."""
+"""Training the default model from the command line: data, two stages, history, the checkpoint."""
 
 import dataclasses
 import json
@@ -32,37 +32,37 @@ POSES = PoseMix(
     sources=(("procedural", 0.50), ("makehuman", 0.08), ("mocap", 0.42)), recombine=0.15, arms=0.2, noise=0.8
 )
 VIEWS = ViewMix(offset=5.0, pitch_mean=7.0, pitch=10.0, steep=18.0, tele=0.15)
-"""A hand-held camera is above the middle of the body, so the line of sight to it mostly falls."""
-NOISE = NoiseOptions(least=0.2, most=1.0, clean=0.3, jitter=1.0)
+"""A hand-held camera is above the centre of the body, so it mostly looks down."""
+NOISE = NoiseOptions(minimum=0.2, maximum=1.0, clean=0.3, jitter=1.0)
 CHILDREN = 0.05
 ERROR_BATCHES = 80
-"""Batches of 256 fresh samples on which the finished network's errors are measured."""
+"""Batches of 256 new samples on which the errors of the trained network are measured."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LiftOptions:
-    """Train the default model's lifting parts: RTMPose's keypoints to mesh and parameters, without pictures."""
+    """Train the lifting parts of the default model: RTMPose's keypoints to mesh and parameters, without images."""
 
     bank: Path
-    """Folder of detections on synthetic pictures (see docs/synthetic.md)."""
+    """Folder of detections on synthetic images (see docs/synthetic.md)."""
     out: Path
-    """Folder for the network, the training state and the history."""
+    """Folder for the checkpoint, the training state and the history."""
     mocap: tuple[Path, ...] = ()
     """Folders of motion capture (BVH)."""
     start: Path | None = None
-    """Training state whose weights to begin with, where names and shapes agree."""
+    """Training state to take the initial weights from, where names and shapes agree."""
     going_on: bool = False
-    """Go on from the state in `out`."""
+    """Resume from the training state in `out`."""
     seed: int = 5
-    """Of the samples and the first weights."""
+    """Random seed of the samples and the initial weights."""
     heatmap_steps: int = 0
-    """Steps of the second stage, in which the heads' heatmaps are trained whole; 0 leaves it out."""
+    """Steps of the second stage, which trains the heads' heatmaps. 0 skips it."""
     training: LiftingOptions = dataclasses.field(default_factory=LiftingOptions)
-    """Of the first stage; the second takes a fifth of its learning rate."""
+    """Settings of the first stage. The second uses a fifth of its learning rate."""
 
 
 def train_lifting(options: LiftOptions) -> Path:
-    """Runs the stages; returns the network's file. Raises InputError or FileError for what the user can mend."""
+    """Run the stages; return the path of the checkpoint. Raise InputError or FileError."""
     torch.manual_seed(options.seed)
     body = load_body("anny")
     assert isinstance(body, AnnyBody)
@@ -73,7 +73,7 @@ def train_lifting(options: LiftOptions) -> Path:
     pose_net.estimator = load_onnx(assets.ensure("rtmpose"))
     start_heads(network, sampler)
     if options.start is not None:
-        LiftingTrainer(network, body, sampler, options.training).take(options.start)
+        LiftingTrainer(network, body, sampler, options.training).start_from(options.start)
     average = run_stages(network, body, sampler, options.training, options.heatmap_steps, options.out, options.going_on)
     learn_errors(
         average, body, (sampler.batch(-1000 - i, 256, options.training.detected) for i in range(ERROR_BATCHES))
@@ -94,10 +94,10 @@ def run_stages(
     out: Path,
     going_on: bool,
 ) -> MeshNet:
-    """Trains the lifting parts, states and histories in the folder `out`; returns the averaged network.
+    """Train the lifting parts; return the averaged network. Training states and histories are written to `out`.
 
-    The second stage, of `heatmap_steps` steps, takes a fifth of the first one's learning rate. Raises InputError if
-    there is a state already that is not to be gone on from.
+    The second stage has `heatmap_steps` steps and a fifth of the learning rate. Raise InputError if `out` contains a
+    training state and `going_on` is false.
     """
     stages = {"centres": dataclasses.replace(training, heatmaps=False)}
     if heatmap_steps:
@@ -110,7 +110,7 @@ def run_stages(
         if going_on and state.exists():
             trainer.resume(state)
         elif state.exists():
-            raise InputError(f"{state} is there already: go on from it with --going-on, or name another folder")
+            raise InputError(f"{state} exists: resume it with --going-on, or use another folder", argument="out")
         history = out / f"{name}.jsonl"
         trainer.run(lambda row, path=history: _append(path, row), save_to=state)
         average = trainer.average
@@ -127,7 +127,7 @@ def build_sampler(body: AnnyBody, options: LiftOptions) -> LiftingSampler:
 
 
 def _append(path: Path, row: dict[str, float]) -> None:
-    """One more line of a JSON Lines file, in place of those that a killed run wrote of this step and later ones."""
+    """Add a line to a JSON Lines file. Lines of this step and later ones, of a killed run, are removed."""
     known = read_bytes(path).decode().splitlines(keepends=True) if path.exists() else []
     known = [line for line in known if json.loads(line)["step"] < row["step"]]
     line = json.dumps({key: round(value, 5) for key, value in row.items()}) + "\n"

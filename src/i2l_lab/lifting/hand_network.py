@@ -1,4 +1,4 @@
-"""Training the hand network from the command line: drawn hands, MediaPipe's answers on them, the lifting parts."""
+"""Training the hand network from the command line: drawn hands, MediaPipe's landmarks on them, the lifting parts."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from i2l_lab.lifting.body_network import run_stages
 from i2l_lab.lifting.hand_samples import HandLiftingSampler
 from i2l_lab.lifting.training import LiftingOptions, start_heads
-from i2l_lab.synthetic.hands import HandBankOptions, HandSampler, make_hand_bank, read_hand_bank, read_landmark_net
+from i2l_lab.synthetic.hands import HandSampler, make_hand_bank, read_hand_bank, read_landmark_net
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.models import assembly, checkpoint
@@ -22,34 +22,32 @@ class LiftHandOptions:
     """Train the hand network's lifting parts: MediaPipe's landmarks to mesh and parameters of the Anny hand."""
 
     out: Path
-    """Folder for the bank of drawn hands, the network, the training state and the history."""
+    """Folder for the bank of drawn hands, the checkpoint, the training state and the history."""
     landmarks: Path | None = None
-    """Weights of the landmark network, of i2l_lab.tools.convert_mediapipe; those of the shipped model if not given."""
+    """Weights of the landmark network from i2l_lab.tools.convert_mediapipe. Default: those of the shipped model."""
     pictures: int = 3456
-    """Drawn hands on which the landmark network is run."""
+    """Number of drawn hands."""
     workers: int = 1
-    """Processes that draw them."""
+    """Processes that draw hands."""
     going_on: bool = False
-    """Go on from the state in `out`."""
+    """Resume from the training state in `out`."""
     seed: int = 1
-    """Of the hands and the first weights."""
+    """Random seed of the hands and the initial weights."""
     heatmap_steps: int = 0
-    """Steps of the second stage, in which the heads' heatmaps are trained whole; 0 leaves it out."""
+    """Steps of the second stage, which trains the heads' heatmaps. 0 skips it."""
     training: LiftingOptions = dataclasses.field(
         default_factory=lambda: LiftingOptions(steps=2600, batch=192, detected=0.4, learning_rate=1.5e-3)
     )
-    """Of the first stage; the second takes a fifth of its learning rate."""
+    """Settings of the first stage. The second uses a fifth of its learning rate."""
 
 
 def train_hand(options: LiftHandOptions) -> Path:
-    """Draws the bank, trains; returns the network's file. Raises InputError or FileError for what the user can mend."""
+    """Draw the bank and train; return the path of the checkpoint. Raise InputError or FileError."""
     torch.manual_seed(options.seed)
     body = load_body("anny-hand")
     assert isinstance(body, AnnyBody)
     bank = options.out / "bank"
-    make_hand_bank(
-        HandBankOptions(bank, options.landmarks, options.pictures, seed=options.seed, workers=options.workers)
-    )
+    make_hand_bank(bank, options.landmarks, options.pictures, options.seed, options.workers)
     sampler = HandLiftingSampler(body, GRID, HandSampler(body, options.seed), read_hand_bank(bank), seed=options.seed)
     network = assembly.build(hand_config(body), body)
     pose_net = network.pose_net

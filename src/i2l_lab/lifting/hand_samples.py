@@ -1,7 +1,7 @@
-"""Training samples of the hand network: posed hands before a camera, and what MediaPipe's network finds of them.
+"""Training samples of the hand network: posed hands in front of a camera, and the landmarks of MediaPipe's network.
 
-Part of them are real answers of the network on drawn hands (`synthetic.hands`). The others are new hands whose points
-are moved as the network moves them: on average (a linear map, fitted to the bank), and by the residuals that are left.
+Some are real outputs of the network on drawn hands (`synthetic.hands`). The others are new hands whose landmarks are
+predicted by a linear map, fitted to the bank, plus residuals of the bank.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from i2l_lab.lifting.samples import LiftingBatch, finished, whole_picture
+from i2l_lab.lifting.samples import BatchSampler, LiftingBatch, full_crop, make_batch
 from i2l_lab.synthetic.hands import HandBank, HandSampler, rolled
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.geometry.camera import Camera
@@ -20,21 +20,21 @@ from i2l_meshnet.models.hand import landmark_features
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, crop_around
 
 FINGERS = tuple(range(start, start + 4) for start in (1, 5, 9, 13, 17))
-"""Rows of each finger's points, from its start to its tip."""
+"""Rows of each finger's points, from base to tip."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HandNoise:
-    """How found points differ from the hand's; lengths in crop pixels.
+    """How landmarks differ from the hand's joints; lengths in crop pixels.
 
-    The residuals of an answer in the bank are added times a factor from `least` to `most`, then each point is
-    jittered. Answers with a presence below `presence` are not used. fingers, palm: deviations of the lengths of fingers
-    and of the palm's parts from the body model's, relative: people's hands differ more than the model's shapes do.
-    depth_jitter: of the depths, crop pixels; world_jitter: of the world points, metres.
+    The residuals of an output in the bank are added, times a factor from `minimum` to `maximum`, then each point is
+    jittered. Outputs with a presence below `presence` are not used. fingers, palm: relative standard deviations of the
+    lengths of fingers and of parts of the palm: real hands differ more than the shapes of the body model.
+    depth_jitter: of the depths, crop pixels. world_jitter: of the world points, metres.
     """
 
-    least: float = 0.3
-    most: float = 1.0
+    minimum: float = 0.3
+    maximum: float = 1.0
     jitter: float = 1.0
     presence: float = 0.5
     fingers: float = 0.06
@@ -43,8 +43,8 @@ class HandNoise:
     world_jitter: float = 0.002
 
 
-class HandLiftingSampler:
-    """Draws batches: the i-th depends on the seed and i alone, whoever draws it and when."""
+class HandLiftingSampler(BatchSampler):
+    """Draws training batches of hands."""
 
     def __init__(
         self,
@@ -63,28 +63,18 @@ class HandLiftingSampler:
         with torch.no_grad():
             starts = range(0, len(self.found), 256)
             joints = torch.cat([body(self.params[start : start + 256]).joints for start in starts])
-        # The network's answers as a linear function of the truth, and what is left.
-        truth, answers = self._truth(joints, self.camera), _places(self.found)
+        # The network's outputs as a linear function of the ground truth, and the residuals.
+        truth, outputs = self._truth(joints, self.camera), _coordinates(self.found)
         gram = truth.T @ truth + torch.eye(truth.shape[1]).double() * len(truth) * 1e-4
-        self.map = torch.linalg.solve(gram, truth.T @ answers)
-        self.residual = answers - truth @ self.map
-
-    @torch.no_grad()
-    def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
-        """The `index`-th batch of `size` samples, a share `detected` of them real answers on drawn hands."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + index)
-        count = round(size * detected)
-        parts = [self._sampled(size - count, generator)]
-        if count:
-            parts.append(self._detected(count, generator))
-        return LiftingBatch.concatenate(parts)
+        self.map = torch.linalg.solve(gram, truth.T @ outputs)
+        self.residual = outputs - truth @ self.map
 
     def _truth(self, joints: Float[Tensor, "n 21 3"], camera: Camera) -> Float[Tensor, "n f"]:
-        """What the network's answer follows: joints in the crop, and in metres in the frame of the crop, float64."""
+        """Features that determine the network's output: joints in the crop, and in metres in its frame; float64."""
         flat = camera.project(joints)
         scale = camera.focal[:, :1] / joints[:, 0, 2:]
         depth = (joints[..., 2] - joints[:, :1, 2]) * scale
-        turn = self.grid.view_rotation(whole_picture(len(joints)), camera)
+        turn = self.grid.view_rotation(full_crop(len(joints)), camera)
         world = (joints - joints.mean(1, keepdim=True)) @ turn
         half = LANDMARK_CROP[0] / 2
         features = [flat.flatten(1) / half - 1, depth / half, world.flatten(1) * 10, torch.ones(len(joints), 1)]
@@ -98,10 +88,10 @@ class HandLiftingSampler:
 
         hand = self.hands.sample(n, generator)
         joints = hand.mesh.joints
-        flat = joints + 0
-        # The previous frame's points decide the crop; MediaPipe's wrist lies nearer to the fingers than Anny's.
-        flat[:, 0] += 0.1 * (joints[:, 9] - joints[:, 0])
-        seen = hand.camera.project(flat)
+        earlier = joints.clone()
+        # The landmarks of an earlier frame determine the crop. MediaPipe's wrist is nearer to the fingers than Anny's.
+        earlier[:, 0] += 0.1 * (joints[:, 9] - joints[:, 0])
+        seen = hand.camera.project(earlier)
         extent = (seen.amax(1) - seen.amin(1)).amax(-1)[:, None, None]
         crop = crop_around(seen + normal(21, 2) * 0.03 * extent)
         hand = rolled(self.body, hand.params, hand.camera, crop.rotation)
@@ -115,19 +105,19 @@ class HandLiftingSampler:
             part = joints[:, list(rows)]
             joints[:, list(rows)] = start + (part - start) * (1 + normal(1, 1) * noise.fingers)
             joints[:, list(rows)] += (start - joints[:, :1]) * normal(1, 1) * noise.palm
-        answers = self._truth(joints, camera) @ self.map
+        expected = self._truth(joints, camera) @ self.map
         donor = torch.randint(len(self.residual), (n,), generator=generator)
-        factor = noise.least + (noise.most - noise.least) * torch.rand(n, 1, generator=generator)
-        found = (answers + self.residual[donor] * factor).float().unflatten(1, (21, 6))
+        factor = noise.minimum + (noise.maximum - noise.minimum) * torch.rand(n, 1, generator=generator)
+        found = (expected + self.residual[donor] * factor).float().unflatten(1, (21, 6))
         found = torch.cat([found[..., :2], self.found[donor][..., 2:3], found[..., 2:]], -1)
         found = self._jittered(found, generator)
-        return finished(self.body, self.grid, hand.params, hand.mesh, camera, whole_picture(n), found)
+        return make_batch(self.body, self.grid, hand.params, hand.mesh, camera, full_crop(n), found)
 
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
         index = torch.randint(len(self.found), (n,), generator=generator)
         params = self.params[index]
         found = self._jittered(self.found[index], generator)
-        return finished(self.body, self.grid, params, self.body(params), self.camera[index], whole_picture(n), found)
+        return make_batch(self.body, self.grid, params, self.body(params), self.camera[index], full_crop(n), found)
 
     def _jittered(self, found: Float[Tensor, "n 21 7"], generator: torch.Generator) -> Float[Tensor, "n 21 7"]:
         noise = self.noise
@@ -135,6 +125,6 @@ class HandLiftingSampler:
         return found + torch.randn(found.shape, generator=generator) * size
 
 
-def _places(features: Float[Tensor, "n 21 7"]) -> Float[Tensor, "n f"]:
+def _coordinates(features: Float[Tensor, "n 21 7"]) -> Float[Tensor, "n f"]:
     """Landmark features without the presence, float64."""
     return torch.cat([features[..., :2], features[..., 3:]], -1).flatten(1).double()

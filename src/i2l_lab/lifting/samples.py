@@ -1,10 +1,10 @@
-"""Training samples of the default network: posed bodies before a camera, their keypoints with a detector's errors.
+"""Training samples of the default network: posed bodies in front of a camera, and keypoints with a detector's errors.
 
-No picture is made: what a detector would find is the body's keypoints, moved and scored like real detections.
+No images are needed: the body's keypoints are moved, and get a confidence, like real detections.
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,16 +30,16 @@ GROUPS = tuple(
         "R_Big_toe R_Small_toe R_Heel",
     )
 )
-"""Keypoints that lie together on a part of the body: head, hips, left foot, right foot."""
+"""Keypoints that are displaced together: head, hips, left foot, right foot."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LiftingBatch(TensorDataclass):
-    """What the network is given and what it should answer.
+    """Inputs of the network and its targets.
 
-    keypoints: what the trunk is given; of a person, crop pixels and confidence. vertices, joints: lixels. rotations: of
-    the bones against the frame that the network sees bodies in (`LixelGrid.view_rotation`). shape: the body's.
-    view_vertices: in that frame, metres, relative to the root joint. scale: crop pixels per metre at the root's depth.
+    keypoints: input of the trunk; for people, crop pixels and confidence. vertices, joints: lixels. rotations: of the
+    bones, relative to the view frame (`LixelGrid.view_rotation`). shape: of the body. view_vertices: in the view frame,
+    metres, relative to the root joint. scale: crop pixels per metre at the root's depth.
     """
 
     keypoints: Float[Tensor, "b n c"]
@@ -51,33 +51,48 @@ class LiftingBatch(TensorDataclass):
     scale: Float[Tensor, "b"]
 
 
-@runtime_checkable
-class BatchSampler(Protocol):
-    """Draws training batches: the i-th depends on the sampler's seed and i alone."""
+class BatchSampler(ABC):
+    """Draws training batches. The i-th batch depends only on the seed and i."""
 
+    seed: int
+
+    @torch.no_grad()
     def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
-        """The `index`-th batch of `size` samples, a share `detected` of them real detections."""
-        ...
+        """Batch `index` of `size` samples, of which a fraction `detected` are real detections on synthetic images."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        count = round(size * detected)
+        parts = [self._sampled(size - count, generator)]
+        if count:
+            parts.append(self._detected(count, generator))
+        return LiftingBatch.concatenate(parts)
+
+    @abstractmethod
+    def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
+        """New bodies; their keypoints are moved as the detector moves them."""
+
+    @abstractmethod
+    def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
+        """Bodies of the bank, with what the detector found on their images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseOptions:
     """How detections differ from the body's keypoints; lengths in crop pixels.
 
-    Detections of mean confidence below `sure` are drawn less often, those below `doubtful` at a tenth: synthetic
-    pictures are harder for the detector than photographs. Whole-person residuals of real detections are added with
-    their confidences, times a factor from `least` to `most`; the `clean` share of people keeps none. Then every
-    keypoint is jittered, and some are lost.
+    Detections with a mean confidence below `sure` are drawn less often, below `doubtful` a tenth as often: synthetic
+    images are harder for the detector than photos. The residuals of a whole real detection are added, times a factor
+    from `minimum` to `maximum`, together with its confidences. A fraction `clean` of people gets no residuals. Then
+    every keypoint is jittered, and some are lost.
 
-    build: deviation of how far the keypoints of a person lie from those of a rendered body towards the body model's
-    `keypoint_regressor`, where 1 is on it. head, hips, feet: deviations, in metres along each axis, by which these
-    groups of keypoints lie elsewhere on one person than on another.
+    build: standard deviation of a person's position between the keypoints of a rendered body (0) and those of
+    `keypoint_regressor` (1). head, hips, feet: standard deviations, in metres along each axis, of the position of these
+    groups of keypoints from person to person.
     """
 
     doubtful: float = 0.35
     sure: float = 0.65
-    least: float = 0.35
-    most: float = 1.1
+    minimum: float = 0.35
+    maximum: float = 1.1
     clean: float = 0.25
     jitter: float = 1.2
     build: float = 0.4
@@ -89,8 +104,8 @@ class NoiseOptions:
     careless: float = 0.3
 
 
-class LiftingSampler:
-    """Draws batches: the i-th depends on the seed and i alone, whoever draws it and when."""
+class LiftingSampler(BatchSampler):
+    """Draws training batches of people."""
 
     def __init__(
         self,
@@ -104,7 +119,7 @@ class LiftingSampler:
         self.body, self.grid, self.people, self.bank = body, grid, people, bank
         if body.keypoint_regressor is None:
             raise ValueError(f"{body.name} has no keypoints of a 2D detector")
-        # Where the detector sees the points on pictures of the body, and on real people.
+        # The points that the detector finds on images of the body, and on real people.
         self.rendered, self.real = rendered_keypoints(), body.keypoint_regressor
         self.noise, self.seed = noise or NoiseOptions(), seed
         self.residual = bank.keypoints[..., :2] - self.rendered @ bank.vertices[..., :2].float()
@@ -112,16 +127,6 @@ class LiftingSampler:
         options = self.noise
         trust = (self.confidence.mean(1) - options.doubtful) / (options.sure - options.doubtful)
         self.chances = trust.clamp(0.1, 1)
-
-    @torch.no_grad()
-    def batch(self, index: int, size: int, detected: float) -> LiftingBatch:
-        """The `index`-th batch of `size` samples, a share `detected` of them real detections on synthetic pictures."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + index)
-        count = round(size * detected)
-        parts = [self._sampled(size - count, generator)]
-        if count:
-            parts.append(self._detected(count, generator))
-        return LiftingBatch.concatenate(parts)
 
     def _sampled(self, n: int, generator: torch.Generator) -> LiftingBatch:
         people = self.people.sample(n, generator)
@@ -131,21 +136,21 @@ class LiftingSampler:
         low, size = people.frame[:, None, :2], people.frame[:, None, 2:]
         hidden = ((true < low) | (true > low + size)).any(-1)
         keypoints = self._detect(crop.to_crop(true), hidden, generator)
-        return finished(self.body, self.grid, people.params, people.mesh, people.camera, crop, keypoints)
+        return make_batch(self.body, self.grid, people.params, people.mesh, people.camera, crop, keypoints)
 
     def _detected(self, n: int, generator: torch.Generator) -> LiftingBatch:
         index = self._draw(n, generator)
         params, camera, found = self.bank.params[index], self.bank.camera[index], self.bank.keypoints[index]
         mesh = self.body(params)
-        # What was found on a rendered body, moved to where it would be on a person of the same pose.
+        # Move the detections on a rendered body to where they would be on a real person in the same pose.
         person = self._individual(mesh.vertices, generator)
         moved = found[..., :2] + camera.project(person) - camera.project(self.rendered @ mesh.vertices)
         moved = moved + torch.randn(n, 26, 2, generator=generator) * self.noise.jitter / 2
         keypoints = torch.cat([moved, found[..., 2:].clamp(0, 1)], -1)
-        return finished(self.body, self.grid, params, mesh, camera, whole_picture(n), keypoints)
+        return make_batch(self.body, self.grid, params, mesh, camera, full_crop(n), keypoints)
 
     def _individual(self, vertices: Float[Tensor, "n v 3"], generator: torch.Generator) -> Float[Tensor, "n 26 3"]:
-        """The keypoints of bodies (metres) put where they may lie on particular people."""
+        """Keypoints of bodies (metres), displaced as on individual people."""
         noise = self.noise
         share = 1 + noise.build * torch.randn(len(vertices), 1, 1, generator=generator)
         rendered = self.rendered @ vertices
@@ -161,14 +166,14 @@ class LiftingSampler:
     def _detect(
         self, keypoints: Float[Tensor, "n 26 2"], hidden: Bool[Tensor, "n 26"], generator: torch.Generator
     ) -> Float[Tensor, "n 26 3"]:
-        """True keypoints (crop pixels) to what a detector may find; `hidden` ones lie outside the picture."""
+        """Detections of true keypoints (crop pixels). hidden: keypoints outside the image."""
         n, noise = len(keypoints), self.noise
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator)
 
         chosen = self._draw(n, generator)
-        factor = noise.least + (noise.most - noise.least) * uniform(n, 1, 1)
+        factor = noise.minimum + (noise.maximum - noise.minimum) * uniform(n, 1, 1)
         factor = torch.where(uniform(n, 1, 1) < noise.clean, 0.0, factor)
         found = keypoints + self.residual[chosen] * factor
         found = found + torch.randn(found.shape, generator=generator) * noise.jitter
@@ -181,7 +186,7 @@ class LiftingSampler:
         return torch.cat([found, confidence.clamp(0, 1)[..., None]], -1)
 
 
-def finished(
+def make_batch(
     body: AnnyBody,
     grid: LixelGrid,
     params: BodyParams,
@@ -190,7 +195,7 @@ def finished(
     crop: Crop,
     keypoints: Float[Tensor, "b k f"],
 ) -> LiftingBatch:
-    """What a network on `grid` is given and should answer of posed bodies whose `keypoints` were found in a crop."""
+    """The batch for posed bodies (camera frame) whose `keypoints` were found in a crop."""
     root = mesh.joints[:, body.skeleton.root_index]
     turn = grid.view_rotation(crop, camera)
     return LiftingBatch(
@@ -204,7 +209,7 @@ def finished(
     )
 
 
-def whole_picture(n: int) -> Crop:
-    """The crops that are the whole pictures of their cameras."""
+def full_crop(n: int) -> Crop:
+    """Crops that are the full images of their cameras."""
     affine = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(n, 2, 3)
     return Crop(affine, torch.zeros(n), torch.zeros(n, dtype=torch.bool))

@@ -1,8 +1,8 @@
-"""Training the default network's lifting parts: everything behind RTMPose, on sampled poses, without pictures.
+"""Training the lifting parts of the default network (everything after RTMPose) on sampled poses, without images.
 
-The loop is not that of `i2l_meshnet.training`, with which it shares only the dozen lines of a step: samples are drawn
-by the number of the step, coefficients are trained that are no parameters of the network, and epochs, several
-processes, validation and snapshots are not needed.
+This loop does not use `i2l_meshnet.training`, because only a dozen lines would be shared: samples are drawn by step
+number, the trained coefficients are not parameters of the network, and there are no epochs, processes, validation or
+snapshots.
 """
 
 import copy
@@ -33,23 +33,23 @@ from i2l_meshnet.training.losses import PointTarget, edge_loss, normal_loss
 from i2l_meshnet.training.state import write_state
 
 RELIABLE = 0.5
-"""Samples of less mean confidence do not count among a network's errors: where it must guess, it errs otherwise."""
+"""Samples with a lower mean confidence do not count in a network's errors: there it guesses, and errs differently."""
 PIXELS_PER_UNIT = 8.0
-"""Point losses are counted in units of this many crop pixels (about 65 mm on a standing adult)."""
+"""Unit of point losses, in crop pixels (about 65 mm on a standing adult)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LiftingOptions:
     """How the lifting parts are trained.
 
-    steps: optimiser steps. batch: samples a step. detected: share of real detections on synthetic pictures.
-    learning_rate: its peak; it rises over `warmup` steps and falls to `final_rate` of it along a cosine.
-    average: decay of the weights' moving average, which is what is kept. heatmaps: whether the
-    lixels are read from heatmaps, or from the centres that the heads' Gaussians have (`VectorLixelHead`), which is
-    how training starts. meshed: share of a batch whose lixel mesh is made. surfaced: share of those whose faces are
-    compared (all with heatmaps). posed: share of the batch whose parametric mesh is.
-    *_weight: factors of the loss terms. workers: processes that draw batches (0: the training's own).
-    precision: of the layers; the loss is always in float32. "auto": bf16 where the processor computes in it, else fp32.
+    steps: optimizer steps. batch: samples per step. detected: fraction of real detections on synthetic images.
+    learning_rate: maximum; it rises over `warmup` steps and falls along a cosine to `final_rate` times the maximum.
+    average: decay of the moving average of the weights, which is saved. heatmaps: decode lixels from heatmaps instead
+    of from the centres of the heads' Gaussians (`VectorLixelHead`); training starts with the centres. meshed: fraction
+    of a batch with a lixel mesh. surfaced: fraction of those meshes whose faces are compared (all with heatmaps).
+    posed: fraction of a batch with a parametric mesh. *_weight: weights of the loss terms. workers: processes that draw
+    batches (0: this process). precision: of the layers; the loss is always float32. auto: bf16 if the processor
+    supports it, otherwise fp32.
     """
 
     steps: int = 8000
@@ -77,7 +77,7 @@ class LiftingOptions:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def chosen_precision(self) -> Literal["fp32", "bf16"]:
-        """The precision that this processor trains in. Raise InputError if it does not compute in the one asked for."""
+        """The precision to train in. Raise InputError if the processor does not support the requested one."""
         if self.precision == "auto":
             return "bf16" if "bf16" in supported_precisions() else "fp32"
         require_precision(self.precision)
@@ -98,12 +98,12 @@ class _Batches(Dataset[LiftingBatch]):
 
 
 def _use_one_thread(worker: int) -> None:
-    """Workers that each take all cores only stand in each other's way."""
+    """Workers with several threads each would slow each other down."""
     torch.set_num_threads(1)
 
 
 class LiftingTrainer:
-    """Holds what training moves: the network, its moving average, the optimiser and the step."""
+    """The state of a training: the network, its moving average, the optimizer and the step."""
 
     def __init__(self, network: MeshNet, body: Body, sampler: BatchSampler, options: LiftingOptions) -> None:
         self.network, self.body, self.sampler, self.options = network, body, sampler, options
@@ -139,9 +139,9 @@ class LiftingTrainer:
         save_every: int = 500,
         until: int | None = None,
     ) -> None:
-        """Trains up to step `until` (all steps if None), reporting the mean loss terms each `every` steps.
+        """Train up to step `until` (default: all steps). `log` gets the mean loss terms after every `every` steps.
 
-        The state is written to `save_to` each `save_every` steps and at the end.
+        The training state is saved to `save_to` after every `save_every` steps and at the end.
         """
         end = self.options.steps if until is None else min(until, self.options.steps)
         sums: dict[str, float] = {}
@@ -159,7 +159,7 @@ class LiftingTrainer:
                 self.save(save_to)
 
     def _batches(self, end: int) -> Iterable[LiftingBatch]:
-        """Batches from the present step to `end`, drawn by other processes where there are workers."""
+        """Batches from the current step to `end`, drawn by the workers."""
         return DataLoader(
             _Batches(self.sampler, self.options, range(self.step, end)),
             batch_size=None,
@@ -168,7 +168,7 @@ class LiftingTrainer:
         )
 
     def save(self, path: Path) -> None:
-        """Writes everything that `resume` needs, atomically."""
+        """Save the training state that `resume` needs, atomically."""
         state = {
             "options": dataclasses.asdict(self.options),
             "precision": self.precision,
@@ -181,18 +181,17 @@ class LiftingTrainer:
         write_state(path, state)
 
     def resume(self, path: Path) -> None:
-        """Continue from what `save` wrote, as if the run had never stopped.
+        """Continue from a training state as if the run had never stopped.
 
-        Raise FileError for a file that is no state of this training.
-        Raise InputError if the run started in another precision.
+        Raise FileError if the file is not a state of this training, InputError if it has another precision.
         """
         with reading(path, "a state of this training"):
             state: dict[str, Any] = read_torch(path)
             precision = state.get("precision", self.precision)
             if precision != self.precision:
                 raise InputError(
-                    f"{path} started in {precision}, not {self.precision}: continue in {precision}, on a processor "
-                    "that computes in it",
+                    f"{path} was trained in {precision}, not {self.precision}: resume in {precision}, on a processor "
+                    "that supports it",
                     argument="training.precision",
                 )
             self.parts.load_state_dict(state["network"])
@@ -207,9 +206,9 @@ class LiftingTrainer:
         for row, coefficients in zip(self.rows, self.coefficients, strict=True):
             row.copy_(self.basis @ coefficients)
 
-    def take(self, path: Path) -> None:
-        """Start with the averaged weights of another training's state, where names and shapes agree."""
-        with reading(path, "a state of a training of lifting parts"):
+    def start_from(self, path: Path) -> None:
+        """Load the averaged weights of another training state, where names and shapes agree."""
+        with reading(path, "a training state of lifting parts"):
             state: dict[str, Any] = read_torch(path)["average"]
         own = self.parts.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
@@ -225,7 +224,7 @@ class LiftingTrainer:
         )
 
     def train_step(self, batch: LiftingBatch) -> dict[str, float]:
-        """One optimiser step; returns the weighted loss terms."""
+        """One optimizer step; returns the weighted loss terms."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         self.network.train()
@@ -262,7 +261,7 @@ def lifting_losses(
         feature = network.pose_to_feature(PoseOutput(joints, trunk))
         vertices = head(feature[meshed]) if options.heatmaps else head.centers(feature[meshed])
     mesh_joints = network.joint_regressor @ vertices
-    # The pose stage's joints stand in for the mesh's where there is no mesh: both are the same joints.
+    # Samples without a mesh use the joints of the pose stage instead: both are the same joints.
     known = joints.detach().clone()
     known[meshed] = mesh_joints.detach()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -293,7 +292,7 @@ def lifting_losses(
 
 @torch.no_grad()
 def learn_errors(network: MeshNet, body: Body, batches: Iterable[LiftingBatch]) -> None:
-    """Teaches the fit of a trained network (`ParameterFit`) how that network errs. Each batch counts alike."""
+    """Give the fit of a trained network (`ParameterFit`) the statistics of the network's errors."""
     fit = network.parameter_fit
     assert fit is not None
     grid, errors = network.grid, []
@@ -311,9 +310,9 @@ def learn_errors(network: MeshNet, body: Body, batches: Iterable[LiftingBatch]) 
 
 
 def start_heads(network: MeshNet, sampler: BatchSampler) -> None:
-    """Gives the heads of an untrained network the mean body, and rows that span posed bodies' surfaces.
+    """Initialise the heads of an untrained network: with the mean body, and rows that span the surfaces of bodies.
 
-    The rows are scaled so that unit features move the points as far as poses do.
+    The rows are scaled so that unit features move the points as much as poses do.
     """
     batch = LiftingBatch.concatenate([sampler.batch(-1 - i, 256, 0.0) for i in range(6)])
     middle = (batch.vertices.new_tensor(network.grid.shape[::-1]) - 1) / 2
@@ -334,8 +333,8 @@ def start_heads(network: MeshNet, sampler: BatchSampler) -> None:
 def surface_basis(meshes: Float[Tensor, "n v 3"], rank: int) -> Float[Tensor, "v {rank}"]:
     """Orthonormal functions on a mesh that span its coordinates best: the constant and principal components.
 
-    Posed bodies are nearly linear combinations of few such functions (96 leave 0.8 mm), so a head whose rows lie in
-    their span makes smooth surfaces, and learns all vertices from any of them.
+    Posed bodies are nearly linear combinations of a few of them (96 leave an error of 0.8 mm). A head whose rows are in
+    their span makes smooth surfaces, and learns all vertices from any vertex.
     """
     centered = (meshes - meshes.mean(1, keepdim=True)).double()
     products = torch.einsum("nvi,nwi->vw", centered, centered)
@@ -346,12 +345,12 @@ def surface_basis(meshes: Float[Tensor, "n v 3"], rank: int) -> Float[Tensor, "v
 
 
 def _stride(share: float) -> slice:
-    """About a `share` of a batch, evenly spread, so that samples of all kinds are in it."""
+    """About a fraction `share` of a batch, evenly spaced, so that it contains samples of all kinds."""
     return slice(None, None, max(1, round(1 / share)))
 
 
 def _lifting_parts(network: MeshNet) -> nn.ModuleList:
-    """What is trained: all but the keypoint estimator."""
+    """The trained parts: all except the keypoint estimator."""
     pose_net = cast(KeypointPoseNet, network.pose_net)
     assert network.parameter_regressor is not None
     return nn.ModuleList(
@@ -360,7 +359,7 @@ def _lifting_parts(network: MeshNet) -> nn.ModuleList:
 
 
 def _axis_units(grid: LixelGrid, scale: Float[Tensor, "b"]) -> Float[Tensor, "b 3"]:
-    """Loss units per lixel along x, y and z, alike in all directions at the body's depth."""
+    """Loss units per lixel along x, y and z. A unit is the same length in all directions at the body's depth."""
     span = 1 + 2 * grid.margin
     x = span * grid.crop_size[1] / grid.shape[2]
     y = span * grid.crop_size[0] / grid.shape[1]
@@ -369,7 +368,7 @@ def _axis_units(grid: LixelGrid, scale: Float[Tensor, "b"]) -> Float[Tensor, "b 
 
 
 def _visibility(grid: LixelGrid, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n"]:
-    """Weight of lixels: 1 in the crop (and a little beyond), a quarter elsewhere on the grid, 0 off it."""
+    """Weight of lixels: 1 in the crop and a margin of 10 %, 0.25 elsewhere on the grid, 0 outside the grid."""
     bins = points.new_tensor([grid.shape[2], grid.shape[1], grid.shape[0]])
     on_grid = ((points >= 0) & (points <= bins - 1)).all(-1)
     pixels, _ = grid.decode(points)

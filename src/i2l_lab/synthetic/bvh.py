@@ -1,4 +1,4 @@
-"""Motion capture in BVH files: reading, and the stick figure in each frame.
+"""Motion capture in BVH files: reading them, and the stick figure of each frame.
 
 Source of the format: M. Meredith and S. Maddock, "Motion Capture File Formats Explained" (2001).
 """
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from i2l_lab.synthetic.figure import SEGMENTS, turn_between
+from i2l_lab.synthetic.figure import SEGMENTS, rotation_between
 from i2l_meshnet.errors import FileError
-from i2l_meshnet.io import read_bytes
+from i2l_meshnet.io import read_bytes, reading
 
 JOINT_NAMES: dict[str, tuple[str, ...]] = {
     "hips": ("hips", "hip", "pelvis"),
@@ -26,19 +26,19 @@ JOINT_NAMES: dict[str, tuple[str, ...]] = {
     "shin": ("leg", "shin", "knee"),
     "foot": ("foot", "ankle"),
 }
-"""What a joint is called in the rigs in use, the first that a file has; limbs carry a side before the name."""
+"""Names of each joint in common rigs, in order of preference. Names of limbs have a prefix for the side."""
 
-MOST_JOINTS, MOST_ROTATIONS = 1000, 10**7
-"""Of a file: its joints and end sites; those times its frames (72 bytes each)."""
+MAX_JOINTS, MAX_ROTATIONS = 1000, 10**7
+"""Maximum joints (with end sites) of a file, and maximum joints times frames (72 bytes each)."""
 
 SIDES = {"L": ("left", "l"), "R": ("right", "r")}
 
 
 @dataclasses.dataclass(frozen=True)
-class Motion:
-    """A skeleton and its motion, in the file's own axes and units.
+class Recording:
+    """A skeleton and its motion, in the file's axes and units.
 
-    parents: -1 for the root; parents come first. offsets: from the parent. rotations: global, per frame.
+    parents: -1 for the root; a parent is before its children. offsets: from the parent. rotations: global, per frame.
     """
 
     names: tuple[str, ...]
@@ -47,29 +47,22 @@ class Motion:
     rotations: Float[np.ndarray, "t j 3 3"]
     frame_time: float
 
-    def rest_places(self) -> Float[np.ndarray, "j 3"]:
-        """Joint places with all rotations zero and the root at the origin."""
-        places = np.zeros_like(self.offsets)
+    def rest_positions(self) -> Float[np.ndarray, "j 3"]:
+        """Joint positions with all rotations zero and the root at the origin."""
+        positions = np.zeros_like(self.offsets)
         for joint, parent in enumerate(self.parents):
-            places[joint] = places[parent] + self.offsets[joint] if parent >= 0 else 0.0
-        return places
+            positions[joint] = positions[parent] + self.offsets[joint] if parent >= 0 else 0.0
+        return positions
 
 
-def read_bvh(path: Path) -> Motion:
-    """Reads a BVH file. Raises FileError where it is not one."""
-    try:
+def read_bvh(path: Path) -> Recording:
+    """Read a BVH file. Raise FileError if it is damaged."""
+    with reading(path, "a complete BVH file"):
         header, _, motion = read_bytes(path).decode("utf-8", "replace").partition("MOTION")
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise FileError(f"cannot read {path}: {error}") from error
-    try:
         return _parse(header.split(), motion)
-    except (ValueError, IndexError, OverflowError) as error:
-        raise FileError(f"{path} is not a whole BVH file ({error})") from error
 
 
-def _parse(words: list[str], motion: str) -> Motion:
+def _parse(words: list[str], motion: str) -> Recording:
     names: list[str] = []
     parents: list[int] = []
     offsets: list[list[float]] = []
@@ -105,12 +98,12 @@ def _parse(words: list[str], motion: str) -> Motion:
     width = sum(len(joint) for joint in channels)
     values = np.array(motion[frame_time.end() :].split(), np.float64)
     if width == 0 or len(values) == 0 or len(values) % width:
-        raise ValueError(f"{len(values)} values do not fill frames of {width}")
+        raise ValueError(f"{len(values)} values are no whole number of frames of {width} values")
     values = values.reshape(-1, width)
-    if len(names) > MOST_JOINTS or len(values) * len(names) > MOST_ROTATIONS:
+    if len(names) > MAX_JOINTS or len(values) * len(names) > MAX_ROTATIONS:
         raise ValueError(f"{len(values)} frames of {len(names)} joints are too many")
     if not (np.isfinite(values).all() and np.isfinite(offsets).all()):
-        raise ValueError("it holds values that are no numbers")
+        raise ValueError("it contains values that are not finite")
     rotations = np.empty((len(values), len(names), 3, 3))
     column = 0
     for joint, (parent, order) in enumerate(zip(parents, channels, strict=True)):
@@ -119,18 +112,18 @@ def _parse(words: list[str], motion: str) -> Motion:
         local = np.eye(3) if not axes else Rotation.from_euler(axes, values[:, columns], degrees=True).as_matrix()
         rotations[:, joint] = local if parent < 0 else rotations[:, parent] @ local
         column += len(order)
-    return Motion(tuple(names), tuple(parents), np.array(offsets), rotations, float(frame_time.group(1)))
+    return Recording(tuple(names), tuple(parents), np.array(offsets), rotations, float(frame_time.group(1)))
 
 
-def figures(motion: Motion) -> Float[np.ndarray, "t 15 3 3"]:
-    """The stick figure (see `figure.SEGMENTS`) in every frame, its heading as recorded.
+def figures(recording: Recording) -> Float[np.ndarray, "t 15 3 3"]:
+    """The stick figure (see `figure.SEGMENTS`) of every frame, with the recorded heading.
 
-    Limbs take the directions of the recorded bones and their twist against the file's rest pose; the trunk
-    takes the recorded rotations. The rest pose must be an upright person, arms anywhere, whatever its up axis.
-    Raises FileError for a skeleton without the joints of a person or with another rest pose.
+    Limbs have the directions of the recorded bones, and their twist relative to the file's rest pose. The trunk has the
+    recorded rotations. The rest pose must be an upright person with arms in any position; any up axis works.
+    Raise FileError if joints of a person are missing or the rest pose is a different one.
     """
-    joint = _find_joints(motion.names)
-    rest = motion.rest_places()
+    joint = _find_joints(recording.names)
+    rest = recording.rest_positions()
     head, hips = rest[joint["head"]], rest[joint["hips"]]
     feet = (rest[joint["L_foot"]] + rest[joint["R_foot"]]) / 2
     up_rest = _main_axis(head - feet)
@@ -141,14 +134,14 @@ def figures(motion: Motion) -> Float[np.ndarray, "t 15 3 3"]:
     if not (upright and standing and np.linalg.norm(left) > 0):
         raise FileError("the rest pose of this skeleton is not an upright person")
     left /= np.linalg.norm(left)
-    # Rows: the rest figure's left, back and up, as Anny's x, y and z.
+    # Rows: left, back and up of the rest pose, which are Anny's x, y and z.
     to_anny = np.stack([left, np.cross(up_rest, left), up_rest])
-    # The up axis of the recording may be another one: the one along which heads are mostly above hips.
-    up_world = _main_axis((motion.rotations[:, joint["hips"]] @ (head - hips)).mean(0))
-    world_to_anny = turn_between(up_world, np.array([0.0, 0.0, 1.0]))
+    # The recording can have another up axis: the axis along which the head is above the hips on average.
+    up_world = _main_axis((recording.rotations[:, joint["hips"]] @ (head - hips)).mean(0))
+    world_to_anny = rotation_between(up_world, np.array([0.0, 0.0, 1.0]))
 
     def rotation(name: str) -> np.ndarray:
-        return world_to_anny @ motion.rotations[:, joint[name]] @ to_anny.T
+        return world_to_anny @ recording.rotations[:, joint[name]] @ to_anny.T
 
     def direction(name: str, end: int) -> np.ndarray:
         return to_anny @ (rest[end] - rest[joint[name]])
@@ -158,16 +151,16 @@ def figures(motion: Motion) -> Float[np.ndarray, "t 15 3 3"]:
     for side in "LR":
         for limb, child in (("upper_arm", "forearm"), ("forearm", "hand"), ("thigh", "shin"), ("shin", "foot")):
             name = f"{side}_{limb}"
-            result[name] = rotation(name) @ turn_between(down, direction(name, joint[f"{side}_{child}"]))
+            result[name] = rotation(name) @ rotation_between(down, direction(name, joint[f"{side}_{child}"]))
         # The hand continues the forearm at rest; the foot is flat at rest.
         along = direction(f"{side}_forearm", joint[f"{side}_hand"])
-        result[f"{side}_hand"] = rotation(f"{side}_hand") @ turn_between(down, along)
+        result[f"{side}_hand"] = rotation(f"{side}_hand") @ rotation_between(down, along)
         result[f"{side}_foot"] = rotation(f"{side}_foot")
     return np.stack([result[name] for name in SEGMENTS], 1)
 
 
 def _find_joints(names: tuple[str, ...]) -> dict[str, int]:
-    """Rows of the joints of a person among a file's names; raises FileError if one is missing."""
+    """Indices of a person's joints among a file's names. Raise FileError if one is missing."""
     plain = [re.sub(r"[^a-z0-9]", "", name.split(":")[-1].lower()) for name in names]
     found: dict[str, int] = {}
     for joint, candidates in JOINT_NAMES.items():
@@ -182,7 +175,7 @@ def _find_joints(names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _main_axis(direction: np.ndarray) -> np.ndarray:
-    """The coordinate axis, with sign, that is nearest to a direction."""
+    """The coordinate axis, with its sign, nearest to a direction."""
     axis = np.zeros(3)
     longest = int(np.abs(direction).argmax())
     axis[longest] = np.sign(direction[longest])

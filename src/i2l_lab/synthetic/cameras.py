@@ -1,4 +1,4 @@
-"""Sampled views: where a camera stands to a person, through which lens, and the box that a detector would give."""
+"""Sampled views: the position of the camera, its lens, and the box that a detector would give."""
 
 import dataclasses
 import math
@@ -19,13 +19,13 @@ ENDLESS = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class ViewMix:
-    """How views are drawn; angles in degrees.
+    """How views are sampled; angles in degrees.
 
-    frontal: how often the heading lies within `frontal_range` of facing the camera, else anywhere. pitch_mean,
-    pitch: the camera's tilt downwards, from above; steep: its deviation in a third of the views. roll, tilted_roll:
-    deviations, the second in a fifth of the views. near, far: ranges of the angle that the person spans; tele: how
-    often it is drawn from `far`. offset: deviation of the person's direction from the optical axis. truncated:
-    how often the picture ends within the person. box_scale, box_shift: deviations of the box, relative.
+    frontal: probability that the heading is within `frontal_range` of facing the camera; otherwise it is uniform.
+    pitch_mean, pitch: mean and deviation of the camera's downward tilt; steep: the deviation in a third of the views.
+    roll, tilted_roll: deviations, the second in a fifth of the views. near, far: ranges of the angle that the person
+    spans; tele: probability of `far`. offset: deviation of the person's direction from the optical axis. truncated:
+    probability that the image border cuts the person. box_scale, box_shift: relative deviations of the box.
     """
 
     frontal: float = 0.5
@@ -46,12 +46,12 @@ class ViewMix:
 
 @dataclasses.dataclass(frozen=True)
 class BodySample(TensorDataclass):
-    """People before cameras.
+    """People in front of cameras.
 
-    params, mesh: in the camera's frame, metres. camera: its principal point is pixel (0, 0) of an endless picture
-    in which the person is about 400 px long. box: x, y, width, height in px as a detector would give it, without
-    margin. frame: the picture's rectangle (x, y, width, height; px), far beyond the person unless it ends in them.
-    up: the world's upward direction in the camera's frame.
+    params, mesh: in the camera frame, metres. camera: its principal point is pixel (0, 0) of an image in which the
+    person is about 400 px long. box: x, y, width, height in pixels as a detector would give it, without margin. frame:
+    the image rectangle (x, y, width, height; pixels), far larger than the person unless it cuts the person. up: the
+    world's up direction in the camera frame.
     """
 
     params: BodyParams
@@ -63,7 +63,7 @@ class BodySample(TensorDataclass):
 
 
 class ViewSampler:
-    """Puts posed people before sampled cameras, whole batches at once."""
+    """Puts batches of posed people in front of sampled cameras."""
 
     def __init__(self, body: Body, mix: ViewMix | None = None) -> None:
         self.body, self.mix = body, mix or ViewMix()
@@ -71,7 +71,7 @@ class ViewSampler:
     def place(
         self, pose: Float[Tensor, "n k 3 3"], shape: Float[Tensor, "n s"], generator: torch.Generator
     ) -> BodySample:
-        """Views of people given by local rotations, the root heading to the front (-y), and shapes."""
+        """Views of people with the given shapes and local rotations; the root's heading is the front (-y)."""
         n, mix = len(pose), self.mix
 
         def uniform(low: float, high: float) -> Tensor:
@@ -91,7 +91,8 @@ class ViewSampler:
         pitch = (mix.pitch_mean + normal(torch.where(chance(1 / 3), mix.steep, mix.pitch))).clamp(-30, 60)
         roll = normal(torch.where(chance(0.2), mix.tilted_roll, mix.roll)).clamp(-40, 40)
         facing = torch.tensor(FACING)
-        view = _turn(radians(roll), 2) @ _turn(radians(pitch), 0) @ facing @ _turn(radians(yaw), 2)
+        view = _axis_rotation(radians(roll), 2) @ _axis_rotation(radians(pitch), 0) @ facing
+        view = view @ _axis_rotation(radians(yaw), 2)
         pose = torch.cat([(view @ pose[:, 0])[:, None], pose[:, 1:]], 1)
         with torch.no_grad():
             mesh = self.body(BodyParams(pose, shape, pose.new_zeros(n, 3)))
@@ -99,7 +100,7 @@ class ViewSampler:
         low, high = mesh.vertices.amin(1), mesh.vertices.amax(1)
         extent = (high - low)[:, :2].amax(1)
         span = radians(torch.where(chance(mix.tele), uniform(*mix.far), uniform(*mix.near)))
-        # The nearest limbs come in front of the plane that spans the angle, but never into the lens.
+        # The nearest limbs can be in front of the plane that spans the angle, but at least 0.35 m from the camera.
         distance = extent / 2 / torch.tan(span / 2) - low[:, 2] * 0.5
         distance = torch.maximum(distance, 0.35 - low[:, 2])
         aside = torch.tan(radians(torch.stack([normal(mix.offset), normal(mix.offset * 0.7)], 1).clamp(-22, 22)))
@@ -125,7 +126,7 @@ class ViewSampler:
         return BodySample(params, mesh, camera, box, frame, up=view[:, :, 2])
 
     def _cut(self, low: Tensor, high: Tensor, cut: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Edges of the picture: mostly below the hips or knees, else above the head's middle or at a side."""
+        """Borders of the image. They mostly cut below the hips or knees, otherwise through the head or at a side."""
         n = len(low)
         size = high - low
         side = torch.rand(n, generator=generator)
@@ -140,7 +141,7 @@ class ViewSampler:
         return edges_low, edges_high
 
 
-def _turn(angle: Float[Tensor, "n"], axis: int) -> Float[Tensor, "n 3 3"]:
+def _axis_rotation(angle: Float[Tensor, "n"], axis: int) -> Float[Tensor, "n 3 3"]:
     """Rotations about a coordinate axis, radians."""
     result = torch.eye(3).repeat(len(angle), 1, 1)
     first, second = [(1, 2), (2, 0), (0, 1)][axis]

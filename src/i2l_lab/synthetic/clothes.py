@@ -1,4 +1,4 @@
-"""Clothes, hair and skins of MakeHuman on the Anny body, whose base mesh they are bound to."""
+"""MakeHuman's clothes, hair and skins on the Anny body. They are bound to MakeHuman's base mesh."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,20 +11,18 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int32, UInt8
 
+from i2l_lab.synthetic.figure import MAKEHUMAN_TO_ANNY
 from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.compiling import compiled
 from i2l_meshnet.errors import FileError, UserError
-from i2l_meshnet.io import read_json
+from i2l_meshnet.io import read_json, reading
 from i2l_meshnet.pictures import read_picture
 
 TEXTURE_SIZE = 256
 
-TO_ANNY = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-"""From MakeHuman's axes (x left, y up, z front) to Anny's (x left, -y front, z up)."""
-
 CORE_AUTHORS = ("Manuel Bastioni", "Jonas Hauquier", "Manuel bastioni")
-"""Authors of MakeHuman's core assets, which the project relicensed as CC0 in September 2020; the package of that
-data is older and still states AGPL3 for them. Assets of others count by the licence that they state."""
+"""Authors of MakeHuman's core assets, which the project relicensed as CC0 in September 2020. The data package is older
+and still states AGPL3 for them. For assets of other authors the stated licence counts."""
 
 GARMENTS: dict[str, tuple[str, ...]] = {
     "suit:male": (
@@ -45,7 +43,7 @@ GARMENTS: dict[str, tuple[str, ...]] = {
     "hair:female": ("bob01", "bob02", "long01", "ponytail01", "Braid01", "short03", "afro01"),
     "hair:male": ("short01", "short02", "short04", "afro01"),
 }
-"""What is worn, by kind and by whom."""
+"""Names of garments by kind and sex."""
 
 HELD_OUT = (
     "male_casualsuit05",
@@ -58,16 +56,16 @@ HELD_OUT = (
     "old_asian_male",
     "young_african_female",
 )
-"""Garments, hair and skins kept for measuring: training pictures do not show them."""
+"""Garments, hair and skins for evaluation: training images do not show them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Garment:
     """A mesh bound to the base mesh.
 
-    reference, weights: each vertex is a weighted sum of three base vertices, plus offset (metres, Anny's axes) at
-    rest. bones, bone_weights: its skinning. uv: per triangle corner, v upwards. texture: RGBA. hides: base vertices
-    covered by it.
+    reference, weights: a vertex is a weighted sum of three base vertices, plus an offset (metres, Anny's axes) at rest.
+    bones, bone_weights: skinning. uv: per triangle corner, v upwards. texture: RGBA. hides: base vertices that the
+    garment covers.
     """
 
     name: str
@@ -85,7 +83,7 @@ class Garment:
 
     @cached_property
     def colours(self) -> Float32[np.ndarray, "th tw 3"]:
-        """The texture's red, green and blue, of 255."""
+        """The texture's RGB, from 0 to 255."""
         return self.texture[..., :3].astype(np.float32)
 
     @cached_property
@@ -95,34 +93,34 @@ class Garment:
 
     @cached_property
     def brightness(self) -> Float32[np.ndarray, "th tw 1"]:
-        """The texture's grey, 1 where it is as bright as its opaque part on average."""
+        """The texture's brightness, relative to the mean of its opaque part."""
         grey = self.colours.mean(-1, keepdims=True)
         return grey / max(float(grey[self.opaque].mean()), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class PosedBase:
-    """The base mesh of one person: rest and posed vertices (camera frame, metres) and the bones' transforms."""
+    """The base mesh of a person: rest and posed vertices (camera frame, metres) and transforms of the bones."""
 
     rest: Float32[np.ndarray, "m 3"]
     posed: Float32[np.ndarray, "m 3"]
     transforms: Float32[np.ndarray, "b 3 4"]
     garment_scale: float
-    """Offsets of garments are made for adults; smaller people wear them closer."""
+    """Factor on the offsets of garments, which are made for adults."""
 
 
 class BaseMesh:
-    """MakeHuman's base mesh of 19,158 vertices as Anny poses it, clothes' helper vertices included.
+    """MakeHuman's base mesh of 19,158 vertices, with the helper vertices of clothes, posed by the package `anny`.
 
-    Needs the package `anny` (extra `[lab]`); raises UserError without it.
+    Raise UserError if the package (extra `[lab]`) is not installed.
     """
 
     def __init__(self, bones: Sequence[str]) -> None:
-        """bones: the posed bones, in the order of the parameters that `pose` is given."""
+        """bones: the posed bones, in the order of the parameters of `pose`."""
         try:
             import anny  # pyright: ignore[reportMissingImports] (an extra)
         except ImportError as error:
-            raise UserError("synthetic pictures need the package anny: pip install 'i2l-meshnet[lab]'") from error
+            raise UserError("synthetic images need the package anny: pip install 'i2l-meshnet[lab]'") from error
         model: Any = anny.Anny(topology="makehuman-full").to(dtype=torch.float32)
         surface: Any = anny.Anny(topology="anny").to(dtype=torch.float32)
         self._model = model
@@ -136,7 +134,7 @@ class BaseMesh:
         self.uv = coordinates[surface.face_texture_coordinate_indices.numpy()]
 
     def pose(self, params: BodyParams) -> list[PosedBase]:
-        """People (one batch axis), as `AnnyBody` poses the same parameters. Many at once cost much less each."""
+        """Pose people (one batch axis) as `AnnyBody` does. Large batches are much faster per person."""
         pose = torch.eye(4).repeat(len(params.pose), len(self.bone_labels), 1, 1)
         pose[:, self._bones, :3, :3] = params.pose
         values = {name: params.shape[:, i] for i, name in enumerate(self._model.phenotype_labels)}
@@ -145,7 +143,7 @@ class BaseMesh:
             transforms, _ = self._model.get_bone_transforms(pose, state["rest_bone_poses"])
             transforms = transforms[:, :, :3].clone()
             transforms[..., 3] += params.translation[:, None]
-        # Anny's own skinning takes twice the time, and differs with the libraries that are installed.
+        # Anny's own skinning takes twice as long, and its results depend on the installed libraries.
         return [
             PosedBase(
                 rest,
@@ -158,12 +156,12 @@ class BaseMesh:
 
 
 class Wardrobe:
-    """The garments, hair and skins of the asset `makehuman` that may be used, by kind and name."""
+    """The garments, hair and skins of the asset `makehuman` that may be used."""
 
     def __init__(self, folder: Path, base: BaseMesh, held_out: bool = False) -> None:
-        """folder: the asset. held_out: hold what is named in `HELD_OUT`, with all the rest where a kind has none.
+        """folder: the asset. held_out: use only items of `HELD_OUT`, or all items of a kind that has none there.
 
-        Raises FileError if a file is missing or states a licence that was not foreseen.
+        Raise FileError if a file is missing or has a licence that is not allowed.
         """
         data = folder / "package" / "public" / "data"
         loaded: dict[str, Garment] = {}
@@ -181,18 +179,18 @@ class Wardrobe:
                 sex = "female" if "female" in path.name else "male"
                 self.skins[sex].append(_read_texture(path)[..., :3])
         if not all(self.skins.values()):
-            raise FileError(f"{data} holds no skins; fetch the asset makehuman again")
+            raise FileError(f"{data} contains no skins; download the asset makehuman again")
 
 
 def fit_garment(garment: Garment, base: PosedBase) -> Float32[np.ndarray, "n 3"]:
-    """The garment's vertices on a posed person, camera frame, metres."""
+    """Vertices of a garment on a posed person, camera frame, metres."""
     rest = np.einsum("nk,nkd->nd", garment.weights, base.rest[garment.reference])
     rest += garment.offsets * np.float32(base.garment_scale)
     return _skin(rest, garment.bones, garment.bone_weights, base.transforms)
 
 
 @compiled
-@no_type_check  # the jaxtyping import hook must leave compiled functions alone
+@no_type_check  # the jaxtyping import hook must not change compiled functions
 def _skin(rest, bones, weights, transforms):
     result = np.empty(rest.shape, np.float32)
     for v in range(rest.shape[0]):
@@ -206,24 +204,23 @@ def _skin(rest, bones, weights, transforms):
 
 
 def read_garment(path: Path, base: BaseMesh) -> Garment:
-    try:
+    """Read a garment in three.js' JSON format 3. Raise FileError if it is damaged or its licence is not allowed."""
+    with reading(path, "a garment", fix="download the asset makehuman again"):
         data = read_json(path)
         meta = data["metadata"]
         licence, author = meta["license"]["license"], meta["license"]["author"] or ""
         if licence.startswith("AGPL") and author.split(",")[0] in CORE_AUTHORS:
             licence = "CC0 (MakeHuman core asset)"
         if not licence.startswith("CC"):
-            raise FileError(f"{path} states the licence {licence!r}, under which it is not used")
+            raise FileError(f"{path} has the licence {licence!r}, which is not allowed")
         reference = np.array(meta["ref_vIdxs"], np.int32)
         weights = np.array(meta["weights"], np.float32)
         faces, corners = _read_faces(data["faces"], len(data["uvs"]))
         uv = np.array(data["uvs"][0], np.float32).reshape(-1, 2)[corners]
         texture = _read_texture(path.parent / data["materials"][0]["mapDiffuse"])
-        # Offsets are given in decimetres.
-        offsets = (np.array(meta["offsets"]) * 0.1 @ TO_ANNY.T).astype(np.float32)
+        # The file's offsets are in decimetres.
+        offsets = (np.array(meta["offsets"]) * 0.1 @ MAKEHUMAN_TO_ANNY.T).astype(np.float32)
         hides = np.array(meta["deleteVerts"], bool)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise FileError(f"cannot read the garment {path} ({error}); fetch the asset makehuman again") from error
     bones, bone_weights = _bind(reference, weights, base)
     return Garment(
         path.stem, licence, author, reference, weights, offsets, bones, bone_weights, faces, uv, texture, hides
@@ -231,7 +228,7 @@ def read_garment(path: Path, base: BaseMesh) -> Garment:
 
 
 def _bind(reference: np.ndarray, weights: np.ndarray, base: BaseMesh, keep: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Skinning weights: those of the three base vertices, mixed; the `keep` largest per vertex."""
+    """Skinning weights: the weighted mean of the three base vertices' weights; the `keep` largest per vertex."""
     share = np.clip(weights, 0, None)
     share = share / np.maximum(share.sum(1, keepdims=True), 1e-6)
     dense = np.zeros((len(reference), len(base.bone_labels)), np.float32)
@@ -245,10 +242,10 @@ def _bind(reference: np.ndarray, weights: np.ndarray, base: BaseMesh, keep: int 
 
 
 def _read_faces(stream: list[int], layers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles and their texture coordinates' rows from the face stream of three.js' JSON format 3.
+    """Triangles, and the rows of their texture coordinates, from the face stream of three.js' JSON format 3.
 
-    A face starts with bits that say what follows: 1 quad, 2 material, 4 and 8 texture coordinates of the face and
-    of its corners, 16 and 32 normals, 64 and 128 colours. Quads are cut along their first diagonal.
+    The first number of a face has a bit for each part that follows: 1 quad, 2 material, 4 and 8 texture coordinates of
+    the face and of its corners, 16 and 32 normals, 64 and 128 colours. Quads are split along their first diagonal.
     """
     faces: list[list[int]] = []
     corners: list[list[int]] = []
@@ -271,7 +268,7 @@ def _read_texture(path: Path) -> UInt8[np.ndarray, "s s 4"]:
     """A texture as RGBA of `TEXTURE_SIZE`."""
     picture = read_picture(path, cv2.IMREAD_UNCHANGED)
     if picture is None:
-        raise FileError(f"cannot read the texture {path}; fetch the asset makehuman again")
+        raise FileError(f"cannot read the texture {path}; download the asset makehuman again")
     if picture.dtype == np.uint16:
         picture = np.right_shift(picture, 8).astype(np.uint8)
     if picture.ndim == 2:

@@ -1,25 +1,24 @@
-"""A bank of RTMPose's detections on synthetic pictures, with the truth: what real detectors get wrong, and how."""
+"""A bank of RTMPose's detections on synthetic images with their ground truth: the errors of a real detector."""
 
 import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from i2l_lab.synthetic.generate import run_tasks
+from i2l_lab.synthetic.shards import read_shards, run_tasks, use_one_thread
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.sources.synthetic import read_pictures
-from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, transform_points, warp_image
-from i2l_meshnet.io import atomic_path, read_arrays, reading
+from i2l_meshnet.io import atomic_path
 
 CROP_SIZE = (256, 192)
 """Height and width of RTMPose's input."""
@@ -30,23 +29,23 @@ DEVIATION = np.array([58.395, 57.12, 57.375], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class DetectOptions:
-    """Run RTMPose on synthetic pictures and keep its keypoints beside the truth."""
+    """Run RTMPose on synthetic images and save its keypoints with the ground truth."""
 
     pictures: Path
-    """Folder of shards that `generate_pictures` wrote."""
+    """Folder of shards that `synthesize pictures` wrote."""
     out: Path
-    """Folder for the bank; shards that are there are kept."""
+    """Folder for the bank. Existing shards are kept."""
     workers: int = 1
-    """Processes."""
+    """Number of processes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionBank:
-    """Detections and truth of many pictures; crops are 256 × 192 (height × width) px.
+    """Detections and ground truth of many images. Crops are 256 × 192 (height × width) pixels.
 
-    keypoints: the 26 points of `skeletons.HALPE26` in crop pixels, and confidence (the lesser of the two peaks of
-    RTMPose's heatmaps, no probability). vertices: crop pixels x, y and depth in metres relative to the pelvis
-    joint. root_depth: that joint's distance along z, metres. camera: of the crop. params: in the camera's frame.
+    keypoints: the 26 points of `skeletons.HALPE26` in crop pixels, and confidence (the lower of the two peaks of
+    RTMPose's heatmaps; not a probability). vertices: crop pixels x, y, and depth in metres relative to the pelvis
+    joint. root_depth: depth of the pelvis joint, metres. camera: of the crop. params: in the camera frame.
     """
 
     keypoints: Float[Tensor, "n 26 3"]
@@ -57,7 +56,7 @@ class DetectionBank:
 
 
 class RtmPose:
-    """RTMPose-s as published, run by onnxruntime on one thread."""
+    """RTMPose-s as published, in ONNX Runtime on one thread."""
 
     def __init__(self, path: Path) -> None:
         from i2l_meshnet.runtimes import onnxruntime
@@ -79,13 +78,13 @@ class RtmPose:
 
 
 def detect_bank(options: DetectOptions) -> list[Path]:
-    """Runs the detector on all pictures that the bank lacks; returns the paths of the bank's shards.
+    """Run the detector on all images that the bank lacks; return the paths of the bank's shards.
 
-    Raises InputError if there are no pictures.
+    Raise InputError if there are no images.
     """
     shards = sorted(options.pictures.glob("*_*.npz"))
     if not shards:
-        raise InputError(f"{options.pictures} holds no shards of pictures; make some first")
+        raise InputError(f"{options.pictures} contains no shards of images; make some first", argument="pictures")
     model = assets.ensure("rtmpose")
     tasks = [(model, shard, options.out / shard.name) for shard in shards if not (options.out / shard.name).exists()]
     if tasks:
@@ -94,8 +93,8 @@ def detect_bank(options: DetectOptions) -> list[Path]:
 
 
 def read_bank(folder: Path, held_out: bool = False) -> DetectionBank:
-    """The detections for training, or the held-out ones, of a bank. Raises FileError if there are none."""
-    joined = read_shards(folder, held_out, "detections", "make it with detect_bank")
+    """The training detections (or held-out detections) of a bank. Raise FileError if there are none."""
+    joined = read_shards(folder, held_out, "detections", "`i2l-lab synthesize detections` makes one")
     return DetectionBank(
         joined["keypoints"],
         joined["vertices"],
@@ -105,27 +104,8 @@ def read_bank(folder: Path, held_out: bool = False) -> DetectionBank:
     )
 
 
-def read_shards(folder: Path, held_out: bool, what: str, remedy: str) -> dict[str, Tensor]:
-    """The arrays of a bank's shards for training, or of the held-out ones, joined along their first axis.
-
-    what: is in them. remedy: what to do if there are none. Raises FileError then, and for a shard that is damaged.
-    """
-    paths = sorted(folder.glob("val_*.npz" if held_out else "train_*.npz"))
-    if not paths:
-        raise FileError(f"{folder} holds no bank of {what}; {remedy}")
-    parts: dict[str, list[Tensor]] = {}
-    for path in paths:
-        with reading(path, f"a shard of {what}", "delete it and make it again"):
-            for name, array in read_arrays(path).items():
-                parts.setdefault(name, []).append(torch.from_numpy(array))
-    try:
-        return {name: torch.cat(tensors) for name, tensors in parts.items()}
-    except RuntimeError as error:
-        raise FileError(f"{folder} holds shards of {what} that do not fit together; make them again") from error
-
-
 def detect_shard(shard: Path, out: Path, body: Body, detector: RtmPose, batch: int = 16) -> None:
-    """Writes the bank's shard of a shard of pictures (keys: see docs/synthetic.md)."""
+    """Run the detector on a shard of images and write the bank's shard (keys: docs/synthetic.md)."""
     pictures = read_pictures(shard)
     affine = Crop.around(torch.from_numpy(pictures.box), CROP_SIZE).affine
     crops = np.stack([warp_image(pictures.image(i), affine[i], CROP_SIZE) for i in range(len(pictures))])
@@ -136,7 +116,7 @@ def detect_shard(shard: Path, out: Path, body: Body, detector: RtmPose, batch: i
     pixels = transform_points(affine, picture_camera.project(mesh.vertices))
     root = mesh.joints[:, body.skeleton.root_index, 2]
     vertices = torch.cat([pixels, mesh.vertices[..., 2:] - root[:, None, None]], 2)
-    # The crop neither turns nor shears, so its camera is the picture's, zoomed and shifted.
+    # The crop is neither rotated nor sheared, so its camera is the image's camera, scaled and shifted.
     zoom = torch.stack([affine[:, 0, 0], affine[:, 1, 1]], 1)
     with atomic_path(out) as temporary:
         np.savez(
@@ -155,9 +135,8 @@ def detect_shard(shard: Path, out: Path, body: Body, detector: RtmPose, batch: i
 
 @functools.lru_cache(maxsize=1)
 def _process_parts(model: Path) -> tuple[Body, RtmPose]:
-    """The body and the detector of this process, which computes on one thread."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    """The body and the detector of this process."""
+    use_one_thread()
     return load_body("anny"), RtmPose(model)
 
 

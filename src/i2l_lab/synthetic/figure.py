@@ -1,7 +1,7 @@
-"""A stick figure of 15 segments: what motion capture and drawn-up poses have in common, and its way onto Anny.
+"""A stick figure of 15 segments, the common form of motion capture and procedural poses, and its transfer to Anny.
 
-Axes are Anny's: x to the figure's left, -y to its front, z up. A segment's rotation is global; the identity
-is the figure that stands upright with straight legs, arms hanging, palms at the thighs, feet forward.
+Axes are Anny's: x to the figure's left, -y to its front, z up. A segment's rotation is global. With identity rotations
+the figure stands upright with straight legs, hanging arms, palms at the thighs and feet forward.
 """
 
 import numpy as np
@@ -20,7 +20,10 @@ SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
 NECK = ("neck01", "neck02", "neck03", "head")
 
 CLAVICLE_SHARE, SHOULDER_SHARE = 0.12, 0.08
-"""Parts of the upper arm's turn against the chest that the clavicle and the shoulder blade take over."""
+"""Fractions of the upper arm's rotation relative to the chest that clavicle and shoulder blade make."""
+
+MAKEHUMAN_TO_ANNY = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+"""From MakeHuman's axes (x left, y up, z front) to Anny's."""
 
 LIMBS = {
     "upper_arm": ("Shoulder", "Elbow"),
@@ -30,17 +33,19 @@ LIMBS = {
 }
 
 
-def turn_between(source: Float[np.ndarray, "*n 3"], target: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
-    """The smallest rotations that take the directions `source` to the directions `target` (any lengths).
+def rotation_between(
+    source: Float[np.ndarray, "*n 3"], target: Float[np.ndarray, "*n 3"]
+) -> Float[np.ndarray, "*n 3 3"]:
+    """The smallest rotations from the directions `source` to the directions `target` (any lengths).
 
-    Between opposite directions it is a half turn about some axis normal to them.
+    For opposite directions: a rotation by 180° about an axis normal to them.
     """
     a = source / np.linalg.norm(source, axis=-1, keepdims=True)
     b = target / np.linalg.norm(target, axis=-1, keepdims=True)
     axis = np.cross(a, b)
     sine = np.linalg.norm(axis, axis=-1, keepdims=True)
     angle = np.arctan2(sine, (a * b).sum(-1, keepdims=True))
-    # Where the axis is lost, any normal will do: the one to the coordinate axis that is farthest from `a`.
+    # Parallel directions have no axis. Take a normal of `a` and of the coordinate axis farthest from `a`.
     normal = np.cross(a, np.eye(3)[np.abs(a).argmin(-1)])
     axis = np.where(sine > 1e-9, axis, normal)
     vector = axis / np.linalg.norm(axis, axis=-1, keepdims=True) * angle
@@ -48,12 +53,12 @@ def turn_between(source: Float[np.ndarray, "*n 3"], target: Float[np.ndarray, "*
 
 
 def share(rotation: Float[np.ndarray, "n 3 3"], part: float) -> Float[np.ndarray, "n 3 3"]:
-    """Rotations about the same axes by a part of the angles."""
+    """Rotations about the same axes by a fraction of the angles."""
     return Rotation.from_rotvec(Rotation.from_matrix(rotation).as_rotvec() * part).as_matrix()
 
 
 class FigureRetarget:
-    """Puts stick figures onto Anny's bones, given the directions of the body's limbs at rest."""
+    """Transfers stick figures to Anny's bones, given the directions of the body's limbs at rest."""
 
     def __init__(self, body: Body) -> None:
         self.bones = body.bones
@@ -64,12 +69,12 @@ class FigureRetarget:
         for side in "LR":
             for limb, (start, end) in LIMBS.items():
                 ends = (joints[body.skeleton.index(f"{side}_{joint}")] for joint in (end, start))
-                self._hang[f"{side}_{limb}"] = turn_between(next(ends) - next(ends), down)
+                self._hang[f"{side}_{limb}"] = rotation_between(next(ends) - next(ends), down)
 
     def __call__(self, figure: Float[np.ndarray, "n 15 3 3"]) -> Float[np.ndarray, "n k 3 3"]:
-        """Local rotations of the body's bones, in the order of `body.bones`, for global ones of `SEGMENTS`.
+        """Local rotations of the body's bones (order of `body.bones`) from global rotations of `SEGMENTS`.
 
-        The spine and the neck bend in equal parts; the clavicle and shoulder follow the arm a little.
+        The bones of the spine bend equally, as do those of the neck. Clavicle and shoulder follow the arm slightly.
         """
         segment = {name: figure[:, i] for i, name in enumerate(SEGMENTS)}
         local = np.broadcast_to(np.eye(3), (len(figure), len(self.bones), 3, 3)).copy()
@@ -86,11 +91,11 @@ class FigureRetarget:
         for side in "LR":
             hang = {limb: self._hang[f"{side}_{limb}"] for limb in LIMBS}
             upper, fore = segment[f"{side}_upper_arm"] @ hang["upper_arm"], segment[f"{side}_forearm"] @ hang["forearm"]
-            against_chest = _between(chest, upper)
-            clavicle, shoulder = share(against_chest, CLAVICLE_SHARE), share(against_chest, SHOULDER_SHARE)
+            arm = _between(chest, upper)
+            clavicle, shoulder = share(arm, CLAVICLE_SHARE), share(arm, SHOULDER_SHARE)
             put(f"clavicle.{side}", clavicle)
             put(f"shoulder01.{side}", shoulder)
-            put(f"upperarm01.{side}", _between(clavicle @ shoulder, against_chest))
+            put(f"upperarm01.{side}", _between(clavicle @ shoulder, arm))
             put(f"lowerarm01.{side}", _between(upper, fore))
             put(f"wrist.{side}", _between(fore, segment[f"{side}_hand"] @ hang["forearm"]))
             thigh, shin = segment[f"{side}_thigh"] @ hang["thigh"], segment[f"{side}_shin"] @ hang["shin"]
@@ -101,10 +106,9 @@ class FigureRetarget:
 
 
 def face_front(rotation: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 3"]:
-    """Turns about z that make the heading of upright root rotations the front (-y).
+    """Rotations about z that turn the heading of root rotations to the front (-y).
 
-    Where the body's front points nearly up or down, its up axis gives the heading instead (lying on the back
-    or face: feet towards the viewer or away).
+    If the body's front points nearly up or down (a lying person), its up axis gives the heading.
     """
     front, up = -rotation[:, :2, 1], rotation[:, :2, 2]
     flat = np.linalg.norm(front, axis=1, keepdims=True)

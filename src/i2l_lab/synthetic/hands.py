@@ -1,4 +1,4 @@
-"""Sampled hands before cameras, pictures of them, and a bank of what MediaPipe's landmark network finds there."""
+"""Sampled hands in front of cameras, images of them, and a bank of the landmarks that MediaPipe's network finds."""
 
 import dataclasses
 import functools
@@ -14,11 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from i2l_lab.synthetic.clothes import HELD_OUT
-from i2l_lab.synthetic.detections import read_shards
-from i2l_lab.synthetic.generate import run_tasks
 from i2l_lab.synthetic.hand_poses import HandPoseSampler
-from i2l_lab.synthetic.pictures import Backgrounds, photograph, random_lights
+from i2l_lab.synthetic.pictures import ASSETS, Backgrounds, photograph, random_lights
 from i2l_lab.synthetic.shapes import ShapeSampler
+from i2l_lab.synthetic.shards import read_shards, run_tasks, shard_paths, use_one_thread
 from i2l_meshnet import assets
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import BodyMesh, BodyParams
@@ -27,7 +26,7 @@ from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import Crop, transform_points, warp_image
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
-from i2l_meshnet.io import atomic_path
+from i2l_meshnet.io import atomic_path, reading
 from i2l_meshnet.models.loading import HAND_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.mediapipe import LANDMARK_CROP, LandmarkNet, Landmarks, crop_around
 from i2l_meshnet.pictures import read_picture
@@ -37,16 +36,18 @@ from i2l_meshnet.tensors import TensorDataclass
 
 PICTURE_SIDE = 320
 SKIN_SIZE = 512
+SHARD = 128
+"""Images per shard."""
 FOREARM = ((0.02, 1.0), (0.05, 1.03), (0.11, 1.2), (0.26, 1.45))
-"""Rings of the forearm that is drawn behind the wrist: metres from the wrist's edge, and size of the ring."""
+"""Rings of the forearm that is drawn behind the wrist: metres from the edge of the wrist, and relative size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HandSample(TensorDataclass):
-    """Right hands before cameras.
+    """Right hands in front of cameras.
 
-    params, mesh: in the camera's frame, metres. camera: its principal point is pixel (0, 0) of an endless picture in
-    which the hand is about 100 px long. The camera is rolled so that the hand's crop need not be turned.
+    params, mesh: in the camera frame, metres. camera: its principal point is pixel (0, 0) of an image without borders,
+    in which the hand is about 100 px long. The camera is rolled so that the hand's crop has no rotation.
     """
 
     params: BodyParams
@@ -55,16 +56,16 @@ class HandSample(TensorDataclass):
 
 
 class HandSampler:
-    """Draws posed hands before cameras; all randomness comes from the generator that is given."""
+    """Draws posed hands in front of cameras. All randomness comes from the given generator."""
 
     def __init__(self, body: AnnyBody, seed: int = 0, shapes: int = 8192) -> None:
-        """shapes: how many different ones there are."""
+        """shapes: number of different shapes."""
         self.body = body
         self.poses, self.shapes = HandPoseSampler(body), ShapeSampler(load_body("anny"), seed, shapes)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> HandSample:
-        """Draws `n` hands, seen from anywhere, from 0.25 to 3 m, up to 25° off the optical axis."""
+        """Draw `n` hands, seen from any direction, from 0.25 to 3 m, up to 25° off the optical axis."""
 
         def uniform(low: float | int, high: float | int, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(n, *shape, generator=generator)
@@ -76,32 +77,32 @@ class HandSampler:
         pose[:, 0] = roma.unitquat_to_rotmat(quaternion / quaternion.norm(dim=-1, keepdim=True))
         distance = torch.exp(uniform(math.log(0.25), math.log(3.0)))
         aside = uniform(-1, 1, 2) * math.tan(math.radians(25))
-        # People hold their hands near the middle of the picture more often than not.
-        place = torch.cat([aside * uniform(0, 1, 1) * distance[:, None], distance[:, None]], 1)
+        # Hands are more often near the centre of the image.
+        position = torch.cat([aside * uniform(0, 1, 1) * distance[:, None], distance[:, None]], 1)
         mesh = self.body(BodyParams(pose, shape, torch.zeros(n, 3)))
         middle = (mesh.vertices.amin(1) + mesh.vertices.amax(1)) / 2
-        place = place - middle
-        place[:, 2] = torch.maximum(place[:, 2], 0.12 - mesh.vertices[..., 2].amin(1))
+        position = position - middle
+        position[:, 2] = torch.maximum(position[:, 2], 0.12 - mesh.vertices[..., 2].amin(1))
         focal = (100 / 0.18 * distance)[:, None].expand(n, 2)
         camera = Camera(focal, torch.zeros(n, 2))
-        crop = crop_around(camera.project(mesh.joints + place[:, None]))
-        return rolled(self.body, BodyParams(pose, shape, place), camera, crop.rotation)
+        crop = crop_around(camera.project(mesh.joints + position[:, None]))
+        return rolled(self.body, BodyParams(pose, shape, position), camera, crop.rotation)
 
 
 def rolled(body: AnnyBody, params: BodyParams, camera: Camera, angle: Float[Tensor, "*n"]) -> HandSample:
-    """The hands before a camera turned by `angle` about its axis, so that crops turned by it are upright."""
+    """The hands in front of a camera rolled by `angle`, so that crops rotated by `angle` become upright."""
     axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), -angle], -1)
     turn = axis_angle_to_matrix(axis)
-    # The body turns about its root bone, which lies at the translation.
+    # The body rotates about its root bone, which is at the translation.
     moved = dataclasses.replace(params.rotated(turn), translation=(turn @ params.translation[..., None])[..., 0])
     return HandSample(moved, body(moved), camera)
 
 
 @dataclasses.dataclass(frozen=True)
 class HandBank:
-    """Hands and what the landmark network finds of them, in crops of `LANDMARK_CROP`.
+    """Hands and the landmarks that the network finds, in crops of `LANDMARK_CROP`.
 
-    found: the network's answer. params, camera: of the crop, which is not turned against the camera.
+    found: the network's output. params, camera: of the crop, which has no rotation relative to the camera.
     """
 
     found: Landmarks
@@ -110,28 +111,24 @@ class HandBank:
 
 
 class HandPictureMaker:
-    """Makes pictures of hands; the same seed and index always give the same picture."""
+    """Makes images of hands. The same seed and index always make the same image."""
 
-    def __init__(self, sampler: HandSampler, skins: Path, backgrounds: Backgrounds, held_out: bool = False) -> None:
-        """skins: the asset makehuman. held_out: wear the skins that other pictures do not show."""
+    def __init__(self, sampler: HandSampler, skins: Path, backgrounds: Backgrounds) -> None:
+        """skins: the asset makehuman."""
         self.sampler, self.body, self.backgrounds = sampler, sampler.body, backgrounds
         folders = sorted((skins / "package" / "public" / "data" / "skins").glob("*/textures/*diffuse*.png"))
-        read = [
-            read_picture(path, cv2.IMREAD_COLOR)
-            for path in folders
-            if (path.parent.parent.name in HELD_OUT) == held_out
-        ]
+        read = [read_picture(path, cv2.IMREAD_COLOR) for path in folders if path.parent.parent.name not in HELD_OUT]
         self.skins = [
             cv2.resize(skin, (SKIN_SIZE, SKIN_SIZE))[..., ::-1].astype(np.float32) for skin in read if skin is not None
         ]
         if not self.skins:
-            raise FileError(f"{skins} holds no skins; fetch the asset makehuman again")
+            raise FileError(f"{skins} contains no skins; download the asset makehuman again")
         self._faces = self.body.faces.numpy()
         self._uv = self.body.full_uv.numpy()[self.body.full_face_uv.numpy()].astype(np.float32)
         self._loop = _boundary(self._faces)
 
     def make(self, seed: int, index: int) -> tuple[UInt8[np.ndarray, "s s 3"], HandSample]:
-        """The picture of that seed and index, and the hand in it, whose camera is the picture's."""
+        """The image of a seed and index, and the hand in it with the image's camera."""
         rng = np.random.default_rng([seed, index])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         hand = self.sampler.sample(1, generator)[0]
@@ -161,13 +158,13 @@ class HandPictureMaker:
         picture = self.backgrounds.patch(rng, PICTURE_SIDE, 0.2, 1.0) * np.float32(rng.uniform(0.5, 1.1))
         picture = picture * (1 - coverage[..., None]) + drawn
         if rng.random() < 0.25:
-            self._hold(picture, hand, rng)
+            self._occlude(picture, hand, rng)
         return picture
 
     def _with_forearm(
         self, hand: HandSample, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-        """Vertices, faces and texture coordinates of the hand and a forearm, and whether that wears a sleeve."""
+        """Vertices, faces and texture coordinates of the hand with a forearm, and whether it has a sleeve."""
         vertices = hand.mesh.vertices.numpy().astype(np.float64)
         joints = hand.mesh.joints.numpy().astype(np.float64)
         skeleton = self.body.skeleton
@@ -205,8 +202,8 @@ class HandPictureMaker:
         all_vertices = np.concatenate([vertices, *rings[1:]]).astype(np.float32)
         return all_vertices, np.concatenate([self._faces, *strips]), np.concatenate([self._uv, *colours]), bool(sleeve)
 
-    def _hold(self, picture: np.ndarray, hand: HandSample, rng: np.random.Generator) -> None:
-        """Covers a part of the hand with a piece of a photo."""
+    def _occlude(self, picture: np.ndarray, hand: HandSample, rng: np.random.Generator) -> None:
+        """Cover a part of the hand with a piece of a photo."""
         flat = hand.camera.project(hand.mesh.joints).numpy()
         length = np.ptp(flat, 0).max()
         x, y = flat[rng.integers(21)] + rng.normal(0, 0.15, 2) * length
@@ -217,7 +214,7 @@ class HandPictureMaker:
 
 
 def _boundary(faces: np.ndarray) -> np.ndarray:
-    """The vertices of a mesh's one hole, in order round it."""
+    """The vertices around the only hole of a mesh, in order."""
     edges = {(int(face[i]), int(face[(i + 1) % 3])) for face in faces for i in range(3)}
     following = {start: end for start, end in edges if (end, start) not in edges}
     loop = [min(following)]
@@ -226,81 +223,52 @@ def _boundary(faces: np.ndarray) -> np.ndarray:
     return np.array(loop)
 
 
-@dataclasses.dataclass(frozen=True)
-class HandBankOptions:
-    """Draw hands and run MediaPipe's landmark network on them. Fetches the assets that it lacks."""
+def make_hand_bank(out: Path, landmarks: Path | None, count: int, seed: int, workers: int) -> None:
+    """Draw `count` hands, run MediaPipe's landmark network on them, and write the missing shards to `out`.
 
-    out: Path
-    """Folder for the bank; shards that are there are kept."""
-    landmarks: Path | None = None
-    """The network's weights, written by i2l_lab.tools.convert_mediapipe. Default: those of the shipped hand model."""
-    count: int = 3456
-    """Pictures in all."""
-    shard: int = 128
-    """Pictures in a shard."""
-    seed: int = 1
-    """The same seed gives the same bank, whatever the number of workers."""
-    held_out: bool = False
-    """Show skins and places that other pictures never show: for measuring."""
-    workers: int = 1
-    """Processes."""
-
-
-def make_hand_bank(options: HandBankOptions) -> list[Path]:
-    """Makes what is missing of the bank; returns the paths of all shards."""
-    if options.count < 1 or options.shard < 1 or options.workers < 1:
-        raise InputError("count, shard and workers must be at least 1")
-    for name in ("makehuman", "backgrounds", "interiors"):
+    landmarks: weights of the network (`read_landmark_net`). The same seed makes the same bank.
+    """
+    if count < 1 or workers < 1:
+        raise InputError("pictures and workers must be at least 1")
+    for name in ASSETS:
         assets.ensure(name)
-    prefix = "val" if options.held_out else "train"
-    starts = range(0, options.count, options.shard)
-    paths = [options.out / f"{prefix}_{start // options.shard:05d}.npz" for start in starts]
-    tasks = [
-        (options, path, start, min(options.shard, options.count - start))
-        for path, start in zip(paths, starts, strict=True)
-        if not path.exists()
-    ]
+    shards = shard_paths(out, count, SHARD)
+    tasks = [(landmarks, seed, path, indices) for path, indices in shards.items() if not path.exists()]
     if tasks:
-        run_tasks(_work, tasks, options.workers, "hands (shards)")
-    return paths
+        run_tasks(_work, tasks, workers, "hands (shards)")
 
 
 @functools.lru_cache(maxsize=1)
-def _process_parts(landmarks: Path | None, held_out: bool) -> tuple[HandPictureMaker, LandmarkNet]:
-    """The maker and the network of this process, which computes on one thread."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+def _process_parts(landmarks: Path | None) -> tuple[HandPictureMaker, LandmarkNet]:
+    """The maker and the network of this process."""
+    use_one_thread()
     body = load_body("anny-hand")
     assert isinstance(body, AnnyBody)
-    places = Backgrounds([assets.ensure("backgrounds"), assets.ensure("interiors")], held_out)
-    maker = HandPictureMaker(HandSampler(body, int(held_out)), assets.ensure("makehuman"), places, held_out)
+    places = Backgrounds([assets.ensure("backgrounds"), assets.ensure("interiors")])
+    maker = HandPictureMaker(HandSampler(body), assets.ensure("makehuman"), places)
     return maker, read_landmark_net(landmarks)
 
 
 def read_landmark_net(path: Path | None) -> LandmarkNet:
-    """The network in a file of i2l_lab.tools.convert_mediapipe, or the shipped one. Raises FileError if it is none."""
+    """The landmark network in a file of i2l_lab.tools.convert_mediapipe. Default: that of the shipped hand model."""
     if path is None:
         estimator = load_network(shipped_weights(HAND_WEIGHTS))[0].pose_net.get_submodule("estimator")
         assert isinstance(estimator, LandmarkNet)
         return estimator
     network = LandmarkNet()
-    try:
+    with reading(path, "the converted landmark network", fix="convert it again"):
         network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise FileError(f"{path} is not the converted landmark network ({reason}); convert it again") from error
     return network.eval()
 
 
 @torch.inference_mode()
-def _work(task: tuple[HandBankOptions, Path, int, int]) -> None:
-    options, path, start, count = task
-    maker, network = _process_parts(options.landmarks, options.held_out)
-    seed = 2 * options.seed + options.held_out
+def _work(task: tuple[Path | None, int, Path, range]) -> None:
+    landmarks_file, seed, path, indices = task
+    maker, network = _process_parts(landmarks_file)
     found, hands = [], []
-    for index in range(start, start + count):
-        picture, hand = maker.make(seed, index)
-        crop = crop_around(_about_found(hand, index))
+    for index in indices:
+        picture, hand = maker.make(2 * seed, index)
+        crop = crop_around(_earlier_landmarks(hand, index))
         found.append(network(crop_image(picture, crop))[0])
         hands.append(in_crop(maker.body, hand, crop))
     landmarks, params = Landmarks.stack(found), BodyParams.stack([hand.params for hand in hands])
@@ -315,31 +283,31 @@ def _work(task: tuple[HandBankOptions, Path, int, int]) -> None:
         )
 
 
-def _about_found(hand: HandSample, index: int) -> Float[Tensor, "21 2"]:
-    """Where the network finds the joints in a previous frame or pass, pixels: what it is given its crop by."""
+def _earlier_landmarks(hand: HandSample, index: int) -> Float[Tensor, "21 2"]:
+    """Landmarks (pixels) as a previous frame or pass would give them. They determine the network's crop."""
     joints = hand.camera.project(hand.mesh.joints)
-    # MediaPipe's wrist lies nearer to the fingers than Anny's.
+    # MediaPipe's wrist is nearer to the fingers than Anny's.
     joints[0] += 0.1 * (joints[9] - joints[0])
     generator = torch.Generator().manual_seed(index)
     return joints + torch.randn(joints.shape, generator=generator) * 0.03 * (joints.amax(0) - joints.amin(0)).max()
 
 
 def crop_image(picture: UInt8[np.ndarray, "h w 3"], crop: Crop) -> Float[Tensor, "1 3 224 224"]:
-    """The network's input for a crop (no batch axes)."""
+    """The network's input for one crop."""
     pixels = torch.from_numpy(warp_image(picture, crop.affine, LANDMARK_CROP))
     return pixels.permute(2, 0, 1)[None].float() / 255
 
 
 def in_crop(body: AnnyBody, hand: HandSample, crop: Crop) -> HandSample:
-    """The hand before the crop's camera, rolled as the crop is turned."""
+    """The hand in front of the crop's camera, which is rolled by the crop's rotation."""
     zoom = crop.affine[:, :2].det().sqrt()
     center = transform_points(crop.affine, hand.camera.center[None])[0]
     return rolled(body, hand.params, Camera(hand.camera.focal * zoom, center), crop.rotation)
 
 
-def read_hand_bank(folder: Path, held_out: bool = False) -> HandBank:
-    """The detections for training, or the held-out ones, of a bank. Raises FileError if there are none."""
-    joined = read_shards(folder, held_out, "hands", "`i2l-lab lift-hand` makes one")
+def read_hand_bank(folder: Path) -> HandBank:
+    """The hands of a bank. Raise FileError if there are none."""
+    joined = read_shards(folder, False, "hands", "`i2l-lab lift-hand` makes one")
     return HandBank(
         Landmarks(**{field.name: joined[field.name] for field in dataclasses.fields(Landmarks)}),
         BodyParams(**{field.name: joined[field.name] for field in dataclasses.fields(BodyParams)}),

@@ -1,4 +1,4 @@
-"""The regressor from Anny's vertices to the 26 points that RTMPose finds, fitted to its detections on pictures."""
+"""The regressor from Anny's vertices to RTMPose's 26 points, fitted to detections on synthetic images."""
 
 import dataclasses
 from pathlib import Path
@@ -21,25 +21,25 @@ class FitOptions:
     """Fit the keypoint regressor of the Anny body to a bank of detections."""
 
     bank: Path
-    """Folder that `detect_bank` wrote."""
+    """Folder that `synthesize detections` wrote."""
     out: Path
-    """The file to write; the package holds it as bodies/data/anny_halpe26_rendered.npz."""
+    """File to write. The package ships it as bodies/data/anny_halpe26_rendered.npz."""
     confidence: float = 0.5
-    """Detections below this confidence are left out."""
+    """Detections with a lower confidence are ignored."""
     pictures: int = 6000
-    """At most so many pictures are used for each point."""
+    """Maximum number of images for each point."""
 
 
 @dataclasses.dataclass(frozen=True)
 class KeypointFit:
-    """A regressor and how well it agrees with the detections: median errors per point, pixels of the crop."""
+    """A regressor, and its median distance from the detections for each point, pixels of the crop."""
 
     regressor: Float[np.ndarray, "26 v"]
     median_error: Float[np.ndarray, "26"]
 
 
 def fit_keypoint_regressor(options: FitOptions) -> KeypointFit:
-    """Fits the regressor, writes it and prints how well it agrees with the detections."""
+    """Fit the regressor, write it, and print its median distances from the detections."""
     body = load_body("anny")
     assert isinstance(body, AnnyBody)
     assert body.vertex_mirror is not None
@@ -56,27 +56,27 @@ def fit_keypoint_regressor(options: FitOptions) -> KeypointFit:
 def fit_regressor(
     bank: DetectionBank, vertex_mirror: Int[np.ndarray, "v"], confidence: float = 0.5, pictures: int = 6000
 ) -> KeypointFit:
-    """Each point as a non-negative combination of few vertices, weights summing to 1; exactly mirror-symmetric.
+    """Each point as a non-negative combination of few vertices with a sum of 1, exactly mirror-symmetric.
 
-    A point is fitted to its own detections and to its mirror twin's in mirrored pictures. Detections far off the
-    fit (limbs taken for one another, hidden points) are left out in rounds.
+    A point is fitted to its own detections, and to those of its mirror twin in mirrored images. Outliers (swapped
+    limbs, hidden points) are removed in rounds.
     """
     keypoints = bank.keypoints.double().numpy()
-    places = bank.vertices[..., :2].numpy()
+    positions = bank.vertices[..., :2].numpy()
     twin = np.array(HALPE26.mirror_permutation)
-    regressor = np.zeros((len(HALPE26), places.shape[1]))
+    regressor = np.zeros((len(HALPE26), positions.shape[1]))
     errors = np.zeros(len(HALPE26))
     for point in range(len(HALPE26)):
         if twin[point] < point:
             regressor[point] = regressor[twin[point]][vertex_mirror]
             errors[point] = errors[twin[point]]
             continue
-        # A mirrored picture differs by the sign of x; the vertices change places with their twins.
+        # Mirroring changes the sign of x and swaps each vertex with its twin.
         own = np.flatnonzero(keypoints[:, point, 2] > confidence)[:pictures]
         other = np.flatnonzero(keypoints[:, twin[point], 2] > confidence)[:pictures]
         flip = np.array([-1.0, 1.0])
         targets = np.concatenate([keypoints[own, point, :2], keypoints[other, twin[point], :2] * flip])
-        vertices = np.concatenate([places[own], places[other][:, vertex_mirror] * flip.astype(np.float16)])
+        vertices = np.concatenate([positions[own], positions[other][:, vertex_mirror] * flip.astype(np.float16)])
         weights, errors[point] = _fit_point(vertices.astype(np.float32), targets)
         if twin[point] == point:
             weights = (weights + weights[vertex_mirror]) / 2
@@ -85,9 +85,9 @@ def fit_regressor(
 
 
 def write_regressor(path: Path, regressor: Float[np.ndarray, "26 v"]) -> None:
-    """Writes the rows' vertices and weights: keypoint_index and keypoint_weight, (26, most vertices in a row)."""
-    most = int((regressor != 0).sum(1).max())
-    index = np.argsort(-np.abs(regressor), axis=1, kind="stable")[:, :most]
+    """Write a sparse regressor: keypoint_index and keypoint_weight, (26, maximum number of vertices of a point)."""
+    count = int((regressor != 0).sum(1).max())
+    index = np.argsort(-np.abs(regressor), axis=1, kind="stable")[:, :count]
     weight = np.take_along_axis(regressor, index, 1)
     index = np.where(weight != 0, index, 0)
     with atomic_path(path) as temporary:
@@ -99,7 +99,7 @@ def write_regressor(path: Path, regressor: Float[np.ndarray, "26 v"]) -> None:
 def _fit_point(
     vertices: Float[np.ndarray, "n v 2"], targets: Float[np.ndarray, "n 2"], candidates: int = 60, rounds: int = 4
 ) -> tuple[Float[np.ndarray, "v"], float]:
-    """Weights of one point and the median distance to its detections, pixels."""
+    """Weights of one point, and its median distance from the detections, pixels."""
     some = slice(None, None, max(1, len(targets) // 1500))
     distance = np.median(np.linalg.norm(vertices[some] - targets[some, None], axis=2), 0)
     near = np.argsort(distance, kind="stable")[:candidates]
@@ -109,7 +109,7 @@ def _fit_point(
     error = np.zeros(len(targets))
     for _ in range(rounds):
         a, b = matrix[kept].reshape(-1, len(near)), targets[kept].reshape(-1)
-        # Weights sum to 1 by a heavy row, about the mean of the candidates so that it does not skew the rest.
+        # A row with a large weight makes the sum 1. Subtracting the candidates' mean keeps it from biasing the fit.
         shift = a.mean(1, keepdims=True)
         heavy = 100.0 * np.sqrt(len(b))
         weights, _ = nnls(np.vstack([a - shift, np.full((1, len(near)), heavy)]), np.append(b - shift[:, 0], heavy))

@@ -1,4 +1,4 @@
-"""Pictures of dressed people with exact truth: the z-buffer, MakeHuman's clothes, photos of places, bad cameras."""
+"""Images of dressed people with exact ground truth: z-buffer, MakeHuman's clothes, photos of places, camera faults."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ from i2l_lab.synthetic.clothes import (
     Wardrobe,
     fit_garment,
 )
-from i2l_lab.synthetic.figure import turn_between
+from i2l_lab.synthetic.figure import rotation_between
 from i2l_lab.synthetic.samples import BodySampler
 from i2l_meshnet.bodies.anny import SHAPE_NAMES
 from i2l_meshnet.bodies.base import Body, BodyParams
@@ -27,20 +27,22 @@ from i2l_meshnet.pictures import read_picture
 from i2l_meshnet.rendering.raster import Cutout, rasterize
 from i2l_meshnet.rendering.shading import Lighting, Textures, project, shade
 
-NOT_PLACES = (
+ASSETS = ("makehuman", "backgrounds", "interiors")
+
+EXCLUDED = (
     "2004default analogpattern Autumn ColorfulCups Elephants firstgeneration Flow GreenTraditional Honeywave "
     "PastelHills pexels-2560067 pexels-36444540 rhythm SafeLanding screenshot Shell string the-mouse umang"
 ).split()
-"""Beginnings of the names of pictures among the backgrounds that are drawings or show people."""
+"""Starts of the names of background images that are drawings or show people."""
 
 HAIR_COLOURS = np.array([[28, 22, 20], [58, 38, 26], [95, 64, 40], [150, 112, 66], [196, 160, 105], [130, 128, 126]])
-"""Mean colours of black, dark brown, brown, dark blond, blond and grey hair; RGB of 255."""
+"""Mean colours of black, dark brown, brown, dark blond, blond and grey hair; RGB from 0 to 255."""
 
 BLOCK = 16
-"""Pictures whose people are drawn and posed together."""
+"""Number of images whose people are sampled and posed together."""
 
 REGIONS = (("torso", "arms"), ("hips", "thighs", "shins"))
-"""Painted clothes: what a top and what trousers cover, short ones without the last."""
+"""Regions covered by painted tops and trousers. Short ones do not cover the last region."""
 
 _REGION_OF_BONE = {
     "spine": "torso",
@@ -58,26 +60,25 @@ _REGION_OF_BONE = {
 
 @dataclasses.dataclass(frozen=True)
 class PictureMix:
-    """What pictures show; probabilities.
+    """Probabilities of what images show.
 
-    company: another person beside, before or behind. occluder: something before the person. shadow: on the ground.
-    painted: clothes painted on the skin in place of garments. held_out: use only what training pictures do not show.
+    company: a second person beside, in front of or behind the first. occluder: an object in front of the person.
+    shadow: on the ground. painted: clothes painted on the skin instead of garments.
     """
 
     company: float = 0.22
     occluder: float = 0.12
     shadow: float = 0.6
     painted: float = 0.15
-    held_out: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture and its truth.
+    """An image and its ground truth.
 
-    jpeg: the picture as JPEG, square. vertices: of the person, pixels x, y of the picture and camera-frame z in
-    metres. joints: the body's, likewise. box: x, y, width, height in px as a detector would give it. focal, center:
-    of the picture's camera, px. params: in the camera's frame.
+    jpeg: the square image. vertices: of the person, x and y in pixels, z in metres in the camera frame. joints: the
+    same of the body's joints. box: x, y, width, height in pixels as a detector would give it. focal, center: of the
+    camera, pixels. params: in the camera frame.
     """
 
     jpeg: UInt8[np.ndarray, "bytes"]
@@ -90,28 +91,31 @@ class Picture:
 
 
 class Backgrounds:
-    """Photos of places from the assets' folders, reduced in size."""
+    """Photos of places in the folders of assets, reduced in size."""
 
     def __init__(self, folders: list[Path], held_out: bool = False) -> None:
-        """held_out: every seventh photo, else the others. Raises FileError if there is none."""
+        """held_out: use every seventh photo, otherwise the others. Raise FileError if there is none."""
         largest: dict[Path, Path] = {}
         for folder in folders:
             for path in sorted(folder.rglob("*")):
                 if path.suffix.lower() not in (".jpg", ".jpeg") or path.stat().st_size < 60_000:
                     continue
-                if path.is_relative_to(folder) and any(part.startswith(tuple(NOT_PLACES)) for part in path.parts):
+                if path.is_relative_to(folder) and any(part.startswith(tuple(EXCLUDED)) for part in path.parts):
                     continue
-                # Wallpapers come in many sizes, named by them.
+                # Wallpapers have a file for each size, named after it.
                 key = path.parent if path.stem.replace("x", "").isdigit() else path
                 if key not in largest or path.stat().st_size > largest[key].stat().st_size:
                     largest[key] = path
         chosen = [path for i, path in enumerate(largest.values()) if bool(i % 7 == 6) is held_out]
         if not chosen:
-            raise FileError(f"no photos in {', '.join(map(str, folders))}; fetch the asset backgrounds again")
+            raise FileError(f"no photos in {', '.join(map(str, folders))}; download the asset backgrounds again")
         self.photos = [photo for path in chosen if (photo := _read_photo(path)) is not None]
 
     def patch(self, rng: np.random.Generator, size: int, low: float, high: float) -> Float32[np.ndarray, "s s 3"]:
-        """A square piece of a photo, its side between `low` and `high` of the photo's shorter one; RGB of 255."""
+        """A square piece of a photo, resized to `size`; RGB from 0 to 255.
+
+        The piece's side is between `low` and `high` times the photo's shorter side.
+        """
         photo = self.photos[rng.integers(len(self.photos))]
         side = max(8, int(min(photo.shape[:2]) * rng.uniform(low, high)))
         top = rng.integers(photo.shape[0] - side + 1)
@@ -125,7 +129,7 @@ class Backgrounds:
 
 @dataclasses.dataclass(frozen=True)
 class _Cast:
-    """Who is in a picture: the person whose truth is kept first. vertices: of each one's body."""
+    """The people of an image. person: the one with ground truth. params, posed, vertices: of all, `person` first."""
 
     person: BodySample
     params: list[BodyParams]
@@ -134,9 +138,9 @@ class _Cast:
 
 
 class PictureMaker:
-    """Makes pictures; the same seed and index always give the same picture.
+    """Makes images. The same seed and index always make the same image.
 
-    People are drawn and posed `BLOCK` pictures at a time, which is kept: pictures made in order take the least time.
+    The people of `BLOCK` images are sampled and posed together and kept, so making images in order is fastest.
     """
 
     def __init__(
@@ -149,7 +153,7 @@ class PictureMaker:
         mix: PictureMix | None = None,
         size: int = 256,
     ) -> None:
-        """size: side of the pictures, px; they are drawn at twice that."""
+        """size: side of the images in pixels. They are rendered at twice that size."""
         self.body, self.sampler, self.base = body, sampler, base
         self.wardrobe, self.backgrounds = wardrobe, backgrounds
         self.mix, self.size = mix or PictureMix(), size
@@ -159,12 +163,12 @@ class PictureMaker:
         self._face_regions = regions[base.faces[:, 0]]
 
     def make(self, seed: int, index: int) -> Picture:
-        """The picture of that seed and index."""
+        """The image of a seed and index."""
         rng = np.random.default_rng([seed, index])
         cast = self._casts(seed, index // BLOCK)[index % BLOCK]
         person = cast.person
         box = person.box.double().numpy()
-        # The picture holds all that a 3:4 crop with the usual margin shows.
+        # The image contains everything that a 3:4 crop with the usual margin shows.
         side = 1.3 * max(box[3], box[2] * 4 / 3) * rng.uniform(1.0, 1.15)
         zoom = self.size / side
         middle = box[:2] + box[2:] / 2 + rng.normal(0, 0.02, 2) * side
@@ -182,7 +186,7 @@ class PictureMaker:
         low = np.clip((frame[:2] - middle) * zoom + self.size / 2, 0, self.size).round().astype(int)
         high = np.clip((frame[:2] + frame[2:] - middle) * zoom + self.size / 2, 0, self.size).round().astype(int)
         photo = photograph(picture, rng)
-        # Beyond the edge of the photo there is nothing, as in a crop at the border of a real one.
+        # Outside the photo the image is black, like a crop at the border of a real photo.
         cut = np.zeros_like(photo)
         cut[low[1] : high[1], low[0] : high[0]] = photo[low[1] : high[1], low[0] : high[0]]
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(45, 96))]
@@ -204,10 +208,10 @@ class PictureMaker:
         )
 
     def _casts(self, seed: int, block: int) -> list[_Cast]:
-        """The people of the pictures of a block."""
+        """The people of a block of images."""
         if self._kept is not None and self._kept[0] == (seed, block):
             return self._kept[1]
-        # A third number keeps these draws apart from those of any picture.
+        # The third number makes these draws independent of those of any image.
         rng = np.random.default_rng([seed, block, BLOCK])
         people = self.sampler.sample(2 * BLOCK, torch.Generator().manual_seed(int(rng.integers(2**62))))
         params = [[people[i].params] for i in range(BLOCK)]
@@ -226,7 +230,7 @@ class PictureMaker:
         return casts
 
     def _dress(self, scene: "_Scene", params: BodyParams, posed: PosedBase, rng: np.random.Generator) -> None:
-        """Adds a person with skin, clothes, hair and shoes to the scene."""
+        """Add a person with skin, clothes, hair and shoes to the scene."""
         shape = dict(zip(SHAPE_NAMES, params.shape.tolist(), strict=True))
         sex = "female" if shape["gender"] + rng.normal(0, 0.05) > 0.5 else "male"
         painted = rng.random() < self.mix.painted
@@ -255,7 +259,7 @@ class PictureMaker:
             scene.add(vertices, garment.faces, garment.uv, which, [colours], opaque, 0.006 + 0.002 * layer)
 
     def _choose(self, sex: str, painted: bool, rng: np.random.Generator) -> list[Garment]:
-        """Garments from the skin outwards."""
+        """Choose garments, from the innermost to the outermost."""
 
         def one(kind: str) -> Garment:
             garments = self.wardrobe.garments[kind]
@@ -283,7 +287,7 @@ class PictureMaker:
         return worn
 
     def _colour(self, garment: Garment, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The garment's texture (RGB of 255), mostly in another colour, and where it is opaque."""
+        """The garment's texture (RGB from 0 to 255), often in another colour, and where it is opaque."""
         hair = garment in self.wardrobe.garments["hair:female"] + self.wardrobe.garments["hair:male"]
         if hair:
             colour = HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.8, 1.2)
@@ -306,7 +310,7 @@ class PictureMaker:
     def _draw(
         self, scene: "_Scene", cast: _Cast, focal: np.ndarray, center: np.ndarray, rng: np.random.Generator
     ) -> Float32[np.ndarray, "s s 3"]:
-        """The scene before a photo of a place, RGB of 255, lit from a few directions."""
+        """The lit scene in front of a photo of a place, RGB from 0 to 255."""
         up = cast.person.up.double().numpy()
         lighting = random_lights(up, rng)
         vertices, faces, uv, texture, textures, cutout, bias = scene.merge()
@@ -325,7 +329,7 @@ class PictureMaker:
         return picture
 
     def _occlude(self, picture: np.ndarray, spot: np.ndarray, length: float, rng: np.random.Generator) -> None:
-        """Covers a part of the picture with a piece of a photo."""
+        """Cover a part of the image with a piece of a photo."""
         mask = np.zeros((self.size, self.size), np.uint8)
         size = rng.uniform(0.08, 0.35, 2) * length
         turn = float(rng.uniform(0, 180))
@@ -340,7 +344,7 @@ class PictureMaker:
 
 
 class _Scene:
-    """Meshes with textures, collected to be drawn in one buffer."""
+    """Meshes with textures that are rendered together."""
 
     def __init__(self) -> None:
         self._vertices: list[np.ndarray] = []
@@ -362,7 +366,7 @@ class _Scene:
         opaque: np.ndarray | None,
         bias: float,
     ) -> None:
-        """One mesh; `texture` tells each face's among `textures`; `bias` lifts it over what it covers, metres."""
+        """Add a mesh. texture: index of each face's texture. bias: metres nearer, to be drawn over what it covers."""
         self._vertices.append(vertices)
         self._faces.append(faces + self._count)
         self._uv.append(uv)
@@ -373,7 +377,7 @@ class _Scene:
         self._count += len(vertices)
 
     def merge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, Cutout, np.ndarray]:
-        """Vertices, faces, uv, texture of each face, textures, cutout and depth bias of the whole scene."""
+        """Vertices, faces, uv, texture of each face, textures, cutout and depth bias of the scene."""
         uv, texture = np.concatenate(self._uv), np.concatenate(self._texture).astype(np.int32)
         opaque = np.stack(self._opaque)
         tested = np.where(np.all(opaque, axis=(1, 2))[texture], -1, texture).astype(np.int32)
@@ -389,8 +393,8 @@ class _Scene:
 
 
 def _beside(other: BodySample, person: BodySample, rng: np.random.Generator) -> BodyParams:
-    """Parameters that put another person near the first, upright as they are."""
-    up = turn_between(other.up.double().numpy(), person.up.double().numpy())
+    """Parameters of another person near the first, with the same up direction."""
+    up = rotation_between(other.up.double().numpy(), person.up.double().numpy())
     pose = other.params.pose.clone()
     spin = Rotation.from_rotvec(person.up.double().numpy() * rng.uniform(-np.pi, np.pi)).as_matrix()
     pose[0] = torch.from_numpy(spin @ up).float() @ pose[0]
@@ -402,10 +406,10 @@ def _beside(other: BodySample, person: BodySample, rng: np.random.Generator) -> 
 
 
 def random_lights(up: np.ndarray, rng: np.random.Generator) -> Lighting:
-    """Ambient light and one to three lights, mostly from above and from the camera's side, of mild colours."""
+    """Ambient light and one to three lights with mild colours, mostly from above and from the camera."""
     count = int(rng.integers(1, 4))
     directions = rng.normal(0, 1, (count, 3)) + up * 0.9 - np.array([0, 0, 0.6])
-    # The first one, which throws the shadow, stands above the horizon.
+    # The first light casts the shadow, so it is above the horizon.
     directions[0] += up * max(0.0, 0.5 - float(directions[0] @ up))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     strength = rng.uniform(0.15, 0.75, (count, 1)) / np.sqrt(count)
@@ -415,7 +419,7 @@ def random_lights(up: np.ndarray, rng: np.random.Generator) -> Lighting:
 
 
 def _on_ground(vertices: np.ndarray, up: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Where a person's vertices fall in their shadow on the ground, which is the plane through their lowest point."""
+    """Projection of a person's vertices along the light onto the ground, the plane through the lowest vertex."""
     height = vertices @ up
     above = height - height.min()
     direction = light.astype(np.float64)
@@ -425,14 +429,14 @@ def _on_ground(vertices: np.ndarray, up: np.ndarray, light: np.ndarray) -> np.nd
 def _shadow(
     bodies: list[np.ndarray], faces: np.ndarray, focal: np.ndarray, center: np.ndarray, size: int
 ) -> Float32[np.ndarray, "s s"]:
-    """Where flattened bodies keep a light off the ground."""
+    """Mask of the shadow of bodies that are projected onto the ground."""
     points = [project(body, tuple(focal), tuple(center)) for body in bodies]
     whole = np.concatenate([faces + i * len(bodies[0]) for i in range(len(bodies))])
     return rasterize(np.concatenate(points), whole, (size, size)).mask.astype(np.float32)
 
 
 def photograph(picture: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
-    """What a camera makes of it: colour cast, exposure, contrast, blur, low resolution, noise."""
+    """Add the faults of a camera: colour cast, exposure, contrast, blur, low resolution, noise."""
     size = len(picture)
     picture = np.clip(picture * ((1 + rng.normal(0, 0.05, 3)) / 255).astype(np.float32), 0, 1)
     picture = 255 * cv2.pow(picture, float(np.exp(rng.normal(0, 0.18))))
@@ -459,7 +463,7 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarra
 
 
 def _cloth_colour(rng: np.random.Generator) -> Float32[np.ndarray, "3"]:
-    """Colours that people wear: mostly greys, blues and browns, seldom vivid; RGB of 255."""
+    """A colour of clothes, mostly greyish and rarely vivid; RGB from 0 to 255."""
     level = rng.uniform(25, 225)
     if rng.random() < 0.2:
         hue = rng.random(3)

@@ -1,4 +1,4 @@
-"""Sampled poses of the Anny body: a bank of source poses, mixed, recombined, shaken and kept within limits."""
+"""Sampled poses of the Anny body: source poses, mixed, recombined, with noise, within the joints' limits."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from i2l_lab.synthetic.bvh import figures, read_bvh
-from i2l_lab.synthetic.figure import FigureRetarget, face_front
+from i2l_lab.synthetic.figure import MAKEHUMAN_TO_ANNY, FigureRetarget, face_front
 from i2l_lab.synthetic.procedural import draw_figures
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import FileError, printable
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, mirror_rotations
-from i2l_meshnet.io import read_json
+from i2l_meshnet.io import read_json, reading
 
 UPPER_BODY = ("spine", "neck", "head", "clavicle", "shoulder", "upperarm", "lowerarm", "wrist")
 ARMS = ("clavicle", "shoulder", "upperarm", "lowerarm", "wrist")
@@ -37,7 +37,7 @@ NOISE = {
     "lowerleg01": 4.0,
     "foot": 8.0,
 }
-"""Standard deviations of the added turns about each axis, degrees, by the beginning of the bone's name."""
+"""Standard deviations of the added rotations about each axis, degrees, by the start of the bone's name."""
 
 LIMITS = {
     "pelvis": 40.0,
@@ -57,13 +57,13 @@ LIMITS = {
     "lowerleg02": 45.0,
     "foot": 60.0,
 }
-"""Largest turn of a bone against its parent, from the rest pose, degrees. The root has none."""
+"""Maximum rotation of a bone relative to its parent, from the rest pose, degrees. The root has no limit."""
 
 FOREARM_TWIST = 28.0
-"""Standard deviation of the added turn of the forearm about its own axis (hand up, hand down), degrees."""
+"""Standard deviation of the added twist of the forearm, degrees."""
 
-# What each joint of the collision figure hangs on: the joint before it and the bone that carries it.
-_CARRIED = (
+# Joints of the collision figure: name, parent joint, and the bone that moves the joint.
+_JOINTS = (
     ("Pelvis", "", "root"),
     ("Spine", "Pelvis", "spine04"),
     ("Neck", "Spine", "spine02"),
@@ -91,16 +91,16 @@ _RADII = {
     ("Elbow", "Wrist"): 0.035,
     ("Wrist", "Hand"): 0.03,
 }
-"""Capsules of the limbs: a little thinner than the flesh, which gives way. Metres, for the average body."""
+"""Radii of the limbs' capsules, metres, for the average body: a little smaller than the limbs, which are soft."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoseMix:
-    """How sampled poses are made up.
+    """How poses are sampled.
 
-    sources: weights of the bank's sources; those that a bank lacks are left out. recombine: how often the
-    upper body comes from another pose than the lower; arms: how often the arms do. noise: the largest factor
-    on `NOISE` (each pose draws its own).
+    sources: weights of the bank's sources; missing sources are ignored. recombine: probability that the upper body is
+    from another pose than the lower body; arms: the same for the arms. noise: maximum factor on `NOISE` (each pose
+    draws its own).
     """
 
     sources: tuple[tuple[str, float], ...] = (("procedural", 0.62), ("makehuman", 0.10), ("mocap", 0.28))
@@ -110,7 +110,7 @@ class PoseMix:
 
 
 class PoseBank:
-    """Source poses by source: local rotations (n, K, 3, 3) in the order of the body's bones, heading front."""
+    """Source poses: local rotations (n, k, 3, 3) in the order of the body's bones, with the heading to the front."""
 
     def __init__(self, sources: dict[str, Float[Tensor, "n k 3 3"]]) -> None:
         self.sources = sources
@@ -124,10 +124,10 @@ class PoseBank:
         seed: int = 0,
         frames_per_second: float = 10.0,
     ) -> "PoseBank":
-        """Draws `procedural` poses and reads MakeHuman's poses and motion capture.
+        """Draw `procedural` poses and read MakeHuman's poses and motion capture.
 
-        makehuman: the asset of that name, or None. mocap: folders searched for BVH files, thinned to
-        `frames_per_second`; files whose skeleton cannot be used are named and left out.
+        makehuman: the asset of that name, or None. mocap: folders of BVH files, which are reduced to
+        `frames_per_second`. Files with an unsuitable skeleton are named and skipped.
         """
         retarget = FigureRetarget(body)
         rng = np.random.default_rng(seed)
@@ -140,73 +140,72 @@ class PoseBank:
         return PoseBank({name: torch.from_numpy(poses).float() for name, poses in sources.items()})
 
     def split(self, held_out: bool, every: int = 8) -> "PoseBank":
-        """The part of every source to train on, or the one to measure on: each `every`-th run of poses.
+        """The training part of every source, or the held-out part: every `every`-th run of poses.
 
-        Runs of neighbouring poses (up to 16) stay together: frames of a recording resemble each other.
+        A run is up to 16 neighbouring poses, because frames of a recording are similar.
         """
         parts = {}
         for name, poses in self.sources.items():
             run = max(1, min(16, len(poses) // (4 * every)))
-            held = torch.arange(len(poses)) // run % every == every - 1
-            parts[name] = poses[held if held_out else ~held]
+            chosen = torch.arange(len(poses)) // run % every == every - 1
+            parts[name] = poses[chosen if held_out else ~chosen]
         return PoseBank(parts)
 
 
 def read_makehuman_poses(body: Body, folder: Path) -> Float[np.ndarray, "n k 3 3"]:
-    """The poses of the asset `makehuman`. Bones that the body does not pose are left out.
+    """The poses of the asset `makehuman`. Bones that the body does not have are ignored.
 
-    The file gives quaternions (x, y, z, w) in axes x left, y up, z front. Raises FileError if it is not there.
+    The file has quaternions (x, y, z, w) in the axes x left, y up, z front. Raise FileError if it is missing.
     """
     path = folder / "package" / "src" / "json" / "poses" / "poses.json"
-    try:
+    with reading(path, "MakeHuman's poses", fix="download the asset makehuman again"):
         poses = read_json(path)
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read MakeHuman's poses from {path}; fetch the asset makehuman again") from error
-    to_anny = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     local = np.tile(np.eye(3), (len(poses), len(body.bones), 1, 1))
     for row, pose in enumerate(poses.values()):
         for column, bone in enumerate(body.bones):
             if bone in pose:
-                local[row, column] = to_anny @ Rotation.from_quat(pose[bone]).as_matrix() @ to_anny.T
+                local[row, column] = (
+                    MAKEHUMAN_TO_ANNY @ Rotation.from_quat(pose[bone]).as_matrix() @ MAKEHUMAN_TO_ANNY.T
+                )
     root = body.bones.index("root")
     local[:, root] = face_front(local[:, root]) @ local[:, root]
     return local
 
 
 def read_mocap(retarget: FigureRetarget, folder: Path, frames_per_second: float) -> Float[np.ndarray, "n k 3 3"]:
-    """Poses from all BVH files under a folder, thinned out in time. Raises FileError if none can be used."""
+    """Poses from all BVH files below a folder, at `frames_per_second`. Raise FileError if no file can be used."""
     result = []
     for path in sorted(folder.rglob("*.bvh")):
         try:
             motion = read_bvh(path)
             figure = figures(motion)
         except FileError as error:
-            told = printable(f"left out {path.name}: {error}")
-            Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
+            message = printable(f"skipped {path.name}: {error}")
+            Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
             continue
         figure = figure[:: max(1, round(1 / (frames_per_second * motion.frame_time)))]
         turn = face_front(figure[:, 0])
         result.append(retarget(turn[:, None] @ figure))
     if not result:
-        raise FileError(f"no usable BVH file in {folder}; name a folder of motion capture")
+        raise FileError(f"{folder} contains no usable BVH file")
     return np.concatenate(result)
 
 
 class PoseSampler:
-    """Samples poses of a body from a bank: fast, whole batches, the same for the same generator state.
+    """Samples batches of poses from a bank. The same generator state gives the same poses.
 
-    A pose: one from the bank; sometimes the upper body or the arms of another; small turns added to every bone;
-    mirrored half of the time; each bone kept within `LIMITS`. Poses whose limbs pass through each other are
-    drawn again. The root heads to the front (-y): the view turns it.
+    A pose is one of the bank, sometimes with the upper body or the arms of another one. Every bone gets a small
+    rotation, half of the poses are mirrored, and each bone is kept within `LIMITS`. Poses whose limbs intersect are
+    drawn again. The root's heading is the front (-y); the view rotates it.
     """
 
     def __init__(self, body: Body, bank: PoseBank, mix: PoseMix | None = None) -> None:
         if body.bone_mirror is None:
-            raise ValueError(f"{body.name} has no mirror of its bones")
+            raise ValueError(f"{body.name} has no left and right bones")
         self.mix = mix or PoseMix()
         weights = [(name, weight) for name, weight in self.mix.sources if name in bank.sources and weight > 0]
         if not weights:
-            raise ValueError("the bank has none of the sources of the mix")
+            raise ValueError("the bank has no source of the mix")
         self._poses = torch.cat([bank.sources[name] for name, _ in weights])
         sizes = [len(bank.sources[name]) for name, _ in weights]
         share = torch.cat(
@@ -226,7 +225,7 @@ class PoseSampler:
         ]
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} k 3 3"]:
-        """Draws `n` poses."""
+        """Draw `n` poses."""
         kept: list[Tensor] = []
         count = 0
         while count < n:
@@ -237,8 +236,8 @@ class PoseSampler:
         return torch.cat(kept)[:n]
 
     def _pick(self, n: int, generator: torch.Generator) -> Tensor:
-        place = torch.rand(n, generator=generator, dtype=torch.float64) * self._cumulative[-1]
-        return self._poses[torch.searchsorted(self._cumulative, place).clamp(max=len(self._poses) - 1)]
+        chosen = torch.rand(n, generator=generator, dtype=torch.float64) * self._cumulative[-1]
+        return self._poses[torch.searchsorted(self._cumulative, chosen).clamp(max=len(self._poses) - 1)]
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         def chance(probability: float) -> Tensor:
@@ -254,15 +253,15 @@ class PoseSampler:
         for bone, axis in self._forearms:
             twist = torch.randn(n, 1, generator=generator) * (FOREARM_TWIST * math.pi / 180)
             turns[:, bone] += twist * axis / axis.norm()
-        shaken = (turns.abs().sum((0, 2)) > 0).nonzero()[:, 0]
-        poses[:, shaken] = poses[:, shaken] @ axis_angle_to_matrix(turns[:, shaken])
+        moved = (turns.abs().sum((0, 2)) > 0).nonzero()[:, 0]
+        poses[:, moved] = poses[:, moved] @ axis_angle_to_matrix(turns[:, moved])
         mirrored = mirror_rotations(poses[:, self._mirror])
         poses = torch.where(chance(0.5)[:, None, None, None], mirrored, poses)
-        return limit_turns(poses, self._limit)
+        return limit_rotations(poses, self._limit)
 
 
-def limit_turns(poses: Float[Tensor, "n k 3 3"], limits: Float[Tensor, "k"]) -> Float[Tensor, "n k 3 3"]:
-    """Turns beyond the bones' limits (radians) cut to them, about the same axes."""
+def limit_rotations(poses: Float[Tensor, "n k 3 3"], limits: Float[Tensor, "k"]) -> Float[Tensor, "n k 3 3"]:
+    """Limit the angles of rotations to those of the bones (radians); the axes stay the same."""
     cosine = (poses.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
     beyond = cosine < limits.cos() - 1e-6
     turns = matrix_to_axis_angle(poses[beyond])
@@ -273,18 +272,18 @@ def limit_turns(poses: Float[Tensor, "n k 3 3"], limits: Float[Tensor, "k"]) -> 
 
 
 class CollisionFigure:
-    """Capsules along the limbs of the average body, to tell poses in which they pass through each other."""
+    """Capsules along the limbs of the average body, to detect poses in which limbs intersect."""
 
     def __init__(self, body: Body) -> None:
         with torch.no_grad():
             joints = body(body.rest_params()).joints.float().cpu()
-        self.rest = {name: joints[body.skeleton.index(name)] for name, _, _ in _CARRIED}
+        self.rest = {name: joints[body.skeleton.index(name)] for name, _, _ in _JOINTS}
         self._parents = body.parents
-        self._bones = [body.bones.index(bone) for _, _, bone in _CARRIED]
-        names = [name for name, _, _ in _CARRIED]
-        self._before = [names.index(before) if before else -1 for _, before, _ in _CARRIED]
+        self._bones = [body.bones.index(bone) for _, _, bone in _JOINTS]
+        names = [name for name, _, _ in _JOINTS]
+        self._before = [names.index(before) if before else -1 for _, before, _ in _JOINTS]
         self._offsets = torch.stack(
-            [self.rest[name] - (self.rest[before] if before else self.rest[name]) for name, before, _ in _CARRIED]
+            [self.rest[name] - (self.rest[before] if before else self.rest[name]) for name, before, _ in _JOINTS]
         )
         used = set(self._bones)
         for bone in range(len(body.bones) - 1, -1, -1):
@@ -296,19 +295,19 @@ class CollisionFigure:
         self._reach = torch.tensor([_radius(a) + _radius(b) for a, b in pairs])
 
     def joints(self, poses: Float[Tensor, "n k 3 3"]) -> Float[Tensor, "n j 3"]:
-        """Places of the figure's joints, pelvis at the origin, metres."""
+        """Positions of the figure's joints, with the pelvis at the origin, metres."""
         rotations: dict[int, Tensor] = {}
         for bone in self._used:
             parent = self._parents[bone]
             rotations[bone] = poses[:, bone] if parent < 0 else rotations[parent] @ poses[:, bone]
-        places: list[Tensor] = []
+        positions: list[Tensor] = []
         for joint, before in enumerate(self._before):
             offset = rotations[self._bones[joint]] @ self._offsets[joint]
-            places.append(offset if before < 0 else places[before] + offset)
-        return torch.stack(places, 1)
+            positions.append(offset if before < 0 else positions[before] + offset)
+        return torch.stack(positions, 1)
 
     def collides(self, poses: Float[Tensor, "n k 3 3"]) -> Bool[Tensor, "n"]:
-        """Whether any two limbs that should not touch come closer than their radii."""
+        """Whether two limbs are closer to each other than the sum of their radii."""
         ends = self.joints(poses)[:, self._ends]
         return (segment_distance(*ends.unbind(2)) < self._reach).any(1)
 
@@ -323,7 +322,7 @@ def segment_distance(
     tiny = torch.finfo(a.dtype).tiny
     s = ((uv * vw - vv * uw) / (uu * vv - uv * uv).clamp_min(1e-12)).clamp(0, 1)
     t = (uv * s + vw) / vv.clamp_min(tiny)
-    # Where t leaves the second segment, its end is taken and s found anew.
+    # If t is outside the second segment, use the segment's end and compute s again.
     t = t.clamp(0, 1)
     s = ((uv * t - uw) / uu.clamp_min(tiny)).clamp(0, 1)
     return (w + s[..., None] * u - t[..., None] * v).norm(dim=-1)

@@ -1,4 +1,4 @@
-"""Poses drawn up from ranges of motion: standing, walking, sitting, crouching, reaching, bending, a little lying."""
+"""Procedural poses from ranges of motion: standing, walking, sitting, crouching, reaching, bending, lying."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ from scipy.spatial.transform import Rotation
 from i2l_lab.synthetic.figure import SEGMENTS
 
 Draw = dict[str, np.ndarray]
-"""Angles in degrees, one per figure: trunk_*, and hip_*, knee_*, arm_*, elbow_* with an L or R axis last."""
+"""Angles in degrees: (n,) of the trunk and head, (n, 2) of the limbs (left, right)."""
 
 SIGNS = np.array([1.0, -1.0])
-"""Left, right: the side's sign in abduction and inward rotation."""
+"""Sign of abduction and inward rotation: left, right."""
 
 
 def draw_figures(n: int, rng: np.random.Generator) -> Float[np.ndarray, "n 15 3 3"]:
-    """Draws stick figures (see `figure.SEGMENTS`), heading to the front.
+    """Draw stick figures (see `figure.SEGMENTS`) with the heading to the front.
 
-    Each figure takes one activity for trunk and legs; the arms are drawn on their own, except when they swing.
+    An activity determines trunk and legs. The arms are independent, except when they swing.
     """
     weights = np.array([weight for weight, _ in ACTIVITIES])
     chosen = rng.choice(len(ACTIVITIES), n, p=weights / weights.sum())
@@ -31,7 +31,7 @@ def draw_figures(n: int, rng: np.random.Generator) -> Float[np.ndarray, "n 15 3 
 
 
 def _base(n: int, rng: np.random.Generator) -> Draw:
-    """Someone who stands; the activities change what they need."""
+    """A standing person, which the activities modify."""
     normal = rng.normal
     return {
         "pitch": normal(0, 4, n),
@@ -52,7 +52,7 @@ def _base(n: int, rng: np.random.Generator) -> Draw:
 
 
 def _arms(n: int, rng: np.random.Generator) -> Draw:
-    """Arms: hanging, before the body, raised sideways, up; both alike in a third of the figures."""
+    """Arms: hanging, in front of the body, raised sideways, up. In a third of the figures both are alike."""
     kind = rng.choice(4, (n, 2), p=[0.42, 0.3, 0.14, 0.14])
     uniform = rng.uniform
     low, high = np.array([-15, 0, -30, 70]), np.array([30, 100, 70, 170])
@@ -70,7 +70,7 @@ def _arms(n: int, rng: np.random.Generator) -> Draw:
 
 def _stand(n: int, rng: np.random.Generator) -> Draw:
     draw = _base(n, rng)
-    # Weight on one leg: the hip drops, the other knee gives way.
+    # Weight on one leg: the hip drops, and the other knee bends.
     lax = rng.random(n) < 0.4
     side = rng.integers(2, size=n)
     give = rng.uniform(5, 35, n) * lax
@@ -83,7 +83,7 @@ def _stand(n: int, rng: np.random.Generator) -> Draw:
 
 
 def _stride(n: int, rng: np.random.Generator, hip: float, knee: float, arm: float) -> Draw:
-    """A phase of a gait cycle with the given amplitudes in degrees."""
+    """A random phase of a gait cycle with the given amplitudes, degrees."""
     draw = _base(n, rng)
     phase = rng.uniform(0, 2 * np.pi, (n, 1)) + np.array([0, np.pi])
     size = rng.uniform(0.6, 1.25, (n, 1))
@@ -164,7 +164,7 @@ def _kneel(n: int, rng: np.random.Generator) -> Draw:
 
 
 def _stoop(n: int, rng: np.random.Generator) -> Draw:
-    """Bent forward at hips and back, reaching down or out."""
+    """Bent forward at the hips and back, reaching down or out."""
     draw = _base(n, rng)
     draw["pitch"] = rng.uniform(10, 75, n)
     draw["bend"] = rng.uniform(10, 55, n)
@@ -178,7 +178,7 @@ def _stoop(n: int, rng: np.random.Generator) -> Draw:
 
 
 def _kick(n: int, rng: np.random.Generator) -> Draw:
-    """One leg lifted: kicking, climbing, balancing, dancing."""
+    """One leg raised: kicking, climbing, balancing, dancing."""
     draw = _base(n, rng)
     side, rows = rng.integers(2, size=n), np.arange(n)
     draw["hip"][rows, side] = rng.uniform(-35, 115, n)
@@ -191,7 +191,7 @@ def _kick(n: int, rng: np.random.Generator) -> Draw:
 
 
 def _free(n: int, rng: np.random.Generator) -> Draw:
-    """Anything within the joints' ranges: sport, dance, falls."""
+    """Any angles within the joints' ranges: sport, dance, falls."""
     draw = _base(n, rng)
     draw["pitch"] = rng.normal(0, 25, n)
     draw["roll"] = rng.normal(0, 15, n)
@@ -208,11 +208,11 @@ def _free(n: int, rng: np.random.Generator) -> Draw:
 
 
 def _lie(n: int, rng: np.random.Generator) -> Draw:
-    """On the back, the face or a side, limbs anywhere within reach."""
+    """Lying on the back, the face or a side, with limbs at any angle."""
     draw = _free(n, rng)
-    place = rng.integers(3, size=n)
-    draw["pitch"] = np.choose(place, [-90, 90, 0]) + rng.normal(0, 12, n)
-    draw["roll"] = np.where(place == 2, rng.choice([-90, 90], n), 0) + rng.normal(0, 12, n)
+    side = rng.integers(3, size=n)
+    draw["pitch"] = np.choose(side, [-90, 90, 0]) + rng.normal(0, 12, n)
+    draw["roll"] = np.where(side == 2, rng.choice([-90, 90], n), 0) + rng.normal(0, 12, n)
     return draw
 
 
@@ -229,7 +229,7 @@ ACTIVITIES: tuple[tuple[float, Callable[[int, np.random.Generator], Draw]], ...]
     (0.03, _free),
     (0.01, _lie),
 )
-"""Shares of the activities."""
+"""Probabilities of the activities."""
 
 
 def _about(axis: str, degrees: np.ndarray) -> np.ndarray:
@@ -237,7 +237,7 @@ def _about(axis: str, degrees: np.ndarray) -> np.ndarray:
 
 
 def _assemble(draw: Draw, rng: np.random.Generator) -> Float[np.ndarray, "n 15 3 3"]:
-    """Angles to global rotations. Forward is -y: a hanging limb swings forward by a negative turn about x."""
+    """Global rotations from angles. Forward is -y: a negative rotation about x swings a hanging limb forward."""
     root = _about("x", draw["pitch"]) @ _about("y", draw["roll"])
     chest = root @ _about("x", draw["bend"]) @ _about("y", draw["lean"]) @ _about("z", draw["twist"])
     head = chest @ _about("x", draw["nod"]) @ _about("y", draw["tilt"]) @ _about("z", draw["look"])
@@ -247,7 +247,7 @@ def _assemble(draw: Draw, rng: np.random.Generator) -> Float[np.ndarray, "n 15 3
         thigh = root @ _about("y", -sign * draw["abduct"][:, column]) @ _about("x", -hip)
         thigh = thigh @ _about("z", sign * draw["turnout"][:, column])
         shin = thigh @ _about("x", knee)
-        # A foot on the ground is as flat as the ankle allows.
+        # The ankle keeps a foot on the ground as flat as it can.
         ankle = np.where(
             rng.random(len(hip)) < draw["flat"][:, column], hip - knee - draw["pitch"], rng.normal(12, 14, len(hip))
         )

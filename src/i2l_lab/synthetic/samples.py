@@ -1,4 +1,4 @@
-"""People from nothing: poses, shapes and views together. What the default model's training samples."""
+"""Sampled people: poses, shapes and views together, for training the default model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from i2l_meshnet.bodies.base import Body
 
 
 class BodySampler:
-    """Draws posed people before cameras; all randomness comes from the generator that is given."""
+    """Draws posed people in front of cameras. All randomness comes from the given generator."""
 
     def __init__(self, poses: PoseSampler, shapes: ShapeSampler, views: ViewSampler) -> None:
         self.poses, self.shapes, self.views = poses, shapes, views
@@ -31,5 +31,5 @@ class BodySampler:
         return BodySampler(PoseSampler(body, bank, pose_mix), ShapeSampler(body, seed), ViewSampler(body, view_mix))
 
     def sample(self, n: int, generator: torch.Generator) -> BodySample:
-        """Draws `n` people."""
+        """Draw `n` people."""
         return self.views.place(self.poses.sample(n, generator), self.shapes.sample(n, generator), generator)

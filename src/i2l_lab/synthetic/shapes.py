@@ -1,4 +1,4 @@
-"""Sampled shapes of the Anny body: people from five years on, with the statures of real ones."""
+"""Sampled shapes of the Anny body: people from five years on, with realistic statures."""
 
 import torch
 from jaxtyping import Float
@@ -17,18 +17,18 @@ STATURE = {"female": (1.625, 0.070), "male": (1.755, 0.075)}
 class ShapeSampler:
     """Samples shape values of the Anny body from a bank that is drawn once.
 
-    Adults' height values are chosen so that statures are those of `STATURE`; children keep Anny's own statures,
-    with height drawn around the middle.
+    Adults' height values give the statures of `STATURE`. Children have Anny's own statures, with height values around
+    the middle.
     """
 
     def __init__(self, body: Body, seed: int = 0, size: int = 8192, children: float = 0.12) -> None:
-        """children: the part of people between about five years and adulthood."""
+        """children: fraction of people between about five years and adulthood."""
         if body.shape_names != SHAPE_NAMES:
             raise ValueError(f"{body.name} does not have Anny's shape values")
         self._bank = _draw(body, size, children, torch.Generator().manual_seed(seed))
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} 6"]:
-        """Draws `n` shapes."""
+        """Draw `n` shapes."""
         return self._bank[torch.randint(len(self._bank), (n,), generator=generator)]
 
 
@@ -41,7 +41,7 @@ def _draw(body: Body, n: int, children: float, generator: torch.Generator) -> Te
 
     child = torch.rand(n, generator=generator) < children
     age = torch.where(child, uniform(CHILD * 0.7, 0.62), uniform(0.62, 0.95))
-    # Most bodies are clearly a woman's or a man's.
+    # Most bodies are clearly female or male.
     female = torch.rand(n, generator=generator) < 0.5
     lean = (torch.randn(n, generator=generator) * 0.1).abs().clamp(max=0.5)
     gender = torch.where(female, 1 - lean, lean)
@@ -49,7 +49,7 @@ def _draw(body: Body, n: int, children: float, generator: torch.Generator) -> Te
     column = SHAPE_NAMES.index("height")
     low, high = shape.clone(), shape.clone()
     low[:, column], high[:, column] = 0, 1
-    # Shape values act linearly between two levels, so the stature does too but for the mean's rounding.
+    # Shape values are linear between two levels, so the stature is linear too, except for rounding.
     shortest = torch.cat([stature(body, part) for part in low.split(512)])
     tallest = torch.cat([stature(body, part) for part in high.split(512)])
     mean = torch.where(gender > 0.5, STATURE["female"][0], STATURE["male"][0])
