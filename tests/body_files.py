@@ -1,7 +1,7 @@
-"""Writes stand-ins for the licensed body files: procedural shapes with SMPL's and MANO's counts, official format.
+"""Write stand-ins for the licensed body files: procedural shapes with SMPL's and MANO's sizes, in the official format.
 
-The numbers come from goldens/models.npz, made by us; nothing of SMPL or MANO is in them. The pickles are spelled as
-Python 2 spelled them: byte strings, chumpy objects, scipy and numpy classes at their paths of 2015.
+The numbers are from goldens/models.npz, which we made; they contain nothing of SMPL or MANO. The pickles look like
+pickles of Python 2: byte strings, chumpy objects, scipy and numpy classes with their module names of 2015.
 """
 
 import pickle
@@ -20,14 +20,14 @@ MANO_FOLDER = "common/utils/manopth/mano/models"
 
 
 def body_entries(which: str, gender: str = "neutral") -> dict[str, Any]:
-    """The entries of a body file as plain arrays, J_regressor sparse. which: "smpl" or "mano"."""
+    """The entries of a body file: arrays, and J_regressor as a sparse matrix. which: "smpl" or "mano"."""
     with np.load(GOLDENS / "models.npz") as archive:
         part = {key.split("/")[1]: archive[key] for key in archive.files if key.startswith(f"{which}/")}
     vertices, bones = len(part["v_template"]), len(part["parents"])
     weights = np.zeros((vertices, bones))
     np.put_along_axis(weights, part["weights_idx"].astype(int), part["weights_val"].astype(float), 1)
-    place = part["J_row"].astype(np.int32), part["J_col"].astype(np.int32)
-    regressor = scipy.sparse.csc_matrix((part["J_val"].astype(float), place), shape=(bones, vertices))
+    index = part["J_row"].astype(np.int32), part["J_col"].astype(np.int32)
+    regressor = scipy.sparse.csc_matrix((part["J_val"].astype(float), index), shape=(bones, vertices))
     size, spread = {"neutral": (1.0, 1.0), "male": (1.04, 1.1), "female": (0.96, 0.9)}[gender]
     template = part["v_template"].astype(float) * size
     entries = {
@@ -48,18 +48,18 @@ def body_entries(which: str, gender: str = "neutral") -> dict[str, Any]:
 
 
 class Ch:
-    """Stands for chumpy.ch.Ch, whose pickle is its attributes."""
+    """Stand-in for chumpy.ch.Ch, which is pickled as its attributes."""
 
     def __init__(self, **state: Any) -> None:
         self.__dict__.update(state)
 
 
 class Select(Ch):
-    """Stands for chumpy.reordering.Select."""
+    """Stand-in for chumpy.reordering.Select."""
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes text and bytes as Python 2's str, as the makers' pickles have them."""
+    """Writes text and bytes as str of Python 2, like the published pickles."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
@@ -76,7 +76,7 @@ class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
 
 
 def write_pickle(path: Path, entries: dict[str, Any], protocol: int = 2) -> None:
-    """Pickles entries as the published files were pickled."""
+    """Pickle entries like the published files."""
     fakes = {"chumpy": [], "chumpy.ch": [Ch], "chumpy.reordering": [Select]}
     before = {name: sys.modules.get(name) for name in fakes}
     homes = {kind: kind.__module__ for kind in (Ch, Select)}
@@ -101,7 +101,7 @@ def write_pickle(path: Path, entries: dict[str, Any], protocol: int = 2) -> None
 
 
 class _Renaming:
-    """A stream in which modules bear their names of 2015."""
+    """A stream that gives modules their names of 2015."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -114,14 +114,14 @@ class _Renaming:
 
 
 def write_body_files(root: Path) -> None:
-    """The four files, in the published code's folders below `root`."""
+    """Write the four files to the published code's folders below `root`."""
     neutral = body_entries("smpl")
     neutral["shapedirs"] = Ch(x=neutral["shapedirs"], _dirty_vars=set(), _itr=None)
     write_pickle(root / SMPL_FOLDER / "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl", neutral)
     for letter, gender in (("m", "male"), ("f", "female")):
         write_pickle(root / SMPL_FOLDER / f"basicModel_{letter}_lbs_10_207_0_v1.0.0.pkl", body_entries("smpl", gender))
     hand = body_entries("mano")
-    # As in MANO's file: the shape directions are a selection of a longer chumpy array.
+    # As in MANO's file, the shape directions are a selection of a longer chumpy array.
     longer = Ch(x=np.concatenate([hand["shapedirs"], np.ones((778, 3, 2))], 2))
     index = np.arange(778 * 3 * 12).reshape(778, 3, 12)[:, :, :10].ravel()
     hand["shapedirs"] = Select(a=longer, idxs=index, preferred_shape=(778, 3, 10))

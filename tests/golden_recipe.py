@@ -1,6 +1,6 @@
-"""How the golden numbers of the published code were fed: weights, pictures and targets, drawn by NumPy's MT19937.
+"""The inputs of the golden numbers of the published code: weights, images and targets, drawn by NumPy's MT19937.
 
-Each function must draw in exactly this order; see tests/goldens/README.md.
+Do not change the order of the draws; see tests/goldens/README.md.
 """
 
 import zlib
@@ -22,7 +22,7 @@ _GAINS = {
     "fc_pose.": 0.5,
     "fc_shape.": 0.5,
 }
-"""Factors by part of the key: they keep activations near 1 and the soft-argmax peaked."""
+"""Factors on weights by part of the key, which keep activations near 1 and heatmaps peaked."""
 
 
 def golden(name: str) -> np.lib.npyio.NpzFile:
@@ -31,7 +31,7 @@ def golden(name: str) -> np.lib.npyio.NpzFile:
 
 
 def official_key(key: str) -> str:
-    """The published snapshots' name of one of our tensors."""
+    """The name of one of our tensors in published snapshots."""
     for theirs, ours in PREFIXES.items():
         if key.startswith(ours):
             return f"module.{theirs}{key.removeprefix(ours)}"
@@ -60,7 +60,7 @@ def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def images(batch: int = 2, seed: int = 20200) -> np.ndarray:
-    """(batch, 3, 256, 256) in [0, 1]: coarse blocks with noise over them."""
+    """(batch, 3, 256, 256) in [0, 1]: coarse blocks with noise."""
     state = np.random.RandomState(seed)
     blocks = state.rand(batch, 3, 8, 8).repeat(32, 2).repeat(32, 3)
     noise = state.rand(batch, 3, 256, 256)
@@ -68,15 +68,15 @@ def images(batch: int = 2, seed: int = 20200) -> np.ndarray:
 
 
 def subsample(values: np.ndarray, count: int = 256) -> np.ndarray:
-    """`count` entries, evenly spread over the flattened array."""
+    """`count` evenly spaced entries of the flattened array."""
     flat = np.asarray(values).reshape(-1)
     return flat[np.linspace(0, flat.size - 1, min(count, flat.size)).astype(np.int64)]
 
 
 def targets(kind: str, template: np.ndarray, batch: int = 4, seed: int = 20201) -> dict[str, np.ndarray]:
-    """Targets and weights of the loss goldens for "body" or "hand", by their published names.
+    """Targets and weights of the loss goldens for "body" or "hand", with their published names.
 
-    `template`: the (V, 3) rest mesh. Camera joints are in metres (body) or millimetres (hand).
+    template: the (V, 3) rest mesh. Camera joints are in metres (body) or millimetres (hand).
     """
     state = np.random.RandomState(seed)
     vertices, joints, pose, spread = (6890, 29, 72, 0.3) if kind == "body" else (778, 21, 48, 50.0)
