@@ -37,8 +37,6 @@ def test_thirty_percent_of_outliers_hardly_move_the_mesh(seed: int) -> None:
     found = solve_translation(mesh, pixels, CAMERA)
     assert float((found.translation - POSITION).norm()) < 0.02
     assert float(found.median_error) < 1.0
-    plain = solve_translation(mesh, pixels, CAMERA, iterations=0)
-    assert float((plain.translation - POSITION).norm()) > 0.1
 
 
 def test_points_of_weight_0_are_ignored_unless_too_few_remain() -> None:

@@ -10,6 +10,9 @@ from torch import Tensor
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.tensors import TensorDataclass
 
+HUBER = 3.0
+"""Threshold of the Huber weight, pixels."""
+ITERATIONS = 20
 MIN_DEPTH = 0.1
 """Minimum depth of every point of a mesh, metres."""
 
@@ -33,16 +36,14 @@ def solve_translation(
     camera: Camera,
     weights: Float[Tensor, "*b n"] | None = None,
     root_depth: Float[Tensor, "*b"] | None = None,
-    huber: float | Float[Tensor, "*b"] = 3.0,
-    iterations: int = 20,
 ) -> Placement:
     """The translation T with which root-relative `points` X (metres) project nearest to `pixels` u.
 
     u = f (X + T)_xy / (X + T)_z + c, multiplied by the depth, is linear in T:
     f T_x - (u - c) T_z = (u - c) X_z - f X_x, and the same for y. Each point gives two equations for the three
     unknowns. The first solution weights all equations equally. The next solutions divide each equation by its depth, so
-    residuals are in pixels, and are reweighted. The first half of the iterations uses the Huber weight with threshold
-    `huber`. The second half uses a weight that falls with the square of the residual beyond twice the median. Outliers,
+    residuals are in pixels, and are reweighted. The first half of the iterations uses the Huber weight. The
+    second half uses a weight that falls with the square of the residual beyond twice the median. Outliers,
     even a whole limb, therefore hardly move the mesh.
 
     weights: 0 ignores a point. If fewer than three points have a weight, all points are used. root_depth: T_z if known,
@@ -56,17 +57,16 @@ def solve_translation(
     rays = (pixels - camera.center[..., None, :]) / camera.focal[..., None, :]
     nearest = MIN_DEPTH - points[..., 2].amin(-1)
     known = None if root_depth is None else torch.maximum(root_depth.double(), nearest)
-    limit = torch.as_tensor(huber, dtype=torch.float64, device=points.device)[..., None]
     used = given > 0
 
     translation = _least_squares(points, rays, camera.focal, given, known, nearest)
-    for iteration in range(iterations):
+    for iteration in range(ITERATIONS):
         error = _pixel_error(points, translation, pixels, camera)
         depth = points[..., 2] + translation[..., 2:]
-        if iteration < iterations // 2:
-            robust = limit / torch.maximum(error, limit)
+        if iteration < ITERATIONS // 2:
+            robust = HUBER / error.clamp_min(HUBER)
         else:
-            scale = torch.maximum(2 * _masked_median(error, used)[..., None], limit)
+            scale = (2 * _masked_median(error, used)[..., None]).clamp_min(HUBER)
             robust = (scale / torch.maximum(error, scale)).square()
         translation = _least_squares(points, rays, camera.focal, given * robust / depth.square(), known, nearest)
 

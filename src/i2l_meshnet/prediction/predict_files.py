@@ -135,7 +135,7 @@ def boxes_for(path: Path, pictures: Sequence[PictureFile], max_people: int) -> B
     """
     boxes = BoxFile(path, max_people)
     if boxes.for_one_picture and len(pictures) > 1:
-        raise InputError(f"{path} has boxes without image names, but there are {len(pictures)} images", "boxes")
+        raise InputError(f"{path} has no image names, but there are {len(pictures)} images", argument="boxes")
     if all(boxes.of(picture.path, picture.relative) is None for picture in pictures):
         raise InputError(f"{path} names no image of this run, such as {pictures[0].path.name}", argument="boxes")
     return boxes

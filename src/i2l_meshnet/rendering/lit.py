@@ -15,7 +15,6 @@ from i2l_meshnet.rendering.shading import Lighting, light_on
 
 LIGHTING = Lighting.white(0.34, {(-0.5, -0.75, -0.6): 0.45, (0.8, -0.1, -0.5): 0.2, (0.0, 0.0, -1.0): 0.12})
 """Directions in the frame of the view."""
-NEAR = 0.01
 _BAND = 48
 """Rows of samples in a band."""
 
@@ -49,7 +48,7 @@ def _draw(points, faces, order, bias, cutout, normals, colors, samples, lighting
     height, width = alpha.shape[0] * samples, alpha.shape[1] * samples
     rows = max(1, _BAND // samples) * samples
     nearest, face = np.empty((rows, width), np.float32), np.empty((rows, width), np.int32)
-    tops, bottoms = extents(points, faces, NEAR, height, width)
+    tops, bottoms = extents(points, faces, height, width)
     for start in range(0, height, rows):
         end = min(start + rows, height)
         nearest[:] = np.inf

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float32, Int, Int32
 
 from i2l_meshnet.compiling import compiled
 
+NEAR = 0.01
+"""Triangles with a corner nearer to the camera are not drawn, metres."""
 _SLACK = 0.01
 """Error of the computed ends of a triangle's row, pixels. The edge functions then decide exactly."""
 
@@ -56,15 +58,14 @@ def rasterize(
     size: tuple[int, int],
     depth_bias: Float32[np.ndarray, "f"] | None = None,
     cutout: Cutout | None = None,
-    near: float = 0.01,
 ) -> RasterBuffers:
     """Draw triangles of either winding into a buffer of `size` (height, width).
 
     points: x and y in pixels (integers are pixel centres), z in metres along the optical axis. A pixel is covered if
     its centre is inside the triangle or on its edge; shared edges leave no gap. The nearest triangle is visible; of
     equally near triangles, the first. depth_bias: metres that are subtracted from a triangle's depth in this comparison
-    (cloth over skin); the returned depth is unbiased. A triangle is skipped if a corner is nearer than `near` metres,
-    behind the camera or not finite.
+    (cloth over skin); the returned depth is unbiased. A triangle is skipped if a corner is nearer than `NEAR`, behind
+    the camera or not finite.
 
     Raises ValueError if a face has an invalid index or `size` is not positive.
     """
@@ -81,7 +82,7 @@ def rasterize(
         texture = tuple(np.ascontiguousarray(part) for part in (cutout.texture, cutout.uv, cutout.opaque))
     nearest, face = np.full((height, width), np.inf, np.float32), np.full((height, width), -1, np.int32)
     depth, barycentric = np.full((height, width), np.inf, np.float32), np.zeros((height, width, 3), np.float32)
-    _fill(points, faces, bias, texture, near, nearest, face)
+    _fill(points, faces, bias, texture, nearest, face)
     _resolve(points, faces, face, depth, barycentric)
     return RasterBuffers(depth, face, barycentric)
 
@@ -125,13 +126,13 @@ def edge_functions(x0, y0, x1, y1, x2, y2, sign, x, y):
 
 @compiled
 @no_type_check
-def extents(points, faces, near, height, width):
+def extents(points, faces, height, width):
     """First and last row of each triangle; (0, -1) for a triangle that is not drawn."""
     tops, bottoms = np.zeros(len(faces), np.int32), np.full(len(faces), -1, np.int32)
     for f in range(len(faces)):
         x0, y0, z0, x1, y1, z1, x2, y2, z2 = corners(points, faces, f)
         area = doubled_area(x0, y0, x1, y1, x2, y2)
-        if not (z0 > near and z1 > near and z2 > near) or not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
+        if not (z0 > NEAR and z1 > NEAR and z2 > NEAR) or not math.isfinite(area + z0 + z1 + z2) or area == 0.0:
             continue
         if max(x0, x1, x2) >= 0.0 and min(x0, x1, x2) <= width - 1.0:
             # Clamped before the conversion to an integer, which could overflow.
@@ -221,8 +222,8 @@ def _hidden(nearest, depth):
 
 @compiled
 @no_type_check
-def _fill(points, faces, bias, cutout, near, nearest, face):
-    tops, bottoms = extents(points, faces, near, face.shape[0], face.shape[1])
+def _fill(points, faces, bias, cutout, nearest, face):
+    tops, bottoms = extents(points, faces, face.shape[0], face.shape[1])
     for f in range(len(faces)):
         if tops[f] <= bottoms[f]:
             cover(points, faces, f, tops[f], bottoms[f] + 1, 0, bias, cutout, nearest, face)

@@ -102,19 +102,18 @@ def render_meshes(
     center: tuple[float, float],
     size: tuple[int, int],
     colours: Float[np.ndarray, "v 3"],
-    lighting: Lighting | None = None,
     supersample: int = 2,
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Render meshes with vertex colours. Returns the picture and the coverage, both in [0, 1].
 
     vertices: in the camera's frame, metres; several meshes are concatenated. focal, center: pixels of the picture.
     size: (height, width). colours: RGB in [0, 1]. The picture is premultiplied by the coverage: blend it with
-    `photo * (1 - coverage) + picture`. Eight parameters: a scene in plain arrays, which callers in tests and tools use.
+    `photo * (1 - coverage) + picture`.
     """
     height, width = size
     points = project(vertices, focal, center, supersample)
     buffers = rasterize(points, faces, (height * supersample, width * supersample))
-    picture, coverage = shade(buffers, vertices, faces, colours, lighting or Lighting.studio())
+    picture, coverage = shade(buffers, vertices, faces, colours, Lighting.studio())
     return _means(np.minimum(picture, 1), size), _means(coverage, size)
 
 
