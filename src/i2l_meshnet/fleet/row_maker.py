@@ -98,8 +98,8 @@ class RowMaker:
     def tables(self, addresses: Iterable[str]) -> Iterator[pa.Table]:
         """Yield a table of rows for each batch of images, in order."""
         for batch in batches(read_ahead(addresses, self._load), self.options.network.batch_size):
-            answered = predict_each(batch, self.predictor, self.options.people.root_depth)
-            rows = [row for address, answer in answered for row in _rows(address, answer)]
+            results = predict_each(batch, self.predictor, self.options.people.root_depth)
+            rows = [row for address, result in results for row in _rows(address, result)]
             yield pa.Table.from_pylist(rows, self.schema)
 
     def __call__(self, addresses: pa.Table) -> pa.Table:
@@ -107,19 +107,19 @@ class RowMaker:
         return pa.concat_tables(self.tables(addresses["picture"].to_pylist()))
 
     def _load(self, address: str) -> Subject:
-        given = None
+        boxes = None
         if self.boxes is not None:
-            given = self.boxes.of(Path(address))
-            if given is None:
+            boxes = self.boxes.of(Path(address))
+            if boxes is None:
                 raise InputError(f"{self.boxes.path} has no boxes for {address}")
         photo = read_address(address, self.options.input.max_pixels)
-        return self.predictor.prepare(photo, address, None, given, self.options.camera)
+        return self.predictor.prepare(photo, address, None, boxes, self.options.camera)
 
 
-def _rows(address: str, answer: PicturePrediction | UserError) -> list[dict[str, Any]]:
-    if isinstance(answer, UserError):
-        return [{"picture": address, "error": str(answer)}]
-    record = answer.record()
+def _rows(address: str, result: PicturePrediction | UserError) -> list[dict[str, Any]]:
+    if isinstance(result, UserError):
+        return [{"picture": address, "error": str(result)}]
+    record = result.record()
     picture = {
         "picture": address,
         "width": record["picture"]["width"],

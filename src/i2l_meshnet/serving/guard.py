@@ -66,15 +66,15 @@ class Guard:
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
-        answer = self._refused(scope)
-        await (answer or self._app)(scope, receive, send_guarded)
+        refusal = self._refused(scope)
+        await (refusal or self._app)(scope, receive, send_guarded)
 
     def _refused(self, scope: Scope) -> Response | None:
         """The response to a request that is refused; None if it is allowed."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not is_known_host(hosts[0], self._names):
-            return _problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name; see --allow-host")
+            return _problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name: allow it on the server (allow_host)")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_same_origin(
             hosts[0], headers.get("origin"), headers.get("sec-fetch-site")
         ):
@@ -92,9 +92,9 @@ class Guard:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if not self._is_token(given):
             return HTMLResponse(_TOKEN_FORM, HTTPStatus.UNAUTHORIZED)
-        answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
-        answer.set_cookie(COOKIE, self._session, httponly=True, samesite="lax", secure=self._secure)
-        return answer
+        response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        response.set_cookie(COOKIE, self._session, httponly=True, samesite="lax", secure=self._secure)
+        return response
 
     def _has_access(self, headers: Headers) -> bool:
         scheme, _, value = headers.get("authorization", "").partition(" ")

@@ -185,23 +185,17 @@ class JobQueue:
             refusal = Refusal(error.status, error.reason, error.retry_after)
         except MemoryError:
             refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "not enough memory for this upload")
-        except OSError as error:
-            refusal = _disk_refusal(error)
-        except Exception:  # A bug must not end the only worker thread.
-            traceback.print_exc()
-            refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the server's log")
+        except Exception as error:  # A bug must not end the only worker thread.
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
+                refusal = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for results")
+            else:
+                traceback.print_exc()
+                refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the server's log")
         if refusal is not None:
             shutil.rmtree(job.folder, ignore_errors=True)
         with self._lock:
             job.refusal, job.state = refusal, State.DONE if refusal is None else State.FAILED
             job.ended = time.monotonic()
-
-
-def _disk_refusal(error: OSError) -> Refusal:
-    if error.errno in NO_SPACE:
-        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server has no space left for results")
-    traceback.print_exc()
-    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the server's log")
 
 
 def stopping() -> Refusal:

@@ -9,20 +9,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from i2l_meshnet.console import counted
 from i2l_meshnet.errors import FileError, UserError
 from i2l_meshnet.io import atomic_path
-from i2l_meshnet.prediction.images import (
-    Photo,
-    TooManyPixelsError,
-    UnknownFormatError,
-    read_photo,
-    require_picture,
-)
+from i2l_meshnet.prediction.images import TooManyPixelsError, UnknownFormatError, read_photo, require_picture
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.mesh_files import write_scene
 from i2l_meshnet.prediction.options import InputOptions, PredictOptions
 from i2l_meshnet.prediction.overlay import COLORS
-from i2l_meshnet.prediction.predictor import MeshPredictor, Subject
+from i2l_meshnet.prediction.predictor import MeshPredictor
 from i2l_meshnet.prediction.results import MeshFormat, MeshKind, PicturePrediction, SaveOptions
 from i2l_meshnet.serving.jobs import NO_SPACE, Job, Refusal
 from i2l_meshnet.serving.limits import Limits
@@ -124,43 +119,34 @@ class JobRunner:
         job.answer = json.dumps(facts | more | _linked(record, f"/jobs/{job.id}/files/")).encode()
 
     def _photo(self, job: Job, request: PredictRequest) -> dict[str, Any]:
-        """What the answer adds to the record: names of more files, and the number of people left out."""
+        """The additions to the record: names of more files, and the number of people left out."""
         job.report("reading the picture", 0.05)
-        photo = self._read(job)
+        try:
+            photo = read_photo(job.upload, self._limits.max_pixels)
+        finally:
+            job.upload.unlink(missing_ok=True)
         job.report("looking for people", 0.15)
-        subject, left_out = self._subject(photo, request)
-        count = len(subject.people)
-        job.report(f"fitting {count} {'person' if count == 1 else 'people'}", 0.4)
-        prediction = self._predictor.predict([subject])[0]
+        subject = self._predictor.prepare(photo, name=_NAME, intrinsics=request.camera)
+        chosen = subject.people[: self._limits.max_people]
+        job.report(f"fitting {counted(len(chosen), 'person', 'people')}", 0.4)
+        prediction = self._predictor.predict([dataclasses.replace(subject, people=chosen)])[0]
         job.report("drawing and writing the meshes", 0.6)
         try:
             prediction.save(job.folder, SaveOptions(formats=request.formats, max_side=SHOWN_SIDE), _NAME)
-            return {"left_out": left_out, "files": _write_scenes(prediction, job.folder)}
+            return {"left_out": len(subject.people) - len(chosen), "files": _write_scenes(prediction, job.folder)}
         except FileError as error:
             raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "the server could not write the results") from error
-
-    def _read(self, job: Job) -> Photo:
-        try:
-            return read_photo(job.upload, self._limits.max_pixels)
-        finally:
-            job.upload.unlink(missing_ok=True)
-
-    def _subject(self, photo: Photo, request: PredictRequest) -> tuple[Subject, int]:
-        """The people to predict, and the number of people left out."""
-        subject = self._predictor.prepare(photo, name=_NAME, intrinsics=request.camera)
-        chosen = subject.people[: self._limits.max_people]
-        return dataclasses.replace(subject, people=chosen), len(subject.people) - len(chosen)
 
     def _clip(self, job: Job, request: PredictRequest) -> dict[str, Any]:
         job.deadline = time.monotonic() + self._limits.max_clip_work
         clip = Clip(job.upload, self._limits.max_pixels)
-        most = self._limits.max_clip_length * clip.rate + 1
+        max_frames = self._limits.max_clip_length * clip.rate + 1
 
-        def report(doing: str, done: int, total: int | None) -> None:
-            if done > most:
+        def report(task: str, done: int, total: int | None) -> None:
+            if done > max_frames:
                 raise _too_long(self._limits)
-            half = 0.5 * done / max(total or most, done)
-            job.report(f"{doing}: frame {done} of {total or 'unknown'}", half + (0.45 if doing == "drawing" else 0))
+            share = 0.5 * done / max(total or max_frames, done)
+            job.report(f"{task}: frame {done} of {total or 'unknown'}", share + (0.45 if task == "drawing" else 0))
 
         output = SaveOptions(("glb", "bvh"), max_side=CLIP_SIDE)
         options = PredictOptions(InputOptions((_NAME,)), camera=request.camera, output=output)

@@ -64,9 +64,9 @@ def _predict_clips(
         try:
             source = Clip(clip.path, options.input.max_pixels, clip_options.max_clip_length)
             predictor = predictor or load_predictor(options, boxes)
-            given = None if boxes is None else boxes.of(clip.path, clip.relative)
+            own_boxes = None if boxes is None else boxes.of(clip.path, clip.relative)
             with _Bars(source) as bars:
-                summary = ClipJob(source, base, predictor, options, clip_options, given, bars.report).run()
+                summary = ClipJob(source, base, predictor, options, clip_options, own_boxes, bars.report).run()
             if source.frame_count is not None and bars.frames < 0.9 * source.frame_count:
                 count = f"{bars.frames} of about {source.frame_count}"
                 message(f"warning: {clip.path} ends early: {count} frames can be read")

@@ -230,14 +230,14 @@ class Tracker:
         cost = np.array([[_distance(track, candidate, time) for candidate in candidates] for track in self._tracks])
         cost = cost.reshape(len(self._tracks), len(candidates))
         named: dict[int, Prediction] = {}
-        taken = set()
+        assigned = set()
         for row, column in _assigned(np.minimum(cost, 1e3)):
             if cost[row, column] <= 1:
                 self._tracks[row].see(candidates[column], time)
                 named[self._tracks[row].identity] = candidates[column].prediction
-                taken.add(column)
+                assigned.add(column)
         for column, candidate in enumerate(candidates):
-            if column not in taken and candidate.track is None:
+            if column not in assigned and candidate.track is None:
                 self._tracks.append(_Track.of(self._next_identity, candidate, time))
                 named[self._next_identity] = candidate.prediction
                 self._next_identity += 1
