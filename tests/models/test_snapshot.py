@@ -10,9 +10,10 @@ from published_files import light_state, mark, published_shapes, write_snapshot
 from safetensors import safe_open
 
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.errors import FileError
-from i2l_meshnet.models import assembly, checkpoint
-from i2l_meshnet.models.backbone import ResNet, ResNetName, ResNetStages
+from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.models import assembly, checkpoint, snapshot
+from i2l_meshnet.models.backbone import STEM_KEYS, ResNet, ResNetName, ResNetStages
+from i2l_meshnet.models.lixel_head import UNUSED_KEYS
 from i2l_meshnet.models.snapshot import PREFIXES, convert_snapshot, read_snapshot
 
 
@@ -34,21 +35,21 @@ def with_resnet(shapes: dict[str, list[int]], name: ResNetName) -> dict[str, lis
 @pytest.mark.parametrize(("kind", "body", "depth"), [("body", "smpl", 2.0), ("hand", "mano", 0.3)])
 def test_every_key_is_used_or_listed_as_dropped(tmp_path: Path, kind: str, body: str, depth: float) -> None:
     state = light_state(published_shapes(kind))
-    snapshot = read_snapshot(write_snapshot(tmp_path / "snapshot_12.pth.tar", state))
-    assert (snapshot.epoch, snapshot.config.body, snapshot.config.backbone) == (12, body, "resnet50")
-    assert snapshot.config.grid.depth_extent == depth
+    read = read_snapshot(write_snapshot(tmp_path / "snapshot_12.pth.tar", state))
+    assert (read.epoch, read.config.body, read.config.backbone) == (12, body, "resnet50")
+    assert read.config.grid.depth_extent == depth
     used = set()
-    for key, value in snapshot.state.items():
+    for key, value in read.state.items():
         theirs = next(old + key.removeprefix(new) for old, new in PREFIXES.items() if key.startswith(new))
         used.add(f"module.{theirs}")
         if value.is_floating_point():
             assert value.flatten()[0] == pytest.approx(mark(f"module.{theirs}"))
-    dropped = {f"module.{key}" for keys in snapshot.dropped.values() for key in keys}
+    dropped = {f"module.{key}" for keys in read.dropped.values() for key in keys}
     assert used | dropped == state.keys()
     assert not used & dropped
     licensed = {key for key in state if key.startswith("module.human_model_layer.")}
     assert licensed
-    assert {f"module.{key}" for key in snapshot.dropped["the body model's licensed buffers"]} == licensed
+    assert {f"module.{key}" for key in read.dropped["the body model's licensed buffers"]} == licensed
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet101", "resnet152"])
@@ -61,20 +62,54 @@ def test_conversion_keeps_the_weights_and_nothing_licensed(tmp_path: Path, body_
     state = light_state(with_resnet(published_shapes("hand"), "resnet18"))
     path = write_snapshot(tmp_path / "snapshot_24.pth.tar", state)
     out = tmp_path / "hand.safetensors"
-    snapshot = convert_snapshot(path, out, half=True)
+    read = convert_snapshot(path, out, half=True)
     metadata = checkpoint.read_metadata(out)
-    assert metadata.network == snapshot.config
+    assert metadata.network == read.config
     assert metadata.extra == {"epoch": 12}
     assert "research only" in metadata.licence
     with safe_open(out, "pt") as file:
         keys = set(file.keys())
-    assert keys == snapshot.state.keys()
+    assert keys == read.state.keys()
     assert not [key for key in keys if "human_model" in key or "regressor" in key.split(".")[-1]]
     network = checkpoint.load(out, load_body("mano", body_directory))
-    direct = assembly.build(snapshot.config, load_body("mano", body_directory)).eval()
-    checkpoint.load_state(direct, snapshot.state, path)
+    direct = assembly.build(read.config, load_body("mano", body_directory)).eval()
+    checkpoint.load_state(direct, read.state, path)
     for (key, ours), theirs in zip(network.state_dict().items(), direct.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3, msg=key)
+
+
+@pytest.mark.parametrize("kind", ["body", "hand"])
+def test_a_checkpoint_goes_back_to_the_official_code(tmp_path: Path, kind: str) -> None:
+    state = light_state(published_shapes(kind))
+    source = write_snapshot(tmp_path / "snapshot_12.pth.tar", state)
+    convert_snapshot(source, tmp_path / "ours.safetensors")
+    out = tmp_path / "snapshot_3.pth.tar"
+    snapshot.write_snapshot(tmp_path / "ours.safetensors", out)
+    written = torch.load(out, weights_only=True)
+    assert written["epoch"] == 12
+    # The official code makes these buffers itself and loads with strict=False.
+    expected = {key: value for key, value in state.items() if ".human_model_layer." not in key}
+    assert written["network"].keys() == expected.keys()
+    without_effect = (*UNUSED_KEYS, *(f"mesh_backbone.{key}" for key in STEM_KEYS))
+    for key, value in expected.items():
+        assert written["network"][key].dtype == value.dtype
+        assert written["network"][key].shape == value.shape
+        if not any(part in key for part in without_effect):
+            torch.testing.assert_close(written["network"][key], value, rtol=0, atol=0, msg=key)
+    again = read_snapshot(out)
+    assert again.state.keys() == read_snapshot(source).state.keys()
+
+
+def test_the_official_code_cannot_hold_every_network(tmp_path: Path, body_directory: Path) -> None:
+    mano = load_body("mano", body_directory)
+    for body, backbone in ((load_body("toy"), "resnet50"), (mano, "resnet18")):
+        path = tmp_path / f"{body.name}.safetensors"
+        network = assembly.build(assembly.published_config(body, backbone), body)
+        checkpoint.save(network, path)
+        with pytest.raises(InputError) as caught:
+            snapshot.write_snapshot(path, tmp_path / "snapshot_0.pth.tar")
+        assert str(path) in str(caught.value)
+        assert not (tmp_path / "snapshot_0.pth.tar").exists()
 
 
 WRONG: dict[str, dict[str, tuple[int, ...] | None]] = {

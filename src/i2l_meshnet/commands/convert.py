@@ -4,24 +4,40 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from i2l_meshnet.console import output
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.models.snapshot import convert_snapshot
+from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.models.snapshot import convert_snapshot, write_snapshot
 
 
-def convert(snapshot: Positional[Path], out: Positional[Path], half: bool = False) -> int:
-    """Convert a published snapshot (snapshot_N.pth.tar) to safetensors, without its licensed buffers.
+def convert(source: Positional[Path], out: Positional[Path], half: bool = False) -> int:
+    """Convert a published snapshot (.pth.tar) to a checkpoint (.safetensors), or the reverse.
+
+    A checkpoint holds no licensed buffers. A snapshot made from it is what the published test.py, demo.py and
+    `train.py --continue` read: name it snapshot_N.pth.tar.
 
     Args:
-        snapshot: the published snapshot.
-        out: the file to write, ending in .safetensors.
-        half: store 16-bit floats, at half the size.
+        source: the file to read.
+        out: the file to write; its ending, .safetensors or .pth.tar, decides the format.
+        half: store 16-bit floats, half the size. For .safetensors only.
     """
+    if out.name.endswith(".pth.tar"):
+        if half:
+            raise InputError("snapshots of the published code have 32-bit floats: convert without it", argument="half")
+        config = write_snapshot(source, out)
+        output(f"{out}: {config.backbone}, {config.body}, for the published code")
+        if (config.grid.crop_size, config.grid.shape) != (LixelGrid.crop_size, LixelGrid.shape):
+            output(
+                f"in its config.py, set input_img_shape = {config.grid.crop_size} and "
+                f"output_hm_shape = {config.grid.shape}"
+            )
+        return 0
     if out.suffix != ".safetensors":
-        raise InputError(f"{out} does not end in .safetensors")
-    read = convert_snapshot(snapshot, out, half=half)
-    for reason, keys in read.dropped.items():
+        raise InputError(f"{out} must end in .safetensors, or in .pth.tar for the published code")
+    snapshot = convert_snapshot(source, out, half=half)
+    for reason, keys in snapshot.dropped.items():
         if keys:
-            print(f"left out {len(keys)} tensors: {reason}")
-    tensors = len(read.state)
-    print(f"{out}: {read.config.backbone}, {read.config.body}, {tensors} tensors, epoch {read.epoch}")
+            output(f"left out {len(keys)} tensors: {reason}")
+    config = snapshot.config
+    output(f"{out}: {config.backbone}, {config.body}, {len(snapshot.state)} tensors, epoch {snapshot.epoch}")
     return 0

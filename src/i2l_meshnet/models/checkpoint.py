@@ -85,7 +85,7 @@ def write(state: dict[str, Tensor], metadata: Metadata, path: Path, *, half: boo
 
 def read_metadata(path: Path) -> Metadata:
     """Read the description in a checkpoint. Raises FileError if the file is not a checkpoint."""
-    return _open(path)[0]
+    return read(path)[0]
 
 
 def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu") -> MeshNet:
@@ -95,7 +95,7 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
     is missing, is not a checkpoint, has another version, or if its tensors do not fit its description. Raises
     InputError if `body` does not fit the description.
     """
-    metadata, state = _open(path)
+    metadata, state = read(path)
     body = body or bodies.load_body(metadata.network.body)
     # First without memory, because a description may name any size; the tensors must have the same shapes.
     with reading(path, "a checkpoint of a network", "download it again"), torch.device("meta"), Unfilled():
@@ -138,7 +138,8 @@ def require_state(value: Any) -> dict[str, Tensor]:
     raise ValueError("it does not contain a dict of tensors")
 
 
-def _open(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
+def read(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
+    """The description and the tensors of a checkpoint, as they are stored. Raise FileError for another file."""
     fix = "give a checkpoint of this software; `i2l-meshnet convert` converts published snapshots"
     with reading(path, "an I2L-MeshNet checkpoint", fix):
         require_regular(path)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from i2l_meshnet import skeletons
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.io import read_torch, reading
+from i2l_meshnet.io import atomic_path, read_torch, reading
 from i2l_meshnet.models import checkpoint
 from i2l_meshnet.models.assembly import BODY_DEPTH, HAND_DEPTH, build_published
 from i2l_meshnet.models.backbone import BLOCKS, STEM_KEYS, Bottleneck, ResNetName
@@ -34,7 +34,11 @@ PREFIXES = {
 
 LICENCE = "the published I2L-MeshNet weights' own terms; trained with SMPL or MANO, whose licences allow research only"
 
+PUBLISHED_BACKBONES = ("resnet50", "resnet101", "resnet152")
+"""The published heads expect the 2048 channels of these ResNets."""
+
 _DATA_PARALLEL = "module."
+_POSE_STEM = tuple(f"pose_backbone.{key}" for key in STEM_KEYS)
 _DROPPED = {
     "the body model's licensed buffers": ("human_model_layer.",),
     "the unused stem of the mesh backbone": tuple(f"mesh_backbone.{key}" for key in STEM_KEYS),
@@ -99,6 +103,51 @@ def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
     )
     checkpoint.write(snapshot.state, metadata, out, half=half)
     return snapshot
+
+
+def write_snapshot(checkpoint_path: Path, out: Path) -> NetworkConfig:
+    """Write a checkpoint of ours as the snapshot that the published `test.py`, `demo.py` and `train.py --continue` read.
+
+    The file has the keys `epoch` (from the checkpoint, else 0), `network` and an empty `optimizer`; the published code
+    does not read the optimizer. The body model's buffers are not written: the published code keeps its own. Tensors that
+    exist only there and do not change its output are zeros (biases before a softmax, the mesh backbone's stem).
+
+    Returns the network's description. Raises FileError for a file that cannot be read or written, and InputError for a
+    network that the published code cannot hold.
+    """
+    metadata, state = checkpoint.read(checkpoint_path)
+    config = metadata.network
+    _require_published(config, checkpoint_path)
+    names = {ours: theirs for theirs, ours in PREFIXES.items()}
+    tensors = {}
+    for key, value in state.items():
+        ours = next(prefix for prefix in names if key.startswith(prefix))
+        tensors[names[ours] + key.removeprefix(ours)] = value.float() if value.is_floating_point() else value
+    for head, rows in (("pose_net.", len(config.joints)), ("mesh_net.", config.vertices)):
+        tensors |= {f"{head}{key}": torch.zeros(rows) for key in UNUSED_KEYS}
+    stem = {key: value for key, value in tensors.items() if key.startswith(_POSE_STEM)}
+    tensors |= {key.replace("pose_", "mesh_", 1): torch.zeros_like(value) for key, value in stem.items()}
+    epoch = metadata.extra.get("epoch", 0)
+    network = {_DATA_PARALLEL + key: value for key, value in tensors.items()}
+    with atomic_path(out) as temporary:
+        torch.save({"epoch": epoch, "network": network, "optimizer": {}}, temporary)
+    return config
+
+
+def _require_published(config: NetworkConfig, path: Path) -> None:
+    """Raise InputError unless the published code can hold the network."""
+    expected = next((known for known in _KINDS.values() if known.body == config.body), None)
+    if config.kind != "published" or expected is None:
+        reason = f"it is a {config.kind} network of the body {config.body}; the published code has SMPL and MANO only"
+    elif config.backbone not in PUBLISHED_BACKBONES:
+        reason = f"its backbone is {config.backbone}; the published heads need one of {', '.join(PUBLISHED_BACKBONES)}"
+    elif config.joints != expected.joints or not config.regresses_parameters:
+        reason = "its joints or its parameter regressor differ from the published network's"
+    elif config.grid.depth_extent != expected.grid.depth_extent or config.grid.depth_axis != expected.grid.depth_axis:
+        reason = f"its depth box is {config.grid.depth_extent} m, the published code's is {expected.grid.depth_extent} m"
+    else:
+        return
+    raise InputError(f"{path} cannot be written for the published code: {reason}")
 
 
 def _unpickle(path: Path) -> tuple[int, dict[str, Tensor]]:
