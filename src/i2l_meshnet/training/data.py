@@ -25,6 +25,8 @@ from i2l_meshnet.training.stages import Stage, joint_error
 
 TOY, TOY_VALIDATION_SEED = "Toy", 1
 SYNTHETIC = "Synthetic"
+MIN_SHARED_JOINTS = 3
+"""A dataset without fits needs this many joints of the trained body."""
 
 
 def network_config(recipe: Recipe, body: Body) -> NetworkConfig:
@@ -39,10 +41,14 @@ class TrainingData:
     """Opens the datasets that a recipe names, and makes training samples, targets and the validation from them."""
 
     def __init__(self, recipe: Recipe, options: RunOptions, body: Body) -> None:
-        """Raise InputError for an unknown dataset, FileError for missing or damaged files."""
+        """Raise InputError for an unknown dataset or one that cannot train the body, FileError for missing or damaged
+        files.
+        """
         self._recipe, self._options, self._body = recipe, options, body
         self._grid = network_config(recipe, body).grid
         self._train = [self._open(name, "train") for name in (*recipe.train_3d, *recipe.train_2d)]
+        for number, source in enumerate(self._train):
+            self._require_targets(source, "train_3d" if number < len(recipe.train_3d) else "train_2d")
         name, _, split = recipe.validation.partition(":")
         self._validation = self._open(name, split or "test", validation=True) if name else None
         sources = [*self._train, *([self._validation] if self._validation else [])]
@@ -64,6 +70,23 @@ class TrainingData:
     def _fits(self, source: Source) -> bool:
         """Whether the fits of a source are for the trained body or its male and female versions."""
         return self._body.name in source.table.bodies
+
+    def _require_targets(self, source: Source, argument: str) -> None:
+        """Raise InputError if a dataset has no target for the body in the recipe's stage."""
+        has_fits = self._fits(source) and bool(source.table.arrays["fit_known"].any())
+        shared = len(source.table.skeleton.remap_to(self._body.skeleton))
+        joints_count = self._recipe.own_joints and (self._recipe.stage == "lixel" or source.three_d)
+        if has_fits or (joints_count and shared >= MIN_SHARED_JOINTS):
+            return
+        raise InputError(
+            f"{source.name} cannot train the {self._recipe.stage} stage of the body {self._body.name}. It has no "
+            f"fit of this body, and no joints that this stage can use ({shared} in common): leave the dataset out",
+            argument=argument,
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Name of each training dataset → number of samples."""
+        return {source.name: len(source) for source in self._train}
 
     def dataset(self) -> Mixture:
         """The training samples. If there are both 3D and 2D datasets, each kind is half of an epoch."""
@@ -102,13 +125,17 @@ class TrainingData:
         return self._fits(source) and bool((arrays["fit_known"] & ~arrays["fit_trusted"]).any())
 
     def validation(self, stage: Stage, network: MeshNet, device: torch.device) -> Validation | None:
-        """The validation of the recipe, if any: MPJPE of the stage's mesh, named as in the published code."""
+        """The validation of the recipe, if any.
+
+        `evaluate` prints another number: here, boxes and depths are the true ones, and joints are those that the body's
+        own regressor computes.
+        """
         if self._validation is None:
             return None
         targets = self.targets(own_joints=True).to(device)
         return Validation(
             self._dataset(self._validation, len(self._train), augment=False),
-            f"MPJPE from {stage.mesh_name}",
+            f"validation MPJPE, {stage.mesh_name}",
             ErrorMeasure(stage, network, targets),
         )
 

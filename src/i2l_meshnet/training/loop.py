@@ -50,6 +50,10 @@ class NonFiniteLossError(UserError):
     """The loss became infinite or NaN."""
 
 
+class NoTargetError(UserError):
+    """No sample of a step has a valid target, so nothing can be learned from it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Validation:
     """A dataset for validation after every epoch. The epoch with the lowest error gives the best snapshot.
@@ -180,10 +184,14 @@ class Trainer:
         torch.manual_seed(recipe.seed + fabric.global_rank)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Number of optimizer steps in an epoch."""
+        return -(-len(self._batches(self._recipe.first_epoch)) // self._recipe.accumulate)
+
+    @property
     def total_steps(self) -> int:
         """Number of steps of the whole training."""
-        steps_per_epoch = -(-len(self._batches(self._recipe.first_epoch)) // self._recipe.accumulate)
-        steps = steps_per_epoch * (self._recipe.end_epoch - self._recipe.first_epoch)
+        steps = self.steps_per_epoch * (self._recipe.end_epoch - self._recipe.first_epoch)
         return min(steps, self._run.max_steps) if self._run.max_steps else steps
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -238,8 +246,8 @@ class Trainer:
     def fit(self, reporter: Reporter) -> signal.Signals | None:
         """Train to the end, to `max_steps` or to a signal, and save the training state. Return the signal.
 
-        Raise NonFiniteLossError, after writing the ids of the batch, if the loss is not finite; FileError if files
-        cannot be written.
+        Raise NonFiniteLossError or NoTargetError, after writing the annotations of the batch, if the loss is not finite
+        or no sample has a target; FileError if files cannot be written.
         """
         if self._fabric.is_global_zero:
             self._states.clean()
@@ -343,29 +351,39 @@ class Trainer:
         self._agreed |= bool(step.values[-1] > 0)
         values = step.values[:-1]
         if not bool(values.isfinite().all()):
-            raise NonFiniteLossError(self._save_non_finite(step))
+            raise NonFiniteLossError(self._describe_non_finite(step))
+        if not bool(values.any()):
+            path = self._save_samples(step, "untargeted")
+            raise NoTargetError(
+                f"every loss is 0 at step {step.position.step}: no sample of the batch has a valid target. The "
+                f"annotations of the batch are in {path}: check the dataset, or use a larger batch"
+            )
         self._sums.append(values)
-        reporter.step(step.position.step, step.position.epoch, step.images, float(values.sum()))
+        reporter.step(step.position, step.images, float(values.sum()))
         if step.position.step % self._run.log_every == 0 or step.position.step == self.total_steps:
             means = torch.stack(self._sums).mean(0).tolist()
             self._sums = []
             terms = dict(zip(self._names, means, strict=True))
             rate = self._recipe.rate(step.position.epoch)
-            reporter.log_losses(step.position.step, step.position.epoch, rate, {"loss": sum(means), **terms})
+            reporter.log_losses(step.position, rate, {"loss": sum(means), **terms})
 
-    def _save_non_finite(self, step: _Step) -> str:
-        """Write the samples of a step whose loss is not finite. Return the error message."""
-        path = self._folders.log / f"nonfinite_{step.position.step}_{self._fabric.global_rank}.json"
-        terms = dict(zip(self._names, step.own.tolist(), strict=True))
+    def _save_samples(self, step: _Step, what: str) -> Path:
+        """Write the losses and the annotations of a step to a JSON file in the log folder. Return its path."""
+        path = self._folders.log / f"{what}_{step.position.step}_{self._fabric.global_rank}.json"
         sources = (*self._recipe.train_3d, *self._recipe.train_2d)
         content = {
             "step": step.position.step,
             "epoch": step.position.epoch,
-            "terms": {name: repr(value) for name, value in terms.items()},
+            "terms": {name: repr(value) for name, value in zip(self._names, step.own.tolist(), strict=True)},
             "samples": [{"data set": sources[source], "annotation": number} for source, number in step.ids],
         }
         write_bytes(path, json.dumps(content, indent=1).encode())
-        bad = [name for name, value in terms.items() if not math.isfinite(value)]
+        return path
+
+    def _describe_non_finite(self, step: _Step) -> str:
+        """Write the samples of a step whose loss is not finite. Return the error message."""
+        path = self._save_samples(step, "nonfinite")
+        bad = [name for name, value in zip(self._names, step.own.tolist(), strict=True) if not math.isfinite(value)]
         what = f"the loss ({', '.join(bad)})" if bad else "another process' loss"
         return (
             f"{what} is not finite at step {step.position.step}. The annotations of the batch are in {path}: check "

@@ -1,9 +1,12 @@
 """Reports of a running training: a progress bar, a CSV log, TensorBoard, Weights & Biases."""
 
 import csv
+import datetime
 import importlib.util
 import io
+import itertools
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,10 @@ from jaxtyping import UInt8
 from i2l_meshnet.console import message, progress
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import atomic_path, open_regular
+from i2l_meshnet.training.state import Position
+
+FIRST_COLUMNS = ("step", "epoch", "learning_rate", "images_per_second")
+"""The columns of a CSV log before those of the losses. The speed is empty until it is steady."""
 
 
 class Log:
@@ -42,7 +49,7 @@ class CsvLog(Log):
         if path.exists() and step:
             with io.TextIOWrapper(open_regular(path), newline="") as file:
                 self._rows = [row for row in csv.DictReader(file) if _is_before(row, step)]
-        self._columns = list(self._rows[0]) if self._rows else ["step"]
+        self._columns = list(self._rows[0]) if self._rows else list(FIRST_COLUMNS)
         self._rewrite()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -118,15 +125,52 @@ class WandbLog(Log):
         self._run.finish()
 
 
+class Speed:
+    """The speed of the last steps. It is unknown for the first steps, in which the loader processes start."""
+
+    WARM_UP, WINDOW = 3, 50
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)
+        self._count = 0
+
+    def add(self, images: int) -> None:
+        """Count a step that ends now."""
+        self._count += 1
+        if self._count > self.WARM_UP:
+            self._steps.append((time.perf_counter(), images))
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean time of a step, seconds. None if it is unknown."""
+        if len(self._steps) < 2:
+            return None
+        return (self._steps[-1][0] - self._steps[0][0]) / (len(self._steps) - 1)
+
+    @property
+    def images(self) -> float | None:
+        """Images per second in all processes. None if it is unknown."""
+        if not self.seconds:
+            return None
+        return (
+            sum(images for _, images in itertools.islice(self._steps, 1, None)) / (len(self._steps) - 1) / self.seconds
+        )
+
+    def __str__(self) -> str:
+        return "" if self.seconds is None else f"{self.seconds:.2f} s/step, {self.images:.1f} images/s"
+
+
 class Reporter:
     """Reports on the console and to the logs."""
 
-    def __init__(self, logs: Sequence[Log], total: int, done: int, quiet: bool = False) -> None:
-        """total: steps of the whole training. done: finished steps. quiet: report only to the logs."""
-        self._logs = logs
+    def __init__(self, logs: Sequence[Log], total: int, done: int, epochs: int, quiet: bool = False) -> None:
+        """total: steps of the whole training. done: finished steps. epochs: number of the epoch at which it ends.
+        quiet: report only to the logs.
+        """
+        self._logs, self._total, self._epochs = logs, total, epochs
         # Without a terminal, `log_losses` prints lines.
         self._bar = None if quiet else progress("training", total, done, lines=False)
-        self._started, self._images = time.perf_counter(), 0
+        self._speed = Speed()
 
     def __enter__(self) -> "Reporter":
         if self._bar is not None:
@@ -139,20 +183,33 @@ class Reporter:
         for log in self._logs:
             log.close()
 
-    def step(self, step: int, epoch: int, images: int, loss: float) -> None:
+    def step(self, position: Position, images: int, loss: float) -> None:
         """Report a step. images: number of images in all processes."""
-        self._images += images
+        self._speed.add(images)
         if self._bar is not None:
-            self._bar.update(step, what=f"epoch {epoch}", note=f"{self._rate():.1f} images/s  loss {loss:.3g}")
+            note = f"{self._speed}  loss {loss:.3g}".strip()
+            self._bar.update(position.step, what=f"epoch {position.epoch}/{self._epochs}", note=note)
 
-    def log_losses(self, step: int, epoch: int, rate: float, values: dict[str, float]) -> None:
+    def log_losses(self, position: Position, rate: float, values: dict[str, float]) -> None:
         """Write mean losses since the last call, the learning rate and the speed to the logs."""
-        speed = self._rate()
-        self._started, self._images = time.perf_counter(), 0
-        self.scalars(step, {"epoch": float(epoch), "learning_rate": rate, "images_per_second": speed, **values})
+        speed = {} if self._speed.images is None else {"images_per_second": self._speed.images}
+        self.scalars(position.step, {"epoch": float(position.epoch), "learning_rate": rate, **speed, **values})
         if self._bar is not None and not self._bar.shown:
             terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            self.say(f"epoch {epoch}, step {step}: {terms}; {speed:.1f} images/s")
+            parts = [
+                f"epoch {position.epoch}/{self._epochs}, step {position.step}/{self._total}",
+                f"learning rate {rate:g}",
+                str(self._speed),
+                self._time_left(position.step),
+                terms,
+            ]
+            self.say("; ".join(part for part in parts if part))
+
+    def _time_left(self, step: int) -> str:
+        if self._speed.seconds is None:
+            return ""
+        left = datetime.timedelta(seconds=round(self._speed.seconds * (self._total - step)))
+        return f"{left} left"
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write numbers to the logs."""
@@ -168,6 +225,3 @@ class Reporter:
         """Print a line on the console."""
         if self._bar is not None:
             message(line)
-
-    def _rate(self) -> float:
-        return self._images / max(time.perf_counter() - self._started, 1e-9)

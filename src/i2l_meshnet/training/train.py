@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import Body, load_body
-from i2l_meshnet.console import output
+from i2l_meshnet.console import counted, output
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.folders import own_folder
 from i2l_meshnet.models import assembly, checkpoint, imagenet
@@ -59,7 +59,7 @@ def run(options: TrainOptions) -> int:
     data = TrainingData(recipe, options.run, body)
     # Only the first process writes.
     with own_folder(folders.models) if fabric.is_global_zero else contextlib.nullcontext():
-        network = make_network(recipe, options.run, body, folders)
+        network, origin = make_network(recipe, options.run, body, folders)
         stage = make_stage(recipe, body.to(fabric.device))
         targets = data.targets(recipe.own_joints).to(fabric.device)
         validation = data.validation(stage, network, fabric.device)
@@ -68,11 +68,31 @@ def run(options: TrainOptions) -> int:
             trainer.resume()
         step = trainer.position.step
         logs = _logs(recipe, options.run, folders, step) if fabric.is_global_zero else []
-        with Reporter(logs, trainer.total_steps, step, quiet=not fabric.is_global_zero) as reporter:
+        quiet = not fabric.is_global_zero
+        with Reporter(logs, trainer.total_steps, step, recipe.end_epoch, quiet) as reporter:
+            for line in _opening(trainer, options, data, fabric, origin):
+                reporter.say(line)
             signal = trainer.fit(reporter)
         if fabric.is_global_zero:
             output(_closing(trainer, options, folders, stage, signal))
         return 0 if signal is None else SIGNAL_EXIT + signal
+
+
+def _opening(trainer: Trainer, options: TrainOptions, data: TrainingData, fabric: Fabric, origin: str) -> list[str]:
+    """The lines that are printed at the start of a training."""
+    recipe, processes = options.recipe, fabric.world_size
+    sizes = ", ".join(f"{name} {count:,}" for name, count in data.sizes().items())
+    batch = recipe.batch * recipe.accumulate * processes
+    if options.run.resume:
+        origin = f"resumed at step {trainer.position.step:,} of {trainer.total_steps:,}"
+    return [
+        f"{recipe.stage} stage of the body {recipe.body}, {recipe.backbone}, on {fabric.device.type}, "
+        f"{counted(processes, 'process', 'processes')}",
+        f"weights: {origin}",
+        f"samples: {sizes}",
+        f"{trainer.steps_per_epoch:,} steps per epoch, {batch} samples per step, epochs {recipe.first_epoch} to "
+        f"{recipe.end_epoch - 1}",
+    ]
 
 
 def _closing(trainer: Trainer, options: TrainOptions, folders: Folders, stage: Stage, signal: Signals | None) -> str:
@@ -124,8 +144,9 @@ def make_stage(recipe: Recipe, body: Body) -> Stage:
     return ParamStage(body, "batchnorm-drift" in recipe.parity, unit)
 
 
-def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folders) -> MeshNet:
-    """The network with its initial weights. A resumed training loads its weights later, from the training state.
+def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folders) -> tuple[MeshNet, str]:
+    """The network with its initial weights, and where they come from. A resumed training loads its weights later, from
+    the training state.
 
     Raise FileError or InputError for missing weights or weights of another network.
     """
@@ -141,10 +162,10 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
                 f"{recipe.crop} pixels. Change backbone or crop, or choose another checkpoint",
                 argument="start",
             )
-        return network
+        return network, str(start)
     network = assembly.build(config, body)
     if recipe.imagenet == "none" or options.resume:
-        return network
+        return network, "random"
     if recipe.imagenet == "torchvision":
         weights, path = imagenet.download_weights(recipe.backbone), Path(imagenet.HUB_FILES[recipe.backbone])
     elif recipe.imagenet == "keras":
@@ -154,7 +175,7 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
         path = Path(recipe.imagenet)
         weights = imagenet.load_weights(recipe.backbone, path)
     imagenet.load_backbones(network, weights, path)
-    return network
+    return network, f"ImageNet ({recipe.imagenet}) in the backbones, the rest random"
 
 
 def _newest_lixel_snapshot(folder: Path) -> Path:
