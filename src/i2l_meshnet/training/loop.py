@@ -266,6 +266,7 @@ class Trainer:
         return self._agreed or bool(self._run.max_steps and self.position.step >= self._run.max_steps)
 
     def _train_epoch(self, epoch: int, reporter: Reporter) -> None:
+        reporter.start_epoch()
         for group in self._optimizer.param_groups:
             group["lr"] = self._recipe.rate(epoch)
         self._stage.train_mode(self.network)

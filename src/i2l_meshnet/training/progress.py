@@ -4,7 +4,6 @@ import csv
 import datetime
 import importlib.util
 import io
-import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -126,35 +125,36 @@ class WandbLog(Log):
 
 
 class Speed:
-    """The speed of the last steps. It is unknown for the first steps, in which the loader processes start."""
+    """Mean speed of the last steps. The first step of an epoch does not count: it waits for the loader processes."""
 
-    WARM_UP, WINDOW = 3, 50
+    WINDOW = 50
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)
-        self._count = 0
+        self._last: float | None = None
+
+    def start_epoch(self) -> None:
+        """Restart the clock."""
+        self._last = None
 
     def add(self, images: int) -> None:
         """Count a step that ends now."""
-        self._count += 1
-        if self._count > self.WARM_UP:
-            self._steps.append((time.perf_counter(), images))
+        now = time.perf_counter()
+        if self._last is not None:
+            self._steps.append((now - self._last, images))
+        self._last = now
 
     @property
     def seconds(self) -> float | None:
         """Mean time of a step, seconds. None if it is unknown."""
-        if len(self._steps) < 2:
-            return None
-        return (self._steps[-1][0] - self._steps[0][0]) / (len(self._steps) - 1)
+        return sum(seconds for seconds, _ in self._steps) / len(self._steps) if self._steps else None
 
     @property
     def images(self) -> float | None:
         """Images per second in all processes. None if it is unknown."""
         if not self.seconds:
             return None
-        return (
-            sum(images for _, images in itertools.islice(self._steps, 1, None)) / (len(self._steps) - 1) / self.seconds
-        )
+        return sum(images for _, images in self._steps) / len(self._steps) / self.seconds
 
     def __str__(self) -> str:
         return "" if self.seconds is None else f"{self.seconds:.2f} s/step, {self.images:.1f} images/s"
@@ -182,6 +182,10 @@ class Reporter:
             self._bar.__exit__()
         for log in self._logs:
             log.close()
+
+    def start_epoch(self) -> None:
+        """Report that an epoch starts."""
+        self._speed.start_epoch()
 
     def step(self, position: Position, images: int, loss: float) -> None:
         """Report a step. images: number of images in all processes."""
