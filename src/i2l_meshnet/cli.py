@@ -29,6 +29,8 @@ class CommandLine:
     examples: the last lines of the help of a command; a command without examples shows the examples of its parent.
     removed: commands and options of earlier versions → what to use instead.
     summaries: the help of commands that take one options dataclass. The help of other functions is their docstring.
+    prepared: commands whose defaults depend on their arguments → "module:function" that takes the arguments and returns
+    the function of the command and the arguments to parse.
     """
 
     name: str
@@ -37,6 +39,7 @@ class CommandLine:
     examples: Mapping[str, tuple[str, ...]]
     removed: Mapping[str, str]
     summaries: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    prepared: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def command(self, name: str) -> Callable[..., int]:
         """The function of a command."""
@@ -73,9 +76,13 @@ class CommandLine:
         """Run a command and return its exit code. Raise UserError for errors that the user can fix."""
         self._refuse_removed(arguments)
         given = [name for name in arguments[:1] if name in self.names]
+        # Without a command, import all commands, to list them.
+        functions = {name: self.command(name) for name in given or self.names}
+        for name in given:
+            if name in self.prepared:
+                functions[name], arguments = pkgutil.resolve_name(self.prepared[name])(arguments)
         return tyro.extras.subcommand_cli_from_dict(
-            # Without a command, import all commands, to list them.
-            {name: self.command(name) for name in given or self.names},
+            functions,
             prog=self.name,
             description=self.description,
             args=arguments,
@@ -191,7 +198,10 @@ REMOVED = {
     "export --int8": "8-bit networks were removed: export without --int8; OpenVINO in fp16 is as fast",
     "export --calibration": "8-bit networks were removed: export without --calibration",
 }
-PRODUCT = CommandLine("i2l-meshnet", "3D human meshes from one photograph.", COMMANDS, EXAMPLES, REMOVED, SUMMARIES)
+PREPARED = {"train": "i2l_meshnet.recipes:prepare_train"}
+PRODUCT = CommandLine(
+    "i2l-meshnet", "3D human meshes from one photograph.", COMMANDS, EXAMPLES, REMOVED, SUMMARIES, PREPARED
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,13 +1,18 @@
 """Named recipes for `i2l-meshnet train`: the published settings, and our own."""
 
+import argparse
 import dataclasses
 import importlib.util
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
+from i2l_meshnet.console import message
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.training.recipe import Recipe, TrainOptions
+from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
+from i2l_meshnet.training.recipe_file import read_recipe, recipe_path
 
 BODY_LIXEL = Recipe(
     body="smpl", train_3d=("Human36M", "MuCo"), train_2d=("MSCOCO",), end_epoch=13, decay_epochs=(10, 12)
@@ -71,23 +76,73 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 }
 """Name → description, recipe."""
 
-# A type that tyro makes at run time.
-TrainCommand = Annotated[
-    tyro.extras.subcommand_type_from_defaults(
-        {name: TrainOptions(recipe) for name, (_, recipe) in RECIPES.items()},
-        {name: description for name, (description, _) in RECIPES.items()},
+
+def train_function(defaults: Mapping[str, tuple[str, TrainOptions]]) -> Callable[..., int]:
+    """The `train` command. defaults: name of each recipe → description, and the values of its options."""
+    # The type exists only at run time, for tyro.
+    kind = tyro.extras.subcommand_type_from_defaults(
+        {name: options for name, (_, options) in defaults.items()},
+        {name: description for name, (description, _) in defaults.items()},
         prefix_names=False,
-    ),
-    tyro.conf.OmitArgPrefixes,
-]
-"""The options of `i2l-meshnet train`: the name of a recipe, its settings, and the settings of the run."""
+    )
+
+    def train(options: Any) -> int:
+        """Train a network with a recipe. `train RECIPE --help` lists its settings; `--recipe FILE` reads them."""
+        if importlib.util.find_spec("lightning_fabric") is None:
+            raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
+        # Imported late: it takes a second.
+        from i2l_meshnet.training.train import run
+
+        return run(options)
+
+    train.__annotations__["options"] = Annotated[kind, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]
+    return train
 
 
-def train(options: Annotated[TrainCommand, tyro.conf.arg(name="")]) -> int:  # pyright: ignore[reportInvalidTypeForm]
-    """Train a network with a recipe. `train RECIPE --help` lists its settings."""
-    if importlib.util.find_spec("lightning_fabric") is None:
-        raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
-    # Imported late: it takes a second.
-    from i2l_meshnet.training.train import run
+train = train_function({name: (text, TrainOptions(recipe, name=name)) for name, (text, recipe) in RECIPES.items()})
+"""The `train` command with the defaults of `RECIPES`."""
 
-    return run(options)
+
+def prepare_train(arguments: Sequence[str]) -> tuple[Callable[..., int], list[str]]:
+    """The `train` command and its arguments, with the defaults that the arguments ask for.
+
+    `--recipe FILE` gives the settings of a file. `--continue`, and a parameter stage after its lixel stage, start from
+    the recipe that the earlier run wrote into the output folder. Options on the command line override all of these.
+    Raise FileError or InputError for a recipe file that cannot be used.
+    """
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--recipe", type=Path)
+    known.add_argument("--out", type=Path, default=RunOptions.out)
+    known.add_argument("--continue", "--resume", dest="resume", action="store_true")
+    given, _ = known.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
+    words = list(arguments)
+    if given.recipe is not None:
+        found = read_recipe(given.recipe)
+        name = found.name if found.name in RECIPES else f"{found.recipe.body}-{found.recipe.stage}"
+        at = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--recipe")
+        del words[at : at + (1 if "=" in words[at] else 2)]
+        if words[1:2] and words[1] in RECIPES:
+            raise InputError(f"give a recipe's name ({words[1]}) or a file, not both", argument="recipe")
+        words.insert(1, name)
+        options = TrainOptions(found.recipe, RunOptions(**found.run), name)
+        return train_function({name: (f"The settings of {given.recipe}.", options)}), words
+    name = words[1] if len(words) > 1 else ""
+    if name not in RECIPES:
+        return train, words
+    recipe = RECIPES[name][1]
+    lixel, own = recipe_path(given.out, "lixel"), recipe_path(given.out, recipe.stage)
+    if given.resume and own.is_file():
+        path = own
+    elif recipe.stage == "param" and lixel.is_file():
+        path = lixel
+    else:
+        return train, words
+    found = read_recipe(path)
+    if found.name and found.name.partition("-")[0] != name.partition("-")[0]:
+        raise InputError(
+            f"{given.out} has a training of {found.name}, not of {name}: choose another output folder", argument="out"
+        )
+    recipe = found.recipe if path == own else _param(found.recipe)
+    message(f"settings of {path}")
+    options = TrainOptions(recipe, RunOptions(**found.run), name)
+    return train_function({name: (RECIPES[name][0], options)}), words

@@ -1,14 +1,16 @@
 """The recipes are the published settings, and the command line changes any of them."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
-import tyro
 
-from i2l_meshnet.errors import InputError
-from i2l_meshnet.recipes import RECIPES, TrainCommand
+from i2l_meshnet import cli
+from i2l_meshnet.errors import InputError, UserError
+from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
+from i2l_meshnet.training.recipe_file import read_recipe, recipe_path, write_recipe
 
 
 @pytest.mark.parametrize(
@@ -36,16 +38,68 @@ def test_published_data() -> None:
     assert (hand.body, hand.train_3d, hand.train_2d) == ("mano", ("FreiHAND",), ())
 
 
+def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> TrainOptions:
+    """The options that a command line of `i2l-meshnet` gives to the training."""
+    given: list[TrainOptions] = []
+    monkeypatch.setattr("i2l_meshnet.training.train.run", lambda options: given.append(options) or 0)
+    assert cli.main(["train", *arguments]) == 0
+    return given[0]
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_command_line_gives_the_recipe_and_changes_it(name: str) -> None:
-    plain: TrainOptions = tyro.cli(TrainCommand, args=[name])
-    assert plain == TrainOptions(RECIPES[name][1])
+def test_command_line_gives_the_recipe_and_changes_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse(monkeypatch, name) == TrainOptions(RECIPES[name][1], name=name)
     arguments = [name, "--batch", "3", "--continue", "--gpu", "0-3", "--learning-rate", "0.01", "--out", "elsewhere"]
-    changed: TrainOptions = tyro.cli(TrainCommand, args=arguments)
+    changed = parse(monkeypatch, *arguments)
     assert changed.recipe == dataclasses.replace(RECIPES[name][1], batch=3, learning_rate=0.01)
     assert changed.run.resume
     assert changed.run.device_numbers() == [0, 1, 2, 3]
     assert str(changed.run.out) == "elsewhere"
+
+
+def test_a_recipe_file_gives_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dataclasses.replace(
+        RECIPES["body-smooth"][1], backbone="resnet101", decay_epochs=(3,), ema=0.999, parity=("full-decode",)
+    )
+    run = RunOptions(data=tmp_path / "data", body_dir=tmp_path / "bödies", out=tmp_path / "out")
+    path = write_recipe(TrainOptions(recipe, run), "body-smooth")
+    assert path == recipe_path(run.out, "lixel")
+    found = read_recipe(path)
+    assert (found.name, found.recipe) == ("body-smooth", recipe)
+    assert found.run == {"data": run.data, "body_dir": run.body_dir}
+    options = parse(monkeypatch, "--recipe", str(path), "--batch", "2", "--out", str(tmp_path / "other"))
+    assert options.recipe == dataclasses.replace(recipe, batch=2)
+    assert (options.run.data, options.run.body_dir, options.run.out) == (run.data, run.body_dir, tmp_path / "other")
+
+
+def test_the_next_command_takes_settings_from_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(
+        RECIPES["body-lixel"][1], backbone="resnet34", crop=128, end_epoch=4, decay_epochs=(3,)
+    )
+    write_recipe(TrainOptions(recipe, RunOptions(data=tmp_path, out=tmp_path)), "body-lixel")
+    after = parse(monkeypatch, "body-param", "--out", str(tmp_path), "--crop", "64")
+    assert (after.recipe.stage, after.recipe.backbone, after.recipe.crop) == ("param", "resnet34", 64)
+    assert (after.recipe.first_epoch, after.recipe.end_epoch, after.recipe.decay_epochs) == (4, 9, (8,))
+    assert after.run.data == tmp_path
+    resumed = parse(monkeypatch, "body-lixel", "--continue", f"--out={tmp_path}")
+    assert resumed.recipe == recipe
+    assert cli.main(["train", "hand-param", "--out", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["batch = 4 4", "bach = 4", 'batch = "4"', "stage = 'mesh'", "train_3d = 'MuCo'", "[run]\nout = 1"]
+)
+def test_a_wrong_recipe_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("", None), ("0", [0]), ("0,2", [0, 2]), ("1, 4-5", [1, 4, 5])])

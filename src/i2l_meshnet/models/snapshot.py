@@ -106,11 +106,11 @@ def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
 
 
 def write_snapshot(checkpoint_path: Path, out: Path) -> NetworkConfig:
-    """Write a checkpoint of ours as the snapshot that the published `test.py`, `demo.py` and `train.py --continue` read.
+    """Write a checkpoint as a snapshot for the published `test.py`, `demo.py` and `train.py --continue`.
 
-    The file has the keys `epoch` (from the checkpoint, else 0), `network` and an empty `optimizer`; the published code
-    does not read the optimizer. The body model's buffers are not written: the published code keeps its own. Tensors that
-    exist only there and do not change its output are zeros (biases before a softmax, the mesh backbone's stem).
+    The file has the keys `epoch` (from the checkpoint, else 0), `network` and an empty `optimizer`, which the published
+    code does not read. The buffers of the body model are not written: the published code has its own. Tensors that only
+    it has, and that do not change its output, are zeros (biases before a softmax, the stem of the mesh backbone).
 
     Returns the network's description. Raises FileError for a file that cannot be read or written, and InputError for a
     network that the published code cannot hold.
@@ -144,7 +144,9 @@ def _require_published(config: NetworkConfig, path: Path) -> None:
     elif config.joints != expected.joints or not config.regresses_parameters:
         reason = "its joints or its parameter regressor differ from the published network's"
     elif config.grid.depth_extent != expected.grid.depth_extent or config.grid.depth_axis != expected.grid.depth_axis:
-        reason = f"its depth box is {config.grid.depth_extent} m, the published code's is {expected.grid.depth_extent} m"
+        reason = (
+            f"its depth box is {config.grid.depth_extent} m, the published code's is {expected.grid.depth_extent} m"
+        )
     else:
         return
     raise InputError(f"{path} cannot be written for the published code: {reason}")

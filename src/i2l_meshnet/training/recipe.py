@@ -177,7 +177,8 @@ def _require(options: Any, holds: Callable[[float], bool], wanted: str, *names: 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """A recipe, and where and how it runs."""
+    """A recipe, and where and how it runs. name: of the named recipe that the settings started from."""
 
     recipe: Recipe
     run: RunOptions = dataclasses.field(default_factory=RunOptions)
+    name: tyro.conf.Suppress[str] = ""

@@ -89,7 +89,10 @@ class StateFolder:
             raise FileError(f"{path} is a training state of version {version}, this software reads {VERSION}")
         if differences:
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-            raise InputError(f"{path} has another recipe: {differences[0]}{more}; use its recipe or another folder")
+            raise InputError(
+                f"{path} has another recipe: {differences[0]}{more}. Resume without the changed options. To change them, "
+                "start a new run in another folder from the newest snapshot, with the next epoch as its first epoch"
+            )
         if state.processes != processes:
             raise InputError(
                 f"{path} was made by {state.processes} processes, not {processes}: the batches would differ. "

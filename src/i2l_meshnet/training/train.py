@@ -26,6 +26,7 @@ from i2l_meshnet.training.loop import Folders, Trainer
 from i2l_meshnet.training.losses import PUBLISHED_HAND_UNIT, LixelWeights
 from i2l_meshnet.training.progress import CsvLog, Log, Reporter, TensorBoardLog, WandbLog
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
+from i2l_meshnet.training.recipe_file import write_recipe
 from i2l_meshnet.training.stages import LixelStage, ParamStage, Stage
 from i2l_meshnet.training.state import StateFolder
 
@@ -54,6 +55,8 @@ def run(options: TrainOptions) -> int:
     if starts and fabric.is_global_zero:
         output(f"{folders.models} has no training state of the {recipe.stage} stage: a new training starts")
     folders.make()
+    if fabric.is_global_zero:
+        write_recipe(options, options.name)
     torch.manual_seed(recipe.seed)
     body = load_body(recipe.body, options.run.body_dir)
     data = TrainingData(recipe, options.run, body)
