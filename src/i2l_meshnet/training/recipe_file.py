@@ -23,7 +23,7 @@ class RecipeFile:
 
     name: str
     recipe: Recipe
-    run: dict[str, Path]
+    run: dict[str, Any]
 
 
 def recipe_path(out: Path, stage: str) -> Path:
