@@ -90,8 +90,8 @@ class StateFolder:
         if differences:
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
             raise InputError(
-                f"{path} has another recipe: {differences[0]}{more}. Resume without the changed options, or start a new "
-                "run in another folder from the newest snapshot, with the next epoch as its first epoch"
+                f"{path} has another recipe: {differences[0]}{more}. Resume without the changes, or start a new run "
+                "in another folder from the newest snapshot, with the next epoch as its first epoch"
             )
         if state.processes != processes:
             raise InputError(
