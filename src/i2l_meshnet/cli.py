@@ -195,6 +195,11 @@ REMOVED = {
     "lift": "lift is now `i2l-lab lift`: pip install 'i2l-meshnet[lab]'",
     "lift-hand": "lift-hand is now `i2l-lab lift-hand`: pip install 'i2l-meshnet[lab]'",
     "synthesize": "synthesize is now `i2l-lab synthesize`: pip install 'i2l-meshnet[lab]'",
+    "evaluate --snapshot": "--snapshot is now --weights, which reads published snapshots too",
+    "evaluate --test_epoch": "--test_epoch N is now --weights snapshot_N.pth.tar",
+    "evaluate --test-epoch": "--test_epoch N is now --weights snapshot_N.pth.tar",
+    "predict --test_epoch": "--test_epoch N is now --weights snapshot_N.pth.tar",
+    "train --stage": "the stage is now part of the recipe: train body-lixel, then train body-param",
     "export --int8": "8-bit networks were removed: export without --int8; OpenVINO in fp16 is as fast",
     "export --calibration": "8-bit networks were removed: export without --calibration",
 }

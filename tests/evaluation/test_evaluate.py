@@ -60,7 +60,6 @@ def test_without_ground_truth_and_matplotlib_images_are_drawn(
 @pytest.mark.parametrize(
     ("make", "argument"),
     [
-        (lambda: SystemOptions(weights=Path("a"), snapshot=Path("b")), "snapshot"),
         (lambda: ScoringOptions(batch_size=0), "batch_size"),
         (lambda: ScoringOptions(samples=0), "samples"),
         (lambda: DrawingOptions(pictures=-1), "pictures"),
@@ -76,7 +75,7 @@ def test_options_that_contradict_are_refused(make: Callable[[], object], argumen
 
 
 def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path, smpl: Body, tmp_path: Path) -> None:
-    """The published command: `--snapshot snapshot_17.pth.tar --data Human36M --stage param`, with a small ResNet."""
+    """The published command: `--weights snapshot_17.pth.tar --data Human36M --stage param`, with a small ResNet."""
     network = assembly.build_published(assembly.published_config(smpl, "resnet18"), smpl.joint_regressor)
     state = {}
     for key, value in network.state_dict().items():
@@ -90,7 +89,7 @@ def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path
         "Human36M",
         root=dataset_root,
         out=tmp_path / "out",
-        network=SystemOptions(snapshot=snapshot, body_dir=body_directory, device="cpu"),
+        network=SystemOptions(weights=snapshot, body_dir=body_directory, device="cpu"),
         scoring=ScoringOptions(stage="param"),
         drawing=DrawingOptions(pictures=1, plots=False),
     )

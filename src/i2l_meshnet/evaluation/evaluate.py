@@ -68,25 +68,17 @@ class SystemOptions:
     """The network to evaluate."""
 
     weights: Path | None = None
-    """Checkpoint. Default: the network in the package."""
-    snapshot: Path | None = None
-    """Published snapshot (snapshot_N.pth.tar) instead of a checkpoint."""
+    """Checkpoint or published snapshot (snapshot_N.pth.tar). Default: the network in the package."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
 
-    def __post_init__(self) -> None:
-        if self.weights is not None and self.snapshot is not None:
-            raise InputError("give either a checkpoint or a snapshot, not both", argument="snapshot")
-
     def load(self, published: bool) -> System:
         """The network and its body. published: as in `ScoringOptions`."""
         device = choose_device(self.device)
-        path = self.snapshot or self.weights
-        is_snapshot = None if self.snapshot is None else True
-        network, body, _ = load_network(path or shipped_weights(), self.body_dir, is_snapshot, published)
-        name = "default" if path is None else path.name
+        network, body, _ = load_network(self.weights or shipped_weights(), self.body_dir, published)
+        name = "default" if self.weights is None else self.weights.name
         return System(SplitBatches(network.to(device)), body.to(device), device, name)
 
 

@@ -96,7 +96,11 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
     InputError if `body` does not fit the description.
     """
     metadata, state = read(path)
-    body = body or bodies.load_body(metadata.network.body)
+    return build_network(metadata, state, body or bodies.load_body(metadata.network.body), path).to(device)
+
+
+def build_network(metadata: Metadata, state: dict[str, Tensor], body: Body, path: Path) -> MeshNet:
+    """The network with these tensors, in eval mode on the CPU. path: of the file, for messages. Errors as in `load`."""
     # First without memory, because a description may name any size; the tensors must have the same shapes.
     with reading(path, "a checkpoint of a network", "download it again"), torch.device("meta"), Unfilled():
         expected = assembly.build(metadata.network, body).state_dict()
@@ -104,7 +108,7 @@ def load(path: Path, body: Body | None = None, device: torch.device | str = "cpu
     with Unfilled():
         network = assembly.build(metadata.network, body)
     load_state(network, state, path)
-    return network.eval().to(device)
+    return network.eval()
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:

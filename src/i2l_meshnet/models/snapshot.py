@@ -61,13 +61,19 @@ _KINDS = {
 class Snapshot:
     """The content of a snapshot with our names.
 
-    dropped: reason → published keys (without `module.`) that were dropped.
+    dropped: reason → published keys (without `module.`) that were dropped. name: of the file.
     """
 
     config: NetworkConfig
     state: dict[str, Tensor]
     epoch: int
     dropped: dict[str, tuple[str, ...]]
+    name: str
+
+    @property
+    def metadata(self) -> checkpoint.Metadata:
+        """The description as in a checkpoint."""
+        return checkpoint.Metadata(self.config, LICENCE, f"published snapshot {self.name}", {"epoch": self.epoch})
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -89,7 +95,7 @@ def read_snapshot(path: Path) -> Snapshot:
     with torch.device("meta"), Unfilled():
         expected = build_published(config, torch.empty(len(config.joints), config.vertices)).state_dict()
     checkpoint.check_state(expected, state, path)
-    return Snapshot(config, state, epoch, dropped)
+    return Snapshot(config, state, epoch, dropped, path.name)
 
 
 def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
@@ -98,10 +104,7 @@ def convert_snapshot(path: Path, out: Path, *, half: bool = False) -> Snapshot:
     Raises FileError like `read_snapshot`, and if `out` cannot be written.
     """
     snapshot = read_snapshot(path)
-    metadata = checkpoint.Metadata(
-        snapshot.config, LICENCE, f"published snapshot {path.name}", {"epoch": snapshot.epoch}
-    )
-    checkpoint.write(snapshot.state, metadata, out, half=half)
+    checkpoint.write(snapshot.state, snapshot.metadata, out, half=half)
     return snapshot
 
 

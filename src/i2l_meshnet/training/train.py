@@ -18,7 +18,8 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.console import counted, output
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.folders import own_folder
-from i2l_meshnet.models import assembly, checkpoint, imagenet
+from i2l_meshnet.models import assembly, imagenet
+from i2l_meshnet.models.loading import load_weights, read_weights, trained_stage
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.precision import require_precision
 from i2l_meshnet.training.data import TrainingData, network_config
@@ -158,7 +159,7 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
     if start is None and recipe.stage == "param" and not options.resume:
         start = _newest_lixel_snapshot(folders.models)
     if start is not None and not options.resume:
-        network = checkpoint.load(start, body)
+        network, _, _ = load_weights(start, options.body_dir)
         if network.config != config:
             raise InputError(
                 f"{start} has another network than the recipe: {recipe.backbone} for {recipe.body} in crops of "
@@ -182,13 +183,19 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
 
 
 def _newest_lixel_snapshot(folder: Path) -> Path:
-    # The highest epoch: file times are unreliable.
-    extras = [(path, checkpoint.read_metadata(path).extra) for path in folder.glob("snapshot_*.safetensors")]
-    found = [(int(extra["epoch"]), path) for path, extra in extras if extra.get("stage") == LixelStage.name]
+    """The lixel network of the highest epoch: a snapshot of this project or of the published code."""
+    found = []
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.pth.tar")):
+        if not path.name.startswith("best_"):
+            state, metadata = read_weights(path)
+            if trained_stage(state, metadata) == LixelStage.name:
+                # The highest epoch, because file times are unreliable.
+                found.append((int(metadata.extra.get("epoch", -1)), path))
     if found:
         return max(found)[1]
     raise FileError(
-        f"{folder} has no snapshot of the lixel stage to start from: train the lixel stage, or name a checkpoint"
+        f"{folder} has no snapshot of the lixel stage (.safetensors, .pth.tar) to start from: train the lixel stage, "
+        "or name a file"
     )
 
 
