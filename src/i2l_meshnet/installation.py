@@ -1,6 +1,7 @@
 """What is installed and where it comes from, for bug reports."""
 
 import importlib.util
+import json
 import os
 import platform
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from i2l_meshnet import assets
 from i2l_meshnet.bodies import BODIES, load_body
 from i2l_meshnet.errors import UserError
 from i2l_meshnet.models import checkpoint
+from i2l_meshnet.models.loading import is_snapshot, read_weights, trained_stage
 from i2l_meshnet.precision import supported_precisions
 
 _LIBRARIES = "torch numpy numba scipy opencv-python-headless onnxruntime pillow tyro".split()
@@ -88,3 +90,27 @@ def _network(path: Path) -> str:
     except UserError:
         return f"{path.stat().st_size / 1e6:.1f} MB, weights of a helper network"
     return f"{found.network.kind} for {found.network.body}; licence {found.licence}; from {found.source}"
+
+
+def describe_weights(path: Path) -> Iterator[str]:
+    """Lines about a checkpoint or a published snapshot. Raise FileError for another file."""
+    state, metadata = read_weights(path)
+    network, extra = metadata.network, dict(metadata.extra)
+    size, parameters = path.stat().st_size / 1e6, sum(tensor.numel() for tensor in state.values())
+    kind = "published snapshot" if is_snapshot(path) else "checkpoint"
+    yield f"{path}: {kind}, {size:.1f} MB, {len(state)} tensors, {parameters / 1e6:.1f} million values"
+    yield f"network: {network.kind}, {network.backbone}, for the body {network.body}"
+    yield f"output: {len(network.joints)} joints, {network.vertices} vertices, {network.bones} bones, " + (
+        "with parameters" if network.regresses_parameters else "without parameters"
+    )
+    height, width = network.grid.crop_size
+    yield f"input: crops of {height} x {width} pixels (height x width), {network.grid.depth_extent:g} m deep"
+    yield f"last stage: {trained_stage(state, metadata) or 'none'}"
+    recipe, errors = extra.pop("recipe", {}), extra.pop("errors", {})
+    for name, value in {**extra, **errors}.items():
+        if isinstance(value, str | int | float):
+            yield f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}"
+    yield f"source: {metadata.source}"
+    yield f"licence: {metadata.licence}"
+    for name, value in recipe.items():
+        yield f"recipe: {name} = {json.dumps(value)}"

@@ -159,6 +159,8 @@ def _unpickle(path: Path) -> tuple[int, dict[str, Tensor]]:
     """Epoch and network of a snapshot, with keys without `module.`. The file is memory-mapped if possible."""
     with reading(path, "a published snapshot", "give a snapshot_N.pth.tar"):
         content = read_torch(path, mmap=True)
+        if "recipe" in content and "position" in content:
+            raise FileError(f"{path} is a training state: give a snapshot (.safetensors) of the same folder")
         network, epoch = checkpoint.require_state(content["network"]), content.get("epoch")
     tensors = {key.removeprefix(_DATA_PARALLEL): value for key, value in network.items()}
     return epoch if isinstance(epoch, int) else -1, tensors

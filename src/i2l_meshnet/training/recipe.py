@@ -120,7 +120,8 @@ class RunOptions:
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
     start: Path | None = None
-    """Checkpoint (.safetensors) to start from. Default for the parameter stage: the newest lixel snapshot in --out."""
+    """Checkpoint or published snapshot to start from. Default for the parameter stage: the newest lixel snapshot in the
+    output folder."""
     resume: Annotated[bool, tyro.conf.arg(name="continue", aliases=["--resume"])] = False
     """Resume the run in --out from its latest training state, or start a new run if there is none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
