@@ -69,6 +69,5 @@ def test_info_describes_files_of_weights(tmp_path: Path, capsys: pytest.CaptureF
     for content in ("toy", "resnet18", "32 x 32", "last stage: lixel", "epoch: 0", "recipe: learning_rate = 0.001"):
         assert content in printed
     state = next(models.glob("state_lixel_*.pt"))
-    for command in (["info", str(state)], ["predict", "photo.jpg", "--weights", str(state)]):
-        assert cli.main(command) == 1
-        assert f"{state} is a training state" in capsys.readouterr().err
+    assert cli.main(["info", str(state)]) == 1
+    assert f"{state} is a training state" in capsys.readouterr().err
