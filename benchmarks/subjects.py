@@ -11,7 +11,7 @@ from i2l_meshnet.models import assembly
 from i2l_meshnet.models.backbone import Bottleneck
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
-from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
+from i2l_meshnet.models.published import PublishedMeshBranch, PublishedPoseNet
 from i2l_meshnet.rendering.shading import render_meshes
 
 SEED = 11
@@ -65,8 +65,8 @@ def random_network(body: LinearBody, sharpness: float = 2.0) -> MeshNet:
     for norm in norms:
         norm.eval().momentum = 0.1
     pose_net, mesh_branch = network.pose_net, network.mesh_branch
-    assert isinstance(pose_net, ResNetPoseNet)
-    assert isinstance(mesh_branch, ResNetMeshBranch)
+    assert isinstance(pose_net, PublishedPoseNet)
+    assert isinstance(mesh_branch, PublishedMeshBranch)
     _sharpen(pose_net.head, pose_net.backbone(image)[1], sharpness)
     _sharpen(mesh_branch.head, mesh_branch.backbone(network.pose_to_feature(pose_net(image))), sharpness)
     return network

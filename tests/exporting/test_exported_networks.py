@@ -28,7 +28,7 @@ from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.parameters import ParameterRegressor
 from i2l_meshnet.models.pose_to_feature import PoseToFeature
-from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
+from i2l_meshnet.models.published import PublishedMeshBranch, PublishedPoseNet
 
 CHANNELS = 16
 
@@ -72,9 +72,9 @@ def small_network(body: Body) -> tuple[MeshNet, Metadata]:
             for layer in (head.conv_x, head.conv_y, head.conv_z_2):
                 layer[0].weight *= 20
     network = MeshNet(
-        ResNetPoseNet(SmallBackbone(), heads[0]),
+        PublishedPoseNet(SmallBackbone(), heads[0]),
         PoseToFeature(joints),
-        ResNetMeshBranch(SmallStages(), heads[1]),
+        PublishedMeshBranch(SmallStages(), heads[1]),
         ParameterRegressor(joints, config.bones, config.shape_values),
         body.joint_regressor,
         config,

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from i2l_meshnet.models import assembly, backbone
+from i2l_meshnet.models import backbone
 from i2l_meshnet.models.lixel_head import LixelHead
+from i2l_meshnet.models.published import HEADS
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training.recipe import RunOptions, TrainOptions
 
@@ -27,7 +28,7 @@ def slim_networks(widths: tuple[int, ...] = (8, 12, 16, 20), channels: int = 16)
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "_WIDTHS", widths)
-        patch.setattr(assembly, "LixelHead", functools.partial(LixelHead, channels=channels))
+        patch.setitem(HEADS, "lixel", functools.partial(LixelHead, channels=channels))
         yield
 
 

@@ -6,8 +6,7 @@ from tyro.conf import Positional
 
 from i2l_meshnet.console import output
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.snapshot import convert_snapshot, write_snapshot
+from i2l_meshnet.models.snapshot import convert_snapshot, published_settings, write_snapshot
 
 
 def convert(source: Positional[Path], out: Positional[Path], half: bool = False) -> int:
@@ -26,11 +25,8 @@ def convert(source: Positional[Path], out: Positional[Path], half: bool = False)
             raise InputError("snapshots of the published code have 32-bit floats: convert without it", argument="half")
         config = write_snapshot(source, out)
         output(f"{out}: {config.backbone}, {config.body}, for the published code")
-        if (config.grid.crop_size, config.grid.shape) != (LixelGrid.crop_size, LixelGrid.shape):
-            output(
-                f"in its config.py, set input_img_shape = {config.grid.crop_size} and "
-                f"output_hm_shape = {config.grid.shape}"
-            )
+        for line in published_settings(config):
+            output(f"in its config.py, set {line}")
         return 0
     if out.suffix != ".safetensors":
         raise InputError(f"{out} must end in .safetensors, or in .pth.tar for the published code")

@@ -17,6 +17,7 @@ from i2l_meshnet.evaluation.protocols import PROTOCOLS
 from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.models.loading import choose_device, load_network, shipped_weights
 from i2l_meshnet.models.memory import SplitBatches
+from i2l_meshnet.models.published import run_code
 
 
 def _published_set(system: System, options: "EvaluateOptions") -> AnnotatedPictures:
@@ -71,11 +72,14 @@ class SystemOptions:
     """Checkpoint or published snapshot (snapshot_N.pth.tar). Default: the network in the package."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
+    code: Path | None = None
+    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
 
     def load(self, published: bool) -> System:
         """The network and its body. published: as in `ScoringOptions`."""
+        run_code(self.code)
         device = choose_device(self.device)
         network, body, _ = load_network(self.weights or shipped_weights(), self.body_dir, published)
         name = "default" if self.weights is None else self.weights.name

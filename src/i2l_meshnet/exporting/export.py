@@ -22,6 +22,7 @@ from i2l_meshnet.models.exported import (
 )
 from i2l_meshnet.models.loading import DEFAULT_WEIGHTS, HAND_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.published import run_code
 from i2l_meshnet.precision import Precision
 from i2l_meshnet.prediction.detect import PersonDetector
 from i2l_meshnet.prediction.hands import HandPredictor
@@ -46,6 +47,8 @@ class ExportOptions:
     """Export the hand network in the package instead of the body network."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for networks that predict them."""
+    code: Path | None = None
+    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
     pictures: Path | None = None
     """Folder of images to check the file with. Default: three images that ship with the package."""
     limit: float = 0.5
@@ -80,6 +83,7 @@ def run(options: ExportOptions) -> int:
     if runtime == "openvino":
         import_openvino()
     path = options.weights or shipped_weights(HAND_WEIGHTS if options.hand else DEFAULT_WEIGHTS)
+    run_code(options.code)
     network, body, metadata = load_network(path, options.body_dir)
     expected = _predictor(options.weights, body, options.body_dir)
     seen = subjects(expected, options.pictures)

@@ -1,7 +1,7 @@
 """Building networks from their descriptions. `BUILDERS` has one function for each kind."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,6 @@ from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.lixel import LixelGrid
-from i2l_meshnet.models.backbone import RESNET_NAMES, ResNet, ResNetName, ResNetStages
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.fitting import ParameterFit
 from i2l_meshnet.models.hand import HandPoseNet, HandTrunk
@@ -22,12 +21,11 @@ from i2l_meshnet.models.keypoint import (
     KeypointTrunk,
     VectorLixelHead,
 )
-from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.mediapipe import LandmarkNet
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.parameters import ParameterRegressor
 from i2l_meshnet.models.pose_to_feature import PoseToFeature
-from i2l_meshnet.models.published import ResNetMeshBranch, ResNetPoseNet
+from i2l_meshnet.models.published import BACKBONES, HEADS, PublishedMeshBranch, PublishedPoseNet
 from i2l_meshnet.models.rtmpose import RTMPose
 
 BODY_DEPTH, HAND_DEPTH = 2.0, 0.3
@@ -45,26 +43,30 @@ def build(config: NetworkConfig, body: Body) -> MeshNet:
     return BUILDERS[config.kind](config, body)
 
 
-def published_config(body: Body, backbone: str = "resnet50") -> NetworkConfig:
-    """The description of the published network for a whole body or a hand."""
+def published_config(body: Body, backbone: str = "resnet50", head: str = "lixel") -> NetworkConfig:
+    """The description of the published network for a whole body or a hand. backbone, head: in `BACKBONES`, `HEADS`."""
     depth = BODY_DEPTH if body.kind == "body" else HAND_DEPTH
-    return NetworkConfig.for_body(body, "published", backbone, LixelGrid(depth_extent=depth))
+    config = NetworkConfig.for_body(body, "published", backbone, LixelGrid(depth_extent=depth))
+    return dataclasses.replace(config, head=head)
 
 
 def build_published(config: NetworkConfig, joint_regressor: Float[Tensor, "j v"]) -> MeshNet:
     """Build the network of Moon & Lee, ECCV 2020, with its initialisation: small normal weights, BatchNorm 1 and 0.
 
     The ResNets get He's initialisation. The published code always starts them from ImageNet weights
-    (`imagenet.load_backbones`). Raises InputError if the backbone is not a ResNet.
+    (`imagenet.load_backbones`). Raises InputError for an unknown backbone
+    or head.
     """
-    if config.backbone not in RESNET_NAMES:
-        raise InputError(f"unknown backbone {config.backbone!r}; known: {', '.join(RESNET_NAMES)}")
-    backbone = cast(ResNetName, config.backbone)
+    for kind, name, table in (("backbone", config.backbone, BACKBONES), ("head", config.head, HEADS)):
+        if name not in table:
+            known = ", ".join(table)
+            raise InputError(f"no {kind} {name!r}: name the Python file that adds it; known: {known}", argument="code")
+    backbone, make_head = BACKBONES[config.backbone], HEADS[config.head]
     joints, depth_bins = len(config.joints), config.grid.shape[0]
-    image_net, mesh_stages = ResNet(backbone), ResNetStages(backbone)
-    pose_head = LixelHead(image_net.deep_channels, joints, depth_bins)
-    mesh_head = LixelHead(mesh_stages.deep_channels, config.vertices, depth_bins)
-    pose_to_feature = PoseToFeature(joints, depth_bins)
+    image_net, mesh_stages = backbone.image(), backbone.stages()
+    pose_head = make_head(image_net.deep_channels, joints, depth_bins)
+    mesh_head = make_head(mesh_stages.deep_channels, config.vertices, depth_bins)
+    pose_to_feature = PoseToFeature(joints, depth_bins, sigma=config.sigma)
     regressor = None
     if config.regresses_parameters:
         regressor = ParameterRegressor(joints, config.bones, config.shape_values)
@@ -72,9 +74,9 @@ def build_published(config: NetworkConfig, joint_regressor: Float[Tensor, "j v"]
         if part is not None:
             part.apply(_initialise)
     return MeshNet(
-        ResNetPoseNet(image_net, pose_head),
+        PublishedPoseNet(image_net, pose_head),
         pose_to_feature,
-        ResNetMeshBranch(mesh_stages, mesh_head),
+        PublishedMeshBranch(mesh_stages, mesh_head),
         regressor,
         joint_regressor,
         config,

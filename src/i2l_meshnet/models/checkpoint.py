@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from i2l_meshnet import bodies
 from i2l_meshnet.bodies.base import Body
-from i2l_meshnet.errors import FileError
+from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import parse_json, reading, require_regular, write_safetensors
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
@@ -64,8 +64,19 @@ def save(
     """Write a network to a checkpoint (suffix .safetensors by convention).
 
     extra, licence, source: see `Metadata`. half: store weights as 16-bit floats, which `load` converts to 32 bits;
-    BatchNorm statistics stay in 32 bits. Raises FileError if the file cannot be written.
+    BatchNorm statistics stay in 32 bits. Raises FileError if the file cannot be written, and InputError for a published
+    network with replaced parts that its description does not name: it could not be loaded.
     """
+    if network.config.kind == "published":
+        with torch.device("meta"), Unfilled():
+            described = assembly.build_published(network.config, network.joint_regressor).state_dict()
+        shapes = {key: value.shape for key, value in described.items()}
+        if shapes != {key: value.shape for key, value in network.state_dict().items()}:
+            raise InputError(
+                f"{path} would not load: the network has other tensors than its description (backbone "
+                f"{network.config.backbone}, head {network.config.head}). Add your part to BACKBONES or HEADS "
+                "(i2l_meshnet.models.published), and build the network with its name"
+            )
     write(network.state_dict(), Metadata(network.config, licence, source, extra or {}), path, half=half)
 
 

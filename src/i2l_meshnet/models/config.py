@@ -40,7 +40,8 @@ class NetworkConfig:
 
     kind: "published", "keypoint" or "hand". backbone: its image network. body: name of the predicted body. joints:
     joint names, in output order. vertices, bones, shape_values: counts. grid: grid of the lixels. regresses_parameters:
-    whether it has a parameter regressor. sizes: None for a published network.
+    whether it has a parameter regressor. sizes: None for a published network. head, sigma: of a published network: its
+    heads (`published.HEADS`), and the standard deviation of the joints' Gaussians, lixels.
     """
 
     kind: str
@@ -53,6 +54,8 @@ class NetworkConfig:
     grid: LixelGrid = dataclasses.field(default_factory=LixelGrid)
     regresses_parameters: bool = True
     sizes: LiftingSizes | None = None
+    head: str = "lixel"
+    sigma: float = 2.5
 
     @classmethod
     def for_body(
@@ -89,9 +92,12 @@ class NetworkConfig:
         return self.sizes
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; the key of `sizes` is "options"."""
+        """Plain JSON values; the key of `sizes` is "options". `head` and `sigma` only if they are not the defaults."""
         values = dataclasses.asdict(self)
         del values["sizes"]
+        for name in ("head", "sigma"):
+            if values[name] == getattr(NetworkConfig, name):
+                del values[name]
         return values | {"options": {} if self.sizes is None else self.sizes.to_json()}
 
     @classmethod
@@ -107,7 +113,9 @@ class NetworkConfig:
         for limit, numbers in ((MAX_COUNT, counts), (MAX_SIZE, others)):
             if not all(isinstance(number, int) and 0 <= number <= limit for number in numbers):
                 raise ValueError(f"a size in it is not an integer from 0 to {limit}")
-        texts = [config.kind, config.backbone, config.body, grid.depth_axis, *config.joints]
+        if type(config.sigma) not in (int, float) or not 0 < config.sigma <= MAX_SIZE:
+            raise ValueError("its sigma is not a positive number")
+        texts = [config.kind, config.backbone, config.head, config.body, grid.depth_axis, *config.joints]
         if not all(isinstance(text, str) for text in texts) or len(grid.shape) != 3 or len(grid.crop_size) != 2:
             raise ValueError("a value in it has the wrong type")
         return config

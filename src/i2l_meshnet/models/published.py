@@ -1,17 +1,25 @@
-"""Pose net and mesh branch of the published network, with ResNets."""
+"""Pose net and mesh branch of the published network, and the tables of backbones and heads they can have."""
+
+import dataclasses
+import functools
+import importlib.util
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from i2l_meshnet.models.backbone import ResNet, ResNetStages
+from i2l_meshnet.errors import InputError
+from i2l_meshnet.models.backbone import RESNET_NAMES, ResNet, ResNetStages
 from i2l_meshnet.models.lixel_head import LixelHead
 from i2l_meshnet.models.output import PoseOutput
 
 
-class ResNetPoseNet(nn.Module):
-    """A ResNet and a lixel head for the joints. Its feature is the early map."""
+class PublishedPoseNet(nn.Module):
+    """A backbone and a head for the joints. Its feature is the early map."""
 
-    def __init__(self, backbone: ResNet, head: LixelHead) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -22,10 +30,10 @@ class ResNetPoseNet(nn.Module):
         return PoseOutput(self.head(deep), early)
 
 
-class ResNetMeshBranch(nn.Module):
-    """A ResNet's stages and a lixel head for the vertices."""
+class PublishedMeshBranch(nn.Module):
+    """The stages of a backbone and a head for the vertices."""
 
-    def __init__(self, backbone: ResNetStages, head: LixelHead) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -33,3 +41,40 @@ class ResNetMeshBranch(nn.Module):
     def forward(self, feature: Float[Tensor, "b 64 h w"]) -> Float[Tensor, "b v 3"]:
         """Vertices in lixels from the map of pose-to-feature."""
         return self.head(self.backbone(feature))
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """How to make the two networks of a backbone, both with the attribute `deep_channels`.
+
+    image: maps images (b, 3, h, w) to the early map (b, 64, h/4, w/4) and the deep map (b, deep_channels, h/32, w/32).
+    stages: maps an early map to a deep map.
+    """
+
+    image: Callable[[], nn.Module]
+    stages: Callable[[], nn.Module]
+
+
+BACKBONES: dict[str, Backbone] = {
+    name: Backbone(functools.partial(ResNet, name), functools.partial(ResNetStages, name)) for name in RESNET_NAMES
+}
+"""Name → backbone. Add your own, and name it in `NetworkConfig.backbone` or with `train --backbone`."""
+HEADS: dict[str, Callable[[int, int, int], nn.Module]] = {"lixel": LixelHead}
+"""Name → head for (channels of the deep map, points, depth bins). A head maps a deep map to lixels (b, points, 3)."""
+
+
+def run_code(path: Path | None) -> None:
+    """Run a Python file that adds to `BACKBONES` or `HEADS`. Nothing for None.
+
+    Raise InputError if the file is missing or fails.
+    """
+    if path is None:
+        return
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file", argument="code")
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:
+        line, kind = traceback.extract_tb(error.__traceback__)[-1].lineno, type(error).__name__
+        raise InputError(f"{path} failed in line {line} ({kind}): correct it", argument="code") from error

@@ -137,6 +137,19 @@ def write_snapshot(checkpoint_path: Path, out: Path) -> NetworkConfig:
     return config
 
 
+def published_settings(config: NetworkConfig) -> list[str]:
+    """Lines of the published config.py that differ for this network, such as "resnet_type = 101"."""
+    known = next(kind for kind in _KINDS.values() if kind.body == config.body)
+    settings = {
+        "resnet_type": (config.backbone.removeprefix("resnet"), known.backbone.removeprefix("resnet")),
+        "input_img_shape": (config.grid.crop_size, known.grid.crop_size),
+        "output_hm_shape": (config.grid.shape, known.grid.shape),
+        "bbox_3d_size": (config.grid.depth_extent, known.grid.depth_extent),
+        "sigma": (config.sigma, known.sigma),
+    }
+    return [f"{name} = {value}" for name, (value, published) in settings.items() if value != published]
+
+
 def _require_published(config: NetworkConfig, path: Path) -> None:
     """Raise InputError unless the published code can hold the network."""
     expected = next((known for known in _KINDS.values() if known.body == config.body), None)
@@ -144,12 +157,8 @@ def _require_published(config: NetworkConfig, path: Path) -> None:
         reason = f"it is a {config.kind} network of the body {config.body}; the published code has SMPL and MANO only"
     elif config.backbone not in PUBLISHED_BACKBONES:
         reason = f"its backbone is {config.backbone}; the published heads need one of {', '.join(PUBLISHED_BACKBONES)}"
-    elif config.joints != expected.joints or not config.regresses_parameters:
-        reason = "its joints or its parameter regressor differ from the published network's"
-    elif config.grid.depth_extent != expected.grid.depth_extent or config.grid.depth_axis != expected.grid.depth_axis:
-        reason = (
-            f"its depth box is {config.grid.depth_extent} m, the published code's is {expected.grid.depth_extent} m"
-        )
+    elif config.joints != expected.joints or not config.regresses_parameters or config.head != "lixel":
+        reason = "its joints, its heads or its parameter regressor differ from the published network's"
     else:
         return
     raise InputError(f"{path} cannot be written for the published code: {reason}")

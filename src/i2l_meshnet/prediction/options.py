@@ -51,6 +51,8 @@ class NetworkOptions:
     bf16 a few mm. The default network supports fp32 only."""
     batch_size: int = 16
     """Maximum people per pass of the network."""
+    code: Path | None = None
+    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

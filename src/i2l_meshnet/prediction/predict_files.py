@@ -12,6 +12,7 @@ import numpy as np
 from i2l_meshnet import assets
 from i2l_meshnet.console import counted, message, output, progress
 from i2l_meshnet.errors import FileError, InputError, TakenError, UserError
+from i2l_meshnet.models.published import run_code
 from i2l_meshnet.prediction.batches import batches, predict_each, read_ahead
 from i2l_meshnet.prediction.boxes import BoxFile
 from i2l_meshnet.prediction.hands import HandPredictor
@@ -101,6 +102,7 @@ def predict_pictures(options: PredictOptions, tasks: Sequence[Task]) -> int:
 def load_predictor(options: PredictOptions, boxes: BoxFile | None) -> MeshPredictor:
     """The predictor for the options. Prints a warning if the detector is needed and has not been fetched."""
     network, people = options.network, options.people
+    run_code(network.code)
     if people.hand is not None:
         side = None if people.hand == "any" else people.hand
         weights = people.hand_weights or network.weights

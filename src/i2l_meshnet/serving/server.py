@@ -19,6 +19,7 @@ from i2l_meshnet.console import message
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.folders import remove, work_folder
 from i2l_meshnet.locks import fcntl
+from i2l_meshnet.models.published import run_code
 from i2l_meshnet.prediction.predictor import NO_DETECTOR, MeshPredictor
 from i2l_meshnet.request_checks import is_loopback
 from i2l_meshnet.serving.jobs import JobQueue
@@ -54,6 +55,8 @@ class ServeOptions(Limits):
     """Checkpoint of another network. Default: the network in the package."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for networks that predict them."""
+    code: Path | None = None
+    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
 
@@ -117,6 +120,7 @@ def run(options: ServeOptions) -> int:
 
 
 def _load(options: ServeOptions) -> MeshPredictor:
+    run_code(options.code)
     detect = assets.find("detector") is not None
     if not detect:
         message(f"warning: {NO_DETECTOR}")

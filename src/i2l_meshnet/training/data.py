@@ -30,11 +30,16 @@ MIN_SHARED_JOINTS = 3
 
 
 def network_config(recipe: Recipe, body: Body) -> NetworkConfig:
-    """The published network of the recipe's size."""
+    """The published network of the recipe's sizes."""
     config = assembly.published_config(body, recipe.backbone)
-    bins = recipe.crop // 4
-    grid = dataclasses.replace(config.grid, shape=(bins, bins, bins), crop_size=(recipe.crop, recipe.crop))
-    return dataclasses.replace(config, grid=grid)
+    height, width = recipe.crop, recipe.crop_width or recipe.crop
+    grid = dataclasses.replace(
+        config.grid,
+        shape=(recipe.depth_bins or height // 4, height // 4, width // 4),
+        crop_size=(height, width),
+        depth_extent=recipe.depth_extent or config.grid.depth_extent,
+    )
+    return dataclasses.replace(config, grid=grid, head=recipe.head, sigma=recipe.sigma)
 
 
 class TrainingData:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from i2l_meshnet.errors import InputError
-from i2l_meshnet.models.backbone import ResNetName
 from i2l_meshnet.training.losses import LixelWeights
 
 Parity = Literal["batchnorm-drift", "hand-millimetres", "coco-fit-check", "full-decode"]
@@ -25,10 +24,20 @@ class Recipe:
     """What is trained: the lixel network, or the parameter regressor on top of it."""
     body: str = "smpl"
     """The body whose mesh is predicted: smpl, mano, anny, anny-hand, toy."""
-    backbone: ResNetName = "resnet50"
-    """Backbone of the pose network and of the mesh network."""
+    backbone: str = "resnet50"
+    """Backbone of the pose network and of the mesh network: resnet18, 34, 50, 101 or 152, or one of --code."""
+    head: str = "lixel"
+    """Heads of both networks: lixel, or one of --code."""
     crop: int = 256
-    """Side of the square crop, pixels, a multiple of 32. The lixel grid has a quarter as many bins along each side."""
+    """Height of the crop, pixels, a multiple of 32. The lixel grid has a quarter as many bins along each side."""
+    crop_width: int = 0
+    """Width of the crop, pixels, a multiple of 32; 0 for a square crop."""
+    depth_bins: int = 0
+    """Bins of the lixel grid along the depth; 0 for a quarter of the crop's height."""
+    depth_extent: float = 0.0
+    """Depth of the lixel grid, metres; 0 for 2 m (bodies) or 0.3 m (hands)."""
+    sigma: float = 2.5
+    """Standard deviation of the joints' Gaussians, lixels."""
     train_3d: tuple[str, ...] = ("Human36M", "MuCo")
     """Datasets with 3D joints."""
     train_2d: tuple[str, ...] = ("MSCOCO",)
@@ -80,9 +89,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(self, lambda value: value >= 32 and value % 32 == 0, "a multiple of 32", "crop")
+        _require(self, lambda value: value >= 0 and value % 32 == 0, "a multiple of 32, or 0", "crop_width")
+        _require(self, lambda value: value >= 0, "at least 0", "depth_bins")
+        _require(self, lambda value: 0 <= value < math.inf, "at least 0", "depth_extent")
         _require(self, lambda value: value >= 1, "at least 1", "batch", "accumulate")
         _require(self, lambda value: 0 <= value < self.end_epoch, "at least 0 and before the end epoch", "first_epoch")
-        _require(self, lambda value: 0 < value < math.inf, "greater than 0", "learning_rate", "decay_factor")
+        _require(self, lambda value: 0 < value < math.inf, "greater than 0", "learning_rate", "decay_factor", "sigma")
         weights = "mesh_joint_weight", "normal_weight", "edge_weight"
         _require(self, lambda value: 0 <= value < math.inf, "at least 0", *weights)
         _require(self, lambda value: value >= 0, "at least 0", "clip")
@@ -100,7 +112,8 @@ class Recipe:
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Messages about the settings that differ from a recipe in JSON. `end_epoch` may differ."""
-        own = self.to_json()
+        # Training states of earlier versions lack the newest settings.
+        own, other = self.to_json(), Recipe().to_json() | other
         names = (own.keys() | other.keys()) - {"end_epoch"}
         return [
             f"{name} {other.get(name)!r}, not {own.get(name)!r}"
@@ -119,6 +132,8 @@ class RunOptions:
     """Output folder. It gets the folders log, model_dump, result and vis."""
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
+    code: Path | None = None
+    """Python file that adds backbones or heads; see docs/research.md."""
     start: Path | None = None
     """Checkpoint or published snapshot to start from. Default for the parameter stage: the newest lixel snapshot in the
     output folder."""

@@ -13,7 +13,7 @@ from i2l_meshnet.training.recipe import Recipe, TrainOptions
 
 FAMILY = "name"
 """Key of the named recipe that the settings started from, such as body-lixel."""
-RUN_SETTINGS = ("data", "body_dir")
+RUN_SETTINGS = ("data", "body_dir", "code")
 """Settings of the run that are kept for the next command with the same output folder."""
 
 

@@ -19,8 +19,10 @@ from i2l_meshnet.console import counted, output
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.folders import own_folder
 from i2l_meshnet.models import assembly, imagenet
+from i2l_meshnet.models.backbone import RESNET_NAMES
 from i2l_meshnet.models.loading import load_weights, read_weights, trained_stage
 from i2l_meshnet.models.meshnet import MeshNet
+from i2l_meshnet.models.published import run_code
 from i2l_meshnet.precision import require_precision
 from i2l_meshnet.training.data import TrainingData, network_config
 from i2l_meshnet.training.loop import Folders, Trainer
@@ -56,6 +58,7 @@ def run(options: TrainOptions) -> int:
     if starts and fabric.is_global_zero:
         output(f"{folders.models} has no training state of the {recipe.stage} stage: a new training starts")
     folders.make()
+    run_code(options.run.code)
     if fabric.is_global_zero:
         write_recipe(options, options.name)
     torch.manual_seed(recipe.seed)
@@ -170,6 +173,8 @@ def make_network(recipe: Recipe, options: RunOptions, body: Body, folders: Folde
     network = assembly.build(config, body)
     if recipe.imagenet == "none" or options.resume:
         return network, "random"
+    if recipe.backbone not in RESNET_NAMES:
+        raise InputError(f"ImageNet weights are for ResNets, not for {recipe.backbone}: use none", argument="imagenet")
     if recipe.imagenet == "torchvision":
         weights, path = imagenet.download_weights(recipe.backbone), Path(imagenet.HUB_FILES[recipe.backbone])
     elif recipe.imagenet == "keras":
