@@ -49,7 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     assert [row["step"] for row in losses] == ["1", "2", "3", "4", "5", "6"]
     assert [row["mesh_fit"] for row in log(whole)] == [row["mesh_fit"] for row in rows]
     assert float(losses[0]["learning_rate"]) == whole.recipe.learning_rate
-    assert [row["epoch"] for row in rows if row["validation MPJPE, lixel mesh"]] == ["0", "1"]
+    assert [row["epoch"] for row in rows if row["validation MPJPE of lixel mesh"]] == ["0", "1"]
 
     models = whole.run.out / "model_dump"
     assert {path.name for path in models.iterdir()} == {
@@ -76,7 +76,7 @@ def test_parameter_stage_starts_from_the_lixel_snapshot_and_leaves_it_alone(tmp_
     changed = differing(dict(before), dict(after))
     assert changed
     assert all(name.startswith("parameter_regressor.") for name in changed)
-    assert "validation MPJPE, param mesh" in checkpoint.read_metadata(models / "snapshot_1.safetensors").extra["errors"]
+    assert "validation MPJPE of param mesh" in checkpoint.read_metadata(models / "snapshot_1.safetensors").extra["errors"]
     with pytest.raises(InputError) as caught:  # a network of another size
         training.run(tiny_options(tmp_path / "other", {"crop": 64}, start=models / "snapshot_0.safetensors"))
     assert caught.value.argument == "start"
@@ -128,7 +128,7 @@ def test_the_best_snapshot_has_the_lowest_error(tmp_path: Path, monkeypatch: pyt
     assert next(errors, None) is None
     assert newest_state(options)["best"] == 2
     extra = checkpoint.read_metadata(options.run.out / "model_dump" / "best_lixel.safetensors").extra
-    assert (extra["epoch"], extra["errors"]) == (0, {"validation MPJPE, lixel mesh": 2.0})
+    assert (extra["epoch"], extra["errors"]) == (0, {"validation MPJPE of lixel mesh": 2.0})
 
 
 def test_half_precision_and_channels_last_keep_the_losses(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class TrainingData:
         targets = self.targets(own_joints=True).to(device)
         return Validation(
             self._dataset(self._validation, len(self._train), augment=False),
-            f"validation MPJPE, {stage.mesh_name}",
+            f"validation MPJPE of {stage.mesh_name}",
             ErrorMeasure(stage, network, targets),
         )
 

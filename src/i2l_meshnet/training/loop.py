@@ -138,7 +138,6 @@ class _Step:
     """
 
     position: Position
-    images: int
     values: Float[Tensor, "shared"]
     own: Float[Tensor, "terms"]
     ids: list[tuple[int, int]]
@@ -337,10 +336,11 @@ class Trainer:
         # processes and a signal that only one process received.
         stop = own.new_full((1,), float(self._stop.signal is not None))
         shared = cast(Tensor, self._fabric.all_reduce(torch.cat([own, stop]), reduce_op="mean"))
+        reporter.end_step(images * self._fabric.world_size)
         self._check_losses(reporter)
         annotations = [sample.annotation for sample in samples]
         ids = [pair for part in annotations for pair in zip(part.source.tolist(), part.id.tolist(), strict=True)]
-        self._unchecked = _Step(self.position, images * self._fabric.world_size, shared, own, ids)
+        self._unchecked = _Step(self.position, shared, own, ids)
         if self.position.step == self._run.max_steps:
             self._check_losses(reporter)
 
@@ -360,7 +360,7 @@ class Trainer:
                 f"annotations of the batch are in {path}: check the dataset, or use a larger batch"
             )
         self._sums.append(values)
-        reporter.step(step.position, step.images, float(values.sum()))
+        reporter.step(step.position, float(values.sum()))
         if step.position.step % self._run.log_every == 0 or step.position.step == self.total_steps:
             means = torch.stack(self._sums).mean(0).tolist()
             self._sums = []

@@ -187,9 +187,12 @@ class Reporter:
         """Report that an epoch starts."""
         self._speed.start_epoch()
 
-    def step(self, position: Position, images: int, loss: float) -> None:
-        """Report a step. images: number of images in all processes."""
+    def end_step(self, images: int) -> None:
+        """Time a step that ends now. images: number of images in all processes."""
         self._speed.add(images)
+
+    def step(self, position: Position, loss: float) -> None:
+        """Report a step whose loss has been checked."""
         if self._bar is not None:
             note = f"{self._speed}  loss {loss:.3g}".strip()
             self._bar.update(position.step, what=f"epoch {position.epoch}/{self._epochs}", note=note)
