@@ -76,7 +76,8 @@ def test_parameter_stage_starts_from_the_lixel_snapshot_and_leaves_it_alone(tmp_
     changed = differing(dict(before), dict(after))
     assert changed
     assert all(name.startswith("parameter_regressor.") for name in changed)
-    assert "validation MPJPE of param mesh" in checkpoint.read_metadata(models / "snapshot_1.safetensors").extra["errors"]
+    errors = checkpoint.read_metadata(models / "snapshot_1.safetensors").extra["errors"]
+    assert "validation MPJPE of param mesh" in errors
     with pytest.raises(InputError) as caught:  # a network of another size
         training.run(tiny_options(tmp_path / "other", {"crop": 64}, start=models / "snapshot_0.safetensors"))
     assert caught.value.argument == "start"
