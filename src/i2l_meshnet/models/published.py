@@ -6,6 +6,7 @@ import importlib.util
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,8 +52,8 @@ class Backbone:
     stages: maps an early map to a deep map.
     """
 
-    image: Callable[[], nn.Module]
-    stages: Callable[[], nn.Module]
+    image: Callable[[], Any]
+    stages: Callable[[], Any]
 
 
 BACKBONES: dict[str, Backbone] = {
