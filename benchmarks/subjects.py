@@ -67,6 +67,8 @@ def random_network(body: LinearBody, sharpness: float = 2.0) -> MeshNet:
     pose_net, mesh_branch = network.pose_net, network.mesh_branch
     assert isinstance(pose_net, PublishedPoseNet)
     assert isinstance(mesh_branch, PublishedMeshBranch)
+    assert isinstance(pose_net.head, LixelHead)
+    assert isinstance(mesh_branch.head, LixelHead)
     _sharpen(pose_net.head, pose_net.backbone(image)[1], sharpness)
     _sharpen(mesh_branch.head, mesh_branch.backbone(network.pose_to_feature(pose_net(image))), sharpness)
     return network
