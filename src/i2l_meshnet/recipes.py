@@ -115,10 +115,10 @@ def prepare_train(arguments: Sequence[str]) -> tuple[Callable[..., int], list[st
     known.add_argument("--out", type=Path, default=RunOptions.out)
     known.add_argument("--continue", "--resume", dest="resume", action="store_true")
     given, _ = known.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
-    words = list(arguments)
+    words, named = list(arguments), {name: recipe for name, (_, recipe) in RECIPES.items()}
     if given.recipe is not None:
-        found = read_recipe(given.recipe)
-        name = found.name if found.name in RECIPES else f"{found.recipe.body}-{found.recipe.stage}"
+        found = read_recipe(given.recipe, named)
+        name = found.name or f"{found.recipe.body}-{found.recipe.stage}"
         at = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--recipe")
         del words[at : at + (1 if "=" in words[at] else 2)]
         if words[1:2] and words[1] in RECIPES:
@@ -137,7 +137,7 @@ def prepare_train(arguments: Sequence[str]) -> tuple[Callable[..., int], list[st
         path = lixel
     else:
         return train, words
-    found = read_recipe(path)
+    found = read_recipe(path, named)
     if found.name and found.name.partition("-")[0] != name.partition("-")[0]:
         raise InputError(
             f"{given.out} has a training of {found.name}, not of {name}: choose another output folder", argument="out"

@@ -12,6 +12,8 @@ from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
 from i2l_meshnet.training.recipe_file import read_recipe, recipe_path, write_recipe
 
+NAMED = {name: recipe for name, (_, recipe) in RECIPES.items()}
+
 
 @pytest.mark.parametrize(
     ("name", "rates"),
@@ -67,7 +69,7 @@ def test_a_recipe_file_gives_the_settings(tmp_path: Path, monkeypatch: pytest.Mo
     run = RunOptions(data=tmp_path / "data", body_dir=tmp_path / "bödies", out=tmp_path / "out")
     path = write_recipe(TrainOptions(recipe, run), "body-smooth")
     assert path == recipe_path(run.out, "lixel")
-    found = read_recipe(path)
+    found = read_recipe(path, NAMED)
     assert (found.name, found.recipe) == ("body-smooth", recipe)
     assert found.run == {"data": run.data, "body_dir": run.body_dir}
     options = parse(monkeypatch, "--recipe", str(path), "--batch", "2", "--out", str(tmp_path / "other"))
@@ -98,7 +100,7 @@ def test_a_wrong_recipe_file_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        read_recipe(path)
+        read_recipe(path, NAMED)
     assert str(path) in str(caught.value)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import tomllib
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +43,8 @@ def write_recipe(options: TrainOptions, name: str) -> Path:
     return path
 
 
-def read_recipe(path: Path) -> RecipeFile:
-    """Read a recipe file. Settings that it does not have keep the defaults of `Recipe`.
+def read_recipe(path: Path, named: Mapping[str, Recipe]) -> RecipeFile:
+    """Read a recipe file. named: the named recipes. Settings that the file lacks are those of the recipe that it names.
 
     Raise FileError for a missing file or one that is not TOML, InputError for an unknown setting or a wrong value.
     """
@@ -52,13 +53,16 @@ def read_recipe(path: Path) -> RecipeFile:
     run = content.pop("run", {})
     name = content.pop(FAMILY, "")
     types = typing.get_type_hints(Recipe)
+    if name and name not in named:
+        raise InputError(f"{path}: there is no recipe {name!r}; name one of {', '.join(named)}")
     for key, value in content.items():
         if key not in types:
             raise InputError(f"{path} has the unknown setting {key!r}; the settings are: {', '.join(types)}")
         content[key] = _checked(path, key, value, types[key])
     if not isinstance(run, dict) or not all(key in RUN_SETTINGS and isinstance(run[key], str) for key in run):
         raise InputError(f"{path}: [run] may have {' and '.join(RUN_SETTINGS)}, each a path in quotes")
-    return RecipeFile(str(name), Recipe(**content), {key: Path(value) for key, value in run.items()})
+    recipe = dataclasses.replace(named.get(name, Recipe()), **content)
+    return RecipeFile(name, recipe, {key: Path(value) for key, value in run.items()})
 
 
 def _line(key: str, value: Any) -> str:
