@@ -31,7 +31,7 @@ def commands() -> list[str]:
     """Commands in code blocks and in running text, without comments, pipes and redirections."""
     found: dict[str, None] = {}
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
         lines = re.findall(rf"^ *(?:\$ )?(?:[A-Z_]+=\S+ )*({START} .+)$", text, re.MULTILINE)
         inline = re.findall(rf"`(?:[A-Z_]+=\S+ )*({START}\s[^`]+)`", text)
         for line in itertools.chain(lines, inline):
@@ -42,14 +42,18 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands parse their options and do nothing."""
+def idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands parse their options and do nothing. Recipe files exist."""
     command = CommandLine.command
 
     def parse_only(program: CommandLine, name: str) -> Callable:
         return functools.wraps(command(program, name))(lambda *given, **named: 0)
 
     monkeypatch.setattr(CommandLine, "command", parse_only)
+    monkeypatch.setattr("i2l_meshnet.training.train.run", lambda options: 0)
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.toml", "FILE.toml"):
+        (tmp_path / name).write_text("name = 'tiny'")
     monkeypatch.setattr(benchmark, "run", lambda options: 0)
     monkeypatch.setattr("i2l_meshnet.video.predict.require_usd", lambda: None)  # an extra
 

@@ -42,6 +42,10 @@ class TensorDataclass:
         """A copy in page-locked memory, for asynchronous copies to a CUDA device."""
         return self.map(Tensor.pin_memory)
 
+    def detach(self: T) -> T:
+        """A copy without gradients."""
+        return self.map(Tensor.detach)
+
     def __getitem__(self: T, index: Any) -> T:
         """Index the batch axes of every tensor."""
         return self.map(lambda tensor: tensor[index])

@@ -13,12 +13,8 @@ import pytest
 from kill_jobs import JOBS, Job, ended, files, fresh, start
 
 from i2l_meshnet import assets
-from i2l_meshnet.bodies import load_body
 from i2l_meshnet.data.sources import open_source
-from i2l_meshnet.models import checkpoint
-from i2l_meshnet.models.assembly import published_config
 from i2l_meshnet.prediction.images import PictureFile
-from i2l_meshnet.training.train import _newest_lixel_snapshot
 from i2l_meshnet.video import predict as predict_clips
 
 ENSURE, FIND = assets.ensure, assets.find
@@ -191,20 +187,3 @@ def test_a_changed_time_of_the_annotations_replaces_the_cache(tmp_path: Path, ye
     before = cache.stat().st_ino
     assert depth() == known
     assert cache.stat().st_ino != before
-
-
-def test_the_newest_snapshot_has_the_last_epoch_not_the_latest_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stages = {"snapshot_2": ("lixel", 2), "snapshot_10": ("lixel", 10), "snapshot_11": ("param", 11)}
-    for age, name in enumerate(stages):
-        path = tmp_path / f"{name}.safetensors"
-        path.touch()
-        os.utime(path, (1e9 - age, 1e9 - age))
-
-    def read(path: Path) -> checkpoint.Metadata:
-        stage, epoch = stages[path.stem]
-        return checkpoint.Metadata(published_config(load_body("toy")), "", "", {"stage": stage, "epoch": epoch})
-
-    monkeypatch.setattr(checkpoint, "read_metadata", read)
-    assert _newest_lixel_snapshot(tmp_path).name == "snapshot_10.safetensors"
