@@ -178,7 +178,11 @@ def test_files_are_found_in_the_given_folder_or_that_of_the_environment(
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     source = find_body_file("mano", body_directory)
     assert source == body_directory / body_files.MANO_FOLDER / "MANO_RIGHT.pkl"
-    for name, address in (("smpl", "smpl.is.tue.mpg.de"), ("mano-left", "mano.is.tue.mpg.de")):
+    for name, address in (
+        ("smpl", "smplify.is.tue.mpg.de"),
+        ("smpl-male", "smpl.is.tue.mpg.de"),
+        ("mano-left", "mano.is.tue.mpg.de"),
+    ):
         with pytest.raises(FileError, match=address):
             load_body(name)
     shutil.copy(source, tmp_path / "MANO_RIGHT.pkl")

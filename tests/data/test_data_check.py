@@ -12,6 +12,7 @@ import pytest
 import tyro
 
 from i2l_meshnet.data import command
+from i2l_meshnet.data.cache import FOLDER
 from i2l_meshnet.data.check import CheckOptions, run
 from i2l_meshnet.data.command import DataOptions
 from i2l_meshnet.errors import FileError, InputError
@@ -71,6 +72,28 @@ def test_missing_files_and_images_are_named(
     assert status == 1
     assert f"{name}/{lost}" in text
     assert (tmp_path / f"check-{name}-train.jpg").is_file() == drawn
+
+
+def test_the_folder_of_3dpws_images_that_is_read_is_named(checked: Check, dataset_root: Path, tmp_path: Path) -> None:
+    """The published code reads data/imageFiles, its README names imageFiles."""
+
+    def check(folder: Path) -> tuple[int, str]:
+        return checked(CheckOptions("PW3D", folder, split="train", out=tmp_path))
+
+    shutil.copytree(dataset_root / "PW3D", tmp_path / "PW3D", ignore=shutil.ignore_patterns(".i2l-meshnet"))
+    (tmp_path / "Human36M").mkdir()
+    shutil.copy(dataset_root / "Human36M" / "J_regressor_h36m_correct.npy", tmp_path / "Human36M")
+    status, text = check(tmp_path)
+    assert (status, "PW3D/data/imageFiles " in text) == (0, True)
+    (tmp_path / "PW3D" / "data" / "imageFiles").rename(tmp_path / "PW3D" / "imageFiles")
+    shutil.rmtree(tmp_path / "PW3D" / FOLDER)
+    status, text = check(tmp_path)
+    assert (status, "PW3D/imageFiles " in text, "data/imageFiles" in text) == (0, True, False)
+    shutil.rmtree(tmp_path / "PW3D" / "imageFiles")
+    status, text = check(tmp_path)
+    assert status == 1
+    assert "PW3D/data/imageFiles (or imageFiles)" in text
+    assert "https://virtualhumans.mpi-inf.mpg.de/3DPW/" in text
 
 
 @pytest.mark.parametrize("factor", [1000, 0.001])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from i2l_meshnet.data import cache
-from i2l_meshnet.data.sources import Source, open_source
+from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.errors import FileError, InputError
 
 GOLDEN_SPLITS = [
@@ -209,12 +209,21 @@ def test_missing_files_folders_and_splits_are_named(root: Path) -> None:
     with pytest.raises(FileError, match=r"MuCo-3DHP\.json"):
         opened("MuCo", root)
     path.unlink()
-    with pytest.raises(FileError, match=r"MuCo-3DHP\.json"):
+    with pytest.raises(FileError, match=r"MuCo-3DHP\.json is missing: get it from https://"):
         opened("MuCo", root)
     with pytest.raises(FileError, match="nowhere"):
         opened("MuCo", root / "nowhere")
     with pytest.raises(InputError, match="'test'"):
         opened("MuCo", root, "test")
+
+
+def test_every_missing_file_has_an_address_of_the_documentation() -> None:
+    """docs/migration.md lists the addresses of the published data."""
+    listed = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
+    for name in ("Human36M", "MuCo", "MSCOCO", "PW3D", "FreiHAND"):
+        adapter = ADAPTERS[name]
+        for needed in (needed for split in adapter.splits for needed in adapter.needs(split, False)):
+            assert needed.origin.split()[0].rstrip(",") in listed, (name, needed)
 
 
 def write_custom(root: Path, **extra: Any) -> Path:

@@ -55,7 +55,13 @@ FOLDERS = (
 )
 """Subfolders of the given folder that are searched; the last two are the layout of the published code."""
 
-_SITES = {"smpl": "https://smpl.is.tue.mpg.de", "mano": "https://mano.is.tue.mpg.de"}
+_SMPL = "https://smpl.is.tue.mpg.de"
+_SITES = {
+    "smpl": f"https://smplify.is.tue.mpg.de, version 1.1.0 from {_SMPL},",
+    "smpl-male": _SMPL,
+    "smpl-female": _SMPL,
+    "mano": "https://mano.is.tue.mpg.de",
+}
 
 
 def find_body_file(name: str, directory: Path | None = None) -> Path:
@@ -73,7 +79,7 @@ def find_body_file(name: str, directory: Path | None = None) -> Path:
                     return path
     where = f"no {names[0]} (or {names[1]}) in {root}" if root else "no folder of body files is given"
     raise FileError(
-        f"{where}: the body {name!r} needs it; download it from {_SITES[name[:4]]} (free registration) into a folder "
+        f"{where}: the body {name!r} needs it; download it from {_SITES[name]} (free registration) into a folder "
         f"and give the folder with --body-dir or {ENVIRONMENT}"
     )
 

@@ -15,7 +15,8 @@ from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.console import output
 from i2l_meshnet.data.annotation import AnnotationTable
 from i2l_meshnet.data.dataset import PersonDataset, Sample
-from i2l_meshnet.data.sources import Adapter, Source, find_adapter, open_source
+from i2l_meshnet.data.sources import Adapter, Needed, Source, find_adapter, open_source
+from i2l_meshnet.data.sources.base import PUBLISHED_CODE
 from i2l_meshnet.data.targets import TargetBuilder
 from i2l_meshnet.errors import FileError, InputError, UserError
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -77,16 +78,16 @@ def run(options: CheckOptions) -> int:
 def _list_files(options: CheckOptions, adapter: Adapter, split: str) -> bool:
     """Print which of the needed files and folders exist. Returns whether all do."""
     table = Table("file", "state", "where to get it", box=None)
-    wanted = [(f"{adapter.name}/{needed.path}", needed.origin) for needed in adapter.needs(split, options.true_boxes)]
+    wanted = [(adapter.name, needed) for needed in adapter.needs(split, options.true_boxes)]
     if adapter.joint_regressor is not None:
-        wanted.append((adapter.joint_regressor, "the published I2L-MeshNet code, folder data/"))
+        wanted.append(("", Needed(adapter.joint_regressor, f"{PUBLISHED_CODE}, folder data/")))
     complete = True
-    for path, origin in wanted:
-        exists = (options.root / path).exists()
-        if not exists and path.endswith("data/imageFiles"):
-            exists = (options.root / adapter.name / "imageFiles").exists()
-        complete &= exists
-        table.add_row(path, "[green]there[/green]" if exists else "[red]missing[/red]", "" if exists else origin)
+    for folder, needed in wanted:
+        path = needed.existing(options.root / folder)
+        alternative = f" (or {needed.instead})" if path is None and needed.instead else ""
+        state = "[green]there[/green]" if path else "[red]missing[/red]"
+        complete &= path is not None
+        table.add_row(f"{Path(folder, path or needed.path)}{alternative}", state, "" if path else needed.origin)
     output(table)
     return complete
 

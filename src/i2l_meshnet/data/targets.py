@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.data.dataset import Sample
+from i2l_meshnet.data.sources.base import PUBLISHED_CODE
 from i2l_meshnet.geometry.lixel import LixelGrid
 from i2l_meshnet.io import read_array, reading
 from i2l_meshnet.skeletons import COCO, HUMAN36M, Skeleton
@@ -55,7 +56,7 @@ class Target(TensorDataclass):
 
 def read_regressor(path: Path) -> Float[Tensor, "j v"]:
     """Read a joint regressor matrix (.npy). Raises FileError if it is missing or not a matrix."""
-    origin = "it comes with the published I2L-MeshNet code, folder data/"
+    origin = f"it is in the folder data/ of {PUBLISHED_CODE}"
     with reading(path, "a matrix of joints by vertices", "download it again", missing=origin):
         matrix = read_array(path)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not np.isfinite(matrix).all():

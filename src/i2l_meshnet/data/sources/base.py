@@ -14,12 +14,21 @@ from i2l_meshnet.io import reading
 
 @dataclasses.dataclass(frozen=True)
 class Needed:
-    """A file or folder that a dataset needs. path: in the dataset's folder. origin: where to get it."""
+    """A file or folder that a dataset needs.
+
+    path: in the dataset's folder. origin: where to get it, with an address. docs/migration.md lists all addresses.
+    """
 
     path: str
     origin: str
     parsed: bool = True
     """Whether annotations are read from it, so that the cache depends on it. False for folders of images."""
+    instead: str = ""
+    """Another path, which is read if `path` does not exist."""
+
+    def existing(self, folder: Path) -> str | None:
+        """The path that exists in the dataset's folder; None if it is missing."""
+        return next((path for path in (self.path, self.instead) if path and (folder / path).exists()), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +74,13 @@ class Source:
 
 SMPL_BODIES = {"neutral": "smpl", "male": "smpl-male", "female": "smpl-female"}
 """Bodies by the gender in the annotations."""
-ROOTNET = "RootNet's outputs, linked from the published README"
-"""Where to get the boxes and depths of test splits."""
+PUBLISHED_CODE = "https://github.com/mks0601/I2L-MeshNet_RELEASE"
+"""The published code, whose folder data/ has the joint regressors."""
+
+
+def from_rootnet(address: str) -> str:
+    """Where to get the boxes and depths of a test split."""
+    return f"{address} (RootNet's boxes and depths)"
 
 
 def smpl_fit(fitted: dict[str, Any], body: str = "smpl") -> Fit:

@@ -7,25 +7,28 @@ import numpy as np
 
 from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import ROOTNET, Adapter, CocoFile, Needed, smpl_fit
+from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed, from_rootnet, smpl_fit
 from i2l_meshnet.skeletons import COCO
 
 KEYPOINTS = len(COCO) - 1
 HIPS = (COCO.index("L_Hip"), COCO.index("R_Hip"))
 FITS = "annotations/coco_smplifyx_train.json"
 BOXES = "rootnet_output/bbox_root_coco_output.json"
+ROOTNET = from_rootnet("https://drive.google.com/file/d/1wEliu1l6YrXLYzwUIQUM8IYpevAFAeYf/view")
 FOCAL = 1500.0
 """Focal length (px) of images without a known one, as in the published demo and fits."""
 
 
 def _needs(split: str, true_boxes: bool) -> list[Needed]:
-    official = "cocodataset.org: 2017 keypoint annotations and pictures"
-    needed = [Needed(f"annotations/person_keypoints_{split}2017.json", official)]
+    release = "https://cocodataset.org (2017 keypoint annotations and images)"
+    needed = [Needed(f"annotations/person_keypoints_{split}2017.json", release)]
     if split == "train":
-        needed.append(Needed(FITS, "the SMPLify-X fits linked from the published README"))
+        needed.append(
+            Needed(FITS, "https://drive.google.com/drive/folders/1zLrbBaZzxsMx6QtDXqHm4JEuKNOez5dm (SMPL fits of COCO)")
+        )
     else:
         needed.append(Needed(BOXES, ROOTNET))
-    return [*needed, Needed(f"images/{split}2017", official, parsed=False)]
+    return [*needed, Needed(f"images/{split}2017", release, parsed=False)]
 
 
 def assumed_camera(image: dict[str, Any]) -> dict[str, Any]:

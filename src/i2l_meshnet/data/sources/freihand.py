@@ -7,19 +7,21 @@ import numpy as np
 
 from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import NO_BOX, ROOTNET, Adapter, CocoFile, Needed, RootNet, smpl_fit
+from i2l_meshnet.data.sources.base import NO_BOX, Adapter, CocoFile, Needed, RootNet, from_rootnet, smpl_fit
 from i2l_meshnet.skeletons import MANO
 
 BOXES = "rootnet_output/bbox_root_freihand_output.json"
+ROOTNET = from_rootnet("https://drive.google.com/file/d/1LqKP3gFCDNC2epV-vsdwOZeR6_5sUZU2/view")
+RELEASE = "https://lmb.informatik.uni-freiburg.de/projects/freihand/"
 
 
 def _needs(split: str, true_boxes: bool) -> list[Needed]:
-    parsed = "the FreiHAND parsing linked from the published README"
+    parsed = "https://drive.google.com/drive/folders/13qR8EhHFgvJ_AjgHz-JZKQQzYJX7oLpE (FreiHAND, parsed)"
     needed = [Needed(f"data/freihand_{split}_{kind}.json", parsed) for kind in ("coco", "data")]
     if split == "eval" and not true_boxes:
         needed.append(Needed(BOXES, ROOTNET))
     pictures = "data/training" if split == "train" else "data/evaluation"
-    return [*needed, Needed(pictures, "lmb.informatik.uni-freiburg.de, FreiHAND v2", parsed=False)]
+    return [*needed, Needed(pictures, f"{RELEASE} (FreiHAND v2)", parsed=False)]
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:

@@ -7,7 +7,7 @@ import numpy as np
 
 from i2l_meshnet.data.annotation import AnnotationTable, Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.cache import read_json
-from i2l_meshnet.data.sources.base import NO_BOX, ROOTNET, Adapter, CocoFile, Needed, RootNet
+from i2l_meshnet.data.sources.base import NO_BOX, Adapter, CocoFile, Needed, RootNet, from_rootnet
 from i2l_meshnet.skeletons import HUMAN36M
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
@@ -19,19 +19,21 @@ ACTIONS = (
 ).split()
 FIRST_ACTION = 2
 BOXES = "rootnet_output/bbox_root_human36m_output.json"
-ORIGIN = "the Human3.6M parsing of the published I2L-MeshNet (its README, section Data)"
+DATA = "https://drive.google.com/drive/folders/1r0B9I3XxIIW_jsXjYinDpL6NFcxTZart (Human3.6M, parsed)"
+FITS = "https://drive.google.com/drive/folders/12fCumEgs9PXT-dAaOGq0EDpl9dGKKorF (SMPL fits of Human3.6M)"
+ROOTNET = from_rootnet("https://drive.google.com/drive/folders/15qLaV3KdtPjpXljctlS2gcq4N-GVSDIc")
 
 
 def _needs(split: str, true_boxes: bool) -> list[Needed]:
     kinds = ("data", "camera", "joint_3d", "smpl_param")
     needed = [
-        Needed(f"annotations/Human36M_subject{subject}_{kind}.json", ORIGIN)
+        Needed(f"annotations/Human36M_subject{subject}_{kind}.json", FITS if kind == "smpl_param" else DATA)
         for subject in SUBJECTS[split]
         for kind in kinds
     ]
     if split == "test" and not true_boxes:
         needed.append(Needed(BOXES, ROOTNET))
-    return [*needed, Needed("images", ORIGIN, parsed=False)]
+    return [*needed, Needed("images", DATA, parsed=False)]
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:

@@ -11,15 +11,16 @@ from i2l_meshnet.data.sources.base import Adapter, CocoFile, Needed, smpl_fit
 from i2l_meshnet.skeletons import MUCO
 
 ANNOTATIONS, FITS = "data/MuCo-3DHP.json", "data/smpl_param.json"
-ORIGIN = "the MuCo download of the published I2L-MeshNet (its README, section Data)"
+DATA_ORIGIN = "https://drive.google.com/drive/folders/1dfhFa1kBHYKLTKuprNc7xixt3yyKEky5 (MuCo, parsed)"
+FITS_ORIGIN = "https://drive.google.com/drive/folders/1Wm1_6tn1u-_RE1iUlibIWfS75O79aJRz (SMPL fits of MuCo)"
 
 
 def _needs(split: str, true_boxes: bool) -> list[Needed]:
     return [
-        Needed(ANNOTATIONS, ORIGIN),
-        Needed(FITS, ORIGIN),
-        Needed("data/augmented_set", ORIGIN, parsed=False),
-        Needed("data/unaugmented_set", ORIGIN, parsed=False),
+        Needed(ANNOTATIONS, DATA_ORIGIN),
+        Needed(FITS, FITS_ORIGIN),
+        Needed("data/augmented_set", DATA_ORIGIN, parsed=False),
+        Needed("data/unaugmented_set", DATA_ORIGIN, parsed=False),
     ]
 
 

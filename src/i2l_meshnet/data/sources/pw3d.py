@@ -4,25 +4,39 @@ from pathlib import Path
 from typing import Any
 
 from i2l_meshnet.data.annotation import AnnotationTable, PersonRow, TableBuilder
-from i2l_meshnet.data.sources.base import NO_BOX, ROOTNET, SMPL_BODIES, Adapter, CocoFile, Needed, RootNet, smpl_fit
+from i2l_meshnet.data.sources.base import (
+    NO_BOX,
+    SMPL_BODIES,
+    Adapter,
+    CocoFile,
+    Needed,
+    RootNet,
+    from_rootnet,
+    smpl_fit,
+)
 from i2l_meshnet.skeletons import HUMAN36M
 
 BOXES = "rootnet_output/bbox_root_pw3d_output.json"
+ROOTNET = from_rootnet("https://drive.google.com/file/d/1oqSllmOlapJFW7LqUEEyheqgnjP11Ol9/view")
+RELEASE = "https://virtualhumans.mpi-inf.mpg.de/3DPW/"
+ANNOTATIONS = "https://drive.google.com/drive/folders/1HByTBsdg_A_o-d89qd55glTl44ya3dOs"
+
+# The published code reads data/imageFiles/, its README names imageFiles/.
+PICTURES = Needed("data/imageFiles", RELEASE, parsed=False, instead="imageFiles")
 
 
 def _needs(split: str, true_boxes: bool) -> list[Needed]:
-    made = "`i2l-meshnet data convert 3dpw`, from the release at virtualhumans.mpi-inf.mpg.de/3DPW"
+    made = f"{ANNOTATIONS} (3DPW in COCO format), or `i2l-meshnet data convert 3dpw`"
     needed = [Needed(f"data/3DPW_{split}.json", made)]
     if split == "test" and not true_boxes:
         needed.append(Needed(BOXES, ROOTNET))
-    return [*needed, Needed("data/imageFiles", f"{made} (or imageFiles/ beside data/)", parsed=False)]
+    return [*needed, PICTURES]
 
 
 def _read(folder: Path, split: str, true_boxes: bool) -> AnnotationTable:
     data = CocoFile(folder / "data" / f"3DPW_{split}.json")
     rootnet = RootNet(folder / BOXES if split == "test" and not true_boxes else None, "ann_id")
-    # The published README says imageFiles/, its code data/imageFiles/.
-    pictures = "data/imageFiles" if (folder / "data" / "imageFiles").is_dir() else "imageFiles"
+    pictures = PICTURES.existing(folder) or PICTURES.path
     rows = TableBuilder(HUMAN36M, tuple(SMPL_BODIES.values()), bones=24, shapes=10, trusted_fits=True)
 
     def person(annotation: dict[str, Any], image: dict[str, Any]) -> PersonRow | str:
