@@ -16,7 +16,7 @@ from i2l_meshnet.geometry.rotations import axis_angle_to_matrix
 from i2l_meshnet.prediction.intrinsics import Intrinsics
 from i2l_meshnet.prediction.overlay import COLORS
 from i2l_meshnet.prediction.predictor import MeshPredictor
-from i2l_meshnet.prediction.results import PicturePrediction, SaveOptions
+from i2l_meshnet.prediction.results import PicturePrediction, SaveOptions, ShownMesh
 
 
 @pytest.fixture
@@ -148,6 +148,21 @@ def test_drawings_are_at_most_max_side_large(three: PicturePrediction, tmp_path:
     small = cv2.imread(str(tmp_path / "photo_overlay.jpg"))
     assert small is not None
     assert small.shape == (350, 450, 3)
+
+
+def test_both_meshes_are_drawn_in_one_run(three: PicturePrediction, tmp_path: Path) -> None:
+    def drawn(shown: ShownMesh, picture: PicturePrediction = three) -> dict[str, bytes]:
+        folder = tmp_path / f"{shown}_{id(picture)}"
+        picture.save(folder, SaveOptions(formats=(), shown=shown))
+        return {path.stem.removeprefix("photo_"): path.read_bytes() for path in folder.glob("*.jpg")}
+
+    lixel, param, both = drawn("lixel"), drawn("param"), drawn("both")
+    assert lixel["overlay"] != param["overlay"]
+    assert both == {**param, "overlay_lixel": lixel["overlay"]}
+    only_lixel = dataclasses.replace(
+        three, people=tuple(dataclasses.replace(person, params=None, parametric_mesh=None) for person in three)
+    )
+    assert drawn("both", only_lixel) == lixel
 
 
 def test_one_mesh_of_a_person(three: PicturePrediction, tmp_path: Path) -> None:

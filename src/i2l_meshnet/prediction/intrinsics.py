@@ -20,7 +20,8 @@ class Intrinsics:
     focal: float | None = None
     """Focal length in pixels; the principal point is the image centre. Default: EXIF, then a 55° field of view."""
     matrix: Annotated[tuple[float, float, float, float] | None, arg(name="intrinsics")] = None
-    """Camera matrix as fx fy cx cy, pixels."""
+    """Camera matrix as fx fy cx cy, pixels. Pixel centres are integers, so an image has its centre at
+    cx = (W-1)/2, cy = (H-1)/2."""
     field_of_view: Annotated[float | None, arg(name="fov")] = None
     """Field of view along the longer side of the image, degrees."""
 

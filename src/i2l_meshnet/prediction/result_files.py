@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from i2l_meshnet.animation import write_glb
@@ -20,7 +20,7 @@ from i2l_meshnet.bodies.fingers import with_hands
 from i2l_meshnet.geometry.rotations import matrix_to_axis_angle
 from i2l_meshnet.io import write_bytes
 from i2l_meshnet.pictures import encode_picture
-from i2l_meshnet.prediction.mesh_files import ENCODERS
+from i2l_meshnet.prediction.mesh_files import ENCODERS, Surface
 from i2l_meshnet.prediction.overlay import draw_joints, draw_overlay, draw_view, fit_to_side
 from i2l_meshnet.prediction.results import PicturePrediction, Prediction, SaveOptions, Side
 from i2l_meshnet.prediction.staging import record_of, staged
@@ -101,18 +101,16 @@ def _rigged(person: Prediction, params: BodyParams) -> tuple[Body, BodyParams]:
 
 
 def _drawings(picture: PicturePrediction, options: SaveOptions) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
-    """Name → drawing: overlay, joints and two views."""
+    """Name → drawing: overlay, joints and two views; with both meshes shown, also the overlay of the lixel meshes."""
     photo, scale = fit_to_side(picture.pixels, options.max_side)
     people = [(number, picture.people[number]) for number in picture.shown]
-    meshes = [(number, person.surfaces(options.shown)) for number, person in people]
+    meshes = [(number, person.surfaces(options.drawn)) for number, person in people]
     focal, center = picture.camera.focal.double().numpy(), picture.camera.center.double().numpy()
     camera = (focal * scale, (center + 0.5) * scale - 0.5)
-    overlay = photo
-    # Hands are drawn last: the depths of a hand's mesh and the body's mesh may contradict each other.
-    for part in (slice(0, 1), slice(1, None)):
-        layer = [(number, surface) for number, own in meshes for surface in own[part]]
-        if layer:
-            overlay = draw_overlay(overlay, [s for _, s in layer], *camera, [number for number, _ in layer])
+    overlays = {"overlay": meshes}
+    if options.shown == "both" and any(person.parametric_mesh is not None for _, person in people):
+        overlays["overlay_lixel"] = [(number, person.surfaces("lixel")) for number, person in people]
+    drawings = {name: _overlay(photo, shown, camera) for name, shown in overlays.items()}
 
     joints = photo
     found = [person for _, person in people]
@@ -122,7 +120,21 @@ def _drawings(picture: PicturePrediction, options: SaveOptions) -> dict[str, UIn
     surfaces = [surface for _, own in meshes for surface in own]
     numbers = [number for number, own in meshes for _ in own]
     side, top = draw_view(surfaces, "side", numbers), draw_view(surfaces, "top", numbers)
-    return {"overlay": overlay, "joints": joints, "side": side, "top": top}
+    return {**drawings, "joints": joints, "side": side, "top": top}
+
+
+def _overlay(
+    photo: UInt8[np.ndarray, "h w 3"],
+    meshes: Sequence[tuple[int, list[Surface]]],
+    camera: tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo with meshes. meshes: number of a person, and the surfaces of body and hands. camera: focal, center."""
+    # Hands are drawn last: the depths of a hand's mesh and the body's mesh may contradict each other.
+    for part in (slice(0, 1), slice(1, None)):
+        layer = [(number, surface) for number, own in meshes for surface in own[part]]
+        if layer:
+            photo = draw_overlay(photo, [s for _, s in layer], *camera, [number for number, _ in layer])
+    return photo
 
 
 def to_arrays(picture: PicturePrediction) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from i2l_meshnet.geometry.crop import Crop
 from i2l_meshnet.prediction.mesh_files import Surface, write_surface
 
 MeshKind = Literal["lixel", "param"]
+ShownMesh = Literal["lixel", "param", "both"]
 Side = Literal["left", "right"]
 MeshFormat = Literal["obj", "ply", "glb", "rigged-glb"]
 """rigged-glb: with the body's skeleton and skin weights, in the pose of the image; parametric meshes only."""
@@ -40,8 +41,9 @@ class SaveOptions:
     """Meshes to write: the network's mesh (lixel), the body model's mesh (param)."""
     pictures: bool = True
     """Write drawings: overlay, side view, top view and joints."""
-    shown: Annotated[MeshKind, arg(name="show")] = "param"
-    """Mesh of the drawings: the body model's mesh (param), if the network predicts it, or the network's (lixel)."""
+    shown: Annotated[ShownMesh, arg(name="show")] = "param"
+    """Mesh of the drawings: the body model's mesh (param), if the network predicts it, or the network's (lixel). With
+    both, images get a second overlay, of the network's mesh."""
     max_side: int = 2048
     """Maximum longer side of the drawings, pixels; 0: no limit."""
     overwrite: bool = False
@@ -52,6 +54,11 @@ class SaveOptions:
             raise InputError("rigged-glb needs the mesh param, which is not written", argument="formats")
         if self.max_side < 0:
             raise InputError(f"the minimum is 0, not {self.max_side}", argument="max_side")
+
+    @property
+    def drawn(self) -> MeshKind:
+        """The mesh of all drawings except the second overlay of `both`."""
+        return "lixel" if self.shown == "lixel" else "param"
 
 
 @dataclasses.dataclass(frozen=True)

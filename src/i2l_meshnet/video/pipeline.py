@@ -169,7 +169,7 @@ class ClipJob:
         """Draw all stretches that are not drawn yet."""
         body, output = self.predictor.body, self.options.output
         bounds = view_bounds([person.columns["joints"][:, body.skeleton.root_index] for person in people])
-        artist = Artist(people, hands, body, self.camera, output.shown, output.max_side, bounds)
+        artist = Artist(people, hands, body, self.camera, output.drawn, output.max_side, bounds)
         spans = self.work.spans()
         total = sum(len(ticks) for _, ticks in spans)
         drawn = 0

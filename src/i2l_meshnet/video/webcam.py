@@ -79,7 +79,7 @@ def run(options: PredictOptions, clip_options: ClipOptions) -> int:
     with atomic_path(path) as temporary:
         try:
             for frame in follow(tracker, source.frames(), "off" if clip_options.smooth == "off" else "one-euro"):
-                drawn, _ = fit_to_side(frame.overlay(options.output.shown), options.output.max_side)
+                drawn, _ = fit_to_side(frame.overlay(options.output.drawn), options.output.max_side)
                 writer = writer or VideoWriter(temporary, drawn.shape[1], drawn.shape[0], RATE)
                 writer.write(drawn, round(frame.time * TICKS))
                 count += 1
