@@ -1,5 +1,7 @@
 """The command: files, printed lines, and options that contradict each other."""
 
+import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,8 @@ from toy_benchmark import GRID
 from i2l_meshnet.bodies import Body
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation import evaluate, plots
-from i2l_meshnet.evaluation.annotated import DrawingOptions, ScoringOptions
+from i2l_meshnet.evaluation.annotated import DrawingOptions, ScoringOptions, StageName
+from i2l_meshnet.evaluation.benchmark import RESULTS, Share, require_own_folder
 from i2l_meshnet.evaluation.evaluate import EvaluateOptions, SystemOptions
 from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED
 from i2l_meshnet.models import assembly
@@ -74,7 +77,8 @@ def test_options_that_contradict_are_refused(make: Callable[[], object], argumen
     assert caught.value.argument == argument
 
 
-def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path, smpl: Body, tmp_path: Path) -> None:
+@pytest.fixture
+def published(tmp_path: Path, dataset_root: Path, body_directory: Path, smpl: Body) -> EvaluateOptions:
     """The published command: `--weights snapshot_17.pth.tar --data Human36M --stage param`, with a small ResNet."""
     network = assembly.build_published(assembly.published_config(smpl, "resnet18"), smpl.joint_regressor)
     state = {}
@@ -85,7 +89,7 @@ def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path
         state[f"module.{theirs}{key.removeprefix(ours)}"] = value
     snapshot = tmp_path / "snapshot_17.pth.tar"
     torch.save({"epoch": 17, "network": state, "optimizer": {}}, snapshot)
-    options = EvaluateOptions(
+    return EvaluateOptions(
         "Human36M",
         root=dataset_root,
         out=tmp_path / "out",
@@ -93,9 +97,82 @@ def test_a_published_snapshot_evaluates(dataset_root: Path, body_directory: Path
         scoring=ScoringOptions(stage="param"),
         drawing=DrawingOptions(pictures=1, plots=False),
     )
-    assert evaluate.run(options) == 0
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_a_published_snapshot_evaluates(published: EvaluateOptions) -> None:
+    assert evaluate.run(published) == 0
+    found = json.loads((published.out / "metrics.json").read_text())
     assert found["weights"] == "snapshot_17.pth.tar"
     assert set(found["metrics"]) == {"lixel", "param"}
     # An untrained network gives a small body without a pose; the truth's joints are some 0.5 m from the root.
     assert 100 < found["metrics"]["param"]["mpjpe_mm"] < 2000
+
+
+def test_two_processes_give_the_results_of_one(
+    published: EvaluateOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3DPW: five samples in three batches, of which the first process scores two."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = dataclasses.replace(published, data="PW3D", scoring=ScoringOptions("param", batch_size=2))
+    assert evaluate.run(options) == 0
+    printed = capsys.readouterr().out.splitlines()
+    network = dataclasses.replace(options.network, gpu="0-1")
+    shared = dataclasses.replace(options, network=network, out=options.out.with_name("shared"))
+    assert evaluate.run(shared) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(printed)
+    names = {path.name for path in options.out.iterdir()}
+    assert {path.name for path in shared.out.iterdir()} == names
+    # Samples are scored together in other numbers, so float32 rounds in another order.
+    for name in (name for name in names if name.endswith(".csv")):
+        found, wanted = (
+            [cell for row in csv.reader((out / name).open()) for cell in row] for out in (shared.out, options.out)
+        )
+        for cell, other in zip(found, wanted, strict=True):
+            assert cell == other or float(cell) == pytest.approx(float(other), abs=1e-3)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_folder_has_the_results_of_one_dataset_split_and_stage(dataset_root: Path, tmp_path: Path) -> None:
+    def run(data: str, stage: StageName = "param", split: str | None = None, pictures: int = 2) -> None:
+        drawing = DrawingOptions(pictures=pictures, plots=False)
+        scoring = ScoringOptions(stage, gt_root=split is not None)
+        evaluate.run(
+            EvaluateOptions(data, root=dataset_root, split=split, out=tmp_path, scoring=scoring, drawing=drawing)
+        )
+
+    run("Human36M")
+    run("Human36M", "auto", pictures=1)
+    assert [path.name for path in tmp_path.glob("worst_*.jpg")] == ["worst_1.jpg"]
+    before = (tmp_path / "metrics.json").read_bytes()
+    for other in (
+        lambda: run("PW3D"),
+        lambda: run("Human36M", split="train"),
+        lambda: run("Human36M", "lixel"),
+    ):
+        with pytest.raises(InputError) as caught:
+            other()
+        assert caught.value.argument == "out"
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_of_other_programs_are_not_replaced(name: str, tmp_path: Path) -> None:
+    identity = {"data": "real-multiview"}
+    require_own_folder(tmp_path, identity)
+    for content in ('{"data": "real-multiview"}', '{"weights": "mine", "data": "real-multiview"}'):
+        (tmp_path / name).write_text(content)
+        require_own_folder(tmp_path, identity)
+    for content in ("[]", "{", '{"data": "coco-keypoints", "annotations": "a.json"}'):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError) as caught:
+            require_own_folder(tmp_path, identity)
+        assert caught.value.argument == "out"
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shares_are_all_batches_in_order(items: int, count: int) -> None:
+    batches = list(range(items))
+    shares = [Share(index, count).of(batches) for index in range(count)]
+    assert [batch for share in shares for batch in share] == batches
+    assert len(shares[0]) == max(map(len, shares))

@@ -16,7 +16,7 @@ from i2l_meshnet.bodies.library import load_body
 from i2l_meshnet.data.multiview import HIPS, JOINTS, MultiviewClip, MultiviewSamples
 from i2l_meshnet.data.triangulation import PosedCamera
 from i2l_meshnet.evaluation import real_multiview
-from i2l_meshnet.evaluation.benchmark import System, evaluate
+from i2l_meshnet.evaluation.benchmark import Share, System, evaluate
 from i2l_meshnet.evaluation.multiview import consecutive, report, trunk_lean
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.lixel import LixelGrid
@@ -140,6 +140,13 @@ def test_samples_and_crops_of_clips_are_cached(tmp_path: Path, monkeypatch: pyte
     rows = list(csv.DictReader((tmp_path / "second" / "multiview_samples.csv").read_text().splitlines()))
     assert [row["frame"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["lixel_acceleration_mm_per_squared_frame"] == ""
+    # Two processes score one batch each.
+    halves = [real_multiview.RealMultiview(system, every=1, batch_size=2) for _ in range(2)]
+    for index, half in enumerate(halves):
+        evaluate(half, Share(index, 2))
+    halves[0].merge([halves[1].collected()])
+    halves[0].write(tmp_path / "halves")
+    assert json.loads((tmp_path / "halves" / "multiview.json").read_text()) == content
     # Crops at other positions are read again.
     crop = MultiviewSamples.crop
     monkeypatch.setattr(MultiviewSamples, "crop", lambda self, size: crop(replace(self, box=self.box * 1.1), size))

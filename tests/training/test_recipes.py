@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from i2l_meshnet import cli
+from i2l_meshnet.devices import device_numbers
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training.recipe import Recipe, RunOptions, TrainOptions
@@ -58,7 +59,7 @@ def test_command_line_gives_the_recipe_and_changes_it(
     changed = parse(monkeypatch, *arguments)
     assert changed.recipe == dataclasses.replace(RECIPES[name][1], batch=3, learning_rate=0.01)
     assert changed.run.resume
-    assert changed.run.device_numbers() == [0, 1, 2, 3]
+    assert device_numbers(changed.run.gpu) == [0, 1, 2, 3]
     assert str(changed.run.out) == "elsewhere"
 
 
@@ -102,18 +103,6 @@ def test_a_wrong_recipe_file_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_recipe(path, NAMED)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(("text", "numbers"), [("", None), ("0", [0]), ("0,2", [0, 2]), ("1, 4-5", [1, 4, 5])])
-def test_device_numbers(text: str, numbers: list[int] | None) -> None:
-    assert RunOptions(gpu=text).device_numbers() == numbers
-
-
-@pytest.mark.parametrize("text", ["a", "0-", "0,0", "3-2"])
-def test_wrong_device_numbers(text: str) -> None:
-    with pytest.raises(InputError) as caught:
-        RunOptions(gpu=text).device_numbers()
-    assert caught.value.argument == "gpu"
 
 
 SETTINGS = {"batch": 0, "first_epoch": 13, "learning_rate": float("nan"), "edge_weight": -1.0, "ema": 1.0, "crop": 100}

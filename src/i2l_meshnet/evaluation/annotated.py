@@ -18,7 +18,7 @@ from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.sources import Source
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation import overlays, plots
-from i2l_meshnet.evaluation.benchmark import Benchmark, System
+from i2l_meshnet.evaluation.benchmark import WHOLE, Benchmark, Share, System
 from i2l_meshnet.evaluation.metrics import acceleration_error
 from i2l_meshnet.evaluation.protocols import ACCELERATION, Metric
 from i2l_meshnet.evaluation.report import MILLIMETRES, Evaluation, MeshErrors
@@ -29,6 +29,8 @@ from i2l_meshnet.models.output import LixelOutput
 from i2l_meshnet.pictures import write_picture
 
 StageName = Literal["auto", "lixel", "param"]
+DRAWN = ("worst", "sample")
+"""Starts of the names of drawings: with and without ground truth."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,9 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         self._system, self._scoring, self._drawing = system, scoring, drawing
         self._grid = system.network.grid
         self._kinds = mesh_kinds(scoring.stage, system)
-        self._settings = settings or {"data": data.source.name, "split": data.source.split}
+        named = settings or {"data": data.source.name, "split": data.source.split}
+        self.identity = {"data": named["data"], "split": named["split"], "stage": self._kinds[-1]}
+        self._settings = {**self.identity, **named}
         self._dataset = PersonDataset(data.source, crop_size=self._grid.crop_size, full_decode=scoring.published)
         self._count = min(scoring.samples or len(self._dataset), len(self._dataset))
         self._submits = data.submits and self._count == len(self._dataset)
@@ -144,11 +148,12 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
     def __len__(self) -> int:
         return self._count
 
-    def batches(self) -> Iterator[PictureBatch]:
+    def batches(self, share: Share = WHOLE) -> Iterator[PictureBatch]:
         """The samples in order, in batches that threads read in advance (OpenCV releases the GIL)."""
         self._start = time.perf_counter()
         size, workers = self._scoring.batch_size, self._scoring.workers
-        parts = iter([range(start, min(start + size, self._count)) for start in range(0, self._count, size)])
+        every = [range(start, min(start + size, self._count)) for start in range(0, self._count, size)]
+        parts = iter(share.of(every))
         waiting: deque[tuple[range, Future[Sample]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
 
@@ -179,7 +184,16 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
             *_, vertices = self._in_camera(meshes, sample, numbers).values()
             if self._scoring.published and meshes.param is not None:
                 vertices = (meshes.param - self.data.readout[:1] @ meshes.param) * MILLIMETRES
-            self._sent.append((self.data.readout[1:] @ vertices, vertices))
+            self._sent.append(((self.data.readout[1:] @ vertices).cpu(), vertices.cpu()))
+
+    def collected(self) -> list[Any]:
+        return [[] if self._keeper is None else self._keeper.parts(), self._sent]
+
+    def merge(self, parts: Sequence[list[Any]]) -> None:
+        for scores, sent, *_ in parts:
+            if self._keeper is not None:
+                self._keeper.extend(scores)
+            self._sent += sent
 
     def note(self, output: LixelOutput, params: BodyParams | None, sample: Sample) -> None:
         """For subclasses that report more than errors. params: in the camera frame."""
@@ -192,7 +206,7 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         if scorer is not None and self._keeper is not None:
             metrics = (*scorer.metrics, ACCELERATION) if frames else scorer.metrics
             for kind, found in self._keeper.scores().items():
-                errors[kind] = mesh_errors(found.to("cpu", torch.float64), scorer.metrics, frames)
+                errors[kind] = mesh_errors(found.to(dtype=torch.float64), scorer.metrics, frames)
         rows = range(self._count)
         seconds = round(time.perf_counter() - self._start, 3)
         return Evaluation(
@@ -214,7 +228,7 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
         """
         if not self._submits:
             return None
-        joints, vertices = (torch.cat(parts).cpu() for parts in zip(*self._sent, strict=True))
+        joints, vertices = (torch.cat(parts) for parts in zip(*self._sent, strict=True))
         return joints, vertices
 
     def write(self, folder: Path) -> list[str | Table]:
@@ -233,8 +247,11 @@ class AnnotatedPictures(Benchmark[PictureBatch]):
             lines.append('no plots: they need Matplotlib; install it with pip install "i2l-meshnet[plots]"')
         elif self._drawing.plots:
             plots.save_plots(evaluation, folder)
+        for start in DRAWN:
+            for old in folder.glob(f"{start}_[0-9]*.jpg"):
+                old.unlink()
         for rank, row in enumerate(evaluation.worst(self._drawing.pictures), 1):
-            path = folder / f"{'worst' if evaluation.errors else 'sample'}_{rank}.jpg"
+            path = folder / f"{DRAWN[0] if evaluation.errors else DRAWN[1]}_{rank}.jpg"
             self.draw(row, evaluation, path)
         truth, seconds = f"{evaluation.scored} with ground truth", evaluation.settings["seconds"]
         table = evaluation.group_table()

@@ -13,7 +13,7 @@ from torch import Tensor
 from i2l_meshnet.data.sources.base import CocoFile
 from i2l_meshnet.data.sources.custom import named_joints
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.evaluation.benchmark import Benchmark, System, keypoint_regressor
+from i2l_meshnet.evaluation.benchmark import WHOLE, Benchmark, Share, System, keypoint_regressor
 from i2l_meshnet.evaluation.report import text_table, write_json, write_table
 from i2l_meshnet.io import reading
 from i2l_meshnet.prediction.predictor import MeshPredictor
@@ -60,6 +60,7 @@ class CocoKeypoints(Benchmark[list[LabelledPerson]]):
         """
         self._regressor = keypoint_regressor(system.body, NAME).cpu()
         self._predict = predict or _predictor(system)
+        self.identity = {"data": NAME, "annotations": annotations.name}
         self._settings = {"data": NAME, "weights": system.weights, "annotations": annotations.name}
         self._images = images
         joints, people, self._left_out = read_people(annotations, images)
@@ -72,12 +73,12 @@ class CocoKeypoints(Benchmark[list[LabelledPerson]]):
     def __len__(self) -> int:
         return len(self._people)
 
-    def batches(self) -> Iterator[list[LabelledPerson]]:
+    def batches(self, share: Share = WHOLE) -> Iterator[list[LabelledPerson]]:
         """The people of each picture."""
         pictures: dict[str, list[LabelledPerson]] = {}
         for person in self._people:
             pictures.setdefault(person.picture, []).append(person)
-        yield from pictures.values()
+        yield from share.of(list(pictures.values()))
 
     def score(self, batch: list[LabelledPerson]) -> None:
         found = self._predict(self._images / batch[0].picture, [person.box for person in batch])
@@ -86,6 +87,15 @@ class CocoKeypoints(Benchmark[list[LabelledPerson]]):
             self._scored.append(person)
             for kind, points in self._points(prediction).items():
                 self._errors.setdefault(kind, []).append(box_errors(points[rows], person, self._columns))
+
+    def collected(self) -> tuple[list[LabelledPerson], dict[str, list[Tensor]]]:
+        return self._scored, self._errors
+
+    def merge(self, parts: Sequence[tuple[list[LabelledPerson], dict[str, list[Tensor]]]]) -> None:
+        for scored, errors in parts:
+            self._scored += scored
+            for kind, found in errors.items():
+                self._errors.setdefault(kind, []).extend(found)
 
     def write(self, folder: Path) -> list[str | Table]:
         errors = {kind: torch.stack(parts) for kind, parts in self._errors.items()}

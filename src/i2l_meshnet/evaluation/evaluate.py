@@ -1,6 +1,7 @@
 """The `evaluate` command: score a network on a benchmark, print and write the results."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,13 +10,14 @@ import tyro
 
 from i2l_meshnet.console import output
 from i2l_meshnet.data.sources import open_source
+from i2l_meshnet.devices import choose_device, device_numbers
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation import coco_keypoints, real_multiview, synthetic_pictures
 from i2l_meshnet.evaluation.annotated import AnnotatedPictures, DrawingOptions, ScoringOptions, mesh_kinds
-from i2l_meshnet.evaluation.benchmark import Benchmark, System, evaluate
+from i2l_meshnet.evaluation.benchmark import Benchmark, System, evaluate_in_processes, require_own_folder
 from i2l_meshnet.evaluation.protocols import PROTOCOLS
 from i2l_meshnet.evaluation.published_sets import PublishedSet
-from i2l_meshnet.models.loading import choose_device, load_network, shipped_weights
+from i2l_meshnet.models.loading import load_network, shipped_weights
 from i2l_meshnet.models.memory import SplitBatches
 from i2l_meshnet.models.published import run_code
 
@@ -76,11 +78,22 @@ class SystemOptions:
     """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
+    gpu: str = ""
+    """Numbers of CUDA devices, such as 0 or 0-3. The samples are divided among one process per device. If --device is
+    cpu, one process per number."""
 
-    def load(self, published: bool) -> System:
-        """The network and its body. published: as in `ScoringOptions`."""
+    @property
+    def devices(self) -> list[str]:
+        """The device of each process, for `choose_device`. Raise InputError for a wrong list."""
+        numbers = device_numbers(self.gpu)
+        if numbers is None or self.device == "cpu":
+            return [self.device] * len(numbers or [0])
+        return [f"cuda:{number}" for number in numbers]
+
+    def load(self, published: bool, device_name: str) -> System:
+        """The network and its body on a device. published: as in `ScoringOptions`."""
+        device = choose_device(device_name)
         run_code(self.code)
-        device = choose_device(self.device)
         network, body, _ = load_network(self.weights or shipped_weights(), self.body_dir, published)
         name = "default" if self.weights is None else self.weights.name
         return System(SplitBatches(network.to(device)), body.to(device), device, name)
@@ -117,10 +130,19 @@ class EvaluateOptions:
             raise InputError(f"it must be at least 1, not {self.every}", argument="every")
 
 
+def make_benchmark(options: EvaluateOptions, device: str) -> Benchmark[Any]:
+    """The benchmark of the options, with its network on a device."""
+    return BENCHMARKS[options.data](options.network.load(options.scoring.published, device), options)
+
+
 def run(options: EvaluateOptions) -> int:
     """Run the command and return the exit code 0. Raise UserError for errors that the user can fix."""
-    benchmark = BENCHMARKS[options.data](options.network.load(options.scoring.published), options)
+    first, *others = options.network.devices
+    for device in others:
+        choose_device(device)  # before anything is loaded
+    benchmark = make_benchmark(options, first)
+    require_own_folder(options.out, benchmark.identity)
     output(*(f"note: {note}" for note in benchmark.notes))
-    evaluate(benchmark)
+    evaluate_in_processes(benchmark, [functools.partial(make_benchmark, options, device) for device in others])
     output(*benchmark.write(options.out))
     return 0

@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from i2l_meshnet.data.multiview import (
     save_samples,
 )
 from i2l_meshnet.errors import FileError, InputError
-from i2l_meshnet.evaluation.benchmark import Benchmark, System, keypoint_regressor
+from i2l_meshnet.evaluation.benchmark import WHOLE, Benchmark, Share, System, keypoint_regressor
 from i2l_meshnet.evaluation.multiview import lixels_to_joints, report
 from i2l_meshnet.evaluation.report import write_json, write_table
 from i2l_meshnet.io import atomic_path, read_arrays, reading
@@ -71,15 +72,22 @@ class RealMultiview(Benchmark[ClipBatch]):
         if not clips:
             raise InputError(f"{folder} contains no clip: delete it, then it is fetched again")
         self._clips = {clip.name: (clip, clip_samples(clip, every)) for clip in clips}
+        self.identity = {"data": NAME}
         self._joints: dict[str, dict[str, list[Float[Tensor, "b 12 3"]]]] = {name: {} for name in self._clips}
 
     def __len__(self) -> int:
         return sum(len(samples.view) for _, samples in self._clips.values())
 
-    def batches(self) -> Iterator[ClipBatch]:
-        for name, (clip, samples) in self._clips.items():
+    def batches(self, share: Share = WHOLE) -> Iterator[ClipBatch]:
+        every = [
+            (name, start)
+            for name, (_, samples) in self._clips.items()
+            for start in range(0, len(samples.view), self._batch_size)
+        ]
+        for name, starts in itertools.groupby(share.of(every), lambda batch: batch[0]):
+            clip, samples = self._clips[name]
             crops = clip_crops(clip, samples, self._system.network.grid.crop_size, self._every)
-            for start in range(0, len(crops), self._batch_size):
+            for _, start in starts:
                 part = slice(start, start + self._batch_size)
                 yield ClipBatch(name, samples[part], crops[part])
 
@@ -94,6 +102,15 @@ class RealMultiview(Benchmark[ClipBatch]):
         for kind, joints in found.items():
             self._joints[batch.clip].setdefault(kind, []).append(joints.cpu())
 
+    def collected(self) -> dict[str, dict[str, list[Tensor]]]:
+        return self._joints
+
+    def merge(self, parts: Sequence[dict[str, dict[str, list[Tensor]]]]) -> None:
+        for clips in parts:
+            for name, found in clips.items():
+                for kind, joints in found.items():
+                    self._joints[name].setdefault(kind, []).extend(joints)
+
     def write(self, folder: Path) -> list[str | Table]:
         lines: list[str | Table] = []
         content: dict[str, Any] = {}
@@ -106,7 +123,7 @@ class RealMultiview(Benchmark[ClipBatch]):
                 rows[table] += [{"clip": name, **row} for row in part]
             lines += [f"{name}:", *found.lines(), *found.tables()]
         path = folder / "multiview.json"
-        write_json(path, {"weights": self._system.weights, "every": self._every, "clips": content})
+        write_json(path, {**self.identity, "weights": self._system.weights, "every": self._every, "clips": content})
         for table, part in rows.items():
             write_table(folder / f"multiview_{table}.csv", part)
         tables = ", ".join(f"multiview_{table}.csv" for table in rows)

@@ -237,7 +237,7 @@ class ScoreKeeper:
         self._scorer, self._true_depth, self._together = scorer, true_depth, together
         self._waiting: list[tuple[Meshes, Sample, Tensor]] = []
         self._points = 0
-        self._scores: list[dict[str, Scores]] = []
+        self._parts: list[dict[str, Scores]] = []
 
     def add(self, meshes: Meshes, sample: Sample, numbers: Int[Tensor, "b"]) -> None:
         """meshes: with all vertices. numbers: indices of the samples in the dataset."""
@@ -248,13 +248,23 @@ class ScoreKeeper:
             self._score()
 
     def scores(self) -> dict[str, Scores]:
-        """The scores of all added samples, in order."""
+        """The scores of all added samples, in order, on the CPU."""
+        parts = self.parts()
+        return {kind: Scores.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+
+    def parts(self) -> list[dict[str, Scores]]:
+        """The scores of all added samples, in parts, on the CPU."""
         if self._waiting:
             self._score()
-        return {kind: Scores.concatenate([part[kind] for part in self._scores]) for kind in self._scores[0]}
+        self._parts = [{kind: scores.to("cpu") for kind, scores in part.items()} for part in self._parts]
+        return self._parts
+
+    def extend(self, parts: Sequence[dict[str, Scores]]) -> None:
+        """Add the parts of another keeper, whose samples follow."""
+        self._parts = [*self.parts(), *parts]
 
     def _score(self) -> None:
         meshes, samples, numbers = zip(*self._waiting, strict=True)
         batch = Meshes.concatenate(meshes), Sample.concatenate(samples), torch.cat(numbers)
-        self._scores.append(self._scorer(*batch, self._true_depth))
+        self._parts.append(self._scorer(*batch, self._true_depth))
         self._waiting, self._points = [], 0

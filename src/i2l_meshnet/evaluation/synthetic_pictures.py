@@ -58,18 +58,29 @@ class SyntheticPictures(AnnotatedPictures):
     def note(self, output: LixelOutput, params: BodyParams | None, sample: Sample) -> None:
         unknown = torch.full((len(sample.image),), torch.nan)
         self._confidence.append(unknown if output.keypoints is None else output.keypoints[..., 2].mean(1).cpu())
-        self._true.append(sample.annotation.fit.shape)
+        self._true.append(sample.annotation.fit.shape.cpu())
         if params is not None:
-            self._found.append(params.shape)
+            self._found.append(params.shape.cpu())
+
+    def collected(self) -> list[Any]:
+        return [*super().collected(), self._confidence, self._found, self._true]
+
+    def merge(self, parts: Sequence[list[Any]]) -> None:
+        super().merge(parts)
+        for *_, confidence, found, true in parts:
+            self._confidence += confidence
+            self._found += found
+            self._true += true
 
     def evaluation(self) -> Evaluation:
         """The errors of all samples, grouped by confidence, and the accuracy of body shapes."""
         bands = [_band(value) for value in torch.cat(self._confidence).tolist()]
         rows = []
         if self._found:
-            rows = shape_rows(self._system.body, torch.cat(self._found), torch.cat(self._true), bands)
-        found = super().evaluation()
-        return dataclasses.replace(found, groups=tuple(bands), settings={**found.settings, "shape": rows})
+            found, true = (torch.cat(parts).to(self._system.device) for parts in (self._found, self._true))
+            rows = shape_rows(self._system.body, found, true, bands)
+        errors = super().evaluation()
+        return dataclasses.replace(errors, groups=tuple(bands), settings={**errors.settings, "shape": rows})
 
     def report(self, evaluation: Evaluation, folder: Path) -> list[str | Table]:
         """Also write and print a table of body shape."""

@@ -51,6 +51,8 @@ class ExportOptions:
     """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
     pictures: Path | None = None
     """Folder of images to check the file with. Default: three images that ship with the package."""
+    gpu: int | None = None
+    """Number of the CUDA device where PyTorch computes the meshes to compare with. Default: the CPU."""
     limit: float = 0.5
     """Maximum deviation of the mesh from PyTorch's, mm. Above it, nothing is written."""
 
@@ -85,7 +87,8 @@ def run(options: ExportOptions) -> int:
     path = options.weights or shipped_weights(HAND_WEIGHTS if options.hand else DEFAULT_WEIGHTS)
     run_code(options.code)
     network, body, metadata = load_network(path, options.body_dir)
-    expected = _predictor(options.weights, body, options.body_dir)
+    device = "cpu" if options.gpu is None else f"cuda:{options.gpu}"
+    expected = _predictor(options.weights, body, options.body_dir, device=device)
     seen = subjects(expected, options.pictures)
     with atomic_path(options.out) as temporary:
         write(network, metadata, runtime, temporary)
@@ -129,11 +132,12 @@ def _predictor(
     body_directory: Path | None,
     runtime: Runtime | None = None,
     precision: Precision = "fp32",
+    device: str = "cpu",
 ) -> MeshPredictor:
-    """The predictor that `predict` uses, on the CPU. Without the detector, each whole image is one person."""
+    """The predictor that `predict` uses. Without the detector, each whole image is one person."""
     if body.kind != "body":
-        return HandPredictor.load(weights, "cpu", body_directory, runtime=runtime)
-    loaded = MeshPredictor.load(weights, "cpu", body_directory, detect=False, precision=precision, runtime=runtime)
+        return HandPredictor.load(weights, device, body_directory, runtime=runtime)
+    loaded = MeshPredictor.load(weights, device, body_directory, detect=False, precision=precision, runtime=runtime)
     found = assets.find("detector")
     loaded.detector = None if found is None else PersonDetector(found)
     return loaded

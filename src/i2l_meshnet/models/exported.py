@@ -25,6 +25,7 @@ from torch import Tensor
 from i2l_meshnet.bodies.anny import AnnyBody
 from i2l_meshnet.bodies.base import Body, BodyParams
 from i2l_meshnet.bodies.library import LICENSED, load_body
+from i2l_meshnet.devices import choose_device
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.io import first_line, parse_json, read_bytes, reading, require_stored
 from i2l_meshnet.models.checkpoint import Metadata
@@ -37,7 +38,7 @@ from i2l_meshnet.models.graph_limits import (
     share_memory,
 )
 from i2l_meshnet.models.inference import for_inference
-from i2l_meshnet.models.loading import DEFAULT_WEIGHTS, choose_device, load_network, shipped_weights
+from i2l_meshnet.models.loading import DEFAULT_WEIGHTS, load_network, shipped_weights
 from i2l_meshnet.models.output import LixelNetwork, LixelOutput
 from i2l_meshnet.precision import Precision, require_precision, supported_precisions
 from i2l_meshnet.runtimes import import_openvino, onnxruntime, openvino_core
@@ -267,8 +268,9 @@ def load_ready(
     if runtime not in readers:
         message = f"{path.name} is for the runtime {' or '.join(readers)}, not {runtime}: export it to {runtime}"
         raise InputError(message, argument="runtime")
-    if device == "cuda":
-        raise InputError(f"{path.name} is an exported network, which runs on the CPU", argument="device")
+    if device not in ("auto", "cpu"):
+        argument = "device" if device == "cuda" else "gpu"
+        raise InputError(f"{path.name} is an exported network, which runs on the CPU", argument=argument)
     exported, body, metadata = load_exported(path, directory, runtime, precision)
     parameters, cpu = exported.predicts_parameters, torch.device("cpu")
     return ReadyNetwork(exported, body, name, metadata, runtime, precision, parameters, cpu)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from i2l_meshnet.bodies.base import Body
@@ -40,18 +39,6 @@ def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
             f"this installation has no {name}; reinstall i2l-meshnet or give another file", argument="weights"
         )
     return path
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for "auto" (CUDA if available), "cpu" or "cuda". Raises InputError if it is not available."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda", argument="device")
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError(
-            "no CUDA device is available; choose cpu, or install a CUDA build of PyTorch", argument="device"
-        )
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def is_snapshot(path: Path) -> bool:

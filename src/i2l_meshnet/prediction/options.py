@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from i2l_meshnet.devices import named_device
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.models.exported import Runtime
 from i2l_meshnet.pictures import MAX_PIXELS
@@ -46,6 +47,8 @@ class NetworkOptions:
     """Folder of the licensed SMPL or MANO files, for networks that predict them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
+    gpu: int | None = None
+    """Number of the CUDA device where the network runs."""
     precision: Precision = "fp32"
     """fp16 and bf16 run most convolutions in half precision, on devices that support it. fp16 adds about 1 mm of error,
     bf16 a few mm. The default network supports fp32 only."""
@@ -57,6 +60,12 @@ class NetworkOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"the minimum is 1, not {self.batch_size}", argument="batch_size")
+        named_device(self.device, self.gpu)
+
+    @property
+    def device_name(self) -> str:
+        """The device, for `devices.choose_device`."""
+        return named_device(self.device, self.gpu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +152,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.network.precision != "fp32" and (self.people.hand is not None or self.table.engine == "ray"):
             raise InputError("only fp32 is available for hands alone and on Ray workers", argument="precision")
+        if self.network.gpu is not None and self.table.engine == "ray":
+            raise InputError("Ray assigns the devices of its workers: leave it out", argument="gpu")
 
     def by_flag(self) -> dict[str, Any]:
         """Flag name (with underscores) → value, of the options of all groups."""

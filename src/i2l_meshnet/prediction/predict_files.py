@@ -106,17 +106,21 @@ def load_predictor(options: PredictOptions, boxes: BoxFile | None) -> MeshPredic
     if people.hand is not None:
         side = None if people.hand == "any" else people.hand
         weights = people.hand_weights or network.weights
-        return HandPredictor.load(weights, network.device, network.body_dir, side, network.batch_size, network.runtime)
+        return HandPredictor.load(
+            weights, network.device_name, network.body_dir, side, network.batch_size, network.runtime
+        )
     hands = None
     if people.hands:
-        hands = HandPredictor.load(people.hand_weights, network.device, network.body_dir, batch_size=network.batch_size)
+        hands = HandPredictor.load(
+            people.hand_weights, network.device_name, network.body_dir, batch_size=network.batch_size
+        )
     detect = people.detect and boxes is None
     if detect and assets.find("detector") is None:
         message(f"warning: {NO_DETECTOR}")
         detect = False
     predictor = MeshPredictor.load(
         network.weights,
-        network.device,
+        network.device_name,
         network.body_dir,
         detect,
         network.batch_size,

@@ -16,6 +16,7 @@ from typing import Literal
 
 from i2l_meshnet import assets
 from i2l_meshnet.console import message
+from i2l_meshnet.devices import named_device
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.folders import remove, work_folder
 from i2l_meshnet.locks import fcntl
@@ -59,9 +60,12 @@ class ServeOptions(Limits):
     """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
+    gpu: int | None = None
+    """Number of the CUDA device where the network runs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        named_device(self.device, self.gpu)
         if not 0 <= self.port < 65536:
             raise InputError(f"it must be between 0 and 65535, not {self.port}", argument="port")
         if self.token is not None and not _TOKEN.fullmatch(self.token):
@@ -124,7 +128,7 @@ def _load(options: ServeOptions) -> MeshPredictor:
     detect = assets.find("detector") is not None
     if not detect:
         message(f"warning: {NO_DETECTOR}")
-    return MeshPredictor.load(options.weights, options.device, options.body_dir, detect)
+    return MeshPredictor.load(options.weights, named_device(options.device, options.gpu), options.body_dir, detect)
 
 
 def _require_extra() -> None:

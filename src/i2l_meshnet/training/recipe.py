@@ -168,20 +168,6 @@ class RunOptions:
         _require(self, lambda value: value >= 1, "at least 1", "nodes", "save_every", "keep", "log_every")
         _require(self, lambda value: value >= 0, "at least 0", "workers", "max_steps")
 
-    def device_numbers(self) -> list[int] | None:
-        """The numbers in `gpu`, None if it is empty. Raise InputError if it is not a list of different devices."""
-        if not self.gpu:
-            return None
-        numbers: list[int] = []
-        for part in self.gpu.split(","):
-            start, dash, end = part.strip().partition("-")
-            if not start.isdecimal() or (dash and not end.isdecimal()):
-                raise InputError(f"{self.gpu!r} is not a list of devices such as 0-3 or 0,2", argument="gpu")
-            numbers += range(int(start), int(end if dash else start) + 1)
-        if not numbers or len(set(numbers)) != len(numbers):
-            raise InputError(f"{self.gpu!r} names no device, or a device twice", argument="gpu")
-        return numbers
-
 
 def _require(options: Any, holds: Callable[[float], bool], wanted: str, *names: str) -> None:
     """Raise InputError for the first of the options `names` for which `holds` is false."""

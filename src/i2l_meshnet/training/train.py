@@ -16,6 +16,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.console import counted, output
+from i2l_meshnet.devices import device_numbers
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.folders import own_folder
 from i2l_meshnet.models import assembly, imagenet
@@ -121,7 +122,7 @@ def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
     if recipe.batchnorm == "synced" and not cuda:
         raise InputError("synced needs CUDA devices; on the CPU choose local or frozen", argument="batchnorm")
     require_precision(recipe.precision, "cuda" if cuda else "cpu")
-    numbers = options.device_numbers()
+    numbers = device_numbers(options.gpu)
     if cuda:
         devices: list[int] | int | str = numbers if numbers is not None else "auto"
     else:
