@@ -21,7 +21,7 @@ from i2l_meshnet.pictures import read_picture
 TEXTURE_SIZE = 256
 
 CORE_AUTHORS = ("Manuel Bastioni", "Jonas Hauquier", "Manuel bastioni")
-"""Authors of MakeHuman's core assets, which the project relicensed as CC0 in September 2020. The data package is older
+"""Authors of MakeHuman's core assets, which MakeHuman relicensed as CC0 in September 2020. The data package is older
 and still states AGPL3 for them. For assets of other authors the stated licence counts."""
 
 GARMENTS: dict[str, tuple[str, ...]] = {
@@ -63,7 +63,7 @@ HELD_OUT = (
 class Garment:
     """A mesh bound to the base mesh.
 
-    reference, weights: a vertex is a weighted sum of three base vertices, plus an offset (metres, Anny's axes) at rest.
+    reference, weights: at rest, a vertex is a weighted sum of three base vertices plus an offset (metres, Anny's axes).
     bones, bone_weights: skinning. uv: per triangle corner, v upwards. texture: RGBA. hides: base vertices that the
     garment covers.
     """
@@ -110,9 +110,10 @@ class PosedBase:
 
 
 class BaseMesh:
-    """MakeHuman's base mesh of 19,158 vertices, with the helper vertices of clothes, posed by the package `anny`.
+    """MakeHuman's base mesh of 19,158 vertices, posed by the package `anny`.
 
-    Raise UserError if the package (extra `[lab]`) is not installed.
+    It includes MakeHuman's helper vertices, to which clothes can be bound. Raise UserError if the package (extra
+    `[lab]`) is not installed.
     """
 
     def __init__(self, bones: Sequence[str]) -> None:
@@ -159,7 +160,7 @@ class Wardrobe:
     """The garments, hair and skins of the asset `makehuman` that may be used."""
 
     def __init__(self, folder: Path, base: BaseMesh, held_out: bool = False) -> None:
-        """folder: the asset. held_out: use only items of `HELD_OUT`, or all items of a kind that has none there.
+        """folder: the asset. held_out: use only items of `HELD_OUT`. For a kind of garment without such items, use all.
 
         Raise FileError if a file is missing or has a licence that is not allowed.
         """
@@ -244,8 +245,9 @@ def _bind(reference: np.ndarray, weights: np.ndarray, base: BaseMesh, keep: int 
 def _read_faces(stream: list[int], layers: int) -> tuple[np.ndarray, np.ndarray]:
     """Triangles, and the rows of their texture coordinates, from the face stream of three.js' JSON format 3.
 
-    The first number of a face has a bit for each part that follows: 1 quad, 2 material, 4 and 8 texture coordinates of
-    the face and of its corners, 16 and 32 normals, 64 and 128 colours. Quads are split along their first diagonal.
+    The bits of a face's first number say what follows: 1 a fourth vertex, 2 a material, 4 texture coordinates of the
+    face, 8 of its corners, 16 a normal of the face, 32 of its corners, 64 a colour of the face, 128 of its corners.
+    Quads are split along their first diagonal.
     """
     faces: list[list[int]] = []
     corners: list[list[int]] = []

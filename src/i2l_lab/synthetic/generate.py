@@ -22,7 +22,7 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.io import atomic_path, read_json, reading, write_bytes
 
 VERSION = 2
-"""Raise it when the same seed makes other images, so that no folder mixes them."""
+"""Increase it when the same seed makes different images. Then no folder mixes old and new images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def generate_pictures(options: PictureOptions) -> list[Path]:
 
 
 def make_picture_maker(held_out: bool, mocap: tuple[Path, ...], seed: int) -> PictureMaker:
-    """A maker with Anny and the assets, for training images or held-out images."""
+    """A `PictureMaker` with the Anny body and the assets, for training images or held-out images."""
     body = load_body("anny")
     makehuman = assets.ensure("makehuman")
     bank = PoseBank.build(body, makehuman, mocap, seed=seed).split(held_out)
@@ -119,6 +119,6 @@ def _check_recipe(options: PictureOptions) -> None:
         with reading(path, "the settings of the images", fix=f"delete it if the images were made with {recipe}"):
             known = read_json(path)
         if known != recipe:
-            raise InputError(f"{path} has other options than these; use another folder", argument="out")
+            raise InputError(f"{path} is from a run with other options; use another folder", argument="out")
         return
     write_bytes(path, (json.dumps(recipe, indent=1) + os.linesep).encode())

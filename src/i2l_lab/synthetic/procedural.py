@@ -9,16 +9,17 @@ from scipy.spatial.transform import Rotation
 from i2l_lab.synthetic.figure import SEGMENTS
 
 Draw = dict[str, np.ndarray]
-"""Angles in degrees: (n,) of the trunk and head, (n, 2) of the limbs (left, right)."""
+"""Angles in degrees: (n,) of the trunk and head, (n, 2) of the limbs (left, right). `flat` is the probability that a
+foot is parallel to the ground."""
 
 SIGNS = np.array([1.0, -1.0])
-"""Sign of abduction and inward rotation: left, right."""
+"""Sign of an outward rotation about z: left, right. Abduction is a rotation about y with the opposite sign."""
 
 
 def draw_figures(n: int, rng: np.random.Generator) -> Float[np.ndarray, "n 15 3 3"]:
-    """Draw stick figures (see `figure.SEGMENTS`) with the heading to the front.
+    """Draw stick figures (see `figure.SEGMENTS`) that are not rotated about the vertical axis.
 
-    An activity determines trunk and legs. The arms are independent, except when they swing.
+    An activity determines trunk and legs. The arms do not depend on it, except in activities that move the arms too.
     """
     weights = np.array([weight for weight, _ in ACTIVITIES])
     chosen = rng.choice(len(ACTIVITIES), n, p=weights / weights.sum())
@@ -119,7 +120,7 @@ def _sit(n: int, rng: np.random.Generator) -> Draw:
     draw["hip"] = rng.uniform(65, 105, (n, 1)) + rng.normal(0, 6, (n, 2))
     draw["knee"] = rng.uniform(35, 115, (n, 1)) + rng.normal(0, 10, (n, 2))
     draw["abduct"] = rng.uniform(0, 28, (n, 1)) + rng.normal(0, 4, (n, 2))
-    # On the floor: legs stretched or drawn up, wide.
+    # On the floor: each leg is straight or bent.
     floor = rng.random(n) < 0.2
     draw["knee"][floor] = rng.uniform(0, 130, (n, 2))[floor]
     draw["flat"] = np.full((n, 2), 0.7)
@@ -247,7 +248,7 @@ def _assemble(draw: Draw, rng: np.random.Generator) -> Float[np.ndarray, "n 15 3
         thigh = root @ _about("y", -sign * draw["abduct"][:, column]) @ _about("x", -hip)
         thigh = thigh @ _about("z", sign * draw["turnout"][:, column])
         shin = thigh @ _about("x", knee)
-        # The ankle keeps a foot on the ground as flat as it can.
+        # With probability `flat`, the foot is parallel to the ground, as far as the ankle's range allows.
         ankle = np.where(
             rng.random(len(hip)) < draw["flat"][:, column], hip - knee - draw["pitch"], rng.normal(12, 14, len(hip))
         )
