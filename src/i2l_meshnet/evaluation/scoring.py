@@ -21,7 +21,7 @@ from i2l_meshnet.skeletons import Skeleton
 from i2l_meshnet.tensors import TensorDataclass
 
 POINTS_TOGETHER = 2**17
-"""Points that `ScoreKeeper` scores at once: few calls, but small enough for a CPU cache."""
+"""Number of points that `ScoreKeeper` scores at once. More points need fewer calls; these fit into a CPU cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Truth(TensorDataclass):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(TensorDataclass):
-    """metrics: one column per metric. offsets: scored minus true joints, m. Both are NaN without ground truth."""
+    """metrics: one column per metric. offsets: predicted minus true joints, m. Both are NaN without ground truth."""
 
     metrics: Float[Tensor, "*b m"]
     offsets: Float[Tensor, "*b j 3"]
@@ -92,7 +92,7 @@ class JointReader(nn.Module):
 def joint_rows(
     names: Sequence[str], joints: Sequence[str], regressor: Float[Tensor, "j v"], body: str
 ) -> Float[Tensor, "r v"]:
-    """The rows of `joints` in a regressor for the joints `names`. body: named in the message.
+    """The rows of `joints` in a regressor whose rows are the joints `names`. body: its name, for the error message.
 
     Raise InputError if a joint is missing.
     """
@@ -188,7 +188,7 @@ def read_released(
 class Scorer(nn.Module):
     """Scores lixel meshes and parametric meshes of one network on one dataset.
 
-    truth: `(sample, numbers) -> Truth`. metrics: need vertices only if `reader` keeps them.
+    truth: `(sample, numbers) -> Truth`. metrics: those on vertices need a `reader` that keeps all vertices.
     """
 
     def __init__(self, reader: JointReader, truth: nn.Module, metrics: Sequence[Metric], grid: LixelGrid) -> None:
@@ -220,7 +220,7 @@ class Scorer(nn.Module):
         found = {"lixel": self.reader(lixel)}
         if picked.param is not None:
             found["param"] = self.reader(picked.param)
-        # Both kinds at once: for small point sets, the calls are expensive.
+        # Score both kinds in one call: for small point sets, a call costs more than its computation.
         truths = truth.map(lambda value: value.expand(len(found), *value.shape))
         both = self.score(Points.stack(list(found.values())), truths)
         return {kind: both[index] for index, kind in enumerate(found)}

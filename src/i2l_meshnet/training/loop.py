@@ -81,7 +81,7 @@ class Folders:
 
 
 class Batch:
-    """A batch and its targets. It is no dataclass: Fabric would try to rebuild a frozen dataclass."""
+    """A batch and its targets. It is not a dataclass, because Fabric would try to rebuild a frozen one."""
 
     def __init__(self, sample: Sample, target: Target) -> None:
         self.sample, self.target = sample, target
@@ -156,7 +156,7 @@ class Trainer:
         options: TrainOptions,
         validation: Validation | None = None,
     ) -> None:
-        """fabric: launched. targets: makes the targets of a batch on the device."""
+        """fabric: already launched. targets: makes the targets of a batch on the device."""
         self._fabric, self._stage, self._targets = fabric, stage, targets
         self._recipe, self._run = options.recipe, options.run
         self._dataset, self._validation, self._folders = dataset, validation, Folders(options.run.out)
@@ -245,8 +245,8 @@ class Trainer:
     def fit(self, reporter: Reporter) -> signal.Signals | None:
         """Train to the end, to `max_steps` or to a signal, and save the training state. Return the signal.
 
-        Raise NonFiniteLossError or NoTargetError, after writing the annotations of the batch, if the loss is not finite
-        or no sample has a target; FileError if files cannot be written.
+        Raise NonFiniteLossError if a loss is not finite, and NoTargetError if no sample has a target. The annotations
+        of the batch are written first. Raise FileError if files cannot be written.
         """
         if self._fabric.is_global_zero:
             self._states.clean()
@@ -294,7 +294,7 @@ class Trainer:
         self._check_losses(reporter)
 
     def _load(self, dataset: Mixture | PersonDataset, batches: list[list[int]]) -> Generator[Sample, None, None]:
-        """Load batches in order. Close the generator after an error, as its processes ignore SIGTERM."""
+        """Load batches in order. Close the generator after an error to stop its processes, which ignore SIGTERM."""
         for found in DataLoader(
             _ErrorsAsValues(dataset),
             batch_sampler=batches,
@@ -302,7 +302,7 @@ class Trainer:
             collate_fn=_identity,
             pin_memory=self._fabric.device.type == "cuda",
             worker_init_fn=_prepare_worker,
-            # Otherwise, every resumed run would draw from the global generator.
+            # Without it, the loader would draw its seed from the global generator, and a resumed run would differ.
             generator=torch.Generator(),
         ):
             if isinstance(found, UserError):
@@ -433,7 +433,7 @@ class Trainer:
 
     @torch.no_grad()
     def _measure(self, epoch: int, reporter: Reporter) -> dict[str, float]:
-        """The error on the validation samples, which the processes share. A signal stops it."""
+        """The mean error on the validation samples, which are divided among the processes. A signal ends it early."""
         if self._validation is None:
             return {}
         self.network.eval()

@@ -2,7 +2,8 @@
 
 The network needs a box for each person and frame. The last mesh, moved by the person's speed, gives a better box than
 the detector. Therefore detections are not tracked. The network runs on proposed boxes, and the joints that it finds
-identify people: by an optimal assignment, and because two boxes with the same joints show the same person.
+identify people. Two boxes with the same joints show the same person. An optimal assignment matches the found joints
+with the expected joints of the known people.
 """
 
 import dataclasses
@@ -30,15 +31,16 @@ SAME_BOX = 0.3
 DRIFTED_BOX = 0.5
 """Overlap below which a detection replaces the expected box."""
 SAME_PERSON = 0.1
-"""Two boxes show the same person below this mean distance of joints, in heights of the person."""
+"""Two boxes show the same person if the mean distance of their joints is at most this fraction of the height."""
 REACH, REACH_A_SECOND = 0.25, 0.5
-"""Maximum mean distance between found and expected joints, in heights, and its growth per second unseen."""
+"""Maximum mean distance between found and expected joints, as a fraction of the person's height, and how much this
+fraction grows per second unseen."""
 SPEED_MEMORY = 0.15
 """Seconds over which a person's speed is averaged."""
 COASTING = 0.3
 """Time constant of the decay of an unseen person's speed, seconds."""
 PHANTOM_MISSES = 3
-"""Number of runs of the detector that must miss a person: see `_Track.is_phantom`."""
+"""Number of runs of the detector without a person, after which the person can be a phantom (`_Track.is_phantom`)."""
 VISIBLE_SHARE = 0.2
 """Minimum share of a box inside the frame. Other boxes are not given to the network."""
 
@@ -98,7 +100,7 @@ class _Track:
         self.confirmed, self.score, self.misses = time, score, 0
 
     def is_phantom(self, time: float, max_gap: float) -> bool:
-        """Whether the detector has missed this person for long, although the network sees a person."""
+        """Whether several runs of the detector, in more than `max_gap` seconds, missed a person whom the network sees."""
         return self.misses >= PHANTOM_MISSES and time - self.confirmed > max_gap
 
 
@@ -173,7 +175,7 @@ class Tracker:
 
         A person whose prediction is not `reliable` counts as not seen.
         """
-        # People of the previous frame are still known, even if it was long ago.
+        # People seen in the previous frame are still known, even if that frame was long ago.
         patience = max(self.max_gap, time - self._last)
         self._tracks, self._last = [track for track in self._tracks if time - track.seen <= patience], time
         expected = [(track, track.expected_box(time)) for track in self._tracks]
@@ -190,7 +192,7 @@ class Tracker:
         named = self._assign(_distinct(candidates), time)
         if self._detector is not None and self._waited == 0:
             for track in self._tracks:
-                # The detector misses a person whom the network sees. It does not miss a hidden person.
+                # Count a miss only if the network sees the person: a hidden person cannot be detected.
                 track.misses += track.seen == time and track.confirmed < time
         self._tracks = [track for track in self._tracks if not track.is_phantom(time, self.max_gap)]
         self._searching = not self._tracks or any(track.seen < time for track in self._tracks)
