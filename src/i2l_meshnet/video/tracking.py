@@ -100,7 +100,7 @@ class _Track:
         self.confirmed, self.score, self.misses = time, score, 0
 
     def is_phantom(self, time: float, max_gap: float) -> bool:
-        """Whether the detector missed a person whom the network sees, in several runs and for over `max_gap` seconds."""
+        """Whether the detector missed a person whom the network sees, several times and for over `max_gap` seconds."""
         return self.misses >= PHANTOM_MISSES and time - self.confirmed > max_gap
 
 
