@@ -35,7 +35,7 @@ def save_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def error_histogram(evaluation: Evaluation) -> "Figure":
     """Histogram of the first metric; dashed lines are means."""
-    figure, axes = _figure(7.0, 4.0)
+    figure, (axes,) = new_figure(7.0, 4.0)
     metric = evaluation.metrics[0]
     found = {kind: errors.metrics[:, 0] for kind, errors in evaluation.errors.items()}
     known = np.concatenate([values[np.isfinite(values)] for values in found.values()])
@@ -56,7 +56,7 @@ def error_histogram(evaluation: Evaluation) -> "Figure":
 def joint_bars(evaluation: Evaluation) -> "Figure":
     """Mean error of each scored joint."""
     count, kinds = len(evaluation.joints), list(evaluation.errors)
-    figure, axes = _figure(7.0, 1.4 + 0.3 * count)
+    figure, (axes,) = new_figure(7.0, 1.4 + 0.3 * count)
     positions, height = np.arange(count), 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
         shifted = positions + (number - (len(kinds) - 1) / 2) * height
@@ -73,14 +73,15 @@ def _title(evaluation: Evaluation) -> str:
     return f"{evaluation.settings['data']} {evaluation.settings['split']}, {evaluation.scored} samples"
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """A figure without a window and without global state."""
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
+    """A figure without a window and without global state, and its axes row by row. Sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    return figure, axes
+    found = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in found:
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure, found
