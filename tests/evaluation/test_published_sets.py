@@ -17,6 +17,7 @@ from i2l_meshnet.evaluation.protocols import HUMAN36M_SCORED, PROTOCOLS
 from i2l_meshnet.evaluation.published_sets import PublishedSet
 from i2l_meshnet.evaluation.scoring import Meshes
 from i2l_meshnet.geometry.lixel import LixelGrid
+from i2l_meshnet.training.data import dataset_splits
 
 
 def test_another_body_is_scored_on_joints_of_the_same_names(dataset_root: Path, body_directory: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_regressor_for_another_mesh_is_refused(dataset_root: Path, tmp_path: P
 
 def test_every_protocol_fits_its_data_set() -> None:
     for name, protocol in PROTOCOLS.items():
-        assert protocol.split in ADAPTERS[name].splits
+        assert protocol.split in dataset_splits()[name]
         assert protocol.metrics[0].key == "mpjpe"
         assert protocol.metrics[1].key == "pa_mpjpe"
         if protocol.joints is not None:

@@ -174,14 +174,14 @@ def test_a_started_training_is_not_overwritten_nor_mixed_with_another(tmp_path: 
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(folder: Path, count: int, seed: int = 0) -> Source:
-        source = toy_source(folder, count, seed)
+    def broken(root: Path, split: str, pictures: int) -> Source:
+        source = open_toy(root, split, pictures)
         missing = np.full_like(source.table.arrays["joints_image"], np.nan)
         table = dataclasses.replace(source.table, arrays={**source.table.arrays, "joints_image": missing})
         return dataclasses.replace(source, table=table)
 
-    toy_source = training_data.toy_source
-    monkeypatch.setattr(training_data, "toy_source", broken)
+    open_toy = training_data.open_toy
+    monkeypatch.setattr(training_data, "open_toy", broken)
     with pytest.raises(NonFiniteLossError):
         training.run(tiny_options(tmp_path))
     content = json.loads((tmp_path / "output" / "log" / "nonfinite_1_0.json").read_text())
@@ -208,7 +208,7 @@ def test_full_disk_leaves_earlier_states(tmp_path: Path) -> None:
 
 
 def test_a_damaged_image_in_a_loader_process_raises_its_error(tmp_path: Path) -> None:
-    picture = tmp_path / "data" / "Toy" / "toy-0-0003.png"
+    picture = tmp_path / "data" / "Toy" / "toy-0-6-0003.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"cut off")
     with pytest.raises(FileError) as caught:
@@ -241,6 +241,15 @@ def test_errors_before_training(
     with pytest.raises(error) as caught:
         training.run(tiny_options(tmp_path, recipe, **run))
     assert getattr(caught.value, "argument", None) == argument
+
+
+def test_device_numbers_need_cuda_unless_the_cpu_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError) as caught:
+        training.run(tiny_options(tmp_path, gpu="0-3"))
+    assert caught.value.argument == "device"
+    assert not (tmp_path / "output").exists()
+    assert training.run(tiny_options(tmp_path, gpu="0", device="cpu", max_steps=1)) == 0
 
 
 def test_second_interrupt_leaves_at_once() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tiny_training import tiny_options
 
 from i2l_meshnet.bodies import load_body
-from i2l_meshnet.data.sources import Source
+from i2l_meshnet.data.sources import Source, open_source
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training import data as training_data
@@ -53,17 +53,61 @@ def test_datasets_without_targets_are_refused(
     assert (train_3d + train_2d)[-1] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "validation", "split"),
+    [
+        ("body-lixel", "Human36M", "test"),
+        ("body-lixel", "PW3D", "test"),
+        ("body-lixel", "PW3D:validation", "validation"),
+        ("body-lixel", "MSCOCO:train", "train"),
+        ("hand-lixel", "FreiHAND:train", "train"),
+        ("body-lixel", "MSCOCO", None),  # Its split val has no ground truth.
+        ("hand-lixel", "FreiHAND", None),  # Nor has eval.
+        ("hand-lixel", "PW3D", None),  # It has no joint of a hand but the wrist.
+        ("body-lixel", "MuCo:test", None),
+    ],
+)
+def test_validation_uses_the_split_of_the_benchmark_and_needs_ground_truth(
+    recipe: str,
+    validation: str,
+    split: str | None,
+    dataset_root: Path,
+    body_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = RECIPES[recipe][1]
+    train = ("PW3D",) if settings.body == "smpl" else ("FreiHAND",)
+    settings = dataclasses.replace(settings, train_3d=train, train_2d=(), validation=validation)
+    body = load_body(settings.body, body_directory)
+    options = RunOptions(data=dataset_root, body_dir=body_directory)
+    if split is not None:
+        opened: list[tuple[str, str]] = []
+
+        def recorded(name: str, root: Path, split: str, true_boxes: bool) -> Source:
+            opened.append((name, split))
+            return open_source(name, root, split, true_boxes)
+
+        monkeypatch.setattr(training_data, "open_source", recorded)
+        TrainingData(settings, options, body)
+        assert opened[-1] == (validation.partition(":")[0], split)
+        return
+    with pytest.raises(InputError) as caught:
+        TrainingData(settings, options, body)
+    name = validation.partition(":")[0]
+    assert all(known in str(caught.value) for known in (name, *training_data.dataset_splits()[name]))
+
+
 def test_a_batch_without_targets_stops_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def outside(folder: Path, count: int, seed: int = 0) -> Source:
+    def outside(root: Path, split: str, pictures: int) -> Source:
         """People whose joints and fits are far outside their crops."""
-        source = toy_source(folder, count, seed)
+        source = open_toy(root, split, pictures)
         arrays = dict(source.table.arrays)
         arrays["joints_image"] = arrays["joints_image"] + np.float32(1e5)
         arrays["translation"] = arrays["translation"] + np.float32([1e4, 0, 0])
         return dataclasses.replace(source, table=dataclasses.replace(source.table, arrays=arrays))
 
-    toy_source = training_data.toy_source
-    monkeypatch.setattr(training_data, "toy_source", outside)
+    open_toy = training_data.open_toy
+    monkeypatch.setattr(training_data, "open_toy", outside)
     with pytest.raises(NoTargetError) as caught:
         training.run(tiny_options(tmp_path))
     path = tmp_path / "output" / "log" / "untargeted_1_0.json"

@@ -10,6 +10,7 @@ import tyro
 
 from i2l_meshnet.console import output
 from i2l_meshnet.data.sources import open_source
+from i2l_meshnet.data.sources.toy import TOY, open_toy
 from i2l_meshnet.devices import choose_device, device_numbers
 from i2l_meshnet.errors import InputError
 from i2l_meshnet.evaluation import coco_keypoints, real_multiview, synthetic_pictures
@@ -25,7 +26,8 @@ from i2l_meshnet.models.published import run_code
 def _published_set(system: System, options: "EvaluateOptions") -> AnnotatedPictures:
     protocol, true = PROTOCOLS[options.data], options.scoring.gt_root
     split = options.split or protocol.split
-    source = open_source(options.data, options.root, split, true)
+    drawn = options.data == TOY
+    source = open_toy(options.root, split) if drawn else open_source(options.data, options.root, split, true)
     published = PublishedSet(source, protocol, system.body, options.root, options.network.body_dir)
     data = published.scored(system.network.grid, true)
     settings = {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from i2l_meshnet.evaluation.metrics import acceleration_error, area_under_curve, correct_share, f_score, mean_error
-from i2l_meshnet.skeletons import HUMAN36M, MANO
+from i2l_meshnet.skeletons import HUMAN36M, MANO, TOY
 
 Points = Literal["joints", "vertices"]
 
@@ -74,7 +74,7 @@ HAND_METRICS = (
 class Protocol:
     """How one dataset is scored.
 
-    source: the dataset's name in `data.sources.ADAPTERS`.
+    source: the dataset's name in `data.sources.ADAPTERS`, or that of the toy dataset.
     split: the split that is scored by default.
     body: the body of the true meshes. A network for another body is scored only on joints with the same names.
     joints: names of the rows of the dataset's joint regressor (`Adapter.joint_regressor`). None if the scored joints
@@ -130,6 +130,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("MSCOCO", "val"),
         Protocol("SURREAL", "val", vertices=True, group="sequence"),
         Protocol("Custom", "test", root=None, group="sequence"),
+        # The root is scored too, so that MPJPE equals the validation error of a training.
+        Protocol("Toy", "test", "toy", scored=TOY.joints, vertices=True),
     )
 }
 """Dataset → protocol. Add an entry for a new dataset."""

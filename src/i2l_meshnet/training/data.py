@@ -11,10 +11,13 @@ from i2l_meshnet.data.augmentation import RandomAugmentation, no_augmentation
 from i2l_meshnet.data.dataset import PersonDataset, Sample
 from i2l_meshnet.data.mixture import Mixture, union_skeleton
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
+from i2l_meshnet.data.sources.synthetic import SPLITS as SYNTHETIC_SPLITS
 from i2l_meshnet.data.sources.synthetic import synthetic_source
-from i2l_meshnet.data.sources.toy import toy_source
+from i2l_meshnet.data.sources.toy import SEEDS as TOY_SPLITS
+from i2l_meshnet.data.sources.toy import TOY, open_toy
 from i2l_meshnet.data.targets import CameraFitCheck, ImageFitCheck, TargetBuilder, read_regressor
 from i2l_meshnet.errors import InputError
+from i2l_meshnet.evaluation.protocols import PROTOCOLS
 from i2l_meshnet.models import assembly
 from i2l_meshnet.models.config import NetworkConfig
 from i2l_meshnet.models.meshnet import MeshNet
@@ -23,10 +26,47 @@ from i2l_meshnet.training.loop import Validation
 from i2l_meshnet.training.recipe import Recipe, RunOptions
 from i2l_meshnet.training.stages import Stage, joint_error
 
-TOY, TOY_VALIDATION_SEED = "Toy", 1
 SYNTHETIC = "Synthetic"
 MIN_SHARED_JOINTS = 3
 """A dataset without fits needs this many joints of the trained body."""
+
+
+def dataset_splits() -> dict[str, tuple[str, ...]]:
+    """Dataset → its splits."""
+    own = {SYNTHETIC: SYNTHETIC_SPLITS, TOY: tuple(TOY_SPLITS)}
+    return {name: adapter.splits for name, adapter in ADAPTERS.items()} | own
+
+
+def can_train(source: Source, body: Body, stage: str, own_joints: bool = True) -> bool:
+    """Whether a dataset has targets for a stage: fits of the body, or joints of its skeleton.
+
+    own_joints: as in `Recipe`. The parameter stage can use joints only if they have depths.
+    """
+    if _has_fits(source, body):
+        return True
+    return own_joints and (stage == "lixel" or source.three_d) and shared_joints(source, body) >= MIN_SHARED_JOINTS
+
+
+def has_truth(source: Source, body: Body) -> bool:
+    """Whether the error of a body can be measured on a dataset: it has fits of the body, or 3D joints of its
+    skeleton.
+    """
+    joints = bool(source.table.arrays["has_depth"].any()) and shared_joints(source, body) >= MIN_SHARED_JOINTS
+    return joints or _has_fits(source, body)
+
+
+def shared_joints(source: Source, body: Body) -> int:
+    """Number of joints of a dataset that the body has, by name."""
+    return len(source.table.skeleton.remap_to(body.skeleton))
+
+
+def _fits(source: Source, body: Body) -> bool:
+    """Whether the fits of a source are for the body or its male and female versions."""
+    return body.name in source.table.bodies
+
+
+def _has_fits(source: Source, body: Body) -> bool:
+    return _fits(source, body) and bool(source.table.arrays["fit_known"].any())
 
 
 def network_config(recipe: Recipe, body: Body) -> NetworkConfig:
@@ -54,38 +94,45 @@ class TrainingData:
         self._train = [self._open(name, "train") for name in (*recipe.train_3d, *recipe.train_2d)]
         for number, source in enumerate(self._train):
             self._require_targets(source, "train_3d" if number < len(recipe.train_3d) else "train_2d")
-        name, _, split = recipe.validation.partition(":")
-        self._validation = self._open(name, split or "test", validation=True) if name else None
+        self._validation = self._open_validation() if recipe.validation else None
         sources = [*self._train, *([self._validation] if self._validation else [])]
         self._skeleton = union_skeleton([source.table.skeleton for source in sources])
-        names = max((source.table.bodies for source in sources if self._fits(source)), key=len, default=(body.name,))
+        names = max((source.table.bodies for source in sources if _fits(source, body)), key=len, default=(body.name,))
         self._bodies = [body if name == body.name else load_body(name, options.body_dir) for name in names]
+
+    def _open_validation(self) -> Source:
+        """The validation dataset, by default with the split on which the benchmark scores. Raise InputError if it has
+        no ground truth for the body.
+        """
+        name, _, split = self._recipe.validation.partition(":")
+        if not split:
+            split = PROTOCOLS[name].split if name in PROTOCOLS else "val" if name == SYNTHETIC else "test"
+        source = self._open(name, split, validation=True)
+        if not has_truth(source, self._body):
+            raise InputError(
+                f"{name} has no 3D ground truth for the body {self._body.name} in its split {source.split!r}. Its "
+                f"splits are {', '.join(dataset_splits()[name])}: choose another as {name}:SPLIT, or another dataset",
+                argument="validation",
+            )
+        return source
 
     def _open(self, name: str, split: str, validation: bool = False) -> Source:
         if name == TOY:
-            seed = TOY_VALIDATION_SEED if validation and split != "train" else 0
-            return toy_source(self._options.data / TOY, self._recipe.pictures, seed)
+            return open_toy(self._options.data, split, self._recipe.pictures)
         if name == SYNTHETIC:
             return synthetic_source(self._options.data / SYNTHETIC, split)
         if name not in ADAPTERS:
-            known = ", ".join([*ADAPTERS, SYNTHETIC, TOY])
-            raise InputError(f"unknown dataset {name!r}; choose from {known}")
+            raise InputError(f"unknown dataset {name!r}; choose from {', '.join(dataset_splits())}")
         return open_source(name, self._options.data, split, true_boxes=validation)
-
-    def _fits(self, source: Source) -> bool:
-        """Whether the fits of a source are for the trained body or its male and female versions."""
-        return self._body.name in source.table.bodies
 
     def _require_targets(self, source: Source, argument: str) -> None:
         """Raise InputError if a dataset has no target for the body in the recipe's stage."""
-        has_fits = self._fits(source) and bool(source.table.arrays["fit_known"].any())
-        shared = len(source.table.skeleton.remap_to(self._body.skeleton))
-        joints_count = self._recipe.own_joints and (self._recipe.stage == "lixel" or source.three_d)
-        if has_fits or (joints_count and shared >= MIN_SHARED_JOINTS):
+        recipe, body = self._recipe, self._body
+        if can_train(source, body, recipe.stage, recipe.own_joints):
             return
         raise InputError(
-            f"{source.name} cannot train the {self._recipe.stage} stage of the body {self._body.name}. It has no "
-            f"fit of this body, and no joints that this stage can use ({shared} in common): leave the dataset out",
+            f"{source.name} cannot train the {recipe.stage} stage of the body {body.name}. It has no fit of this body, "
+            f"and no joints that this stage can use ({shared_joints(source, body)} in common): leave the dataset out",
             argument=argument,
         )
 
@@ -127,7 +174,7 @@ class TrainingData:
 
     def _needs_check(self, source: Source) -> bool:
         arrays = source.table.arrays
-        return self._fits(source) and bool((arrays["fit_known"] & ~arrays["fit_trusted"]).any())
+        return _fits(source, self._body) and bool((arrays["fit_known"] & ~arrays["fit_trusted"]).any())
 
     def validation(self, stage: Stage, network: MeshNet, device: torch.device) -> Validation | None:
         """The validation of the recipe, if any.

@@ -21,7 +21,7 @@ from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.folders import own_folder
 from i2l_meshnet.models import assembly, imagenet
 from i2l_meshnet.models.backbone import RESNET_NAMES
-from i2l_meshnet.models.loading import load_weights, read_weights, trained_stage
+from i2l_meshnet.models.loading import choose_device, load_weights, read_weights, trained_stage
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.published import run_code
 from i2l_meshnet.precision import require_precision
@@ -116,9 +116,8 @@ def _closing(trainer: Trainer, options: TrainOptions, folders: Folders, stage: S
 
 def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
     """Start the processes and set the precision. Raise InputError if a device is missing."""
-    cuda = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device: choose another, or install PyTorch with CUDA", argument="device")
+    # Numbers are those of CUDA devices, unless the CPU is chosen.
+    cuda = choose_device("cuda" if options.gpu and options.device == "auto" else options.device).type == "cuda"
     if recipe.batchnorm == "synced" and not cuda:
         raise InputError("synced needs CUDA devices; on the CPU choose local or frozen", argument="batchnorm")
     require_precision(recipe.precision, "cuda" if cuda else "cpu")
@@ -131,6 +130,8 @@ def start_fabric(recipe: Recipe, options: RunOptions) -> Fabric:
     torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning_fabric")
+    # More loader processes than cores are not an error.
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
     try:
         fabric = Fabric(
             accelerator="cuda" if cuda else "cpu",

@@ -1,5 +1,6 @@
 """Images of the toy body with exact ground truth: a dataset for tests and for trying out a training."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -12,17 +13,34 @@ from i2l_meshnet.bodies.base import BodyParams
 from i2l_meshnet.bodies.toy import make_toy
 from i2l_meshnet.data.annotation import Fit, PersonRow, TableBuilder
 from i2l_meshnet.data.sources.base import Source
+from i2l_meshnet.errors import InputError
 from i2l_meshnet.geometry.camera import Camera
 from i2l_meshnet.geometry.crop import box_from_points
 from i2l_meshnet.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from i2l_meshnet.pictures import write_picture
 from i2l_meshnet.rendering.shading import render_meshes
 
+TOY = "Toy"
+"""Name of the dataset, and of its folder in the data root."""
+SEEDS = {"train": 0, "test": 1}
+"""Split → seed of its people."""
+TEST_PICTURES = 32
+"""Number of images of the test split."""
 SIDE, FOCAL = 128, 150.0
 """Width and height of the pictures and their camera's focal length, pixels."""
 POSE_SPREAD = 0.3
 HEADING_SPREAD = 0.7
 """Standard deviations of the bones' angles and of the rotation about the vertical, radians."""
+
+
+def open_toy(root: Path, split: str, pictures: int = TEST_PICTURES) -> Source:
+    """A split of the toy dataset in the data root. pictures: number of training images, which also limits the test
+    images. Raises InputError for an unknown split, FileError if the folder cannot be written.
+    """
+    if split not in SEEDS:
+        raise InputError(f"{TOY} has the splits {', '.join(SEEDS)}, not {split!r}")
+    count = pictures if split == "train" else min(pictures, TEST_PICTURES)
+    return dataclasses.replace(toy_source(root / TOY, count, SEEDS[split]), split=split)
 
 
 def toy_source(folder: Path, count: int, seed: int = 0) -> Source:
@@ -40,7 +58,8 @@ def toy_source(folder: Path, count: int, seed: int = 0) -> Source:
     rows = TableBuilder(body.skeleton, (body.name,), len(body.bones), len(body.shape_names), trusted_fits=True)
     pose = matrix_to_axis_angle(params.pose).flatten(1)
     for i in range(count):
-        name = f"toy-{seed}-{i:04d}.png"
+        # The people of another count are other people.
+        name = f"toy-{seed}-{count}-{i:04d}.png"
         if not (folder / name).exists():
             _render(folder / name, mesh.vertices[i].numpy(), body.faces.numpy(), i)
         rows.add(
@@ -57,7 +76,7 @@ def toy_source(folder: Path, count: int, seed: int = 0) -> Source:
                 fit=Fit(pose[i].tolist(), params.shape[i].tolist(), params.translation[i].tolist(), body.name),
             )
         )
-    return Source("Toy", f"seed {seed}", folder, rows.build(folder), three_d=True)
+    return Source(TOY, f"seed {seed}", folder, rows.build(folder), three_d=True)
 
 
 def _draw(count: int, seed: int) -> BodyParams:
