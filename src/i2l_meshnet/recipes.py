@@ -45,19 +45,23 @@ def _param(lixel: Recipe) -> Recipe:
     )
 
 
+# In two minutes on two cores, a narrow network sees seven times as many images as a ResNet-18.
 _TINY = Recipe(
     body="toy",
-    backbone="resnet18",
+    backbone="resnet18-narrow",
+    head="lixel-narrow",
     crop=64,
     train_3d=("Toy",),
     train_2d=(),
     validation="Toy",
-    pictures=16,
+    pictures=512,
     imagenet="none",
-    batch=4,
-    end_epoch=2,
-    decay_epochs=(),
-    learning_rate=1e-3,
+    batch=8,
+    end_epoch=14,
+    decay_epochs=(10, 13),
+    decay_factor=4.0,
+    learning_rate=3e-3,
+    augment=False,
 )
 
 RECIPES: dict[str, tuple[str, Recipe]] = {
@@ -71,7 +75,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "hand-param": ("MANO, parameter stage, starts from hand-lixel's newest snapshot.", _param(HAND_LIXEL)),
     "anny-lixel": ("The published network for the Anny body on synthetic images, lixel stage.", ANNY_LIXEL),
     "anny-param": ("Anny, parameter stage, starts from anny-lixel's newest snapshot.", _param(ANNY_LIXEL)),
-    "tiny": ("A toy body on drawn images, lixel stage: to try out training on a CPU in a minute or two.", _TINY),
+    "tiny": ("A toy body on drawn images, lixel stage: to try out training on a CPU in two minutes.", _TINY),
     "tiny-param": ("The toy body, parameter stage, starts from tiny's newest snapshot.", _param(_TINY)),
 }
 """Name → description, recipe."""
@@ -99,7 +103,15 @@ def train_function(defaults: Mapping[str, tuple[str, TrainOptions]]) -> Callable
     return train
 
 
-train = train_function({name: (text, TrainOptions(recipe, name=name)) for name, (text, recipe) in RECIPES.items()})
+def _run_options(name: str, settings: Mapping[str, Any] | None = None) -> RunOptions:
+    """The defaults of a recipe's run, with `settings`."""
+    defaults = {"workers": 0} if name.startswith("tiny") else {}
+    return RunOptions(**{**defaults, **(settings or {})})
+
+
+train = train_function(
+    {name: (text, TrainOptions(recipe, _run_options(name), name)) for name, (text, recipe) in RECIPES.items()}
+)
 """The `train` command with the defaults of `RECIPES`."""
 
 
@@ -124,7 +136,7 @@ def prepare_train(arguments: Sequence[str]) -> tuple[Callable[..., int], list[st
         if words[1:2] and words[1] in RECIPES:
             raise InputError(f"give a recipe's name ({words[1]}) or a file, not both", argument="recipe")
         words.insert(1, name)
-        options = TrainOptions(found.recipe, RunOptions(**found.run), name)
+        options = TrainOptions(found.recipe, _run_options(name, found.run), name)
         return train_function({name: (f"The settings of {given.recipe}.", options)}), words
     name = words[1] if len(words) > 1 else ""
     if name not in RECIPES:
@@ -144,5 +156,5 @@ def prepare_train(arguments: Sequence[str]) -> tuple[Callable[..., int], list[st
         )
     recipe = found.recipe if path == own else _param(found.recipe)
     message(f"settings of {path}")
-    options = TrainOptions(recipe, RunOptions(**found.run), name)
+    options = TrainOptions(recipe, _run_options(name, found.run), name)
     return train_function({name: (RECIPES[name][0], options)}), words

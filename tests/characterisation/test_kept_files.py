@@ -34,6 +34,8 @@ from i2l_meshnet.cli import main
 KEPT = Path(__file__).parent / "kept"
 WEIGHTS, STATE = "snapshot_0.safetensors", "state_lixel_00000006.pt"
 RECIPE: tuple[object, ...] = ("tiny", "--end-epoch", 3, "--crop", 32, "--pictures", 16)
+RECIPE += ("--backbone", "resnet18", "--head", "lixel", "--batch", 4, "--learning-rate", 1e-3, "--decay-epochs")
+RECIPE += ("--decay-factor", 10, "--augment")
 RECIPE += ("--ema", 0.9, "--device", "cpu", "--workers", 0, "--log-every", 1, "--no-tensorboard")
 CLOSE = [Tolerance(r"\.mp4/means", 10.0), Tolerance(".*", 2e-3, 5e-3)]
 # The mesh of a nearly untrained network is tiny and 43 km away: its normals are mostly rounding.

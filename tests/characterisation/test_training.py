@@ -50,6 +50,7 @@ def first_gradients(state: Path) -> list[float]:
 def test_tiny_and_its_parameter_stage(compare: Callable[..., None], tmp_path: Path) -> None:
     # 10 images: five steps an epoch in batches of 2. The BatchNorm of the regressor needs batches of 5.
     shared: list[object] = ["--pictures", 10, "--ema", 0.99, "--crop", 32, "--data", tmp_path / "data"]
+    shared += ["--backbone", "resnet18", "--head", "lixel", "--augment", "--learning-rate", 1e-3, "--decay-factor", 10]
     shared += ["--device", "cpu", "--workers", 0, "--log-every", 1, "--save-every", 4, "--no-tensorboard"]
     drawn = drawn_network("toy", None, tmp_path / "drawn.safetensors", crop=32)
     for recipe, batch, epochs, start in (("tiny", 2, (0, 4), []), ("tiny-param", 5, (4, 14), ["--start", drawn])):

@@ -17,7 +17,20 @@ from i2l_meshnet.models.published import HEADS
 from i2l_meshnet.recipes import RECIPES
 from i2l_meshnet.training.recipe import RunOptions, TrainOptions
 
-TINY = dataclasses.replace(RECIPES["tiny"][1], crop=32, batch=2, pictures=6, validation="")
+TINY = dataclasses.replace(
+    RECIPES["tiny"][1],
+    backbone="resnet18",
+    head="lixel",
+    crop=32,
+    batch=2,
+    pictures=6,
+    validation="",
+    end_epoch=2,
+    decay_epochs=(),
+    decay_factor=10.0,
+    learning_rate=1e-3,
+    augment=True,
+)
 
 
 @contextlib.contextmanager

@@ -81,16 +81,17 @@ class _Stages(nn.Module):
 
     early_channels = 64
 
-    def __init__(self, name: ResNetName) -> None:
+    def __init__(self, name: ResNetName, narrow: int = 1) -> None:
+        """narrow: divisor of the channels of all stages."""
         super().__init__()
         block, depths = BLOCKS[name]
         channels = self.early_channels
         stages = []
-        for width, depth in zip(_WIDTHS, depths, strict=True):
+        for stage, (width, depth) in enumerate(zip(_WIDTHS, depths, strict=True)):
             blocks = []
             for i in range(depth):
-                blocks.append(block(channels, width, 2 if i == 0 and width != _WIDTHS[0] else 1))
-                channels = width * block.expansion
+                blocks.append(block(channels, width // narrow, 2 if i == 0 and stage else 1))
+                channels = width // narrow * block.expansion
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.deep_channels = channels
@@ -114,8 +115,8 @@ class ResNetStages(_Stages):
 class ResNet(_Stages):
     """A ResNet without classifier."""
 
-    def __init__(self, name: ResNetName) -> None:
-        super().__init__(name)
+    def __init__(self, name: ResNetName, narrow: int = 1) -> None:
+        super().__init__(name, narrow)
         self.conv1 = nn.Conv2d(3, self.early_channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(self.early_channels)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -56,11 +56,20 @@ class Backbone:
     stages: Callable[[], Any]
 
 
+NARROW = 4
+"""Divisor of the channels of narrow networks, which train on a CPU in minutes."""
 BACKBONES: dict[str, Backbone] = {
     name: Backbone(functools.partial(ResNet, name), functools.partial(ResNetStages, name)) for name in RESNET_NAMES
+} | {
+    "resnet18-narrow": Backbone(
+        functools.partial(ResNet, "resnet18", NARROW), functools.partial(ResNetStages, "resnet18", NARROW)
+    )
 }
 """Name → backbone. Add your own, and name it in `NetworkConfig.backbone` or with `train --backbone`."""
-HEADS: dict[str, Callable[[int, int, int], nn.Module]] = {"lixel": LixelHead}
+HEADS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "lixel": LixelHead,
+    "lixel-narrow": functools.partial(LixelHead, channels=256 // NARROW),
+}
 """Name → head for (channels of the deep map, points, depth bins). A head maps a deep map to lixels (b, points, 3)."""
 
 

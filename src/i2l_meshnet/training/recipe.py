@@ -25,9 +25,10 @@ class Recipe:
     body: str = "smpl"
     """The body whose mesh is predicted: smpl, mano, anny, anny-hand, toy."""
     backbone: str = "resnet50"
-    """Backbone of the pose network and of the mesh network: resnet18, 34, 50, 101 or 152, or one of --code."""
+    """Backbone of the pose network and of the mesh network: resnet18, 34, 50, 101 or 152, resnet18-narrow (a
+    quarter of the channels), or one of --code."""
     head: str = "lixel"
-    """Heads of both networks: lixel, or one of --code."""
+    """Heads of both networks: lixel, lixel-narrow (a quarter of the channels), or one of --code."""
     crop: int = 256
     """Height of the crop, pixels, a multiple of 32. The lixel grid has a quarter as many bins along each side."""
     crop_width: int = 0
@@ -43,7 +44,8 @@ class Recipe:
     train_2d: tuple[str, ...] = ("MSCOCO",)
     """Datasets with 2D joints. If there are both kinds, each is half of an epoch."""
     validation: str = ""
-    """Dataset on which the error is measured after every epoch, as NAME or NAME:SPLIT. Empty: none."""
+    """Dataset on which the error is measured after every epoch, as NAME (with the split that `evaluate` uses) or
+    NAME:SPLIT. Empty: none."""
     batch: int = 16
     """Batch size per device."""
     accumulate: int = 1
@@ -142,7 +144,8 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto uses CUDA devices if there are any."""
     gpu: Annotated[str, tyro.conf.arg(aliases=["--devices"])] = ""
-    """Device numbers, such as 0-3 or 0,2; empty: all. With --device cpu, one process per number; empty: one."""
+    """Numbers of CUDA devices, such as 0-3 or 0,2; empty: all. With --device cpu, one process per number; empty:
+    one."""
     nodes: int = 1
     """Number of machines, started by torchrun or SLURM."""
     workers: int = 4
