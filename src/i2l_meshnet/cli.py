@@ -157,7 +157,7 @@ COMMANDS = {
 SUMMARIES = {
     "serve": "Open a page on this machine that turns photos into 3D meshes, and an HTTP endpoint beside it.",
     "view": "View saved results from all sides, in the browser on this machine.",
-    "rig": "Write a saved person as a file with skeleton and motion: skinned GLB or USD, or BVH.",
+    "rig": "Convert a person of saved results to a file with skeleton and motion: skinned GLB or USD, or BVH.",
     "evaluate": "Score a network on a benchmark: the published metrics and more, tables, plots, the worst samples.",
     "export": "Write a network as one file for ONNX Runtime or OpenVINO, after comparing its meshes with PyTorch's.",
 }

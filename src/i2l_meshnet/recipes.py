@@ -68,7 +68,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "body-lixel": ("SMPL from Human3.6M, MuCo and COCO, lixel stage, as published.", BODY_LIXEL),
     "body-param": ("SMPL, parameter stage, starts from body-lixel's newest snapshot.", _param(BODY_LIXEL)),
     "body-smooth": (
-        "Like body-lixel without the datasets' own joints: meshes look smoother and are less accurate.",
+        "Like body-lixel without losses on the datasets' own joints. Meshes are smoother and less accurate.",
         dataclasses.replace(BODY_LIXEL, own_joints=False),
     ),
     "hand-lixel": ("MANO from FreiHAND, lixel stage, as published.", HAND_LIXEL),
@@ -91,7 +91,7 @@ def train_function(defaults: Mapping[str, tuple[str, TrainOptions]]) -> Callable
     )
 
     def train(options: Any) -> int:
-        """Train a network with a recipe. `train RECIPE --help` lists its settings; `--recipe FILE` reads them."""
+        """Train a network. `train RECIPE --help` lists all settings; `train --recipe FILE` reads them from a file."""
         if importlib.util.find_spec("lightning_fabric") is None:
             raise InputError("training needs Lightning Fabric: pip install 'i2l-meshnet[train]'")
         # Imported late: it takes a second.

@@ -9,12 +9,12 @@ from i2l_lab.lifting.hand_network import LiftHandOptions, train_hand
 
 
 def lift(options: Annotated[LiftOptions, tyro.conf.arg(name="")]) -> int:
-    """Train the default model: RTMPose's keypoints to mesh and parameters of the Anny body."""
+    """Train the default model, which predicts mesh and parameters of the Anny body from RTMPose's keypoints."""
     print(train_lifting(options))
     return 0
 
 
 def lift_hand(options: Annotated[LiftHandOptions, tyro.conf.arg(name="")]) -> int:
-    """Train the hand network: MediaPipe's landmarks to mesh and parameters of the Anny hand."""
+    """Train the hand network, which predicts mesh and parameters of the Anny hand from MediaPipe's landmarks."""
     print(train_hand(options))
     return 0

@@ -16,7 +16,7 @@ Synthesis = (
 
 
 def synthesize(options: Annotated[Synthesis, tyro.conf.arg(name="")]) -> int:
-    """Make what the default model is trained with: synthetic pictures, detections on them, a keypoint regressor."""
+    """Make training data of the default model: synthetic pictures, detections on them, a keypoint regressor."""
     if isinstance(options, PictureOptions):
         generate_pictures(options)
     elif isinstance(options, DetectOptions):

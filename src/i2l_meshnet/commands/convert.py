@@ -12,8 +12,8 @@ from i2l_meshnet.models.snapshot import convert_snapshot, published_settings, wr
 def convert(source: Positional[Path], out: Positional[Path], half: bool = False) -> int:
     """Convert a published snapshot (.pth.tar) to a checkpoint (.safetensors), or the reverse.
 
-    A checkpoint holds no licensed buffers. A snapshot made from it is what the published test.py, demo.py and
-    `train.py --continue` read: name it snapshot_N.pth.tar.
+    A checkpoint has no licensed buffers. The published test.py, demo.py and `train.py --continue` can read the snapshot
+    if its name is snapshot_N.pth.tar.
 
     Args:
         source: the file to read.

@@ -48,7 +48,7 @@ class CheckOptions:
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files. Without them, only joints are drawn."""
     true_boxes: bool = False
-    """Check what `--gt-root` needs: ground-truth boxes instead of RootNet's."""
+    """Check the files for `evaluate --gt-root`, which uses ground-truth boxes instead of RootNet's."""
 
 
 def run(options: CheckOptions) -> int:

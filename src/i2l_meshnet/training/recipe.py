@@ -18,7 +18,7 @@ Parity = Literal["batchnorm-drift", "hand-millimetres", "coco-fit-check", "full-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All settings that change the weights. A run can be resumed only with the same recipe."""
+    """Settings of the network and its training. A run can be resumed only with the same recipe."""
 
     stage: Literal["lixel", "param"] = "lixel"
     """What is trained: the lixel network, or the parameter regressor on top of it."""
@@ -26,9 +26,9 @@ class Recipe:
     """The body whose mesh is predicted: smpl, mano, anny, anny-hand, toy."""
     backbone: str = "resnet50"
     """Backbone of the pose network and of the mesh network: resnet18, 34, 50, 101 or 152, resnet18-narrow (a
-    quarter of the channels), or one of --code."""
+    quarter of the channels), or a name that the file --code adds."""
     head: str = "lixel"
-    """Heads of both networks: lixel, lixel-narrow (a quarter of the channels), or one of --code."""
+    """Heads of both networks: lixel, lixel-narrow (a quarter of the channels), or a name that the file --code adds."""
     crop: int = 256
     """Height of the crop, pixels, a multiple of 32. The lixel grid has a quarter as many bins along each side."""
     crop_width: int = 0
@@ -49,11 +49,11 @@ class Recipe:
     batch: int = 16
     """Batch size per device."""
     accumulate: int = 1
-    """Number of batches whose gradients are summed for one step."""
+    """Number of batches per optimizer step. The gradient is the mean over all their samples."""
     first_epoch: int = 0
     """Number of the first epoch. The published parameter stage continues the count of the lixel stage."""
     end_epoch: int = 13
-    """Number of the first epoch that is not trained."""
+    """Epoch at which training ends. This epoch is not trained."""
     decay_epochs: tuple[int, ...] = (10, 12)
     """Epochs at which the learning rate is divided by --decay-factor."""
     decay_factor: float = 10.0
@@ -126,7 +126,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where and how a training runs. These settings do not change the weights of a run on the CPU."""
+    """Folders, devices, saving and logging of a run. A resumed run needs the same number of devices."""
 
     data: Path = Path("data")
     """Folder of the datasets."""
@@ -144,8 +144,8 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto uses CUDA devices if there are any."""
     gpu: Annotated[str, tyro.conf.arg(aliases=["--devices"])] = ""
-    """Numbers of CUDA devices, such as 0-3 or 0,2; empty: all. With --device cpu, one process per number; empty:
-    one."""
+    """Numbers of CUDA devices, such as 0-3 or 0,2. Default: all, or one process on the CPU. With --device cpu, one
+    process per number."""
     nodes: int = 1
     """Number of machines, started by torchrun or SLURM."""
     workers: int = 4

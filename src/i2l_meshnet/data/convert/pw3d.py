@@ -27,7 +27,7 @@ KEYS = ("genders", "betas", "poses", "trans", "jointPositions", "campose_valid",
 
 @dataclasses.dataclass(frozen=True)
 class Pw3dOptions:
-    """Where 3DPW is and where its annotation files go."""
+    """Make annotation files from 3DPW's sequences."""
 
     release: Path
     """The unpacked release: the folder with sequenceFiles/ and imageFiles/."""

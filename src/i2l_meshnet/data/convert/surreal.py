@@ -44,7 +44,7 @@ WORLD_TO_CAMERA = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]
 
 @dataclasses.dataclass(frozen=True)
 class SurrealOptions:
-    """Where SURREAL is and where its images and annotation files go."""
+    """Make images and annotation files from SURREAL's clips."""
 
     release: Path
     """The folder with train/ and val/, each run*/<sequence>/<clip>.mp4 and <clip>_info.mat."""
