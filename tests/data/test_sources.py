@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from i2l_meshnet.data import cache
+from i2l_meshnet.data.annotation import PersonRow, TableBuilder
 from i2l_meshnet.data.sources import ADAPTERS, Source, open_source
 from i2l_meshnet.errors import FileError, InputError
+from i2l_meshnet.skeletons import COCO
 
 GOLDEN_SPLITS = [
     ("Human36M", "train"),
@@ -286,3 +288,11 @@ def test_mistakes_in_a_custom_dataset_are_named(tmp_path: Path) -> None:
     edit(path, lambda content: content.pop("categories"))
     with pytest.raises(FileError, match="categor"):
         opened("Custom", tmp_path)
+
+
+def test_a_dataset_without_fits_names_no_bodies(tmp_path: Path) -> None:
+    rows = TableBuilder(COCO)
+    rows.add(PersonRow("people.json", 1, "a.jpg", (200, 100), (50, 10, 60, 80), (900, 900), (100, 50)))
+    annotation = rows.build(tmp_path).annotations([0])[0]
+    assert not bool(annotation.fit.known)
+    assert annotation.fit.pose.shape == (0, 3)

@@ -244,12 +244,15 @@ class TableBuilder:
     def __init__(
         self,
         skeleton: Skeleton,
-        bodies: tuple[str, ...],
-        bones: int,
-        shapes: int,
+        bodies: tuple[str, ...] = (),
+        bones: int = 0,
+        shapes: int = 0,
         trusted_fits: bool = False,
     ) -> None:
-        """bones, shapes: number of bones and shape values of the bodies. Boxes are prepared for square crops."""
+        """bodies: of the fits; none for a dataset without fits. bones, shapes: their number of bones and shape values.
+
+        Boxes are prepared for square crops.
+        """
         if len(skeleton) > MAX_JOINTS:
             raise ValueError(f"it has {len(skeleton)} joints, more than the limit of {MAX_JOINTS}")
         self._skeleton, self._bodies, self._trusted = skeleton, bodies, trusted_fits
