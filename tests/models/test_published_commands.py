@@ -48,6 +48,7 @@ def test_evaluate_prints_the_numbers_of_the_published_code(
     published_body: Callable[[str], Body],
     goldens: Path,
     dataset_root: Path,
+    body_directory: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -58,7 +59,7 @@ def test_evaluate_prints_the_numbers_of_the_published_code(
         data,
         root=dataset_root,
         out=tmp_path,
-        network=SystemOptions(device="cpu"),
+        network=SystemOptions(body_dir=body_directory, device="cpu"),
         scoring=ScoringOptions(stage, gt_root=true_root, published=True, batch_size=4),
         drawing=DrawingOptions(pictures=0, plots=False),
     )
