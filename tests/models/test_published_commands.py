@@ -34,6 +34,7 @@ DEMO_PHOTO = "I2L_MESHNET_DEMO_PHOTO"
 DEMO_SIZE = (640, 392)
 
 
+@pytest.mark.slow  # 40 s
 @pytest.mark.parametrize("data", ["Human36M", "PW3D"])
 @pytest.mark.parametrize(
     ("run", "stage", "true_root"),
