@@ -29,8 +29,8 @@ class CommandLine:
     examples: the last lines of the help of a command; a command without examples shows the examples of its parent.
     removed: commands and options of earlier versions → what to use instead.
     summaries: the help of commands that take one options dataclass. The help of other functions is their docstring.
-    prepared: commands whose defaults depend on their arguments → "module:function" that takes the arguments and returns
-    the function of the command and the arguments to parse.
+    prepared: commands whose defaults depend on their arguments → "module:function". This function takes the arguments.
+    It returns the command's function and the arguments to parse.
     """
 
     name: str

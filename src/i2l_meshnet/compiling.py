@@ -12,9 +12,10 @@ from i2l_meshnet.folders import only_ours
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function when it is first called; it releases the GIL. Later processes load it from numba's cache.
+    """Compile a function when it is first called. The compiled function releases the GIL.
 
-    Without a writable folder there is no cache, nor if other users can write to the cache, as it contains code.
+    Later processes load it from numba's cache. There is no cache without a writable folder, or if other users
+    can write to the cache, because it contains code.
     """
     source = Path(function.__code__.co_filename).parent
     try:
@@ -25,7 +26,7 @@ def compiled(function: Callable[..., Any]) -> Any:
         # NUMBA_DISABLE_JIT leaves the plain function.
         stats = getattr(cached, "stats", None)
         folder = stats and stats.cache_path
-        # Users who can change the source could run code anyway.
+        # If others can change the source too, refusing the cache would not protect anything.
         if folder is None or only_ours(Path(folder)) or not only_ours(source):
             return cached
         _warn(f"other users can write to numba's cache {folder}")

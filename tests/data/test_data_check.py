@@ -34,7 +34,7 @@ def test_a_whole_data_set_passes_and_is_drawn(
     assert status == 0
     assert "missing" not in text
     assert "5 people, 4 with a fitted body, 18 joints each" in text
-    assert "left out: 1 crowd, 1 no keypoints, 1 box of no area inside the picture" in text
+    assert "left out: 1 crowd, 1 no keypoints, 1 box without area inside the image" in text
     sheet = cv2.imread(str(tmp_path / "check-MSCOCO-train.jpg"))
     assert sheet is not None
     assert sheet.shape == (2 * 256, 4 * 512, 3)

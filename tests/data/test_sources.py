@@ -79,7 +79,7 @@ def test_rows_are_the_published_ones(name: str, split: str, dataset_root: Path, 
 
 def test_what_is_left_out_is_counted(dataset_root: Path) -> None:
     left_out = opened("MSCOCO", dataset_root).table.left_out
-    assert left_out == {"crowd": 1, "no keypoints": 1, "box of no area inside the picture": 1}
+    assert left_out == {"crowd": 1, "no keypoints": 1, "box without area inside the image": 1}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ COCO_FILE = "annotations/person_keypoints_train2017.json"
         ),
         ("MuCo", MUCO_FILE, remove_at("annotations", 0, "keypoints_cam", 3), "annotation 100"),
         ("MuCo", MUCO_FILE, set_at("annotations", 0, "keypoints_cam", value=[]), "annotation 100"),
-        ("MuCo", MUCO_FILE, flatten_boxes, "5 box of no area"),
+        ("MuCo", MUCO_FILE, flatten_boxes, "5 box without area"),
         ("MuCo", MUCO_FILE, remove_at("annotations", 0, "bbox"), "'bbox'"),
         ("MuCo", "data/smpl_param.json", remove_at("100", "pose", 0), "annotation 100"),
         ("MuCo", MUCO_FILE, lambda content: content.clear(), "MuCo-3DHP.json"),

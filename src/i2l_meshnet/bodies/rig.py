@@ -13,8 +13,8 @@ from i2l_meshnet.tensors import TensorDataclass
 class Rig(TensorDataclass):
     """Mesh, bones and skin weights, in metres.
 
-    A vertex with one bone influence is posed as `rotation @ bone_rotation @ (vertex - head) + posed_head`, where
-    `rotation` and `posed_head` are those of the bone in the pose.
+    A vertex with one bone influence is posed as `rotation @ bone_rotation @ (vertex - head) + posed_head`.
+    `rotation` is the bone's rotation in the pose, and `posed_head` is the position of its head.
 
     bones: names of all bones, including bones without a parameter. parents: parent of each bone, -1 for the root, which
     is bone 0; parents come first. vertices: the bound mesh. weights: skin weights, not negative, each row sums to 1.

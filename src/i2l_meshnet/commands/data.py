@@ -9,5 +9,5 @@ from i2l_meshnet.data.command import DataOptions
 
 
 def data(options: Annotated[DataOptions, tyro.conf.arg(name="")]) -> int:
-    """Fetch open benchmarks, check datasets, make their files from original releases."""
+    """Fetch open benchmarks, check datasets, and convert original releases."""
     return command.run(options)

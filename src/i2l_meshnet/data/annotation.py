@@ -23,7 +23,7 @@ from i2l_meshnet.tensors import TensorDataclass
 
 @dataclasses.dataclass(frozen=True)
 class FittedBody(TensorDataclass):
-    """A body model fitted to a person, in the parameters of the dataset.
+    """A body model fitted to a person, with the parameters that the dataset provides.
 
     pose: axis-angle of each bone (rad), in the fit's world frame. shape: the model's shape values. translation: m,
     world frame. world_rotation, world_translation: from that world to the camera (m); identity and zero for fits in
@@ -121,7 +121,7 @@ class AnnotationTable:
         return self.groups[int(self.arrays["group"][index])]
 
     def consecutive(self, count: int) -> list[tuple[int, int, int]]:
-        """Rows (before, at, after) of one person in three consecutive frames, among the first `count` rows."""
+        """Triples of rows (before, at, after): one person in three consecutive frames. Only the first `count` rows."""
         names = ("group", "person", "frame")
         keys = list(zip(*(self.arrays[name][:count].tolist() for name in names), strict=True))
         rows = {key: row for row, key in enumerate(keys) if min(key) >= 0}
@@ -238,7 +238,7 @@ MAX_JOINTS = 1000
 class TableBuilder:
     """Collects and checks rows, then packs them into an `AnnotationTable`.
 
-    Values are written directly into growing arrays. `build` does what can be done for all rows at once.
+    Values are written directly into growing arrays. `build` checks and converts all rows at once.
     """
 
     def __init__(
@@ -323,7 +323,7 @@ class TableBuilder:
         boxes, sizes = (torch.from_numpy(arrays[name]) for name in ("box", "image_size"))
         widened, has_area = published_boxes(boxes, sizes)
         keep = prepared | has_area.numpy()
-        self.leave_out("box of no area inside the picture", int((~keep).sum()))
+        self.leave_out("box without area inside the image", int((~keep).sum()))
         if not keep.any():
             reasons = ", ".join(f"{number} {reason}" for reason, number in self._left_out.items()) or "it is empty"
             raise FileError(f"{where} has no usable annotation ({reasons})")

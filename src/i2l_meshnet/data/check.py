@@ -52,7 +52,7 @@ class CheckOptions:
 
 
 def run(options: CheckOptions) -> int:
-    """Check the splits, print the findings and write the contact sheets. Returns 0 without findings, else 1."""
+    """Check the splits, print the findings and write the contact sheets. Returns 0 if no problem is found, else 1."""
     adapter = find_adapter(options.name)
     if options.split is not None:
         adapter.require_split(options.split)
@@ -127,7 +127,7 @@ def _median_size(table: AnnotationTable) -> float | None:
 
 
 def _write_sheet(source: Source, options: CheckOptions, path: Path) -> None:
-    """Draw evenly spread samples: each crop with its joints and, beside it, with its fitted body.
+    """Draw evenly spread samples: for each, the crop with the joints, and beside it the crop with the fitted body.
 
     Samples without an image are skipped. Raises FileError if no image exists.
     """
@@ -156,7 +156,7 @@ def _bodies(source: Source, options: CheckOptions) -> list[Body]:
 
 
 def _cell(dataset: PersonDataset, index: int, bodies: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
-    """One sample with its joints and, if there are bodies, beside it with the mesh of its fitted body."""
+    """One sample: the crop with the joints and, if there are bodies, beside it the crop with the fitted body."""
     batch = dataset.batch([index])
     crop = np.ascontiguousarray(batch.image[0].permute(1, 2, 0).numpy())
     annotation = batch.annotation

@@ -1,4 +1,4 @@
-"""Several datasets as one. Each epoch is half 3D and half 2D samples, whatever the sizes of the datasets."""
+"""Several datasets as one. In the published mixture, half of each epoch is 3D and half 2D, whatever their sizes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -75,7 +75,7 @@ class Mixture(Dataset[Sample]):
 
 
 class EpochSampler(Sampler[int]):
-    """Positions of one epoch of a dataset of `length`, shuffled by (seed, epoch), for one of `ranks` processes.
+    """The positions of one epoch of a dataset, for one of `ranks` processes. The order depends on (seed, epoch).
 
     Some samples are repeated, so that all ranks have the same number. start: number of samples that this rank skips,
     to resume within an epoch.

@@ -77,7 +77,7 @@ class SystemOptions:
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files."""
     code: Path | None = None
-    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
+    """Python file that defines the network's own backbone or head, if it has one; see docs/research.md."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
     gpu: str = ""

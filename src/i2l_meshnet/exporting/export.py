@@ -48,7 +48,7 @@ class ExportOptions:
     body_dir: Path | None = None
     """Folder of the licensed SMPL or MANO files, for networks that predict them."""
     code: Path | None = None
-    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
+    """Python file that defines the network's own backbone or head, if it has one; see docs/research.md."""
     pictures: Path | None = None
     """Folder of images to check the file with. Default: three images that ship with the package."""
     gpu: int | None = None

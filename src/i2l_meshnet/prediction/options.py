@@ -50,12 +50,12 @@ class NetworkOptions:
     gpu: int | None = None
     """Number of the CUDA device where the network runs."""
     precision: Precision = "fp32"
-    """fp16 and bf16 run most convolutions in half precision, on devices that support it. fp16 adds about 1 mm of error,
-    bf16 a few mm. The default network supports fp32 only."""
+    """fp16 and bf16 run most convolutions in half precision, on devices that support it; docs/performance.md has
+    their errors. The default network supports fp32 only."""
     batch_size: int = 16
     """Maximum people per pass of the network."""
     code: Path | None = None
-    """Python file that adds backbones or heads, for networks that have them; see docs/research.md."""
+    """Python file that defines the network's own backbone or head, if it has one; see docs/research.md."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -38,7 +38,7 @@ class ViewOptions:
     """Show saved results in 3D in the browser: meshes, skeletons, and the camera with its image."""
 
     result: Positional[Path]
-    """A file written by predict (.json or .npz of a photo, .json of a clip, .npz of its person), or its folder."""
+    """Output of predict, or its folder: .json or .npz of a photo, .json of a clip, .npz of a person in a clip."""
     picture: Path | None = None
     """The photo or clip. Default: searched in the folder of the results, then in the current folder."""
     port: int = 8080
