@@ -42,8 +42,8 @@ class SaveOptions:
     pictures: bool = True
     """Write drawings: overlay, side view, top view and joints."""
     shown: Annotated[ShownMesh, arg(name="show")] = "param"
-    """Mesh to draw: the body model's (param) or the network's (lixel). Without body parameters, always lixel. With both,
-    images get a second overlay, of the network's mesh."""
+    """Mesh to draw: the body model's (param) or the network's (lixel). Without body parameters, always lixel. With
+    both, images get a second overlay, of the network's mesh."""
     max_side: int = 2048
     """Maximum longer side of the drawings, pixels; 0: no limit."""
     overwrite: bool = False
