@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 import machine
+from i2l_meshnet.devices import choose_device
 from i2l_meshnet.errors import InputError, UserError
 from i2l_meshnet.io import atomic_path
-from i2l_meshnet.models.loading import choose_device
 from i2l_meshnet.precision import DTYPES, supported_precisions
 from timing import COLUMNS, Row, markdown_table
 

@@ -16,12 +16,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from i2l_meshnet import assets
 from i2l_meshnet.bodies import Body, load_body
 from i2l_meshnet.console import counted, output
-from i2l_meshnet.devices import device_numbers
+from i2l_meshnet.devices import choose_device, device_numbers
 from i2l_meshnet.errors import FileError, InputError
 from i2l_meshnet.folders import own_folder
 from i2l_meshnet.models import assembly, imagenet
 from i2l_meshnet.models.backbone import RESNET_NAMES
-from i2l_meshnet.models.loading import choose_device, load_weights, read_weights, trained_stage
+from i2l_meshnet.models.loading import load_weights, read_weights, trained_stage
 from i2l_meshnet.models.meshnet import MeshNet
 from i2l_meshnet.models.published import run_code
 from i2l_meshnet.precision import require_precision
