@@ -132,12 +132,15 @@ def test_two_processes_give_the_results_of_one(
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_folder_has_the_results_of_one_dataset_split_and_stage(dataset_root: Path, tmp_path: Path) -> None:
+def test_a_folder_has_the_results_of_one_dataset_split_and_stage(
+    dataset_root: Path, body_directory: Path, tmp_path: Path
+) -> None:
     def run(data: str, stage: StageName = "param", split: str | None = None, pictures: int = 2) -> None:
         drawing = DrawingOptions(pictures=pictures, plots=False)
         scoring = ScoringOptions(stage, gt_root=split is not None)
+        network = SystemOptions(body_dir=body_directory)
         evaluate.run(
-            EvaluateOptions(data, root=dataset_root, split=split, out=tmp_path, scoring=scoring, drawing=drawing)
+            EvaluateOptions(data, dataset_root, split, out=tmp_path, network=network, scoring=scoring, drawing=drawing)
         )
 
     run("Human36M")

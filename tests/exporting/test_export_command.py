@@ -40,7 +40,7 @@ def test_nothing_is_written_if_the_deviation_is_above_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "write", lambda network, metadata, runtime, path: path.write_text("a network"))
-    monkeypatch.setattr(export, "_predictor", lambda *arguments: None)
+    monkeypatch.setattr(export, "_predictor", lambda *arguments, **named: None)
     monkeypatch.setattr(export, "subjects", lambda *arguments: [])
     monkeypatch.setattr(export, "deviation", lambda *arguments: Deviation(1, 0.6, 0.1, None))
     path = tmp_path / "default.onnx"

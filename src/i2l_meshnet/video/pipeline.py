@@ -94,7 +94,7 @@ class ClipJob:
     def _facts(self, boxes: Sequence[PersonBox] | None) -> dict[str, Any]:
         """Everything that the kept work depends on."""
         status = self.clip.path.stat()
-        irrelevant = ("inputs", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam", "code")
+        irrelevant = ("inputs", "overwrite", "recursive", "formats", "meshes", "save_vertices", "webcam", "code", "gpu")
         every = {**self.options.by_flag(), **vars(self.clip_options)}
         options = {name: value for name, value in every.items() if name not in irrelevant}
         return {
