@@ -11,7 +11,7 @@ from i2l_meshnet.errors import printable
 
 Item = TypeVar("Item")
 LINE_INTERVAL = 60.0
-"""Without a terminal, progress is printed as one line after each interval, seconds."""
+"""Interval in seconds. Without a terminal, progress is printed as one line after each interval."""
 
 
 def output(*items: RenderableType, style: str | None = None) -> None:
@@ -37,7 +37,7 @@ class Bar:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         note = TextColumn("{task.fields[note]}", markup=False)
         self.shown = console.is_terminal
-        """Whether a bar is drawn: in a terminal."""
+        """Whether a bar is drawn. It is drawn only in a terminal."""
         self._live = Progress(*columns, note, console=console, disable=not self.shown)
         self._task = self._live.add_task(printable(what), total=total, completed=done, note="")
         self._lines = lines and not self.shown

@@ -229,7 +229,10 @@ def read_garment(path: Path, base: BaseMesh) -> Garment:
 
 
 def _bind(reference: np.ndarray, weights: np.ndarray, base: BaseMesh, keep: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Skinning weights: the weighted mean of the three base vertices' weights; the `keep` largest per vertex."""
+    """Skinning weights of each vertex: the mean of those of its three base vertices, weighted by `weights`.
+
+    Only the `keep` largest are kept.
+    """
     share = np.clip(weights, 0, None)
     share = share / np.maximum(share.sum(1, keepdims=True), 1e-6)
     dense = np.zeros((len(reference), len(base.bone_labels)), np.float32)
@@ -245,8 +248,9 @@ def _bind(reference: np.ndarray, weights: np.ndarray, base: BaseMesh, keep: int 
 def _read_faces(stream: list[int], layers: int) -> tuple[np.ndarray, np.ndarray]:
     """Triangles, and the rows of their texture coordinates, from the face stream of three.js' JSON format 3.
 
-    The bits of a face's first number say what follows: 1 a fourth vertex, 2 a material, 4 texture coordinates of the
-    face, 8 of its corners, 16 a normal of the face, 32 of its corners, 64 a colour of the face, 128 of its corners.
+    The bits of a face's first number say what follows: bit 1: a fourth vertex; bit 2: a material; bit 4: texture
+    coordinates of the face; bit 8: of each corner; bit 16: a normal of the face; bit 32: of each corner; bit 64: a
+    colour of the face; bit 128: of each corner.
     Quads are split along their first diagonal.
     """
     faces: list[list[int]] = []

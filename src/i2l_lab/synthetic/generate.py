@@ -22,7 +22,10 @@ from i2l_meshnet.errors import InputError
 from i2l_meshnet.io import atomic_path, read_json, reading, write_bytes
 
 VERSION = 2
-"""Increase it when the same seed makes different images. Then no folder mixes old and new images."""
+"""Increase it whenever a change of the code makes the same seed give other images.
+
+Then no folder mixes old and new images.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +96,7 @@ def write_pictures(path: Path, pictures: list[Picture]) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _process_maker(held_out: bool, mocap: tuple[Path, ...], seed: int) -> PictureMaker:
-    """The maker of this process. It is too large to be sent with every task."""
+    """The `PictureMaker` of this process, made once. It is too large to be sent with every task."""
     use_one_thread()
     return make_picture_maker(held_out, mocap, seed)
 
@@ -107,7 +110,10 @@ def _work(task: tuple[PictureOptions, Path, range]) -> None:
 
 
 def _check_recipe(options: PictureOptions) -> None:
-    """Write the settings that determine the images to the folder, or compare them with those of an earlier run."""
+    """Write to the folder the settings that determine the images.
+
+    If an earlier run wrote them already, compare them instead.
+    """
     recipe = {
         "version": VERSION,
         "seed": options.seed,

@@ -85,7 +85,10 @@ def fit_regressor(
 
 
 def write_regressor(path: Path, regressor: Float[np.ndarray, "26 v"]) -> None:
-    """Write a sparse regressor: keypoint_index and keypoint_weight, (26, maximum number of vertices of a point)."""
+    """Write a sparse regressor: the arrays keypoint_index and keypoint_weight, with shape (26, n).
+
+    n is the largest number of vertices of a point.
+    """
     count = int((regressor != 0).sum(1).max())
     index = np.argsort(-np.abs(regressor), axis=1, kind="stable")[:, :count]
     weight = np.take_along_axis(regressor, index, 1)
@@ -109,7 +112,8 @@ def _fit_point(
     error = np.zeros(len(targets))
     for _ in range(rounds):
         a, b = matrix[kept].reshape(-1, len(near)), targets[kept].reshape(-1)
-        # A row with a large weight makes the sum 1. Subtracting the candidates' mean keeps it from biasing the fit.
+        # A row with a large weight makes the sum 1. The candidates' mean is subtracted, so that this row
+        # does not bias the fit.
         shift = a.mean(1, keepdims=True)
         heavy = 100.0 * np.sqrt(len(b))
         weights, _ = nnls(np.vstack([a - shift, np.full((1, len(near)), heavy)]), np.append(b - shift[:, 0], heavy))

@@ -29,9 +29,9 @@ class KinematicTree:
     ) -> tuple[Float[Tensor, "*b k 3 3"], Float[Tensor, "*b k 3"]]:
         """Forward kinematics. Returns global rotations and positions of the posed bone heads.
 
-        rotations: rotation of each bone relative to its parent, in axes parallel to the frame at rest. offsets: head of
-        each bone relative to the head of its parent at rest, metres (row 0 is not used). root: position of the root
-        bone.
+        rotations: rotation of each bone relative to its parent. At rest, the bone's axes are parallel to the axes of
+        the frame. offsets: head of each bone relative to the head of its parent at rest, metres (row 0 is not used).
+        root: position of the root bone.
         """
         turned, heads = [rotations[..., :1, :, :]], [root[..., None, :]]
         for bones, parents in self._levels:

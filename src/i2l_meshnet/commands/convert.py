@@ -12,8 +12,8 @@ from i2l_meshnet.models.snapshot import convert_snapshot, published_settings, wr
 def convert(source: Positional[Path], out: Positional[Path], half: bool = False) -> int:
     """Convert a published snapshot (.pth.tar) to a checkpoint (.safetensors), or the reverse.
 
-    A checkpoint has no licensed buffers. The published test.py, demo.py and `train.py --continue` can read the snapshot
-    if its name is snapshot_N.pth.tar.
+    A checkpoint leaves out the data of the licensed body models. A snapshot written by this command can be read by the
+    published test.py, demo.py and `train.py --continue` if it is named snapshot_N.pth.tar.
 
     Args:
         source: the file to read.

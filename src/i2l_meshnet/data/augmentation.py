@@ -28,7 +28,7 @@ NONE = Augmentation()
 
 
 def draw(uniform: Callable[[], float], normal: Callable[[], float], mirror: bool = True) -> Augmentation:
-    """Draw an augmentation. mirror: False for one-sided hands, which draws one number less.
+    """Draw an augmentation. mirror: False for hands of one side only. Then one random number less is drawn.
 
     uniform, normal: draw from [0, 1) and from the standard normal distribution. They are called in the published order,
     so `random.Random(seed).random` and `numpy.random.RandomState(seed).standard_normal` give the published draws.
@@ -45,7 +45,10 @@ def draw(uniform: Callable[[], float], normal: Callable[[], float], mirror: bool
 
 @dataclasses.dataclass(frozen=True)
 class RandomAugmentation:
-    """The augmentation of a sample by epoch and index. number: of the dataset in a mixture. mirror: see `draw`."""
+    """The augmentation of a sample by epoch and index. number: index of the dataset in the mixture.
+
+    mirror: see `draw`.
+    """
 
     seed: int = 0
     number: int = 0

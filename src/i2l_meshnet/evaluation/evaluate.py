@@ -81,8 +81,8 @@ class SystemOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto uses a CUDA device if there is one."""
     gpu: str = ""
-    """Numbers of CUDA devices, such as 0 or 0-3. The samples are divided among one process per device. If --device is
-    cpu, one process per number."""
+    """Indices of CUDA devices, such as 0 or 0-3. Each device gets one process and a part of the samples. With --device
+    cpu, only the count matters: 0-3 means four processes."""
 
     @property
     def devices(self) -> list[str]:

@@ -44,8 +44,9 @@ class ServeOptions(Limits):
     port: int = 8000
     """Port to listen on; 0 picks a free one."""
     token: str | None = None
-    """Access token: at least 16 letters, digits, - or _. Default: the variable I2L_MESHNET_TOKEN, which other users of
-    this machine cannot see; otherwise one is generated and printed if --host requires it."""
+    """Access token: at least 16 letters, digits, - or _. Default: the environment variable
+    I2L_MESHNET_TOKEN. Prefer it: other users of this machine can see the options of a command, but not its variables.
+    If neither is given and --host requires a token, one is generated and printed."""
     allow_host: tuple[str, ...] = ()
     """Additional host names of this server, such as mesh.example.org."""
     certificate: Path | None = None

@@ -26,9 +26,10 @@ class Recipe:
     """The body whose mesh is predicted: smpl, mano, anny, anny-hand, toy."""
     backbone: str = "resnet50"
     """Backbone of the pose network and of the mesh network: resnet18, 34, 50, 101 or 152, resnet18-narrow (a
-    quarter of the channels), or a name that the file --code adds."""
+    quarter of the channels), or a name that is added by the file given as --code."""
     head: str = "lixel"
-    """Heads of both networks: lixel, lixel-narrow (a quarter of the channels), or a name that the file --code adds."""
+    """Heads of both networks: lixel, lixel-narrow (a quarter of the channels), or a name that is added by the
+    file given as --code."""
     crop: int = 256
     """Height of the crop, pixels, a multiple of 32. The lixel grid has a quarter as many bins along each side."""
     crop_width: int = 0
@@ -73,8 +74,8 @@ class Recipe:
     imagenet: str = "torchvision"
     """Initial weights of the ResNets: torchvision (downloads), keras (the asset resnet50), none, or a file."""
     batchnorm: Literal["local", "synced", "frozen"] = "local"
-    """Statistics of BatchNorm: local, per device (published); synced, across devices (CUDA only); frozen, running
-    statistics that are not updated."""
+    """Statistics of BatchNorm. local: per device (published). synced: across devices (CUDA only). frozen: running
+    statistics, not updated."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Precision of the network: float32, TF32 (CUDA), or bfloat16 in the layers where it is safe. The device must
     support it."""
@@ -144,8 +145,8 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto uses CUDA devices if there are any."""
     gpu: Annotated[str, tyro.conf.arg(aliases=["--devices"])] = ""
-    """Numbers of CUDA devices, such as 0-3 or 0,2. Default: all, or one process on the CPU. With --device cpu, one
-    process per number."""
+    """Indices of CUDA devices, such as 0-3 or 0,2. Default: all CUDA devices, or one process on the CPU. With
+    --device cpu, one process starts for each index."""
     nodes: int = 1
     """Number of machines, started by torchrun or SLURM."""
     workers: int = 4
@@ -182,7 +183,9 @@ def _require(options: Any, holds: Callable[[float], bool], wanted: str, *names: 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """A recipe, and where and how it runs. name: of the named recipe that the settings started from."""
+    """A recipe, and where and how it runs. name: the name of the recipe in `RECIPES` from which
+    the settings started.
+    """
 
     recipe: Recipe
     run: RunOptions = dataclasses.field(default_factory=RunOptions)
