@@ -70,7 +70,7 @@ def test_a_recipe_file_gives_the_settings(tmp_path: Path, monkeypatch: pytest.Mo
         RECIPES["body-smooth"][1], backbone="resnet101", decay_epochs=(3,), ema=0.999, parity=("full-decode",)
     )
     run = RunOptions(data=tmp_path / "data", body_dir=tmp_path / "bödies", out=tmp_path / "out")
-    path = write_recipe(TrainOptions(recipe, run), "body-smooth")
+    path = write_recipe(TrainOptions(recipe, run, "body-smooth"))
     assert path == recipe_path(run.out, "lixel")
     found = read_recipe(path, NAMED)
     assert (found.name, found.recipe) == ("body-smooth", recipe)
@@ -86,7 +86,7 @@ def test_the_next_command_takes_settings_from_the_output_folder(
     recipe = dataclasses.replace(
         RECIPES["body-lixel"][1], backbone="resnet34", crop=128, end_epoch=4, decay_epochs=(3,)
     )
-    write_recipe(TrainOptions(recipe, RunOptions(data=tmp_path, out=tmp_path)), "body-lixel")
+    write_recipe(TrainOptions(recipe, RunOptions(data=tmp_path, out=tmp_path), "body-lixel"))
     after = parse(monkeypatch, "body-param", "--out", str(tmp_path), "--crop", "64")
     assert (after.recipe.stage, after.recipe.backbone, after.recipe.crop) == ("param", "resnet34", 64)
     assert (after.recipe.first_epoch, after.recipe.end_epoch, after.recipe.decay_epochs) == (4, 9, (8,))

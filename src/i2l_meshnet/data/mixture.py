@@ -1,4 +1,4 @@
-"""Several datasets as one. In the published mixture, half of each epoch is 3D and half 2D, whatever their sizes."""
+"""Several datasets as one. In the published mixture, half of each epoch is 3D and half 2D, for any sizes."""
 
 from collections.abc import Iterator, Sequence
 

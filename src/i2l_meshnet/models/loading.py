@@ -42,7 +42,7 @@ def shipped_weights(name: str = DEFAULT_WEIGHTS) -> Path:
 
 
 def is_snapshot(path: Path) -> bool:
-    """Whether a file is a published snapshot, by its first bytes, whatever its name. False if it cannot be read."""
+    """Whether the first bytes of a file are those of a published snapshot. False if the file cannot be read."""
     try:
         with open_regular(path) as file:
             start = file.read(9)

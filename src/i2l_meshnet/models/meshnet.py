@@ -63,7 +63,7 @@ class MeshNet(nn.Module):
     def freeze_lixel_parts(self, batchnorm_drifts: bool = False) -> None:
         """Freeze all parts but the parameter regressor, for its training stage.
 
-        The frozen parts stay in eval mode whatever the mode of the network. With `batchnorm_drifts` they follow
+        The frozen parts stay in eval mode when the network is set to train mode. With `batchnorm_drifts` they follow
         `train()`, so their BatchNorm statistics keep changing, as in the published code.
         """
         parts = (self.pose_net, self.pose_to_feature, self.mesh_branch)

@@ -32,9 +32,9 @@ def recipe_path(out: Path, stage: str) -> Path:
     return out / f"recipe_{stage}.toml"
 
 
-def write_recipe(options: TrainOptions, name: str) -> Path:
+def write_recipe(options: TrainOptions) -> Path:
     """Write the recipe of a run into its output folder. Return the path."""
-    lines = ["# Use it again: i2l-meshnet train --recipe FILE", _line(FAMILY, name)]
+    lines = ["# Use it again: i2l-meshnet train --recipe FILE", _line(FAMILY, options.name)]
     lines += [_line(key, value) for key, value in options.recipe.to_json().items()]
     run = {key: getattr(options.run, key) for key in RUN_SETTINGS}
     lines += ["", "[run]", *(_line(key, str(value)) for key, value in run.items() if value is not None)]

@@ -61,7 +61,7 @@ def run(options: TrainOptions) -> int:
     folders.make()
     run_code(options.run.code)
     if fabric.is_global_zero:
-        write_recipe(options, options.name)
+        write_recipe(options)
     torch.manual_seed(recipe.seed)
     body = load_body(recipe.body, options.run.body_dir)
     data = TrainingData(recipe, options.run, body)
