@@ -75,7 +75,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "hand-param": ("MANO, parameter stage, starts from hand-lixel's newest snapshot.", _param(HAND_LIXEL)),
     "anny-lixel": ("The published network for the Anny body on synthetic images, lixel stage.", ANNY_LIXEL),
     "anny-param": ("Anny, parameter stage, starts from anny-lixel's newest snapshot.", _param(ANNY_LIXEL)),
-    "tiny": ("A toy body on drawn images, lixel stage: to try out training on a CPU in two minutes.", _TINY),
+    "tiny": ("A toy body on drawn images, lixel stage: to try out training on a CPU in a few minutes.", _TINY),
     "tiny-param": ("The toy body, parameter stage, starts from tiny's newest snapshot.", _param(_TINY)),
 }
 """Name → description, recipe."""
